@@ -1,0 +1,1 @@
+"""What a policy reads: causal, scale-free features, and the scaler fitted on training rows only."""

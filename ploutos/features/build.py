@@ -1,0 +1,118 @@
+"""The feature artifact: bars in, one long parquet out, known when its bars are known.
+
+Each symbol's features are computed on its own bars, without the gaps that other symbols' bars leave in the panel, and
+put back on the common clock. Nothing here is fitted, so the whole history is computed once and every fold's test range
+has its warm-up in the bars before it.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ploutos.errors import ConfigError, DataError
+from ploutos.features import indicators
+from ploutos.market.bars import FIELDS, Bars, require_available_at
+from ploutos.specs import Spec
+from ploutos.types import BoolArray, Float32Array, TimeArray
+
+
+class FeatureSpec(Spec):
+    """Which features a policy sees."""
+
+    include: tuple[str, ...] = ()
+    """Names to keep; empty keeps all of `ploutos.features.indicators.NAMES`."""
+    exclude: tuple[str, ...] = ()
+    """Names to leave out."""
+
+    def names(self) -> tuple[str, ...]:
+        """The chosen names, in the documented order.
+
+        Raises:
+            ConfigError: a name is no feature, or none is left.
+        """
+        unknown = sorted((set(self.include) | set(self.exclude)) - set(indicators.NAMES))
+        if unknown:
+            raise ConfigError(f"features has no {', '.join(unknown)}; it has {', '.join(indicators.NAMES)}")
+        chosen = tuple(n for n in indicators.NAMES if (not self.include or n in self.include) and n not in self.exclude)
+        if not chosen:
+            raise ConfigError("features leaves no feature; expected at least one")
+        return chosen
+
+
+@dataclass(frozen=True)
+class FeatureSet:
+    """Features on the bars' clock.
+
+    Attributes:
+        values: shape (n_bars, n_symbols, n_features), float32, nan where a symbol has no bar or its window is not full.
+        names: n_features names.
+        timestamps, available_at: shape (n_bars,), those of the bars.
+        symbols: n_symbols names.
+    """
+
+    values: Float32Array
+    names: tuple[str, ...]
+    timestamps: TimeArray
+    available_at: TimeArray
+    symbols: tuple[str, ...]
+
+    @cached_property
+    def ready(self) -> BoolArray:
+        """Shape (n_bars, n_symbols): every feature is a number."""
+        return np.isfinite(self.values).all(axis=2)
+
+    @property
+    def warmup_bars(self) -> int:
+        """Bars before the first one at which any symbol is ready."""
+        ready = self.ready.any(axis=1)
+        return int(ready.argmax()) if ready.any() else len(ready)
+
+
+def build_features(bars: Bars, spec: FeatureSpec) -> FeatureSet:
+    """Compute the chosen features of every symbol.
+
+    Returns:
+        Features whose row *t* uses bars up to and including *t*.
+    """
+    names = spec.names()
+    columns = [indicators.NAMES.index(name) for name in names]
+    values = np.full((bars.n_bars, bars.n_symbols, len(names)), np.nan, dtype=np.float32)
+    for s in range(bars.n_symbols):
+        present = bars.tradable[:, s]
+        arrays = [np.ascontiguousarray(getattr(bars, field)[present, s]) for field in FIELDS]
+        values[present, s] = indicators.compute(*arrays)[:, columns]
+    return FeatureSet(values, names, bars.timestamps, bars.available_at, bars.symbols)
+
+
+def write_features(features: FeatureSet, path: Path) -> None:
+    """Write a long parquet: timestamp, available_at, symbol, then one column per feature."""
+    n_bars, n_symbols, n_features = features.values.shape
+    frame = pd.DataFrame(features.values.reshape(-1, n_features), columns=list(features.names))
+    frame.insert(0, "symbol", np.tile(np.array(features.symbols), n_bars))
+    for name, stamps in (("available_at", features.available_at), ("timestamp", features.timestamps)):
+        frame.insert(0, name, pd.Series(np.repeat(stamps, n_symbols)).dt.tz_localize("UTC"))
+    frame.to_parquet(path, index=False)
+
+
+def read_features(path: Path) -> FeatureSet:
+    """Read what `write_features` wrote.
+
+    Raises:
+        DataError: the table does not say when its rows were known, or is no full panel.
+    """
+    frame = pd.read_parquet(path)
+    require_available_at(frame, path)
+    symbols = tuple(dict.fromkeys(frame["symbol"]))
+    names = tuple(str(name) for name in frame.columns[3:])
+    n_symbols = len(symbols)
+    if len(frame) % n_symbols or not (frame["symbol"].to_numpy() == np.tile(symbols, len(frame) // n_symbols)).all():
+        raise DataError(f"{path.name} is no full panel of {n_symbols} symbols")
+    stamps = {
+        name: frame[name].dt.tz_localize(None).to_numpy().astype("datetime64[us]")[::n_symbols]
+        for name in ("timestamp", "available_at")
+    }
+    values = frame[list(names)].to_numpy(dtype=np.float32).reshape(-1, n_symbols, len(names))
+    return FeatureSet(values, names, stamps["timestamp"], stamps["available_at"], symbols)

@@ -1,0 +1,122 @@
+"""Technical features of one symbol, by TA-Lib: causal and scale-free.
+
+Multiplying all prices or all volumes by a constant changes no feature. Each one is a function of the bars up to and
+including its own, so the features of a prefix are the prefix of the features. Rows before a window is full are nan.
+"""
+
+import numpy as np
+import talib
+
+from ploutos.types import FloatArray
+
+NAMES = (
+    "log_return_1",  # close to close
+    "log_return_5",
+    "log_return_20",
+    "log_return_60",
+    "gap",  # previous close to open
+    "body",  # open to close
+    "range",  # high to low over close
+    "close_location",  # -1 at the low, 1 at the high
+    "rsi_5",  # -1..1
+    "rsi_14",
+    "stochastic_k",  # 14 bars, -1..1
+    "stochastic_d",
+    "cci_20",
+    "money_flow_14",  # volume-weighted RSI, -1..1
+    "macd",  # 12/26 over close
+    "macd_histogram",
+    "adx_14",  # trend strength, 0..1
+    "directional_difference_14",  # DI+ less DI-, -1..1
+    "aroon_oscillator_25",
+    "natr_14",  # average true range over close
+    "natr_ratio",  # ATR 14 over ATR 60, less 1
+    "volatility_20",  # standard deviation of log returns
+    "volatility_ratio",  # 20 over 100 bars, less 1
+    "bollinger_position",  # deviations from the 20-bar mean
+    "bollinger_width",
+    "distance_sma_20",
+    "distance_sma_50",
+    "distance_sma_100",
+    "donchian_position_55",  # -1 at the 55-bar low, 1 at the high
+    "trend_slope_20",  # regression slope over ATR
+    "drawdown_100",  # close below its 100-bar high
+    "volume_ratio_20",  # log of volume over its mean
+)
+
+
+def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Quotient with 0 where the denominator is 0: a flat window has no direction."""
+    return np.divide(numerator, denominator, out=np.where(np.isnan(denominator), np.nan, 0.0), where=denominator > 0)
+
+
+def _log_return(close: FloatArray, bars: int) -> FloatArray:
+    result = np.full_like(close, np.nan)
+    if len(close) > bars:
+        result[bars:] = np.log(close[bars:] / close[:-bars])
+    return result
+
+
+def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatArray, volume: FloatArray) -> FloatArray:
+    """All features of one symbol on its own consecutive bars.
+
+    Args:
+        open_, high, low, close, volume: shape (n_bars,), float64, no nan.
+
+    Returns:
+        Shape (n_bars, n_features), float64, columns as `NAMES`, nan until a window is full.
+
+    Source: TA-Lib for the indicators; ratios as the comments beside `NAMES` say.
+    """
+    returns = _log_return(close, 1)
+    previous_close = np.r_[np.nan, close[:-1]]
+    atr_14 = talib.ATR(high, low, close, 14)
+    atr_60 = talib.ATR(high, low, close, 60)
+    slow_k, slow_d = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
+    macd, _, macd_histogram = talib.MACD(close, 12, 26, 9)
+    upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0)
+    high_55, low_55 = talib.MAX(high, 55), talib.MIN(low, 55)
+    volatility_20 = _rolling_deviation(returns, 20)
+    columns = {
+        "log_return_1": returns,
+        "log_return_5": _log_return(close, 5),
+        "log_return_20": _log_return(close, 20),
+        "log_return_60": _log_return(close, 60),
+        "gap": np.log(open_ / previous_close),
+        "body": np.log(close / open_),
+        "range": (high - low) / close,
+        "close_location": _ratio(2 * close - high - low, high - low),
+        "rsi_5": talib.RSI(close, 5) / 50 - 1,
+        "rsi_14": talib.RSI(close, 14) / 50 - 1,
+        "stochastic_k": slow_k / 50 - 1,
+        "stochastic_d": slow_d / 50 - 1,
+        "cci_20": talib.CCI(high, low, close, 20) / 100,
+        "money_flow_14": talib.MFI(high, low, close, volume, 14) / 50 - 1,
+        "macd": macd / close,
+        "macd_histogram": macd_histogram / close,
+        "adx_14": talib.ADX(high, low, close, 14) / 100,
+        "directional_difference_14": (talib.PLUS_DI(high, low, close, 14) - talib.MINUS_DI(high, low, close, 14)) / 100,
+        "aroon_oscillator_25": talib.AROONOSC(high, low, 25) / 100,
+        "natr_14": atr_14 / close,
+        "natr_ratio": _ratio(atr_14, atr_60) - 1,
+        "volatility_20": volatility_20,
+        "volatility_ratio": _ratio(volatility_20, _rolling_deviation(returns, 100)) - 1,
+        "bollinger_position": _ratio(2 * (close - middle), upper - middle),
+        "bollinger_width": (upper - lower) / middle,
+        "distance_sma_20": close / talib.SMA(close, 20) - 1,
+        "distance_sma_50": close / talib.SMA(close, 50) - 1,
+        "distance_sma_100": close / talib.SMA(close, 100) - 1,
+        "donchian_position_55": _ratio(2 * close - high_55 - low_55, high_55 - low_55),
+        "trend_slope_20": _ratio(talib.LINEARREG_SLOPE(close, 20), atr_14),
+        "drawdown_100": close / talib.MAX(high, 100) - 1,
+        "volume_ratio_20": np.log1p(_ratio(volume, talib.SMA(volume, 20))) - np.log(2),
+    }
+    return np.column_stack([columns[name] for name in NAMES])
+
+
+def _rolling_deviation(returns: FloatArray, bars: int) -> FloatArray:
+    """Rolling standard deviation that starts after the first return; TA-Lib would spread a leading nan."""
+    result = np.full_like(returns, np.nan)
+    if len(returns) > bars:
+        result[1:] = talib.STDDEV(np.ascontiguousarray(returns[1:]), bars)
+    return result

@@ -1,0 +1,150 @@
+"""Bars of many symbols on one clock.
+
+A bar is labelled by its start and known at `available_at`. Symbols with unequal histories share one time axis; where a
+symbol has no bar, its prices are nan and `tradable` is False. Nothing is filled in.
+"""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ploutos.errors import DataError
+from ploutos.market import calendar as calendars
+from ploutos.types import BoolArray, FloatArray, TimeArray
+
+FIELDS = ("open", "high", "low", "close", "volume")
+
+
+@dataclass(frozen=True)
+class Bars:
+    """Aligned bars.
+
+    Attributes:
+        timestamps: shape (n_bars,), datetime64[us] UTC, bar starts, strictly increasing.
+        available_at: shape (n_bars,), datetime64[us] UTC, when each bar is known.
+        symbols: n_symbols names, sorted.
+        open, high, low, close, volume: shape (n_bars, n_symbols), float64, nan where a symbol has no bar.
+        timeframe: length of a bar.
+        calendar: pandas-market-calendars name.
+        source: where the bars come from, for people.
+    """
+
+    timestamps: TimeArray
+    available_at: TimeArray
+    symbols: tuple[str, ...]
+    open: FloatArray
+    high: FloatArray
+    low: FloatArray
+    close: FloatArray
+    volume: FloatArray
+    timeframe: pd.Timedelta
+    calendar: str
+    source: str
+
+    @property
+    def n_bars(self) -> int:
+        return len(self.timestamps)
+
+    @property
+    def n_symbols(self) -> int:
+        return len(self.symbols)
+
+    @cached_property
+    def tradable(self) -> BoolArray:
+        """Shape (n_bars, n_symbols): the symbol has a bar here."""
+        return np.isfinite(self.close)
+
+    @cached_property
+    def mark(self) -> FloatArray:
+        """Shape (n_bars, n_symbols): last close known at each bar's end, nan before a symbol's first bar."""
+        last = np.where(self.tradable, np.arange(self.n_bars)[:, None], -1)
+        last = np.maximum.accumulate(last, axis=0)
+        marks = np.take_along_axis(self.close, np.maximum(last, 0), axis=0)
+        return np.where(last >= 0, marks, np.nan)
+
+    @cached_property
+    def sessions(self) -> TimeArray:
+        """Shape (n_bars,), datetime64[D]: session date of each bar."""
+        return calendars.sessions(self.timestamps, self.timeframe, self.calendar)
+
+    def head(self, n_bars: int) -> "Bars":
+        """The first `n_bars` bars: what was known then."""
+        arrays = {name: getattr(self, name)[:n_bars] for name in FIELDS}
+        return Bars(
+            timestamps=self.timestamps[:n_bars],
+            available_at=self.available_at[:n_bars],
+            symbols=self.symbols,
+            timeframe=self.timeframe,
+            calendar=self.calendar,
+            source=self.source,
+            **arrays,
+        )
+
+
+def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
+    """Bar length of one symbol: the most frequent step between bars, one day at most.
+
+    Raises:
+        DataError: fewer than two bars.
+    """
+    steps = timestamps.diff().dropna()
+    if steps.empty:
+        raise DataError("found one bar; expected at least two to tell the bar length; set data.timeframe")
+    return min(pd.Timedelta(steps.mode().iloc[0]), pd.Timedelta(days=1))
+
+
+def align(frame: pd.DataFrame, timeframe: pd.Timedelta, calendar: str, source: str) -> Bars:
+    """Put a checked long frame (symbol, timestamp, OHLCV) on one clock.
+
+    The time axis is the union of all symbols' bars, so a halt or a late listing leaves gaps instead of shifting rows.
+    """
+    wide = {name: frame.pivot(index="timestamp", columns="symbol", values=name).astype("float64") for name in FIELDS}
+    index = pd.DatetimeIndex(wide["close"].index)
+    timestamps = index.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[us]")
+    return Bars(
+        timestamps=timestamps,
+        available_at=calendars.available_at(timestamps, timeframe, calendar),
+        symbols=tuple(str(name) for name in wide["close"].columns),
+        timeframe=timeframe,
+        calendar=calendar,
+        source=source,
+        **{name: np.ascontiguousarray(values.to_numpy()) for name, values in wide.items()},
+    )
+
+
+def write_bars(bars: Bars, path: Path) -> None:
+    """Write bars as a long parquet: timestamp, available_at, symbol, OHLCV; readable with pandas or duckdb."""
+    frame = pd.DataFrame(
+        {
+            "timestamp": np.repeat(bars.timestamps, bars.n_symbols),
+            "available_at": np.repeat(bars.available_at, bars.n_symbols),
+            "symbol": np.tile(np.array(bars.symbols), bars.n_bars),
+            **{name: getattr(bars, name).ravel() for name in FIELDS},
+        }
+    )
+    frame = frame[bars.tradable.ravel()].reset_index(drop=True)
+    for column in ("timestamp", "available_at"):
+        frame[column] = frame[column].dt.tz_localize("UTC")
+    frame.attrs = {"timeframe": str(bars.timeframe), "calendar": bars.calendar, "source": bars.source}
+    frame.to_parquet(path, index=False)
+
+
+def read_bars(path: Path) -> Bars:
+    """Read what `write_bars` wrote.
+
+    Raises:
+        DataError: a column is missing, `available_at` above all.
+    """
+    frame = pd.read_parquet(path)
+    require_available_at(frame, path)
+    attrs = frame.attrs
+    return align(frame, pd.Timedelta(attrs["timeframe"]), attrs["calendar"], attrs["source"])
+
+
+def require_available_at(frame: pd.DataFrame, path: Path) -> None:
+    """Refuse a table that does not say when its rows were known."""
+    if "available_at" not in frame.columns or bool(frame["available_at"].isna().any()):
+        raise DataError(f"{path.name} does not say when its rows were known; expected a full available_at column")

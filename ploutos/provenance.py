@@ -1,0 +1,106 @@
+"""What a result stands on: the source it was computed by, the versions below it, the commit above it.
+
+`source_digest` follows the imports of a module through `ploutos` and hashes every file it reaches, so a cache key
+forgets nothing and knows nothing else: editing `ploutos/features` changes the digest of feature building, editing
+`ploutos/llm` does not. It hashes syntax trees, so comments and layout do not count. Imports made inside a function
+count as well.
+"""
+
+import ast
+import hashlib
+import subprocess
+import sys
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, packages_distributions, version
+from pathlib import Path
+
+ROOT = Path(__file__).parent
+
+
+def _module_file(module: str) -> Path | None:
+    """File of a `ploutos` module; None when the name is not a module (an attribute, say)."""
+    parts = module.split(".")[1:]
+    folder = ROOT.joinpath(*parts)
+    if (folder / "__init__.py").is_file():
+        return folder / "__init__.py"
+    file = ROOT.joinpath(*parts).with_suffix(".py") if parts else ROOT / "__init__.py"
+    return file if file.is_file() else None
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    """Absolute dotted names that a syntax tree imports; `from a import b` gives both `a` and `a.b`."""
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            names.add(node.module)
+            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return names
+
+
+def _closure(modules: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
+    """Every `ploutos` module reached from `modules` with its tree's digest, and third-party top-level names."""
+    digests: dict[str, str] = {}
+    third_party: set[str] = set()
+    pending = list(modules)
+    while pending:
+        module = pending.pop()
+        file = _module_file(module)
+        if file is None or module in digests:
+            continue
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        digests[module] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
+        for name in _imports(tree):
+            top = name.split(".")[0]
+            if top == "ploutos":
+                pending.append(name)
+            elif top not in sys.stdlib_module_names:
+                third_party.add(top)
+    return digests, third_party
+
+
+@lru_cache(maxsize=1)
+def _distributions() -> dict[str, list[str]]:
+    return {top: list(names) for top, names in packages_distributions().items()}
+
+
+def library_versions(top_level: set[str]) -> dict[str, str]:
+    """Distribution name to version for third-party top-level module names."""
+    versions: dict[str, str] = {}
+    for top in sorted(top_level):
+        for name in _distributions().get(top, []):
+            try:
+                versions[name] = version(name)
+            except PackageNotFoundError:  # a half-removed distribution: its name is all that is known
+                versions[name] = "unknown"
+    return versions
+
+
+def source_digest(*modules: str) -> str:
+    """Hex sha256 of the source of `modules`, of all they import within ploutos, and of the versions below.
+
+    Raises:
+        ModuleNotFoundError: a name is no module of ploutos.
+    """
+    for module in modules:
+        if _module_file(module) is None:
+            raise ModuleNotFoundError(f"{module} is not a module of ploutos")
+    digests, third_party = _closure(modules)
+    parts = [f"{name}={digest}" for name, digest in sorted(digests.items())]
+    parts += [f"{name}=={found}" for name, found in sorted(library_versions(third_party).items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def git_commit() -> str:
+    """Commit of the checkout that ploutos runs from, with `+` when it has changes; "unknown" outside git."""
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+        dirty = subprocess.run(
+            ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return head + ("+" if dirty else "")

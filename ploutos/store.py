@@ -1,0 +1,180 @@
+"""A content-addressed store of artifacts, and the cache that stands on it.
+
+An artifact is one file, named by its sha256. It is written under a temporary name, hashed, and moved into place; the
+key file that says "this key gave that artifact" is written last, so a key that exists names a whole file. A key's
+lock is an `flock`: the kernel drops it when its holder dies, so nothing waits for a dead process. One host only.
+
+Left out: pruning (delete the folder; everything is recomputed) and remote file systems.
+"""
+
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from ploutos.errors import StoreError
+
+_BLOCK = 1 << 20
+
+
+class Ref(BaseModel):
+    """A small pointer to an artifact: the only thing that tasks exchange."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+    path: str
+    sha256: str
+    bytes: int
+
+
+def file_sha256(path: Path) -> str:
+    """Hex sha256 of a file's content."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def digest_of(value: Any) -> str:
+    """Hex sha256 of a JSON-able value or pydantic model, independent of key order."""
+    plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+    return hashlib.sha256(json.dumps(plain, sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+@contextmanager
+def _temporary(folder: Path, suffix: str) -> Iterator[Path]:
+    """Yield a temporary file's name; whatever still lies there at the end is removed.
+
+    Raises:
+        StoreError: the disk is full or the folder cannot be written.
+    """
+    temporary: Path | None = None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=folder, prefix=".", suffix=f".tmp{suffix}")
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StoreError(f"no space left in {folder}; free some and run again") from error
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
+            raise StoreError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
+        raise
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def _place(temporary: Path, target: Path) -> None:
+    """Move a finished file to its name; after a crash the name holds the whole file or nothing."""
+    with temporary.open("rb") as file:
+        os.fsync(file.fileno())
+    temporary.chmod(0o644)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    os.replace(temporary, target)
+
+
+@contextmanager
+def writing(target: Path) -> Iterator[Path]:
+    """Yield a temporary name in the target's folder; on success move it into place, on failure leave nothing."""
+    with _temporary(target.parent, target.suffix) as temporary:
+        yield temporary
+        _place(temporary, target)
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write JSON atomically: sorted keys, two spaces, no NaN."""
+    with writing(target) as temporary:
+        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+
+
+class Store:
+    """Artifacts and keys under one folder, usually `$PLOUTOS_HOME/store`."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = Path(root)
+
+    def path(self, ref: Ref) -> Path:
+        """Where an artifact lies; verified before it is handed out.
+
+        Raises:
+            StoreError: the file is missing or its content is not what the reference says.
+        """
+        if not self.holds(ref):
+            raise StoreError(f"artifact {ref.kind} {ref.sha256[:12]} is missing or damaged in {self.root}; run again")
+        return self.root / ref.path
+
+    def holds(self, ref: Ref) -> bool:
+        """Whether the artifact exists with the size and sha256 that the reference gives."""
+        file = self.root / ref.path
+        return file.is_file() and file.stat().st_size == ref.bytes and file_sha256(file) == ref.sha256
+
+    def lookup(self, stage: str, key: str) -> Ref | None:
+        """The valid artifact that a key gave before; None when there is none or it was lost or damaged."""
+        try:
+            ref = Ref.model_validate(json.loads(self._key_file(stage, key).read_text(encoding="utf-8"))["ref"])
+        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, ValidationError):
+            return None
+        return ref if self.holds(ref) else None
+
+    def cached(
+        self, stage: str, key: str, suffix: str, write: Callable[[Path], None], describe: dict[str, Any] | None = None
+    ) -> tuple[Ref, bool]:
+        """The artifact of a key, computed at most once even when several processes ask at the same time.
+
+        Args:
+            stage: what is computed; becomes the reference's kind.
+            key: hex digest of everything that the artifact depends on.
+            suffix: file ending with its dot.
+            write: writes the artifact to the path it is given.
+            describe: what went into the key, kept for people beside the reference.
+
+        Returns:
+            The reference, and whether it was there already.
+        """
+        if (ref := self.lookup(stage, key)) is not None:
+            return ref, True
+        with self.locked(f"{stage}-{key}"):
+            if (ref := self.lookup(stage, key)) is not None:
+                return ref, True
+            ref = self.publish(stage, suffix, write)
+            write_json(self._key_file(stage, key), {"ref": ref.model_dump(), "stands_on": describe or {}})
+            return ref, False
+
+    def publish(self, kind: str, suffix: str, write: Callable[[Path], None]) -> Ref:
+        """Write one artifact under its content's name."""
+        objects = self.root / "objects"
+        with _temporary(objects, suffix) as temporary:
+            write(temporary)
+            sha256 = file_sha256(temporary)
+            target = objects / sha256[:2] / f"{sha256}{suffix}"
+            size = temporary.stat().st_size
+            _place(temporary, target)
+        return Ref(kind=kind, path=target.relative_to(self.root).as_posix(), sha256=sha256, bytes=size)
+
+    @contextmanager
+    def locked(self, name: str) -> Iterator[None]:
+        """Hold an exclusive lock, shared by all processes of this host, for the length of a block."""
+        folder = self.root / "locks"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / name).open("w")
+        except OSError as error:
+            raise StoreError(f"cannot write in {folder}: {error.strerror}; choose another PLOUTOS_HOME") from error
+        with lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
+    def _key_file(self, stage: str, key: str) -> Path:
+        return self.root / "keys" / stage / f"{key}.json"
