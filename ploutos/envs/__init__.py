@@ -1,0 +1,1 @@
+"""The trading environment: one ledger, one clock, and the batched and single environments that stand on them."""
