@@ -1,0 +1,108 @@
+"""Worker processes for training: spawned, capped to one thread each, and gone when their parent is gone.
+
+The thread caps are in the environment that the workers are born with, before they import numpy or torch. A worker that
+loses its parent, to `kill -9` even, ends itself within a second.
+"""
+
+import logging
+import multiprocessing
+import os
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from typing import ParamSpec, TypeVar
+
+from ploutos.errors import TrainingError
+from ploutos.hardware.threads import capped_environment
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _end_with_parent() -> None:
+    """Leave at once when the parent process ends, however it ends."""
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        return
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _start_worker(log_level: int) -> None:
+    _end_with_parent()
+    logging.basicConfig(level=log_level, format="%(levelname)s %(name)s: %(message)s")
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+class WorkerPool:
+    """A bounded pool of training processes; safe to use from several threads."""
+
+    def __init__(self, workers: int) -> None:
+        self.workers = workers
+        self._executor: ProcessPoolExecutor | None = None
+        self._lock = threading.Lock()
+
+    def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Run a module-level function in a worker."""
+        with self._lock:
+            if self._executor is None:
+                self._executor = ProcessPoolExecutor(
+                    self.workers,
+                    mp_context=multiprocessing.get_context("spawn"),
+                    initializer=_start_worker,
+                    initargs=(logging.getLogger("ploutos").getEffectiveLevel(),),
+                )
+            with _environment(capped_environment(1)):  # workers are spawned on submit
+                return self._executor.submit(function, *args, **kwargs)
+
+    def result(self, future: "Future[T]", every_second: Callable[[], None]) -> T:
+        """Wait for a job and call `every_second` meanwhile.
+
+        Raises:
+            TrainingError: the worker died; most often it was killed for memory.
+        """
+        while True:
+            try:
+                return future.result(timeout=1.0)
+            except TimeoutError:
+                if future.done():
+                    raise
+                every_second()
+            except BrokenProcessPool as error:
+                raise TrainingError(
+                    "a training process died, most often because memory ran out; finished members are kept and the others "
+                    "go on from their snapshots: run again, with fewer hardware.workers if it repeats"
+                ) from error
+
+    def close(self) -> None:
+        """End the workers; jobs that have not started are dropped."""
+        with self._lock:
+            if self._executor is not None:
+                self._executor.shutdown(wait=True, cancel_futures=True)
+                self._executor = None
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
