@@ -45,12 +45,12 @@ NAMES = (
 )
 
 
-def _ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     """Quotient with 0 where the denominator is 0: a flat window has no direction."""
     return np.divide(numerator, denominator, out=np.where(np.isnan(denominator), np.nan, 0.0), where=denominator > 0)
 
 
-def _log_return(close: FloatArray, bars: int) -> FloatArray:
+def log_return(close: FloatArray, bars: int) -> FloatArray:
     result = np.full_like(close, np.nan)
     if len(close) > bars:
         result[bars:] = np.log(close[bars:] / close[:-bars])
@@ -68,7 +68,7 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
 
     Source: TA-Lib for the indicators; ratios as the comments beside `NAMES` say.
     """
-    returns = _log_return(close, 1)
+    returns = log_return(close, 1)
     previous_close = np.r_[np.nan, close[:-1]]
     atr_14 = talib.ATR(high, low, close, 14)
     atr_60 = talib.ATR(high, low, close, 60)
@@ -79,13 +79,13 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
     volatility_20 = _rolling_deviation(returns, 20)
     columns = {
         "log_return_1": returns,
-        "log_return_5": _log_return(close, 5),
-        "log_return_20": _log_return(close, 20),
-        "log_return_60": _log_return(close, 60),
+        "log_return_5": log_return(close, 5),
+        "log_return_20": log_return(close, 20),
+        "log_return_60": log_return(close, 60),
         "gap": np.log(open_ / previous_close),
         "body": np.log(close / open_),
         "range": (high - low) / close,
-        "close_location": _ratio(2 * close - high - low, high - low),
+        "close_location": ratio(2 * close - high - low, high - low),
         "rsi_5": talib.RSI(close, 5) / 50 - 1,
         "rsi_14": talib.RSI(close, 14) / 50 - 1,
         "stochastic_k": slow_k / 50 - 1,
@@ -98,18 +98,18 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
         "directional_difference_14": (talib.PLUS_DI(high, low, close, 14) - talib.MINUS_DI(high, low, close, 14)) / 100,
         "aroon_oscillator_25": talib.AROONOSC(high, low, 25) / 100,
         "natr_14": atr_14 / close,
-        "natr_ratio": _ratio(atr_14, atr_60) - 1,
+        "natr_ratio": ratio(atr_14, atr_60) - 1,
         "volatility_20": volatility_20,
-        "volatility_ratio": _ratio(volatility_20, _rolling_deviation(returns, 100)) - 1,
-        "bollinger_position": _ratio(2 * (close - middle), upper - middle),
+        "volatility_ratio": ratio(volatility_20, _rolling_deviation(returns, 100)) - 1,
+        "bollinger_position": ratio(2 * (close - middle), upper - middle),
         "bollinger_width": (upper - lower) / middle,
         "distance_sma_20": close / talib.SMA(close, 20) - 1,
         "distance_sma_50": close / talib.SMA(close, 50) - 1,
         "distance_sma_100": close / talib.SMA(close, 100) - 1,
-        "donchian_position_55": _ratio(2 * close - high_55 - low_55, high_55 - low_55),
-        "trend_slope_20": _ratio(talib.LINEARREG_SLOPE(close, 20), atr_14),
+        "donchian_position_55": ratio(2 * close - high_55 - low_55, high_55 - low_55),
+        "trend_slope_20": ratio(talib.LINEARREG_SLOPE(close, 20), atr_14),
         "drawdown_100": close / talib.MAX(high, 100) - 1,
-        "volume_ratio_20": np.log1p(_ratio(volume, talib.SMA(volume, 20))) - np.log(2),
+        "volume_ratio_20": np.log1p(ratio(volume, talib.SMA(volume, 20))) - np.log(2),
     }
     return np.column_stack([columns[name] for name in NAMES])
 

@@ -1,0 +1,1 @@
+"""Policy and advice, fused; risk decides last."""

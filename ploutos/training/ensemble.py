@@ -1,0 +1,45 @@
+"""What the members of a fold think, and their vote.
+
+A member's confidence is its own probability of the action it would take. The vote averages the members' probabilities
+and takes the likeliest action; its confidence is that mean probability.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from ploutos.training.checkpoint import Policy
+from ploutos.types import Float32Array, FloatArray, IntArray
+
+
+def action_probabilities(policy: Policy, observations: Float32Array) -> FloatArray:
+    """A member's probability of each action.
+
+    Args:
+        observations: shape (n, n_columns).
+
+    Returns:
+        Shape (n, n_symbols, 3).
+    """
+    with torch.no_grad():
+        distribution = policy.model.policy.get_distribution(torch.from_numpy(observations))
+        return np.stack([one.probs.numpy() for one in distribution.distribution], axis=1).astype(np.float64)
+
+
+def member_probabilities(policies: Sequence[Policy], observations: Float32Array) -> FloatArray:
+    """Shape (n_members, n, n_symbols, 3)."""
+    return np.stack([action_probabilities(policy, observations) for policy in policies])
+
+
+def vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The likeliest action of the mean and its probability.
+
+    Args:
+        probabilities: shape (n_members, ..., 3); one member votes for itself.
+
+    Returns:
+        Actions and confidences, shape (...).
+    """
+    mean = probabilities.mean(axis=0)
+    return mean.argmax(axis=-1), mean.max(axis=-1)
