@@ -82,6 +82,8 @@ def build_features(bars: Bars, spec: FeatureSpec) -> FeatureSet:
     values = np.full((bars.n_bars, bars.n_symbols, len(names)), np.nan, dtype=np.float32)
     for s in range(bars.n_symbols):
         present = bars.tradable[:, s]
+        if not present.any():
+            continue
         arrays = [np.ascontiguousarray(getattr(bars, field)[present, s]) for field in FIELDS]
         values[present, s] = indicators.compute(*arrays)[:, columns]
     return FeatureSet(values, names, bars.timestamps, bars.available_at, bars.symbols)

@@ -150,6 +150,8 @@ def market_features(bars: Bars) -> Float32Array:
     values = np.full((bars.n_bars, bars.n_symbols, len(MARKET_NAMES)), np.nan, dtype=np.float32)
     for s in range(bars.n_symbols):
         present = bars.tradable[:, s]
+        if not present.any():
+            continue
         values[present, s] = compute(*[np.ascontiguousarray(getattr(bars, field)[present, s]) for field in FIELDS])
     return values
 

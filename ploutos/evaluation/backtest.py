@@ -1,0 +1,279 @@
+"""Run strategies over out-of-sample bars: one account each, one ledger, one pass.
+
+The accounts live through all test ranges without a break. At a fold's boundary the new fold's policies take over the
+account as they find it, and the trades that this costs are paid. Policies are asked once per bar for all accounts.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import pandas as pd
+
+from ploutos.envs import ledger
+from ploutos.envs.actions import target_weights
+from ploutos.envs.observation import market_rows, observation_size, observe
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import DataError
+from ploutos.features.build import FeatureSet
+from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
+from ploutos.fusion.risk import apply_vetoes, risk_scores
+from ploutos.market.bars import Bars
+from ploutos.training.checkpoint import Policy
+from ploutos.training.ensemble import member_probabilities, vote
+from ploutos.training.folds import Range
+from ploutos.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What a strategy may know when it decides, after the close of `bar`."""
+
+    bar: int
+    accounts: ledger.Accounts
+    probabilities: FloatArray  # (n_members, n_accounts, n_symbols, 3), no members without policies
+
+
+class Strategy(Protocol):
+    """Decides for one account of the batch."""
+
+    name: str
+
+    def decide(self, moment: Moment, row: int) -> FloatArray:
+        """Target weights, shape (n_symbols,), nan for no order."""
+        ...
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A strategy whose targets do not depend on its account."""
+
+    name: str
+    targets: FloatArray  # (n_bars, n_symbols)
+
+    def decide(self, moment: Moment, row: int) -> FloatArray:
+        return np.asarray(self.targets[moment.bar])
+
+
+@dataclass(frozen=True)
+class _Discrete:
+    """Shared half of the strategies that choose HOLD, BUY or SELL."""
+
+    name: str
+    bars: Bars
+    env: EnvSpec
+
+    def weights(self, actions: IntArray, bar: int) -> FloatArray:
+        tradable = np.array([self.bars.tradable[bar].sum()])
+        return target_weights(actions[None], tradable, self.env)[0]
+
+
+@dataclass(frozen=True)
+class Voted(_Discrete):
+    """The vote of some members; one member votes alone."""
+
+    members: slice
+
+    def decide(self, moment: Moment, row: int) -> FloatArray:
+        actions, _ = vote(moment.probabilities[self.members, row])
+        return self.weights(actions, moment.bar)
+
+
+@dataclass(frozen=True)
+class Advised(_Discrete):
+    """The advisor's standing advice and nothing else."""
+
+    stances: IntArray  # (n_bars, n_symbols)
+
+    def decide(self, moment: Moment, row: int) -> FloatArray:
+        return self.weights(self.stances[moment.bar], moment.bar)
+
+
+@dataclass(frozen=True)
+class Fused(_Discrete):
+    """The vote of all members and the advice, fused, under the risk veto."""
+
+    stances: IntArray  # (n_bars, n_symbols)
+    confidences: FloatArray  # (n_bars, n_symbols)
+    fusion: FusionSpec
+
+    def decide(self, moment: Moment, row: int) -> FloatArray:
+        bar = moment.bar
+        actions, confidences = vote(moment.probabilities[:, row])
+        risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
+        fused = VectorizedDecisionFusion(self.fusion).fuse_batch(
+            actions, confidences, self.stances[bar], self.confidences[bar], risk
+        )
+        everyone = np.broadcast_to(fused, moment.accounts.units.shape)
+        allowed = apply_vetoes(everyone, moment.accounts, bar, self.fusion.risk, self.env.allow_short)[row]
+        return self.weights(allowed, bar)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of bars and the policies that decide in it; no policies for baselines alone."""
+
+    bars: Range
+    policies: tuple[Policy, ...] = ()
+
+
+@dataclass(frozen=True)
+class Backtests:
+    """What every account did, bar by bar. k strategies, n + 1 closes (the first is the start), s symbols.
+
+    Attributes:
+        names: k strategies.
+        symbols: s names.
+        timestamps: shape (n + 1,), datetime64[us] UTC.
+        positions: shape (n + 1,), positions of those bars in the panel.
+        equity, pnl, commission, slippage, traded: shape (k, n + 1), account currency; all but equity since the start.
+        weights: shape (k, n + 1, s), share of equity held at each close.
+        fill_units, fill_price: shape (k, n + 1, s), nan price without a fill; the first row is empty.
+    """
+
+    names: tuple[str, ...]
+    symbols: tuple[str, ...]
+    timestamps: np.ndarray
+    positions: np.ndarray
+    equity: FloatArray
+    pnl: FloatArray
+    commission: FloatArray
+    slippage: FloatArray
+    traded: FloatArray
+    weights: FloatArray
+    fill_units: FloatArray
+    fill_price: FloatArray
+
+    def row(self, name: str) -> int:
+        """Which account a strategy had."""
+        return self.names.index(name)
+
+    @property
+    def returns(self) -> FloatArray:
+        """Shape (k, n): simple returns from close to close, net of costs."""
+        return self.equity[:, 1:] / self.equity[:, :-1] - 1
+
+    def equity_frame(self) -> pd.DataFrame:
+        """Long table: strategy, timestamp, equity, pnl, commission, slippage, traded."""
+        k, n = self.equity.shape
+        columns = {name: getattr(self, name).ravel() for name in ("equity", "pnl", "commission", "slippage", "traded")}
+        stamps = pd.Series(np.tile(self.timestamps, k)).dt.tz_localize("UTC")
+        return pd.DataFrame({"strategy": np.repeat(np.array(self.names), n), "timestamp": stamps, **columns})
+
+    def trades_frame(self) -> pd.DataFrame:
+        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price."""
+        k, n, s = np.nonzero(np.isfinite(self.fill_price))
+        return pd.DataFrame(
+            {
+                "strategy": np.array(self.names)[k],
+                "timestamp": pd.Series(self.timestamps[n]).dt.tz_localize("UTC"),
+                "symbol": np.array(self.symbols)[s],
+                "units": self.fill_units[k, n, s],
+                "price": self.fill_price[k, n, s],
+            }
+        )
+
+
+_RECORDED = ("equity", "pnl", "commission", "slippage", "traded")
+
+
+def run_backtests(
+    bars: Bars,
+    features: FeatureSet | None,
+    segments: Sequence[Segment],
+    strategies: Sequence[Strategy],
+    env: EnvSpec,
+) -> Backtests:
+    """Run all strategies over consecutive segments.
+
+    Args:
+        features: what the policies observe; None when no segment has policies.
+        segments: ranges that follow each other without a hole. The first decision is made one bar before the first.
+
+    Raises:
+        DataError: the segments leave a hole or start at the first bar.
+    """
+    for before, after in zip(segments, segments[1:], strict=False):
+        if before.bars.stop != after.bars.start:
+            raise DataError(f"test ranges leave a hole: one ends at bar {before.bars.stop}, the next starts at {after.bars.start}")
+    first, last = segments[0].bars.start - 1, segments[-1].bars.stop - 1
+    if first < 0:
+        raise DataError("the first test bar has no bar before it to decide on")
+    tape = ledger.make_tape(bars)
+    k, n, s = len(strategies), last - first, bars.n_symbols
+    accounts = ledger.Accounts.open(k, s, env.initial_cash)
+    money = {name: np.zeros((k, n + 1)) for name in _RECORDED}
+    money["equity"][:, 0] = env.initial_cash
+    weights, fill_units = np.zeros((k, n + 1, s)), np.zeros((k, n + 1, s))
+    fill_price = np.full((k, n + 1, s), np.nan)
+    for segment in segments:
+        think = _thinker(bars, features, tape, segment)
+        for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
+            bar = np.full(k, decided, dtype=np.int64)
+            moment = Moment(decided, accounts, think(accounts, bar))
+            targets = np.stack([strategy.decide(moment, row) for row, strategy in enumerate(strategies)])
+            ledger.step(accounts, bar, targets, tape, env)
+            at = decided + 1 - first
+            for name in _RECORDED:
+                money[name][:, at] = getattr(accounts, name)
+            held = np.where(accounts.units != 0, accounts.units * tape.mark[decided + 1] * tape.multiplier, 0.0)
+            weights[:, at] = held / np.maximum(accounts.equity, 1e-9)[:, None]
+            fill_units[:, at], fill_price[:, at] = accounts.fill_units, accounts.fill_price
+    return Backtests(
+        names=tuple(strategy.name for strategy in strategies),
+        symbols=bars.symbols,
+        timestamps=bars.timestamps[first : last + 1],
+        positions=np.arange(first, last + 1),
+        weights=weights,
+        fill_units=fill_units,
+        fill_price=fill_price,
+        **money,
+    )
+
+
+class _Thinker(Protocol):
+    def __call__(self, accounts: ledger.Accounts, bar: IntArray) -> FloatArray: ...
+
+
+def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment) -> _Thinker:
+    """What a segment's policies make of every account's observation."""
+    if not segment.policies:
+        return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, 3))
+    if features is None:
+        raise DataError("policies decide from features; found none")
+    for policy in segment.policies:
+        policy.require(bars.symbols, features.names)
+    views: list[tuple[Policy, np.ndarray]] = []
+    for policy in segment.policies:  # members of a fold share a scaler, and then the rows as well
+        shared = next((r for p, r in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
+        views.append((policy, market_rows(features, bars.tradable, policy.scaler) if shared is None else shared))
+
+    def think(accounts: ledger.Accounts, bar: IntArray) -> FloatArray:
+        probabilities = []
+        seen: dict[int, np.ndarray] = {}
+        for policy, rows in views:
+            if id(rows) not in seen:
+                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols)), dtype=np.float32)
+                observe(accounts, bar, rows, tape, out)
+                seen[id(rows)] = out
+            probabilities.append(member_probabilities((policy,), seen[id(rows)])[0])
+        return np.stack(probabilities)
+
+    return think
+
+
+def write_backtests(backtests: Backtests, path: Path) -> None:
+    """Write all arrays as one npz; the same content gives the same bytes."""
+    with path.open("wb") as file:
+        np.savez_compressed(file, **{field.name: np.asarray(getattr(backtests, field.name)) for field in fields(backtests)})
+
+
+def read_backtests(path: Path) -> Backtests:
+    """Read what `write_backtests` wrote."""
+    with np.load(path, allow_pickle=False) as arrays:
+        content = {field.name: arrays[field.name] for field in fields(Backtests)}
+    for name in ("names", "symbols"):
+        content[name] = tuple(str(item) for item in content[name])
+    return Backtests(**content)

@@ -1,0 +1,75 @@
+"""Strategies that learn nothing. A policy that does not beat them has learnt nothing either.
+
+Each is a table of target weights whose row *t* uses closes up to and including *t*.
+"""
+
+import numpy as np
+
+from ploutos.envs.actions import N_ACTIONS, target_weights
+from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.backtest import Scheduled
+from ploutos.market.bars import Bars
+from ploutos.seeding import generator
+from ploutos.types import FloatArray
+
+MONTH_SESSIONS = 21
+MOMENTUM_SESSIONS = 126
+
+
+def _bars_per_session(bars: Bars) -> int:
+    _, counts = np.unique(bars.sessions, return_counts=True)
+    return int(np.median(counts))
+
+
+def _slots(bars: Bars, env: EnvSpec) -> FloatArray:
+    """An equal share of the gross limit for every symbol that has a bar, 0 for the others."""
+    count = np.maximum(bars.tradable.sum(axis=1, keepdims=True), 1)
+    return np.where(bars.tradable, env.gross_limit / count, 0.0)
+
+
+def _only_at(targets: FloatArray, first: int, every: int) -> FloatArray:
+    """Keep the rows of every so many bars from `first` on; no orders elsewhere."""
+    kept = np.full_like(targets, np.nan)
+    kept[first::every] = targets[first::every]
+    return kept
+
+
+def flat(bars: Bars) -> FloatArray:
+    """Cash, always."""
+    return np.zeros((bars.n_bars, bars.n_symbols))
+
+
+def buy_and_hold(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
+    """Equal shares of all symbols at the first decision, then nothing."""
+    return _only_at(_slots(bars, env), first, bars.n_bars)
+
+
+def equal_weight(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
+    """Equal shares of all symbols, put right once a month (21 sessions)."""
+    return _only_at(_slots(bars, env), first, MONTH_SESSIONS * _bars_per_session(bars))
+
+
+def momentum(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
+    """An equal share of every symbol that rose over six months (126 sessions), decided once a month."""
+    per_session = _bars_per_session(bars)
+    lookback = MOMENTUM_SESSIONS * per_session
+    past = np.full_like(bars.mark, np.nan)
+    past[lookback:] = bars.mark[:-lookback]
+    return _only_at(np.where(bars.mark > past, _slots(bars, env), 0.0), first, MONTH_SESSIONS * per_session)
+
+
+def random(bars: Bars, env: EnvSpec, seed: int) -> FloatArray:
+    """HOLD, BUY or SELL at even odds, every bar and symbol."""
+    actions = generator(seed, "random baseline").integers(0, N_ACTIONS, size=(bars.n_bars, bars.n_symbols))
+    return target_weights(actions, bars.tradable.sum(axis=1), env)
+
+
+def all_baselines(bars: Bars, first: int, env: EnvSpec, seed: int) -> tuple[Scheduled, ...]:
+    """Every baseline, first deciding after the close of bar `first`."""
+    return (
+        Scheduled("flat", flat(bars)),
+        Scheduled("buy and hold", buy_and_hold(bars, first, env)),
+        Scheduled("equal weight", equal_weight(bars, first, env)),
+        Scheduled("momentum", momentum(bars, first, env)),
+        Scheduled("random", random(bars, env, seed)),
+    )

@@ -1,0 +1,131 @@
+"""What a path of equity is worth. One function per number; decimals, never percent.
+
+All ratios are taken on session returns: the last close of each session over that of the session before. So the same
+account gives the same Sharpe ratio whether its bars were minutes, hours or days. The periods of a year are the sessions
+that the exchange held per year.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ploutos.evaluation.backtest import Backtests
+from ploutos.market.bars import Bars
+from ploutos.market.calendar import session_ends, sessions_per_year
+from ploutos.types import FloatArray
+
+DESCRIPTIONS = {
+    "total_return": "Equity at the end over equity at the start, less 1, net of costs.",
+    "cagr": "The same as a yearly rate, by sessions.",
+    "ann_vol": "Standard deviation of session returns, yearly.",
+    "sharpe": "Mean over standard deviation of session returns, yearly; cash earns nothing, so the risk-free rate is 0.",
+    "sharpe_low": "Lower end of the Sharpe ratio's 95 % interval, stationary bootstrap.",
+    "sharpe_high": "Upper end of it.",
+    "sortino": "Mean over downside deviation of session returns, yearly.",
+    "max_drawdown": "Deepest fall of equity from its peak, bar by bar.",
+    "calmar": "cagr over the size of the deepest fall.",
+    "exposure": "Mean share of equity held, long plus short.",
+    "turnover": "Value traded per year over mean equity, buys and sells counted.",
+    "n_fills": "Orders filled.",
+    "costs": "Commission and slippage paid, account currency.",
+    "cost_share": "Costs over initial cash.",
+    "excess_return": "Yearly mean return less that of buy and hold.",
+    "excess_low": "Lower end of its 95 % interval, stationary bootstrap of the paired difference.",
+    "excess_high": "Upper end of it.",
+}
+
+
+@dataclass(frozen=True)
+class Periods:
+    """How bars fall into sessions, and sessions into years.
+
+    Attributes:
+        ends: positions of each session's last close in an equity path of n + 1 closes, the start first.
+        per_year: sessions per year.
+    """
+
+    ends: np.ndarray
+    per_year: float
+
+
+def periods_of(bars: Bars, backtests: Backtests) -> Periods:
+    """Sessions of a backtest's bars, by the bars' calendar."""
+    ends = session_ends(bars.sessions[backtests.positions])
+    ends = ends if ends[0] == 0 else np.r_[0, ends]
+    return Periods(ends, sessions_per_year(bars.timestamps, bars.calendar))
+
+
+def session_returns(equity: FloatArray, periods: Periods) -> FloatArray:
+    """Simple returns from session end to session end.
+
+    Args:
+        equity: shape (..., n + 1).
+
+    Returns:
+        Shape (..., n_sessions).
+    """
+    closes = equity[..., periods.ends]
+    return closes[..., 1:] / closes[..., :-1] - 1
+
+
+def sharpe_ratio(returns: FloatArray, periods_per_year: float) -> float:
+    """Annualised Sharpe ratio of simple returns, risk-free rate 0.
+
+    Args:
+        returns: shape (n,), decimal, net of costs.
+        periods_per_year: returns in a year, from the calendar.
+
+    Returns:
+        Ratio; nan with fewer than two returns or no variance.
+
+    Source: Sharpe (1994), "The Sharpe Ratio".
+
+    >>> round(sharpe_ratio(np.array([0.01, -0.01, 0.02]), 252), 3)
+    6.928
+    """
+    if len(returns) < 2 or (deviation := returns.std(ddof=1)) < 1e-12:
+        return float("nan")
+    return float(returns.mean() / deviation * np.sqrt(periods_per_year))
+
+
+def sortino_ratio(returns: FloatArray, periods_per_year: float) -> float:
+    """Mean over downside deviation about 0, annualised; nan when nothing was lost.
+
+    Source: Sortino and Price (1994), "Performance Measurement in a Downside Risk Framework".
+    """
+    downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2)) if len(returns) else 0.0
+    return float(returns.mean() / downside * np.sqrt(periods_per_year)) if downside > 1e-12 else float("nan")
+
+
+def drawdowns(equity: FloatArray) -> FloatArray:
+    """Fall from the highest close so far, decimal, <= 0; shape as given."""
+    return equity / np.maximum.accumulate(equity, axis=-1) - 1
+
+
+def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, float]:
+    """The metrics of one account that need no resampling.
+
+    Returns:
+        Name to value; nan where a metric has none (a Sharpe ratio of cash, say).
+    """
+    equity = backtests.equity[row]
+    returns = session_returns(equity, periods)
+    years = len(returns) / periods.per_year
+    growth = equity[-1] / equity[0]
+    cagr = float(growth ** (1 / years) - 1) if growth > 0 else -1.0
+    deepest = float(drawdowns(equity).min())
+    costs = float(backtests.commission[row, -1] + backtests.slippage[row, -1])
+    return {
+        "total_return": float(growth - 1),
+        "cagr": cagr,
+        "ann_vol": float(returns.std(ddof=1) * np.sqrt(periods.per_year)),
+        "sharpe": sharpe_ratio(returns, periods.per_year),
+        "sortino": sortino_ratio(returns, periods.per_year),
+        "max_drawdown": deepest,
+        "calmar": cagr / -deepest if deepest < 0 else float("nan"),
+        "exposure": float(np.abs(backtests.weights[row, 1:]).sum(axis=1).mean()),
+        "turnover": float(backtests.traded[row, -1] / equity.mean() / years),
+        "n_fills": int(np.isfinite(backtests.fill_price[row]).sum()),
+        "costs": costs,
+        "cost_share": costs / float(equity[0]),
+    }
