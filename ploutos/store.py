@@ -94,9 +94,9 @@ def writing(target: Path) -> Iterator[Path]:
 
 
 def write_json(target: Path, value: Any) -> None:
-    """Write JSON atomically: sorted keys, two spaces, no NaN."""
+    """Write JSON atomically: keys in the order given, two spaces, no NaN."""
     with writing(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, sort_keys=True, allow_nan=False) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
 
 
 class Store:

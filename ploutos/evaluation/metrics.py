@@ -11,8 +11,8 @@ import numpy as np
 
 from ploutos.evaluation.backtest import Backtests
 from ploutos.market.bars import Bars
-from ploutos.market.calendar import session_ends, sessions_per_year
-from ploutos.types import FloatArray
+from ploutos.market.calendar import sessions_per_year
+from ploutos.types import FloatArray, IntArray, TimeArray
 
 DESCRIPTIONS = {
     "total_return": "Equity at the end over equity at the start, less 1, net of costs.",
@@ -44,15 +44,23 @@ class Periods:
         per_year: sessions per year.
     """
 
-    ends: np.ndarray
+    ends: IntArray
     per_year: float
 
 
 def periods_of(bars: Bars, backtests: Backtests) -> Periods:
     """Sessions of a backtest's bars, by the bars' calendar."""
-    ends = session_ends(bars.sessions[backtests.positions])
-    ends = ends if ends[0] == 0 else np.r_[0, ends]
-    return Periods(ends, sessions_per_year(bars.timestamps, bars.calendar))
+    return Periods(session_closes(bars.sessions[backtests.positions]), sessions_per_year(bars.timestamps, bars.calendar))
+
+
+def session_closes(session_of_close: TimeArray) -> IntArray:
+    """Positions of the start and of each later session's last close in an equity path.
+
+    Args:
+        session_of_close: shape (n + 1,), session of every close, the start first.
+    """
+    ends = np.flatnonzero(np.r_[session_of_close[1:] != session_of_close[:-1], True])
+    return ends if ends[0] == 0 else np.r_[0, ends]
 
 
 def session_returns(equity: FloatArray, periods: Periods) -> FloatArray:

@@ -12,7 +12,7 @@ import pandas as pd
 import pandas_market_calendars as mcal
 
 from ploutos.errors import ConfigError
-from ploutos.types import FloatArray, TimeArray
+from ploutos.types import TimeArray
 
 DAYS_PER_YEAR = 365.2425
 
@@ -88,7 +88,3 @@ def sessions_per_year(timestamps: TimeArray, calendar: str) -> float:
     years = max((last - first).days + 1, 1) / DAYS_PER_YEAR
     return float(len(_schedule(calendar, first, last)) / years)
 
-
-def session_ends(session_of_bar: TimeArray) -> FloatArray:
-    """Positions of the last bar of each session."""
-    return np.flatnonzero(np.r_[session_of_bar[1:] != session_of_bar[:-1], True])

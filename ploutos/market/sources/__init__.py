@@ -11,6 +11,7 @@ from ploutos.market.bars import Bars, align, infer_timeframe
 from ploutos.market.quality import check_bars
 from ploutos.market.sources import files, sample
 from ploutos.specs import Spec
+from ploutos.store import digest_of, file_sha256
 
 
 class DataSpec(Spec):
@@ -40,9 +41,14 @@ def read_source(spec: DataSpec) -> tuple[pd.DataFrame, str]:
     """The long frame of a source (symbol, timestamp, OHLCV, perhaps adj_close) and its name for people."""
     if spec.source == "sample":
         return sample.read(), sample.NAME
+    path = _require_path(spec)
+    return files.read(path, spec.timezone), f"files: {path.name}"
+
+
+def _require_path(spec: DataSpec) -> Path:
     if spec.path is None:
-        raise ConfigError("source files needs a path; add --path FOLDER or data.path")
-    return files.read(spec.path, spec.timezone), f"files: {spec.path.name}"
+        raise ConfigError("source files needs a path; add --path FOLDER or --set data.path=FOLDER")
+    return spec.path
 
 
 def adjust(frame: pd.DataFrame) -> pd.DataFrame:
@@ -109,3 +115,15 @@ def load(spec: DataSpec) -> Bars:
         except ValueError as error:
             raise ConfigError(f"data.timeframe is {spec.timeframe!r}; expected a length such as 1D or 1h") from error
     return align(frame, timeframe, spec.calendar, origin)
+
+
+def fingerprint(spec: DataSpec) -> list[str]:
+    """Digests of the files that `load` would read; new content gives new digests.
+
+    Raises:
+        DataError, ConfigError: there is nothing to read.
+    """
+    if spec.source == "sample":
+        with sample.open_file() as path:
+            return [file_sha256(path)]
+    return [digest_of([file.name, file_sha256(file)]) for file in files.find(_require_path(spec))]

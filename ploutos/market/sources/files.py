@@ -16,6 +16,20 @@ REQUIRED = ("open", "high", "low", "close", "volume")
 SUFFIXES = (".parquet", ".csv")
 
 
+def find(path: Path) -> list[Path]:
+    """The files that a path stands for, by name.
+
+    Raises:
+        DataError: there is none.
+    """
+    if not path.exists():
+        raise DataError(f"{path} does not exist; expected a parquet or CSV file, or a folder of them")
+    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
+    if not found:
+        raise DataError(f"{path} holds no parquet or CSV file; expected at least one")
+    return found
+
+
 def read(path: Path, timezone: str | None) -> pd.DataFrame:
     """Long frame of all files: symbol, timestamp (UTC), OHLCV, and adj_close when every file has it.
 
@@ -26,12 +40,7 @@ def read(path: Path, timezone: str | None) -> pd.DataFrame:
     Raises:
         DataError: nothing there, a file cannot be parsed, a column is missing, or timestamps have no zone.
     """
-    if not path.exists():
-        raise DataError(f"{path} does not exist; expected a parquet or CSV file, or a folder of them")
-    found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES) if path.is_dir() else [path]
-    if not found:
-        raise DataError(f"{path} holds no parquet or CSV file; expected at least one")
-    frames = [_read_one(file, timezone) for file in found]
+    frames = [_read_one(file, timezone) for file in find(path)]
     shared = [name for name in frames[0].columns if all(name in frame.columns for frame in frames)]
     return pd.concat([frame[shared] for frame in frames], ignore_index=True)
 

@@ -1,0 +1,1 @@
+"""Deployments: `prefect.yaml` and nothing else."""

@@ -1,0 +1,1 @@
+"""Flows compose tasks; entry points are named by module, as `flows.pipeline.pipeline`."""

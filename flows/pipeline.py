@@ -1,0 +1,86 @@
+"""The main job: bars to report, in three phases."""
+
+from dataclasses import replace
+from pathlib import Path
+
+from prefect import flow, get_run_logger
+from prefect.futures import PrefectFuture
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from ploutos.config import PipelineConfig
+from ploutos.evaluation.rundir import RunRefs
+from ploutos.hardware.probe import usable_cores
+from ploutos.market.bars import read_bars
+from ploutos.settings import Settings
+from ploutos.store import Ref, Store
+from ploutos.training.folds import fold_table, read_folds
+from ploutos.training.pool import WorkerPool
+from tasks.evaluation import backtest, in_sample_of, metrics_of, report
+from tasks.phase1 import features_of, folds_of, load_bars
+from tasks.phase2 import train_member
+from tasks.phase3 import llm_features_of, signals_of
+from tasks.resources import settle
+
+DEFAULT = PipelineConfig()
+
+
+class _Stages:
+    """Waits for futures and keeps, for the manifest, how each stage ended."""
+
+    def __init__(self) -> None:
+        self.ended: dict[str, str] = {}
+
+    def ref(self, name: str, future: PrefectFuture[Ref]) -> Ref:
+        ref = future.result()
+        self.ended[name] = future.state.name or ""
+        return ref
+
+
+@flow(name="ploutos-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=usable_cores()), persist_result=False)
+def pipeline(config: PipelineConfig = DEFAULT) -> Path:
+    """Data and features, policies walk-forward, fusion with an advisor; ends in a folder with a report.
+
+    Returns:
+        The run's folder.
+    """
+    settings, stages = Settings(), _Stages()
+    store = Store(settings.store_root)
+
+    bars = stages.ref("bars", load_bars.submit(store, config.data))
+    features = stages.ref("features", features_of.submit(store, bars, config.features))
+    plan = stages.ref("folds", folds_of.submit(store, bars, features, config.folds))
+    refs = RunRefs(bars, features, plan, policies=())
+    _log_plan(store, refs)
+
+    settle("phase 2", config.pipeline)
+    refs = replace(refs, policies=_train(store, refs, config, stages))
+
+    settle("phase 3", config.pipeline)
+    llm_features = stages.ref("llm-features", llm_features_of.submit(store, bars))
+    signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config.llm))
+    inside_future = in_sample_of.submit(store, refs, config)
+    backtests = stages.ref("backtests", backtest.submit(store, refs, signals, config))
+    inside = stages.ref("in-sample", inside_future)
+    metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config))
+    refs = replace(refs, signals=signals, backtests=backtests, metrics=metrics)
+    return report(store, refs, config, settings.runs_root, stages.ended)
+
+
+def _log_plan(store: Store, refs: RunRefs) -> None:
+    """Print the folds before anything is trained on them."""
+    for row in fold_table(read_folds(store.path(refs.folds)), read_bars(store.path(refs.bars)).timestamps):
+        get_run_logger().info("fold %s: train %s, validation %s, test %s", *row.values())
+
+
+def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
+    """One task per fold and member, in worker processes."""
+    folds = read_folds(store.path(refs.folds))
+    with WorkerPool(config.hardware.workers or usable_cores()) as pool:
+        futures = [
+            [train_member.submit(store, pool, refs.bars, refs.features, fold, member, config) for member in range(config.training.members)]
+            for fold in folds
+        ]
+        return tuple(
+            tuple(stages.ref(f"policy {fold.index} {member}", future) for member, future in enumerate(members))
+            for fold, members in zip(folds, futures, strict=True)
+        )

@@ -1,0 +1,139 @@
+"""The `ploutos` command. Prefect, numpy and torch are imported by the commands, after the thread caps are set."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ploutos.errors import ConfigError, DataError, HistoryError, PloutosError
+from ploutos.hardware.threads import cap_threads
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
+_err = Console(stderr=True)
+
+_EXIT_FAILED, _EXIT_CONFIG, _EXIT_DATA = 1, 2, 3
+_PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "ploutos",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+}
+
+
+class _OneSentence(logging.Filter):
+    """Drops the traceback of our own errors from Prefect's log: their sentence says all; foreign ones keep theirs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], PloutosError):
+            record.exc_info, record.exc_text = None, None
+        return True
+
+
+def _prepare_process() -> None:
+    """Set what must be set before the heavy libraries are imported."""
+    cap_threads(1)
+    for name, value in _PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def _exit_code(error: PloutosError) -> int:
+    if isinstance(error, ConfigError):
+        return _EXIT_CONFIG
+    return _EXIT_DATA if isinstance(error, (DataError, HistoryError)) else _EXIT_FAILED
+
+
+def _fail(error: PloutosError, as_json: bool) -> typer.Exit:
+    if as_json:
+        print(json.dumps({"ok": False, "error": type(error).__name__, "message": str(error)}))
+    else:
+        _err.print(f"[bold red]{type(error).__name__}[/]: {error}", soft_wrap=True, highlight=False)
+    return typer.Exit(_exit_code(error))
+
+
+@app.callback()
+def _main() -> None:
+    """No profit is promised, ever."""
+
+
+@app.command()
+def run(
+    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %) or full.")] = "full",
+    source: Annotated[str | None, typer.Option(help="sample or files.")] = None,
+    path: Annotated[Path | None, typer.Option(help="File or folder for source files.")] = None,
+    market: Annotated[str | None, typer.Option(help="Symbols to trade, separated by commas; all of the source by default.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+) -> None:
+    """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
+    _prepare_process()
+    from ploutos.config import load_config
+
+    overrides = list(settings or [])
+    for key, value in (("data.source", source), ("data.path", path), ("out", out)):
+        if value is not None:
+            overrides.append(f"{key}={json.dumps(str(value))}")
+    if market is not None:
+        overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
+    try:
+        config = load_config(preset, config_file, overrides)
+        folder = _run_flow(config)
+    except PloutosError as error:
+        raise _fail(error, as_json) from error
+    summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps({"ok": True, "folder": str(folder), "report": str(folder / "report.html"), "metrics": summary}))
+    else:
+        _print_summary(summary, folder)
+
+
+def _run_flow(config: Any) -> Path:
+    from flows.pipeline import pipeline
+
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(_OneSentence())
+    return Path(pipeline(config))
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    from ploutos.evaluation.report import comparison
+
+    rows = comparison(summary)
+    columns = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
+    table = Table(title=f"Out of sample, {summary['first']} to {summary['last']}, net of costs", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    for row in rows:
+        table.add_row(*(row[name] for name in columns), style="bold" if row["strategy"] == summary["final"] else None)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    console.print(table)
+    for sentence in summary["verdict"]:
+        console.print(sentence, highlight=False)
+    console.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
+    """Check versions, Prefect's server, data, GPU, advisor and thread caps; say what to do about what is amiss."""
+    _prepare_process()
+    from ploutos.doctor import examine
+
+    checks = examine()
+    if as_json:
+        print(json.dumps([vars(check) for check in checks]))
+    else:
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        for check in checks:
+            console.print(f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False)
+            if not check.ok:
+                console.print(f"     what to do: {check.remedy}", highlight=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(_EXIT_FAILED)

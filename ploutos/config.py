@@ -1,0 +1,162 @@
+"""One configuration for one run: every room's spec in one tree, presets, and a YAML file or `a.b=c` on top."""
+
+import difflib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import ConfigError
+from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.features.build import FeatureSpec
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.hardware.gate import GateSpec
+from ploutos.llm.advisor import LLMSpec
+from ploutos.market.sources import DataSpec
+from ploutos.specs import Spec
+from ploutos.training.folds import FoldSpec
+from ploutos.training.ppo import CheckpointSpec, TrainingSpec
+
+
+class HardwareSpec(Spec):
+    """How much of the machine a run may use."""
+
+    workers: PositiveInt | None = None
+    """Training processes at once, one thread each; empty means one per usable core, and more than that does not help."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where networks are trained."""
+
+
+class PipelineConfig(Spec):
+    """Everything that decides a run. Two runs with equal configurations on equal data give equal numbers."""
+
+    name: str = "full"
+    """Label of the run, part of its folder's name."""
+    seed: NonNegativeInt = 42
+    """Root of every seed."""
+    out: Path | None = None
+    """Folder to write the run into; empty makes one under $PLOUTOS_HOME/runs."""
+    data: DataSpec = DataSpec()
+    """Phase 1: which bars."""
+    features: FeatureSpec = FeatureSpec()
+    """Phase 1: which features."""
+    folds: FoldSpec = FoldSpec()
+    """Phase 2: walk-forward geometry."""
+    env: EnvSpec = EnvSpec()
+    """Phase 2: account, costs, reward."""
+    training: TrainingSpec = TrainingSpec()
+    """Phase 2: PPO and its ensemble."""
+    llm: LLMSpec = LLMSpec()
+    """Phase 3: the advisor."""
+    fusion: FusionSpec = FusionSpec()
+    """Phase 3: fusion and risk."""
+    evaluation: BootstrapSpec = BootstrapSpec()
+    """Intervals."""
+    hardware: HardwareSpec = HardwareSpec()
+    """Processes and device."""
+    pipeline: GateSpec = GateSpec()
+    """The pause between phases."""
+    checkpoint: CheckpointSpec = CheckpointSpec()
+    """Snapshots of training."""
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "demo": {
+        "training": {"timesteps_reduction": 0.02, "members": 3, "net_arch": [64, 64]},
+        "evaluation": {"replications": 1000},
+        "pipeline": {"pause_between_phases": 1.0},
+    },
+    "quick": {"training": {"timesteps_reduction": 0.01}},
+    "test": {"training": {"timesteps_reduction": 0.1}},
+    "full": {"training": {"net_arch": [512, 512, 512]}},
+}
+
+
+def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all settings."""
+    for name, field in model.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
+
+
+def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in top.items():
+        below = merged.get(key)
+        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return merged
+
+
+def _override(text: str) -> dict[str, Any]:
+    """`a.b=c` as a nested dictionary; the value is read as YAML."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        raise ConfigError(f"--set {text!r} is no setting; expected one such as training.members=5")
+    try:
+        parsed = yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"--set {text!r}: the value cannot be read: {error}") from error
+    nested: Any = parsed
+    for part in reversed(key.split(".")):
+        nested = {part: nested}
+    return dict(nested)
+
+
+def _explain(error: ValidationError) -> str:
+    """The first fault of a configuration in one sentence."""
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "extra_forbidden":
+        near = difflib.get_close_matches(where, list(_keys(PipelineConfig)), n=1, cutoff=0.4)
+        return f"{where} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    return f"{where} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
+
+
+def make_config(values: dict[str, Any]) -> PipelineConfig:
+    """A configuration from plain values.
+
+    Raises:
+        ConfigError: an unknown key (the nearest known one is named), or a value that does not fit.
+    """
+    try:
+        return PipelineConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error)) from error
+
+
+def load_config(preset: str = "full", file: Path | None = None, overrides: Sequence[str] = ()) -> PipelineConfig:
+    """A preset, then a YAML file, then `a.b=c` overrides; the later one wins.
+
+    Raises:
+        ConfigError: unknown preset, unreadable file, unknown key, or a value that does not fit.
+
+    >>> load_config("demo", overrides=["training.members=2"]).training.members
+    2
+    """
+    if preset not in PRESETS:
+        raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+    values: dict[str, Any] = {"name": preset, **PRESETS[preset]}
+    if file is not None:
+        try:
+            given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
+        except OSError as error:
+            raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{file} is no YAML: {error}") from error
+        if not isinstance(given, dict):
+            raise ConfigError(f"{file} holds a {type(given).__name__}; expected sections such as data: and training:")
+        values = _merge(values, given)
+    for text in overrides:
+        values = _merge(values, _override(text))
+    return make_config(values)
+
+
+def dump_yaml(config: PipelineConfig) -> str:
+    """The resolved configuration as YAML that `load_config` reads again."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)

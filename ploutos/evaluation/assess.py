@@ -1,0 +1,204 @@
+"""From policies and signals to the numbers of a report: which strategies run, over which bars, and what they showed."""
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
+from ploutos.evaluation.baselines import all_baselines
+from ploutos.evaluation.metrics import Periods, measure, periods_of, session_closes, session_returns, sharpe_ratio
+from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
+from ploutos.features.build import FeatureSet
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.llm.advisor import Signals
+from ploutos.market.bars import Bars
+from ploutos.training.checkpoint import Policy
+from ploutos.training.folds import Fold, Range
+
+VOTE = "RL vote"
+BENCHMARK = "buy and hold"
+
+
+def member_name(member: int) -> str:
+    """Name of the strategy of one member."""
+    return f"RL member {member}"
+
+
+def advisor_name(signals: Signals) -> str:
+    """Name of the advisor's own strategy; a mock is called one."""
+    return "advisor (mock)" if signals.is_mock else "advisor (LLM)"
+
+
+def fused_name(signals: Signals) -> str:
+    """Name of the fused strategy; a mock is called one."""
+    return "fused (mock advisor)" if signals.is_mock else "fused (LLM)"
+
+
+def out_of_sample(
+    bars: Bars,
+    features: FeatureSet,
+    folds: Sequence[Fold],
+    policies: Sequence[Sequence[Policy]],
+    signals: Signals,
+    env: EnvSpec,
+    fusion: FusionSpec,
+    seed: int,
+) -> Backtests:
+    """Every strategy over all test ranges.
+
+    Args:
+        policies: one sequence of members per fold, alike in number.
+    """
+    stances, confidences = signals.stances(bars)
+    members = len(policies[0])
+    strategies: list[Strategy] = [
+        Fused(fused_name(signals), bars, env, stances, confidences, fusion),
+        Voted(VOTE, bars, env, slice(None)),
+        Advised(advisor_name(signals), bars, env, stances),
+        *all_baselines(bars, folds[0].test.start - 1, env, seed),
+        *(Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(members)),
+    ]
+    segments = [Segment(fold.test, tuple(brains)) for fold, brains in zip(folds, policies, strict=True)]
+    return run_backtests(bars, features, segments, strategies, env)
+
+
+def in_sample(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], policies: Sequence[Sequence[Policy]], env: EnvSpec
+) -> list[dict[str, list[float]]]:
+    """Sharpe ratio of every member over its own training and validation ranges, one account each.
+
+    Returns:
+        Per fold: `train` and `validation`, one number per member; nan where an account never moved.
+    """
+    rows = []
+    for fold, members in zip(folds, policies, strict=True):
+        strategies = [Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(len(members))]
+        row = {}
+        for name, part in (("train", fold.train), ("validation", fold.validation)):
+            result = run_backtests(bars, features, [Segment(part, tuple(members))], strategies, env)
+            periods = periods_of(bars, result)
+            row[name] = [sharpe_ratio(session_returns(result.equity[m], periods), periods.per_year) for m in range(len(members))]
+        rows.append(row)
+    return rows
+
+
+def _closes(backtests: Backtests, test: Range) -> slice:
+    """One fold's closes within the stitched path: the close before its first bar, then its bars."""
+    first = int(backtests.positions[0])
+    return slice(test.start - 1 - first, test.stop - first)
+
+
+def _fold_rows(
+    backtests: Backtests, bars: Bars, folds: Sequence[Fold], inside: list[dict[str, list[float]]], per_year: float
+) -> list[dict[str, Any]]:
+    members = [name for name in backtests.names if name.startswith("RL member ")]
+    rows = []
+    for fold, sharpes in zip(folds, inside, strict=True):
+        closes = _closes(backtests, fold.test)
+        ends = session_closes(bars.sessions[backtests.positions[closes]])
+        first, last = (str(bars.timestamps[i].astype("datetime64[D]")) for i in (fold.test.start, fold.test.stop - 1))
+        paths = dict(zip(backtests.names, backtests.equity[:, closes], strict=True))
+        of = {name: sharpe_ratio(session_returns(equity, Periods(ends, per_year)), per_year) for name, equity in paths.items()}
+        rows.append(
+            {
+                "fold": fold.index,
+                "test": [first, last],
+                "sharpe": of,
+                "total_return": {name: float(equity[-1] / equity[0] - 1) for name, equity in paths.items()},
+                "members": [
+                    {"member": m, "train": sharpes["train"][m], "validation": sharpes["validation"][m], "test": of[name]}
+                    for m, name in enumerate(members)
+                ],
+            }
+        )
+    return rows
+
+
+def summarise(
+    backtests: Backtests,
+    bars: Bars,
+    folds: Sequence[Fold],
+    inside: list[dict[str, list[float]]],
+    signals: Signals,
+    bootstrap: BootstrapSpec,
+    seed: int,
+    reduced: bool,
+) -> dict[str, Any]:
+    """All numbers of the report as one JSON-able value; a metric without a value is None.
+
+    Args:
+        reduced: the policies saw fewer steps than production asks for.
+    """
+    periods = periods_of(bars, backtests)
+    benchmark = session_returns(backtests.equity[backtests.row(BENCHMARK)], periods)
+    strategies = {}
+    for row, name in enumerate(backtests.names):
+        returns = session_returns(backtests.equity[row], periods)
+        low, high = sharpe_interval(returns, periods.per_year, bootstrap, seed)
+        excess_low, excess_high = mean_interval(returns - benchmark, periods.per_year, bootstrap, seed)
+        strategies[name] = measure(backtests, row, periods) | {
+            "sharpe_low": low,
+            "sharpe_high": high,
+            "excess_return": float((returns - benchmark).mean() * periods.per_year),
+            "excess_low": excess_low,
+            "excess_high": excess_high,
+        }
+    summary = {
+        "first": str(backtests.timestamps[1].astype("datetime64[D]")),
+        "last": str(backtests.timestamps[-1].astype("datetime64[D]")),
+        "n_bars": len(backtests.timestamps) - 1,
+        "n_sessions": len(periods.ends) - 1,
+        "sessions_per_year": periods.per_year,
+        "symbols": list(bars.symbols),
+        "source": bars.source,
+        "advisor": {"model": signals.model, "is_mock": signals.is_mock, "n_advice": len(signals.frame)},
+        "reduced": reduced,
+        "final": fused_name(signals),
+        "strategies": strategies,
+        "folds": _fold_rows(backtests, bars, folds, inside, periods.per_year),
+    }
+    summary["verdict"] = verdict(summary)
+    return _without_nan(summary)
+
+
+def verdict(summary: dict[str, Any]) -> list[str]:
+    """What the numbers allow to be said, in plain words."""
+    name = summary["final"]
+    final = summary["strategies"][name]
+    low, high = final["excess_low"], final["excess_high"]
+    sentences = []
+    if summary["reduced"]:
+        sentences.append(
+            "This was a shortened run. A demo proves nothing: its policies saw a small share of the steps that production "
+            "asks for, and no number here is evidence of skill."
+        )
+    if math.isnan(low):
+        sentences.append(f"{name} never differed from buy and hold, so there is nothing to compare.")
+    elif low > 0:
+        sentences.append(
+            f"{name} earned {low:.1%} to {high:.1%} a year more than buy and hold (95 % interval of this one history; "
+            "how many variants were tried before is not counted here)."
+        )
+    elif high < 0:
+        sentences.append(f"{name} earned {-high:.1%} to {-low:.1%} a year less than buy and hold, beyond what luck explains.")
+    else:
+        sentences.append(
+            f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, "
+            "and zero lies inside."
+        )
+    if summary["advisor"]["is_mock"]:
+        sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
+    return sentences
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,176 @@
+"""The page a researcher reads: one self-contained HTML file. Percent and currency signs appear here and nowhere else."""
+
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from jinja2 import Environment, StrictUndefined
+from plotly.offline import get_plotlyjs
+
+from ploutos.evaluation.assess import BENCHMARK, VOTE
+from ploutos.evaluation.backtest import Backtests
+from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
+
+_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd")
+_COLUMNS = (
+    ("total_return", "total return", "percent"),
+    ("cagr", "CAGR", "percent"),
+    ("ann_vol", "volatility", "percent"),
+    ("sharpe", "Sharpe", "ratio"),
+    ("max_drawdown", "max drawdown", "percent"),
+    ("sortino", "Sortino", "ratio"),
+    ("calmar", "Calmar", "ratio"),
+    ("exposure", "exposure", "percent"),
+    ("turnover", "turnover / y", "times"),
+    ("n_fills", "fills", "count"),
+    ("costs", "costs", "money"),
+    ("excess_return", "excess / y over buy and hold", "percent"),
+)
+_INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
+_NONE = "–"
+
+
+def show(value: float | None, kind: str) -> str:
+    """A number for people.
+
+    >>> show(0.1234, "percent"), show(None, "ratio"), show(1234.5, "money")
+    ('12.3 %', '–', '$1,234')
+    """
+    if value is None:
+        return _NONE
+    formats = {"percent": f"{100 * value:.1f} %", "ratio": f"{value:.2f}", "times": f"{value:.1f} ×", "count": f"{value:,.0f}"}
+    return formats[kind] if kind in formats else f"${value:,.0f}"
+
+
+def _cell(metrics: dict[str, Any], name: str, kind: str) -> str:
+    text = show(metrics[name], kind)
+    if name in _INTERVALS and metrics[name] is not None:
+        low, high = (metrics[end] for end in _INTERVALS[name])
+        if low is not None:
+            text += f" [{show(low, kind)}, {show(high, kind)}]"
+    return text
+
+
+def comparison(summary: dict[str, Any]) -> list[dict[str, str]]:
+    """The table against the baselines as text, one dictionary per strategy."""
+    return [
+        {"strategy": name} | {label: _cell(metrics, key, kind) for key, label, kind in _COLUMNS}
+        for name, metrics in summary["strategies"].items()
+    ]
+
+
+def _html(figure: go.Figure, height: int) -> str:
+    figure.update_layout(
+        template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 20, "b": 40}, legend={"orientation": "h", "y": -0.15}
+    )
+    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}))
+
+
+def _is_member(name: str) -> bool:
+    return name.startswith("RL member ")
+
+
+def _paths(backtests: Backtests, values: np.ndarray) -> go.Figure:
+    figure = go.Figure()
+    stamps = backtests.timestamps.astype("datetime64[ms]").astype(object)
+    named = [name for name in backtests.names if not _is_member(name)]
+    for name, path in zip(backtests.names, values, strict=True):
+        if not _is_member(name):
+            width = 2.6 if name == named[0] else 1.3
+            colour = _COLOURS[named.index(name) % len(_COLOURS)]
+            figure.add_scatter(x=stamps, y=path, name=name, line={"width": width, "color": colour})
+    return figure
+
+
+def _equity(backtests: Backtests, summary: dict[str, Any]) -> go.Figure:
+    figure = _paths(backtests, backtests.equity)
+    for fold in summary["folds"]:
+        figure.add_vline(x=fold["test"][0], line={"width": 1, "dash": "dot", "color": "#d0d5dd"})
+    return figure.update_yaxes(type="log", title="account, $")
+
+
+def _drawdown(backtests: Backtests) -> go.Figure:
+    return _paths(backtests, drawdowns(backtests.equity)).update_yaxes(tickformat=".0%")
+
+
+def _heat_map(summary: dict[str, Any]) -> go.Figure:
+    folds = summary["folds"]
+    members = [name for name in summary["strategies"] if _is_member(name)]
+    rows = [BENCHMARK, summary["final"], VOTE, *members]
+    values = [[fold["sharpe"][name] for fold in folds] for name in rows]
+    columns = [f"fold {fold['fold']}<br>{fold['test'][0]}" for fold in folds]
+    figure = go.Figure(
+        go.Heatmap(
+            z=values, x=columns, y=rows, colorscale="RdYlGn", zmid=0, zmin=-2, zmax=2,
+            text=[[show(v, "ratio") for v in row] for row in values], texttemplate="%{text}", colorbar={"title": "Sharpe"},
+        )
+    )  # fmt: skip
+    return figure.update_yaxes(autorange="reversed")
+
+
+def _in_sample(summary: dict[str, Any]) -> go.Figure:
+    dots = [member | {"fold": fold["fold"]} for fold in summary["folds"] for member in fold["members"]]
+    figure = go.Figure()
+    for part, colour in (("test", "#b54708"), ("validation", "#175cd3")):
+        figure.add_scatter(
+            x=[d["train"] for d in dots], y=[d[part] for d in dots], mode="markers", name=f"{part} range",
+            marker={"size": 9, "color": colour}, text=[f"fold {d['fold']}, member {d['member']}" for d in dots],
+        )  # fmt: skip
+    known = [v for d in dots for v in (d["train"], d["validation"], d["test"]) if v is not None] or [0.0, 1.0]
+    ends = [min(known), max(known)]
+    figure.add_scatter(x=ends, y=ends, mode="lines", name="equal", line={"dash": "dot", "color": "#98a2b3"})
+    return figure.update_xaxes(title="Sharpe in training range").update_yaxes(title="Sharpe outside it")
+
+
+def _costs(backtests: Backtests) -> go.Figure:
+    figure = go.Figure()
+    for label, paid, colour in (("commission", backtests.commission, "#175cd3"), ("slippage", backtests.slippage, "#b54708")):
+        figure.add_bar(x=list(backtests.names), y=paid[:, -1], name=label, marker={"color": colour})
+    return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
+
+
+def render_report(
+    backtests: Backtests, summary: dict[str, Any], folds: list[dict[str, str]], provenance: list[tuple[str, str]]
+) -> str:
+    """The page.
+
+    Args:
+        summary: from `ploutos.evaluation.assess.summarise`.
+        folds: from `ploutos.training.folds.fold_table`.
+        provenance: name and value of everything that the numbers stand on.
+    """
+    final = summary["strategies"][summary["final"]]
+    environment = Environment(autoescape=True, undefined=StrictUndefined)
+    template = environment.from_string(files("ploutos.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    headings = [{"label": "strategy", "title": "who decided"}]
+    headings += [{"label": label, "title": DESCRIPTIONS[key]} for key, label, _ in _COLUMNS]
+    table = [
+        {"cells": list(row.values()), "final": row["strategy"] == summary["final"]} for row in comparison(summary)
+    ]
+    return template.render(
+        m=summary,
+        cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in ("total_return", "sharpe", "max_drawdown", "costs", "turnover")],
+        table={"headings": headings, "rows": table},
+        figures={
+            "equity": _html(_equity(backtests, summary), 460),
+            "drawdown": _html(_drawdown(backtests), 320),
+            "heat_map": _html(_heat_map(summary), 120 + 34 * (3 + len(summary["folds"][0]["members"]))),
+            "in_sample": _html(_in_sample(summary), 420),
+            "costs": _html(_costs(backtests), 360),
+        },
+        folds=folds,
+        descriptions={label: DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
+        provenance=provenance,
+        plotly_js=get_plotlyjs(),
+    )
+
+
+def render_markdown(summary: dict[str, Any]) -> str:
+    """A short summary for a chat or a run page."""
+    lines = [f"## {summary['final']}, out of sample {summary['first']} to {summary['last']}", ""]
+    lines += [*summary["verdict"], ""]
+    keep = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
+    lines += ["| " + " | ".join(keep) + " |", "|" + "---|" * len(keep)]
+    lines += ["| " + " | ".join(row[name] for name in keep) + " |" for row in comparison(summary)]
+    return "\n".join(lines)

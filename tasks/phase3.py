@@ -1,0 +1,42 @@
+"""Phase 3: the advisor's features and its signals."""
+
+from pathlib import Path
+
+import numpy as np
+from prefect import State, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from ploutos.features.llm_features import market_features
+from ploutos.llm.advisor import LLMSpec, advise, read_signals, write_signals
+from ploutos.market.bars import read_bars
+from ploutos.store import Ref, Store
+from ploutos.training.folds import read_folds
+from tasks.stage import run_stage
+
+
+@task(name="llm-features", cache_policy=NO_CACHE)
+def llm_features_of(store: Store, bars: Ref) -> State[Ref]:
+    """The 28 market features of every bar and symbol."""
+
+    def write(path: Path) -> None:
+        with path.open("wb") as file:
+            np.save(file, market_features(read_bars(store.path(bars))))
+
+    return run_stage(store, "llm-features", ["ploutos.features.llm_features"], {}, [bars.sha256], ".npy", write)
+
+
+@task(name="advise", cache_policy=NO_CACHE)
+def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, spec: LLMSpec) -> State[Ref]:
+    """Ask the advisor once per symbol and decision time of the test ranges."""
+
+    def write(path: Path) -> None:
+        plan = read_folds(store.path(folds))
+        market = np.load(store.path(llm_features), allow_pickle=False)
+        first, last = plan[0].test.start - 1, plan[-1].test.stop - 2
+        write_signals(advise(read_bars(store.path(bars)), market, first, last, spec), path)
+
+    upstream = [bars.sha256, llm_features.sha256, folds.sha256]
+    state = run_stage(store, "signals", ["ploutos.llm.advisor"], spec.model_dump(mode="json"), upstream, ".parquet", write)
+    signals = read_signals(store.path(state.result()))
+    get_run_logger().info("advisor: %s; %d pieces of advice", signals.model, len(signals.frame))
+    return state
