@@ -19,6 +19,7 @@ from ploutos.errors import ConfigError
 from ploutos.types import Float32Array, FloatArray, IntArray
 
 _REWARD_FLOOR = 1e-6
+_CACHE_LINE = 64
 
 
 def make_spaces(market_columns: int, n_symbols: int) -> tuple[spaces.Box, spaces.MultiDiscrete]:
@@ -33,13 +34,25 @@ def log_return_reward(before: FloatArray, after: FloatArray, spec: EnvSpec) -> F
     return (np.log(ratio) * spec.reward_scale).astype(np.float32)
 
 
+def aligned(shape: tuple[int, ...]) -> Float32Array:
+    """Zeros that start at a cache line.
+
+    Matrix products differ in the last bit with their input's alignment, and torch reads observations where numpy put
+    them. Aligned like torch's own memory, a resumed or repeated run gives the same bytes.
+    """
+    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    raw = np.zeros(size + _CACHE_LINE, dtype=np.uint8)
+    offset = -raw.ctypes.data % _CACHE_LINE
+    return raw[offset : offset + size].view(np.float32).reshape(shape)
+
+
 class MarketVecEnv(VecEnv):
     """Many accounts trading one stretch of one market.
 
     Observation space: `Box(n_columns)`, see `ploutos.envs.observation.observation_names`.
     Action space: `MultiDiscrete([3] * n_symbols)`: HOLD, BUY, SELL per symbol.
     Reward: log return of equity from close to close, net of costs, times `reward_scale`.
-    Start: all cash, at a uniformly drawn bar of the range.
+    Start: all cash, at a bar drawn uniformly from the range.
     End: ruin terminates; `episode_bars` steps or the end of the range truncates.
 
     Args:
@@ -64,20 +77,20 @@ class MarketVecEnv(VecEnv):
         super().__init__(n_envs, observation_space, action_space)
         self.tape, self.rows, self.env_spec = tape, rows, spec
         self.first_bar, self.last_bar = first_bar, last_bar
-        self.episode_bars = min(spec.episode_bars, last_bar - first_bar)
         self.n_tradable = tape.tradable.sum(axis=1).astype(np.int64)
         self.random = np.random.default_rng(seed)
         self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.initial_cash)
         self.bar = np.full(n_envs, first_bar, dtype=np.int64)
         self.steps_left = np.zeros(n_envs, dtype=np.int64)
         self.episode_reward = np.zeros(n_envs)
-        self._observations = np.zeros((2, n_envs, *observation_space.shape), dtype=np.float32)
+        self.episode_length = np.zeros(n_envs, dtype=np.int64)
+        self._observations = [aligned((n_envs, *observation_space.shape)) for _ in range(2)]
         self._turn = 0
         self._actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
 
     def reset(self) -> Float32Array:
         self._restart(np.arange(self.num_envs))
-        return self._observe()
+        return self.observe()
 
     def step_async(self, actions: IntArray) -> None:
         self._actions = actions
@@ -88,6 +101,7 @@ class MarketVecEnv(VecEnv):
         ledger.step(self.accounts, self.bar, targets, self.tape, self.env_spec)
         self.bar += 1
         self.steps_left -= 1
+        self.episode_length += 1
         rewards = log_return_reward(before, self.accounts.equity, self.env_spec)
         self.episode_reward += rewards
         terminated = self.accounts.ruined.copy()
@@ -95,31 +109,29 @@ class MarketVecEnv(VecEnv):
         infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
         finished = np.flatnonzero(dones)
         if len(finished):
-            last = self._observe()
+            last = self.observe()
             for i in finished:
+                terminal = aligned(last[i].shape)
+                terminal[:] = last[i]
                 infos[i] = {
-                    "terminal_observation": last[i].copy(),
+                    "terminal_observation": terminal,
                     "TimeLimit.truncated": not bool(terminated[i]),
-                    "episode": {"r": float(self.episode_reward[i]), "l": int(self._episode_length[i]), "t": 0.0},
+                    "episode": {"r": float(self.episode_reward[i]), "l": int(self.episode_length[i]), "t": 0.0},
                     "final_equity": float(self.accounts.equity[i]),
                 }
             self._restart(finished)
-        return self._observe(), rewards, dones, infos
+        return self.observe(), rewards, dones, infos
 
     def _restart(self, rows: IntArray) -> None:
-        """Begin new episodes at random bars; every bar of the range is reached."""
-        latest = self.last_bar - self.episode_bars
-        self.bar[rows] = self.random.integers(self.first_bar, latest + 1, size=len(rows))
-        self.steps_left[rows] = self.episode_bars
+        """Begin new episodes at bars drawn from the whole range; one near its end is short and bootstraps there."""
+        self.bar[rows] = self.random.integers(self.first_bar, self.last_bar, size=len(rows))
+        self.steps_left[rows] = np.minimum(self.env_spec.episode_bars, self.last_bar - self.bar[rows])
+        self.episode_length[rows] = 0
         self.episode_reward[rows] = 0.0
         self.accounts.reset(rows, self.env_spec.initial_cash)
 
-    @property
-    def _episode_length(self) -> IntArray:
-        return self.episode_bars - self.steps_left
-
-    def _observe(self) -> Float32Array:
-        """Observations in one of two buffers in turn: the caller still holds the previous one."""
+    def observe(self) -> Float32Array:
+        """What every account sees now, in one of two buffers in turn: the caller still holds the previous one."""
         self._turn = 1 - self._turn
         out = self._observations[self._turn]
         observe(self.accounts, self.bar, self.rows, self.tape, out)

@@ -1,7 +1,7 @@
 """Two kinds of file: the snapshot that lets a killed training go on, and the policy that it ends in.
 
 A snapshot is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch,
-numpy and the environment, every account, the observation that comes next. A run that resumes from one ends in the same
+numpy and the environment, every account, whose bar and state give the observation that comes next. A run that resumes from one ends in the same
 bytes as one that was never stopped. It holds arrays and JSON, no pickle.
 
 A policy is an ordinary stable-baselines3 zip, which plain `PPO.load` opens, with one member more: `ploutos.json`, the
@@ -35,13 +35,25 @@ def _write_member(archive: zipfile.ZipFile, name: str, content: bytes) -> None:
     archive.writestr(zipfile.ZipInfo(name, _EPOCH), content)
 
 
+def _without_addresses(data: bytes) -> bytes:
+    """Stable-baselines3's attributes without the printed objects beside each pickle, which hold memory addresses."""
+    kept = (":type:", ":serialized:")
+    attributes = {
+        name: {key: value[key] for key in kept} if isinstance(value, dict) and kept[1] in value else value
+        for name, value in json.loads(data).items()
+    }
+    return json.dumps(attributes, indent=1).encode()
+
+
 def save_policy(model: PPO, meta: dict[str, Any], path: Path) -> None:
     """Write a policy; the same parameters and meta give the same bytes."""
+    model._num_timesteps_at_start = 0  # where this process came in is no part of the policy
     buffer = io.BytesIO()
     model.save(buffer, exclude=_MOMENTARY)
     with zipfile.ZipFile(buffer) as saved, zipfile.ZipFile(path, "w") as archive:
         for name in sorted(saved.namelist()):
-            _write_member(archive, name, saved.read(name))
+            content = saved.read(name)
+            _write_member(archive, name, _without_addresses(content) if name == "data" else content)
         _write_member(archive, META, json.dumps(meta, sort_keys=True, indent=1).encode())
 
 
@@ -74,7 +86,8 @@ def load_policy(path: Path) -> Policy:
 
 def _account_arrays(env: MarketVecEnv) -> dict[str, np.ndarray]:
     arrays = {f"accounts.{field.name}": getattr(env.accounts, field.name) for field in fields(env.accounts)}
-    return {**arrays, "bar": env.bar, "steps_left": env.steps_left, "episode_reward": env.episode_reward}
+    names = ("bar", "steps_left", "episode_reward", "episode_length")
+    return {**arrays, **{name: getattr(env, name) for name in names}}
 
 
 def save_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
@@ -87,7 +100,6 @@ def save_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
         arrays,
         torch_state=torch.get_rng_state().numpy(),
         numpy_keys=np.asarray(keys),
-        last_observation=np.asarray(model._last_obs),
         episode_starts=np.asarray(model._last_episode_starts),
         **_account_arrays(env),
     )
@@ -112,9 +124,9 @@ def load_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
     model.policy.load_state_dict(weights["policy"])
     model.policy.optimizer.load_state_dict(weights["optimizer"])
     model.num_timesteps, model._n_updates = state["num_timesteps"], state["n_updates"]
-    model._last_obs, model._last_episode_starts = arrays["last_observation"], arrays["episode_starts"]
     for name, held in _account_arrays(env).items():
         held[...] = arrays[name]
+    model._last_obs, model._last_episode_starts = env.observe(), arrays["episode_starts"]
     env.random.bit_generator.state = state["environment"]
     torch.set_rng_state(torch.from_numpy(arrays["torch_state"]))
     name, position, has_gauss, cached_gauss = state["numpy"]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from ploutos.envs.actions import N_ACTIONS
 from ploutos.training.checkpoint import Policy
 from ploutos.types import Float32Array, FloatArray, IntArray
 
@@ -22,9 +23,11 @@ def action_probabilities(policy: Policy, observations: Float32Array) -> FloatArr
     Returns:
         Shape (n, n_symbols, 3).
     """
-    with torch.no_grad():
-        distribution = policy.model.policy.get_distribution(torch.from_numpy(observations))
-        return np.stack([one.probs.numpy() for one in distribution.distribution], axis=1).astype(np.float64)
+    network = policy.model.policy
+    with torch.no_grad():  # one softmax for all symbols; stable-baselines3 builds a distribution object per symbol
+        latent = network.mlp_extractor.forward_actor(network.extract_features(torch.from_numpy(observations), network.pi_features_extractor))
+        logits = network.action_net(latent).reshape(len(observations), -1, N_ACTIONS)
+        return np.asarray(torch.softmax(logits.double(), dim=-1).numpy())
 
 
 def member_probabilities(policies: Sequence[Policy], observations: Float32Array) -> FloatArray:

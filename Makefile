@@ -1,0 +1,39 @@
+# Two commands do all the set-up on a fresh machine: `make run` and `make test`.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV   ?= .venv
+RUN_ARGS ?= --preset demo
+BIN    := $(VENV)/bin
+
+.PHONY: run test test-fast lint bench clean
+
+run: $(VENV)/.installed ## the main job: bars to report
+	$(BIN)/ploutos run $(RUN_ARGS)
+
+test: $(VENV)/.installed-test ## the whole suite, slow tests too
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed-test ## without the slow tests
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.installed-test ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.installed-test ## speed and memory, as ratios
+	$(BIN)/python -m benchmarks.stages
+
+clean: ## forget the environment; runs and the store stay
+	rm -rf $(VENV)
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "found $$($(PYTHON) --version); ploutos needs Python 3.11 or later: make PYTHON=/path/to/python3.11 run"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@

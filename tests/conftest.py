@@ -1,0 +1,66 @@
+"""Shared markets: the sample, a small random panel with gaps, and a trained pair of policies that cost seconds."""
+
+import os
+
+from ploutos.hardware.threads import cap_threads
+
+cap_threads(1)  # before numpy and torch are imported
+
+import pytest  # noqa: E402
+from markets import TINY, random_panel  # noqa: E402
+
+from ploutos.envs.spec import EnvSpec  # noqa: E402
+from ploutos.features.build import build_features  # noqa: E402
+from ploutos.features.build import FeatureSpec  # noqa: E402
+from ploutos.market.bars import Bars  # noqa: E402
+from ploutos.market.sources import DataSpec, load  # noqa: E402
+from ploutos.training.checkpoint import load_policy  # noqa: E402
+from ploutos.training.folds import Fold, Range, data_digest  # noqa: E402
+from ploutos.training.ppo import CheckpointSpec, Workplace, train_member  # noqa: E402
+
+os.environ.update(
+    PREFECT_SERVER_ANALYTICS_ENABLED="false",
+    DO_NOT_TRACK="1",
+    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+)
+
+@pytest.fixture(scope="session")
+def sample_bars() -> Bars:
+    return load(DataSpec())
+
+
+@pytest.fixture(scope="session")
+def panel() -> Bars:
+    return random_panel(5)
+
+
+@pytest.fixture(scope="session")
+def panel_features(panel):
+    return build_features(panel, FeatureSpec())
+
+
+@pytest.fixture(scope="session")
+def panel_fold(panel, panel_features) -> Fold:
+    return Fold(
+        index=0,
+        train=Range(start=110, stop=400),
+        validation=Range(start=406, stop=500),
+        test=Range(start=506, stop=690),
+        warmup_bars=100,
+        data_sha256=data_digest(panel, panel_features, 500),
+    )
+
+
+@pytest.fixture(scope="session")
+def panel_policies(panel, panel_features, panel_fold, tmp_path_factory):
+    """Two members that saw two rollouts: enough to decide, not to be any good."""
+    folder = tmp_path_factory.mktemp("policies")
+    policies = []
+    for member in range(2):
+        target = folder / f"{member}.zip"
+        train_member(
+            panel, panel_features, panel_fold, EnvSpec(episode_bars=60), TINY, CheckpointSpec(), 100 + member,
+            Workplace(folder / f"work{member}"), target,
+        )  # fmt: skip
+        policies.append(load_policy(target))
+    return policies

@@ -1,0 +1,141 @@
+"""The flow under Prefect: it ends in a report, computes nothing twice, and recomputes exactly what must be."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.flows import load_flow_from_entrypoint
+from prefect.testing.utilities import prefect_test_harness
+
+from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.training.checkpoint import load_policy
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
+
+SMALL = [
+    "data.symbols=[AAPL, IBM, FB]", "folds.train_years=3", "folds.test_months=60", "training.members=2", "training.total_timesteps=512",
+    "training.n_envs=4", "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "evaluation.replications=100",
+    "pipeline.pause_between_phases=0", "hardware.workers=2",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server():
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def run(out: Path, *settings: str) -> dict[str, str]:
+    """Run the flow and give back how each stage ended."""
+    from flows.pipeline import pipeline
+
+    folder = pipeline(load_config("full", overrides=[*SMALL, *settings, f"out={out}"]))
+    assert folder == out
+    return json.loads((out / "manifest.json").read_text())["stages"]
+
+
+def computed(stages: dict[str, str]) -> set[str]:
+    return {name for name, state in stages.items() if state != "Cached"}
+
+
+def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
+    first = run(tmp_path / "first")
+    assert computed(first) == set(first)
+    folder = tmp_path / "first"
+    names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "signals.parquet", "equity.parquet", "trades.parquet", "report.html"}
+    assert names <= {path.name for path in folder.iterdir()}
+    summary = json.loads((folder / "metrics.json").read_text())
+    assert summary["advisor"]["is_mock"]
+    assert [name for name in summary["strategies"] if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
+    assert len(summary["folds"][0]["members"]) == 2
+    page = (folder / "report.html").read_text()
+    assert "The advisor was a mock" in page
+    assert 'src="http' not in page
+    equity = pd.read_parquet(folder / "equity.parquet")
+    booked = 100_000 + equity["pnl"] - equity["commission"] - equity["slippage"]
+    assert ((equity["equity"] - booked).abs() < 1e-9 * equity["equity"].abs()).all()
+    trades = pd.read_parquet(folder / "trades.parquet")
+    assert (trades["units"] != 0).all()
+    assert load_config("full", file=folder / "config.yaml") == load_config("full", overrides=[*SMALL, f"out={folder}"])
+
+    second = run(tmp_path / "second")
+    assert computed(second) == set()
+    assert (tmp_path / "second" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+
+    # one feature less: features and what stands on them, and neither bars nor the advisor's features
+    changed = run(tmp_path / "changed", "features.exclude=[gap]")
+    assert set(changed) - computed(changed) == {"bars", "llm-features"}
+
+    # a risk limit: what stands on fusion, and no policy
+    risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")
+    assert computed(risk) <= {"backtests", "metrics"}
+    assert "backtests" in computed(risk)
+
+    # a lost and a damaged artifact are made again, with the same content: nothing that stands on them changes
+    manifest = json.loads((folder / "manifest.json").read_text())
+    [lost] = (home / "store" / "objects").glob(f"*/{manifest['artifacts']['policy 0 1']}.zip")
+    [damaged] = (home / "store" / "objects").glob(f"*/{manifest['artifacts']['features']}.parquet")
+    lost.unlink()
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 1
+    damaged.write_bytes(content)
+    again = run(tmp_path / "again")
+    assert computed(again) == {"features", "policy 0 1"}
+    assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+
+
+def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_path, monkeypatch):
+    for name in ("one", "two"):
+        monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / name))
+        run(tmp_path / f"{name}-run")
+    one, two = tmp_path / "one-run", tmp_path / "two-run"
+    assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
+    policies = sorted(path.relative_to(one) for path in one.glob("folds/*/*/policy.zip"))
+    assert len(policies) == 4
+    for policy in policies:
+        assert (one / policy).read_bytes() == (two / policy).read_bytes()
+        assert load_policy(one / policy).meta["timesteps"] == 512
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "three"))
+    run(tmp_path / "three-run", "seed=43")
+    assert (tmp_path / "three-run" / "metrics.json").read_bytes() != (one / "metrics.json").read_bytes()
+
+
+def test_artifacts_reach_the_server(home, tmp_path):
+    run(tmp_path / "run")
+    with get_client(sync_client=True) as client:
+        ours = ArtifactFilter(key=ArtifactFilterKey(like_="ploutos-%"))
+        found = {artifact.key: artifact for artifact in client.read_artifacts(artifact_filter=ours)}
+    assert set(found) == {"ploutos-summary", "ploutos-folds", "ploutos-report"}
+    assert "mock" in str(found["ploutos-summary"].data)
+    assert "report.html" in str(found["ploutos-report"].data)
+
+
+def test_every_deployment_names_a_flow_that_loads_and_a_configuration_that_is_a_preset():
+    declared = yaml.safe_load((Path(__file__).parents[1] / "deployments" / "prefect.yaml").read_text())
+    for deployment in declared["deployments"]:
+        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
+        assert isinstance(flow, Flow)
+        values = deployment["parameters"]["config"]
+        assert make_config(values) == make_config({"name": values["name"], **PRESETS[values["name"]]})
+        assert set(flow.parameters.properties) == {"config"}
+
+
+def test_a_misspelt_parameter_is_refused_before_anything_runs():
+    from prefect.exceptions import ParameterTypeError
+
+    from flows.pipeline import pipeline
+
+    with pytest.raises(ParameterTypeError, match="membres"):
+        pipeline(config={"training": {"membres": 1}})
+    assert PipelineConfig.model_config["extra"] == "forbid"
