@@ -15,6 +15,7 @@ from ploutos.features.build import FeatureSet
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.llm.advisor import Signals
 from ploutos.market.bars import Bars
+from ploutos.market.sources import sample
 from ploutos.training.checkpoint import Policy
 from ploutos.training.folds import Fold, Range
 
@@ -191,6 +192,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         )
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
+    if summary["source"] == sample.NAME:
+        sentences.append(sample.CAVEAT)
     return sentences
 
 

@@ -15,18 +15,19 @@ from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
 _COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd")
 _COLUMNS = (
     ("total_return", "total return", "percent"),
-    ("cagr", "CAGR", "percent"),
-    ("ann_vol", "volatility", "percent"),
     ("sharpe", "Sharpe", "ratio"),
     ("max_drawdown", "max drawdown", "percent"),
+    ("excess_return", "excess / y over buy and hold", "percent"),
+    ("costs", "costs", "money"),
+    ("turnover", "turnover / y", "times"),
+    ("exposure", "exposure", "percent"),
+    ("n_fills", "fills", "count"),
+    ("cagr", "CAGR", "percent"),
+    ("ann_vol", "volatility", "percent"),
     ("sortino", "Sortino", "ratio"),
     ("calmar", "Calmar", "ratio"),
-    ("exposure", "exposure", "percent"),
-    ("turnover", "turnover / y", "times"),
-    ("n_fills", "fills", "count"),
-    ("costs", "costs", "money"),
-    ("excess_return", "excess / y over buy and hold", "percent"),
 )
+_CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
 _NONE = "–"
 
@@ -86,7 +87,7 @@ def _paths(backtests: Backtests, values: np.ndarray) -> go.Figure:
 def _equity(backtests: Backtests, summary: dict[str, Any]) -> go.Figure:
     figure = _paths(backtests, backtests.equity)
     for fold in summary["folds"]:
-        figure.add_vline(x=fold["test"][0], line={"width": 1, "dash": "dot", "color": "#d0d5dd"})
+        figure.add_vline(x=fold["test"][0], line={"width": 1, "dash": "dot", "color": "#98a2b3"})
     return figure.update_yaxes(type="log", title="account, $")
 
 
@@ -150,7 +151,7 @@ def render_report(
     ]
     return template.render(
         m=summary,
-        cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in ("total_return", "sharpe", "max_drawdown", "costs", "turnover")],
+        cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],
         table={"headings": headings, "rows": table},
         figures={
             "equity": _html(_equity(backtests, summary), 460),

@@ -59,8 +59,10 @@ def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
     raise StoreError(f"cannot make a folder for the run: {folder} exists; choose another --out")
 
 
-def _provenance(manifest: dict[str, Any]) -> list[tuple[str, str]]:
-    rows = [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
+def _provenance(manifest: dict[str, Any], config: PipelineConfig) -> list[tuple[str, str]]:
+    costs = config.env.costs
+    rows = [("costs assumed", f"{costs.commission_bps:g} bps commission and {costs.slippage_bps:g} bps slippage per side")]
+    rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
     rows += [("seed", str(manifest["seed"]))]
     rows += [(f"artifact {name}", sha256) for name, sha256 in manifest["artifacts"].items() if not name.startswith("policy")]
     rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
@@ -101,7 +103,7 @@ def write_run(
     plan = fold_table(folds, bars.timestamps)
     for name, text in (
         ("config.yaml", dump_yaml(config)),
-        ("report.html", render_report(backtests, summary, plan, _provenance(manifest))),
+        ("report.html", render_report(backtests, summary, plan, _provenance(manifest, config))),
     ):
         with writing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
