@@ -2,8 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
-from prefect import flow, get_run_logger
+from prefect import State, flow, get_run_logger
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
@@ -22,6 +23,7 @@ from tasks.phase3 import llm_features_of, signals_of
 from tasks.resources import settle
 
 DEFAULT = PipelineConfig()
+_RUNNER: Any = ThreadPoolTaskRunner(max_workers=usable_cores())
 
 
 class _Stages:
@@ -30,13 +32,13 @@ class _Stages:
     def __init__(self) -> None:
         self.ended: dict[str, str] = {}
 
-    def ref(self, name: str, future: PrefectFuture[Ref]) -> Ref:
-        ref = future.result()
+    def ref(self, name: str, future: PrefectFuture[State[Ref]]) -> Ref:
+        ref = cast(Ref, future.result())  # a task that returns a state gives its data
         self.ended[name] = future.state.name or ""
         return ref
 
 
-@flow(name="ploutos-pipeline", task_runner=ThreadPoolTaskRunner(max_workers=usable_cores()), persist_result=False)
+@flow(name="ploutos-pipeline", task_runner=_RUNNER, persist_result=False)
 def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     """Data and features, policies walk-forward, fusion with an advisor; ends in a folder with a report.
 

@@ -132,7 +132,9 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     else:
         console = Console(width=None if sys.stdout.isatty() else 120)
         for check in checks:
-            console.print(f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False)
+            console.print(
+                f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False
+            )
             if not check.ok:
                 console.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):

@@ -59,7 +59,7 @@ def _data() -> Check:
 def _store() -> Check:
     root = Settings().store_root
     try:
-        Store(root).publish("doctor", ".txt", lambda path: path.write_text("ok", encoding="utf-8") and None)
+        Store(root).publish("doctor", ".txt", lambda path: path.write_text("ok", encoding="utf-8"))
     except PloutosError as error:
         return Check("store", False, str(error), "set PLOUTOS_HOME to a folder that can be written")
     return Check("store", True, f"{root.resolve()} can be written")

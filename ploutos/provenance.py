@@ -95,9 +95,7 @@ def source_digest(*modules: str) -> str:
 def git_commit() -> str:
     """Commit of the checkout that ploutos runs from, with `+` when it has changes; "unknown" outside git."""
     try:
-        head = subprocess.run(
-            ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
-        ).stdout.strip()
+        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
         dirty = subprocess.run(
             ["git", "status", "--porcelain"], cwd=ROOT, capture_output=True, text=True, timeout=10, check=True
         ).stdout.strip()

@@ -82,7 +82,7 @@ def _place(temporary: Path, target: Path) -> None:
         os.fsync(file.fileno())
     temporary.chmod(0o644)
     target.parent.mkdir(parents=True, exist_ok=True)
-    os.replace(temporary, target)
+    temporary.replace(target)
 
 
 @contextmanager
@@ -129,7 +129,7 @@ class Store:
         return ref if self.holds(ref) else None
 
     def cached(
-        self, stage: str, key: str, suffix: str, write: Callable[[Path], None], describe: dict[str, Any] | None = None
+        self, stage: str, key: str, suffix: str, write: Callable[[Path], object], describe: dict[str, Any] | None = None
     ) -> tuple[Ref, bool]:
         """The artifact of a key, computed at most once even when several processes ask at the same time.
 
@@ -152,7 +152,7 @@ class Store:
             write_json(self._key_file(stage, key), {"ref": ref.model_dump(), "stands_on": describe or {}})
             return ref, False
 
-    def publish(self, kind: str, suffix: str, write: Callable[[Path], None]) -> Ref:
+    def publish(self, kind: str, suffix: str, write: Callable[[Path], object]) -> Ref:
         """Write one artifact under its content's name."""
         objects = self.root / "objects"
         with _temporary(objects, suffix) as temporary:

@@ -31,9 +31,7 @@ def features_of(store: Store, bars: Ref, spec: FeatureSpec) -> State[Ref]:
     def write(path: Path) -> None:
         write_features(build_features(read_bars(store.path(bars)), spec), path)
 
-    return run_stage(
-        store, "features", ["ploutos.features.build"], spec.model_dump(mode="json"), [bars.sha256], ".parquet", write
-    )
+    return run_stage(store, "features", ["ploutos.features.build"], spec.model_dump(mode="json"), [bars.sha256], ".parquet", write)
 
 
 @task(name="plan-folds", cache_policy=NO_CACHE)

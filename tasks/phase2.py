@@ -19,9 +19,7 @@ _MODULES = ["ploutos.training.ppo"]
 
 
 @task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
-def train_member(
-    store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig
-) -> State[Ref]:
+def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig) -> State[Ref]:
     """Train one policy in a worker process and say how far it is."""
     seed = seed_integer(config.seed, "train", fold.index, member)
     settings = {

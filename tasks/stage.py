@@ -39,7 +39,7 @@ def run_stage(
 ) -> State[Ref]:
     """Compute a stage's artifact, or find it; the state is named `Cached` when it was found whole."""
     key, describe = stage_key(name, modules, config, upstream)
-    ref, hit = store.cached(name, key, suffix, lambda path: write(path) and None, describe)
+    ref, hit = store.cached(name, key, suffix, write, describe)
     title = f"{name} {label}".strip()
     get_run_logger().info("%s: %s %s", title, "cached" if hit else "computed", ref.sha256[:12])
     return Completed(name="Cached" if hit else "Completed", message=f"{title} {ref.sha256[:12]}", data=ref)

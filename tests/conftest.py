@@ -6,23 +6,26 @@ from ploutos.hardware.threads import cap_threads
 
 cap_threads(1)  # before numpy and torch are imported
 
-import pytest  # noqa: E402
-from markets import TINY, random_panel  # noqa: E402
+import pytest
+from markets import TINY, random_panel
 
-from ploutos.envs.spec import EnvSpec  # noqa: E402
-from ploutos.features.build import build_features  # noqa: E402
-from ploutos.features.build import FeatureSpec  # noqa: E402
-from ploutos.market.bars import Bars  # noqa: E402
-from ploutos.market.sources import DataSpec, load  # noqa: E402
-from ploutos.training.checkpoint import load_policy  # noqa: E402
-from ploutos.training.folds import Fold, Range, data_digest  # noqa: E402
-from ploutos.training.ppo import CheckpointSpec, Workplace, train_member  # noqa: E402
+from ploutos.envs.spec import EnvSpec
+from ploutos.features.build import (
+    FeatureSpec,
+    build_features,
+)
+from ploutos.market.bars import Bars
+from ploutos.market.sources import DataSpec, load
+from ploutos.training.checkpoint import load_policy
+from ploutos.training.folds import Fold, Range, data_digest
+from ploutos.training.ppo import CheckpointSpec, Workplace, train_member
 
 os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",
     DO_NOT_TRACK="1",
     PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
 )
+
 
 @pytest.fixture(scope="session")
 def sample_bars() -> Bars:

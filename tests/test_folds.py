@@ -1,5 +1,7 @@
 """The planner: dates one can check on a calendar, and no fold that sees its own future."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -17,7 +19,7 @@ def test_the_sample_holds_seven_folds_whose_tests_are_stitched_without_a_hole(sa
     folds = plan_folds(sample_bars, features, FoldSpec())
     assert len(folds) == 7
     assert folds[0].train.start == features.warmup_bars == 100
-    assert all(before.test.stop == after.test.start for before, after in zip(folds, folds[1:], strict=False))
+    assert all(before.test.stop == after.test.start for before, after in pairwise(folds))
     for fold in folds:
         assert fold.train.stop + 6 == fold.validation.start  # purge 1 + embargo 5
         assert fold.validation.stop + 6 == fold.test.start

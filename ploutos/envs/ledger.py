@@ -10,6 +10,7 @@ Left out: interest on cash, borrow fees, market impact.
 """
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numba import njit
@@ -106,7 +107,7 @@ class Accounts:
         one, per_symbol = (n,), (n, n_symbols)
         ints = {"loss_streak", "outcomes", "n_outcomes", "exit_bar"}
         flat = {"cash", "equity", "peak", "pnl", "commission", "slippage", "traded"}
-        arrays = {}
+        arrays: dict[str, Any] = {}
         for field in fields(cls):
             if field.name == "ruined":
                 arrays[field.name] = np.zeros(one, dtype=np.bool_)
@@ -155,7 +156,7 @@ def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spe
 
 
 @njit(cache=True)
-def _wanted_units(held, target, equity, per_unit, band, lot):  # type: ignore[no-untyped-def]
+def _wanted_units(held, target, equity, per_unit, band, lot):
     """Units that a target weight asks for at the decision's own prices."""
     if np.isnan(target) or not per_unit > 0.0 or not equity > 0.0:
         return held
@@ -166,7 +167,7 @@ def _wanted_units(held, target, equity, per_unit, band, lot):  # type: ignore[no
 
 
 @njit(cache=True)
-def _scale_to_limit(held, wanted, price, multiplier, lot, limit):  # type: ignore[no-untyped-def]
+def _scale_to_limit(held, wanted, price, multiplier, lot, limit):
     """Shrink the orders that add exposure so that gross exposure at the open stays within a limit."""
     kept = 0.0
     added = 0.0
@@ -188,7 +189,7 @@ def _scale_to_limit(held, wanted, price, multiplier, lot, limit):  # type: ignor
 
 @njit(cache=True)
 def _book_trade(i, j, bar, held, now, fill, cost, entry, trade_pnl, worst, best,
-                loss_streak, outcomes, n_outcomes, exit_bar):  # type: ignore[no-untyped-def]  # fmt: skip
+                loss_streak, outcomes, n_outcomes, exit_bar):  # fmt: skip
     """Carry a symbol's trade through one fill: open it, add to it, reduce it, end it, or turn it round."""
     ends = held != 0.0 and held * now <= 0.0
     if ends:
@@ -221,7 +222,7 @@ def _step(bar, targets, open_, mark, tradable, multiplier, lot, commission_per_u
           commission_rate, slippage_rate, gross_limit, band, ruin_equity,
           cash, equity, peak, ruined, units, entry, trade_pnl, worst, best,
           loss_streak, outcomes, n_outcomes, exit_bar,
-          pnl, commission, slippage, traded, fill_units, fill_price):  # type: ignore[no-untyped-def]  # fmt: skip
+          pnl, commission, slippage, traded, fill_units, fill_price):  # fmt: skip
     n, n_symbols = units.shape
     wanted = np.empty(n_symbols)
     price = np.empty(n_symbols)

@@ -46,7 +46,7 @@ def observe(accounts: Accounts, bar: IntArray, rows: Float32Array, tape: Tape, o
 
 
 @njit(cache=True)
-def _observe(bar, rows, mark, multiplier, cash, equity, peak, units, entry, out):  # type: ignore[no-untyped-def]
+def _observe(bar, rows, mark, multiplier, cash, equity, peak, units, entry, out):
     n, n_symbols = units.shape
     columns = rows.shape[1]
     for i in range(n):

@@ -67,9 +67,7 @@ class MarketVecEnv(VecEnv):
         ConfigError: the range holds no step.
     """
 
-    def __init__(
-        self, tape: ledger.Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int
-    ) -> None:
+    def __init__(self, tape: ledger.Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int) -> None:
         if not 0 <= first_bar < last_bar < tape.n_bars:
             raise ConfigError(f"bars {first_bar}..{last_bar} of {tape.n_bars} hold no step; expected at least two bars")
         observation_space, action_space = make_spaces(rows.shape[1], tape.n_symbols)

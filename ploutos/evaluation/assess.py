@@ -4,8 +4,6 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
 from ploutos.evaluation.baselines import all_baselines
@@ -187,8 +185,7 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append(f"{name} earned {-high:.1%} to {-low:.1%} a year less than buy and hold, beyond what luck explains.")
     else:
         sentences.append(
-            f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, "
-            "and zero lies inside."
+            f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, and zero lies inside."
         )
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")

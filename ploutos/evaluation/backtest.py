@@ -6,8 +6,9 @@ account as they find it, and the trades that this costs are paid. Policies are a
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from itertools import pairwise
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -39,7 +40,10 @@ class Moment:
 class Strategy(Protocol):
     """Decides for one account of the batch."""
 
-    name: str
+    @property
+    def name(self) -> str:
+        """Who decided, in tables and figures."""
+        ...
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
         """Target weights, shape (n_symbols,), nan for no order."""
@@ -103,9 +107,7 @@ class Fused(_Discrete):
         bar = moment.bar
         actions, confidences = vote(moment.probabilities[:, row])
         risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
-        fused = VectorizedDecisionFusion(self.fusion).fuse_batch(
-            actions, confidences, self.stances[bar], self.confidences[bar], risk
-        )
+        fused = VectorizedDecisionFusion(self.fusion).fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk)
         everyone = np.broadcast_to(fused, moment.accounts.units.shape)
         allowed = apply_vetoes(everyone, moment.accounts, bar, self.fusion.risk, self.env.allow_short)[row]
         return self.weights(allowed, bar)
@@ -195,7 +197,7 @@ def run_backtests(
     Raises:
         DataError: the segments leave a hole or start at the first bar.
     """
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in pairwise(segments):
         if before.bars.stop != after.bars.start:
             raise DataError(f"test ranges leave a hole: one ends at bar {before.bars.stop}, the next starts at {after.bars.start}")
     first, last = segments[0].bars.start - 1, segments[-1].bars.stop - 1
@@ -266,8 +268,9 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
 
 def write_backtests(backtests: Backtests, path: Path) -> None:
     """Write all arrays as one npz; the same content gives the same bytes."""
+    arrays: dict[str, Any] = {field.name: np.asarray(getattr(backtests, field.name)) for field in fields(backtests)}
     with path.open("wb") as file:
-        np.savez_compressed(file, **{field.name: np.asarray(getattr(backtests, field.name)) for field in fields(backtests)})
+        np.savez_compressed(file, **arrays)
 
 
 def read_backtests(path: Path) -> Backtests:

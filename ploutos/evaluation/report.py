@@ -29,19 +29,19 @@ _COLUMNS = (
 )
 _CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
-_NONE = "–"
+_NONE = "-"
 
 
 def show(value: float | None, kind: str) -> str:
     """A number for people.
 
     >>> show(0.1234, "percent"), show(None, "ratio"), show(1234.5, "money")
-    ('12.3 %', '–', '$1,234')
+    ('12.3 %', '-', '$1,234')
     """
     if value is None:
         return _NONE
-    formats = {"percent": f"{100 * value:.1f} %", "ratio": f"{value:.2f}", "times": f"{value:.1f} ×", "count": f"{value:,.0f}"}
-    return formats[kind] if kind in formats else f"${value:,.0f}"
+    formats = {"percent": f"{100 * value:.1f} %", "ratio": f"{value:.2f}", "times": f"{value:.1f}x", "count": f"{value:,.0f}"}
+    return formats.get(kind, f"${value:,.0f}")
 
 
 def _cell(metrics: dict[str, Any], name: str, kind: str) -> str:
@@ -131,9 +131,7 @@ def _costs(backtests: Backtests) -> go.Figure:
     return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
 
 
-def render_report(
-    backtests: Backtests, summary: dict[str, Any], folds: list[dict[str, str]], provenance: list[tuple[str, str]]
-) -> str:
+def render_report(backtests: Backtests, summary: dict[str, Any], folds: list[dict[str, str]], provenance: list[tuple[str, str]]) -> str:
     """The page.
 
     Args:
@@ -146,9 +144,7 @@ def render_report(
     template = environment.from_string(files("ploutos.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8"))
     headings = [{"label": "strategy", "title": "who decided"}]
     headings += [{"label": label, "title": DESCRIPTIONS[key]} for key, label, _ in _COLUMNS]
-    table = [
-        {"cells": list(row.values()), "final": row["strategy"] == summary["final"]} for row in comparison(summary)
-    ]
+    table = [{"cells": list(row.values()), "final": row["strategy"] == summary["final"]} for row in comparison(summary)]
     return template.render(
         m=summary,
         cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],

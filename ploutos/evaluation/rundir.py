@@ -13,7 +13,7 @@ from ploutos.evaluation.backtest import read_backtests
 from ploutos.evaluation.report import render_report
 from ploutos.market.bars import read_bars
 from ploutos.provenance import git_commit, library_versions
-from ploutos.store import Ref, Store, digest_of, writing, write_json
+from ploutos.store import Ref, Store, digest_of, write_json, writing
 from ploutos.training.folds import fold_table, read_folds
 
 _LIBRARIES = {"torch", "stable_baselines3", "gymnasium", "numpy", "numba", "pandas", "pyarrow", "talib", "arch", "prefect"}
@@ -69,9 +69,7 @@ def _provenance(manifest: dict[str, Any], config: PipelineConfig) -> list[tuple[
     return rows
 
 
-def write_run(
-    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str]
-) -> tuple[Path, dict[str, Any]]:
+def write_run(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str]) -> tuple[Path, dict[str, Any]]:
     """Write config, folds, policies, metrics, tables, report and manifest.
 
     Args:

@@ -56,7 +56,7 @@ def sharpe_interval(returns: FloatArray, periods_per_year: float, spec: Bootstra
     if len(returns) < 3 or returns.std() < 1e-12:
         return float("nan"), float("nan")
     bootstrap = StationaryBootstrap(mean_block_length(returns), returns, seed=generator(seed, "sharpe interval"))
-    samples = bootstrap.apply(lambda sample: sharpe_ratio(sample, periods_per_year), reps=spec.replications)
+    samples = bootstrap.apply(lambda sample: np.array(sharpe_ratio(sample, periods_per_year)), reps=spec.replications)
     return _interval(samples, spec.confidence)
 
 
@@ -69,5 +69,5 @@ def mean_interval(difference: FloatArray, periods_per_year: float, spec: Bootstr
     if len(difference) < 3 or difference.std() < 1e-12:
         return float("nan"), float("nan")
     bootstrap = StationaryBootstrap(mean_block_length(difference), difference, seed=generator(seed, "mean interval"))
-    samples = bootstrap.apply(lambda sample: float(sample.mean() * periods_per_year), reps=spec.replications)
+    samples = bootstrap.apply(lambda sample: np.asarray(sample.mean() * periods_per_year), reps=spec.replications)
     return _interval(samples, spec.confidence)

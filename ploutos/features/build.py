@@ -62,12 +62,12 @@ class FeatureSet:
     @cached_property
     def ready(self) -> BoolArray:
         """Shape (n_bars, n_symbols): every feature is a number."""
-        return np.isfinite(self.values).all(axis=2)
+        return np.asarray(np.isfinite(self.values).all(axis=2))
 
     @property
     def warmup_bars(self) -> int:
         """Bars before the first one at which any symbol is ready."""
-        ready = self.ready.any(axis=1)
+        ready = np.asarray(self.ready.any(axis=1))
         return int(ready.argmax()) if ready.any() else len(ready)
 
 
@@ -95,7 +95,7 @@ def write_features(features: FeatureSet, path: Path) -> None:
     frame = pd.DataFrame(features.values.reshape(-1, n_features), columns=list(features.names))
     frame.insert(0, "symbol", np.tile(np.array(features.symbols), n_bars))
     for name, stamps in (("available_at", features.available_at), ("timestamp", features.timestamps)):
-        frame.insert(0, name, pd.Series(np.repeat(stamps, n_symbols)).dt.tz_localize("UTC"))
+        frame.insert(0, name, pd.DatetimeIndex(np.repeat(stamps, n_symbols)).tz_localize("UTC"))
     frame.to_parquet(path, index=False)
 
 
@@ -113,8 +113,7 @@ def read_features(path: Path) -> FeatureSet:
     if len(frame) % n_symbols or not (frame["symbol"].to_numpy() == np.tile(symbols, len(frame) // n_symbols)).all():
         raise DataError(f"{path.name} is no full panel of {n_symbols} symbols")
     stamps = {
-        name: frame[name].dt.tz_localize(None).to_numpy().astype("datetime64[us]")[::n_symbols]
-        for name in ("timestamp", "available_at")
+        name: frame[name].dt.tz_localize(None).to_numpy().astype("datetime64[us]")[::n_symbols] for name in ("timestamp", "available_at")
     }
     values = frame[list(names)].to_numpy(dtype=np.float32).reshape(-1, n_symbols, len(names))
     return FeatureSet(values, names, stamps["timestamp"], stamps["available_at"], symbols)

@@ -51,6 +51,7 @@ def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
 
 
 def log_return(close: FloatArray, bars: int) -> FloatArray:
+    """Log of each close over the one so many bars before; nan where there is none."""
     result = np.full_like(close, np.nan)
     if len(close) > bars:
         result[bars:] = np.log(close[bars:] / close[:-bars])
@@ -72,7 +73,7 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
     previous_close = np.r_[np.nan, close[:-1]]
     atr_14 = talib.ATR(high, low, close, 14)
     atr_60 = talib.ATR(high, low, close, 60)
-    slow_k, slow_d = talib.STOCH(high, low, close, 14, 3, 0, 3, 0)
+    slow_k, slow_d = talib.STOCH(high, low, close, 14, 3, talib.MA_Type.SMA, 3, talib.MA_Type.SMA)
     macd, _, macd_histogram = talib.MACD(close, 12, 26, 9)
     upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0)
     high_55, low_55 = talib.MAX(high, 55), talib.MIN(low, 55)

@@ -13,7 +13,7 @@ import talib
 from ploutos.envs.ledger import Accounts
 from ploutos.features.indicators import log_return, ratio
 from ploutos.market.bars import FIELDS, Bars
-from ploutos.types import Float32Array, FloatArray
+from ploutos.types import BoolArray, Float32Array, FloatArray
 
 MARKET_NAMES = (
     "adx_slope",  # change of ADX 14 per bar over 5 bars, 0..1 scale
@@ -72,7 +72,7 @@ def _shifted(values: FloatArray, bars: int) -> FloatArray:
     return result
 
 
-def _flag(condition: FloatArray, *inputs: FloatArray) -> FloatArray:
+def _flag(condition: BoolArray, *inputs: FloatArray) -> FloatArray:
     """1 and 0, nan where an input is."""
     known = np.isfinite(np.vstack(inputs)).all(axis=0)
     return np.where(known, condition.astype(float), np.nan)
@@ -169,6 +169,4 @@ def account_features(accounts: Accounts) -> FloatArray:
     mae_share = np.divide(-accounts.worst, swing, out=np.zeros(shape), where=swing > 0)
     equity = np.maximum(accounts.equity, 1e-9)[:, None]
     drawdown = np.broadcast_to(accounts.drawdown[:, None], shape)
-    return np.stack(
-        [accounts.trade_pnl / equity, drawdown, accounts.loss_streak.astype(float), win_rate, mae_share], axis=2
-    )
+    return np.stack([accounts.trade_pnl / equity, drawdown, accounts.loss_streak.astype(float), win_rate, mae_share], axis=2)

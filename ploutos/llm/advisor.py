@@ -89,10 +89,11 @@ class Signals:
         actions = np.full((bars.n_bars, bars.n_symbols), HOLD, dtype=np.int64)
         confidences = np.zeros((bars.n_bars, bars.n_symbols))
         column = {symbol: s for s, symbol in enumerate(bars.symbols)}
-        for row in self.frame.itertuples():
-            stands = slice(row.bar, row.bar + self.cadence_bars)
-            actions[stands, column[row.symbol]] = ACTIONS[row.action]
-            confidences[stands, column[row.symbol]] = row.confidence
+        advice = (self.frame[name].tolist() for name in ("bar", "symbol", "action", "confidence"))
+        for bar, symbol, action, confidence in zip(*advice, strict=True):
+            stands = slice(bar, bar + self.cadence_bars)
+            actions[stands, column[symbol]] = ACTIONS[action]
+            confidences[stands, column[symbol]] = confidence
         return actions, confidences
 
 

@@ -69,7 +69,9 @@ def sessions(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> T
     zone = mcal.get_calendar(calendar).tz
     local = pd.DatetimeIndex(timestamps).tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
     dates = local.astype("datetime64[D]")
-    opens_evening_before = bool((schedule["market_open"].dt.tz_convert(zone).dt.date < pd.Index(schedule.index.date)).any())
+    opens_evening_before = bool(
+        (schedule["market_open"].dt.tz_convert(zone).dt.date < session_dates).any()
+    )
     if not opens_evening_before:
         return dates
     closes = schedule["market_close"].dt.tz_convert(None).to_numpy().astype("datetime64[us]")
@@ -87,4 +89,3 @@ def sessions_per_year(timestamps: TimeArray, calendar: str) -> float:
     first, last = pd.Timestamp(timestamps[0]).date(), pd.Timestamp(timestamps[-1]).date()
     years = max((last - first).days + 1, 1) / DAYS_PER_YEAR
     return float(len(_schedule(calendar, first, last)) / years)
-

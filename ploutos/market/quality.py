@@ -45,7 +45,9 @@ def check_bars(frame: pd.DataFrame, origin: str) -> None:
     for name in PRICES:
         wrong = frame[name] <= 0
         if wrong.any():
-            raise DataError(f"{origin} has {int(wrong.sum())} {name} prices of zero or less, first {_first(frame, wrong)}; expected more than 0")
+            raise DataError(
+                f"{origin} has {int(wrong.sum())} {name} prices of zero or less, first {_first(frame, wrong)}; expected more than 0"
+            )
     tolerance = 1e-9 * frame["close"]
     body_high, body_low = frame[["open", "close"]].max(axis=1), frame[["open", "close"]].min(axis=1)
     outside = (frame["high"] < body_high - tolerance) | (frame["low"] > body_low + tolerance)

@@ -1,8 +1,8 @@
 """Two kinds of file: the snapshot that lets a killed training go on, and the policy that it ends in.
 
 A snapshot is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch,
-numpy and the environment, every account, whose bar and state give the observation that comes next. A run that resumes from one ends in the same
-bytes as one that was never stopped. It holds arrays and JSON, no pickle.
+numpy and the environment, and every account, whose bar and state give the observation that comes next. A run that
+resumes from one ends in the same bytes as one that was never stopped. It holds arrays and JSON, no pickle.
 
 A policy is an ordinary stable-baselines3 zip, which plain `PPO.load` opens, with one member more: `ploutos.json`, the
 scaler, the names of what it observed, the fold, the seed and the versions. Its bytes depend on its content alone.
@@ -14,7 +14,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -101,7 +101,7 @@ def save_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
         torch_state=torch.get_rng_state().numpy(),
         numpy_keys=np.asarray(keys),
         episode_starts=np.asarray(model._last_episode_starts),
-        **_account_arrays(env),
+        **cast(dict[str, Any], _account_arrays(env)),
     )
     state = {
         "num_timesteps": model.num_timesteps,

@@ -5,6 +5,7 @@ and takes the likeliest action; its confidence is that mean probability.
 """
 
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import torch
@@ -25,8 +26,8 @@ def action_probabilities(policy: Policy, observations: Float32Array) -> FloatArr
     """
     network = policy.model.policy
     with torch.no_grad():  # one softmax for all symbols; stable-baselines3 builds a distribution object per symbol
-        latent = network.mlp_extractor.forward_actor(network.extract_features(torch.from_numpy(observations), network.pi_features_extractor))
-        logits = network.action_net(latent).reshape(len(observations), -1, N_ACTIONS)
+        seen = cast(torch.Tensor, network.extract_features(torch.from_numpy(observations), network.pi_features_extractor))
+        logits = network.action_net(network.mlp_extractor.forward_actor(seen)).reshape(len(observations), -1, N_ACTIONS)
         return np.asarray(torch.softmax(logits.double(), dim=-1).numpy())
 
 

@@ -95,9 +95,7 @@ def plan_folds(bars: Bars, features: FeatureSet, spec: FoldSpec) -> tuple[Fold, 
     stamps, warmup = bars.timestamps, features.warmup_bars
     gap = spec.purge_bars + spec.embargo_bars
     if warmup >= bars.n_bars - 1:
-        raise HistoryError(
-            f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years; use a longer history"
-        )
+        raise HistoryError(f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years; use a longer history")
     anchor = pd.Timestamp(stamps[warmup])
     folds: list[Fold] = []
     while True:
@@ -145,9 +143,7 @@ def fold_table(folds: tuple[Fold, ...], timestamps: TimeArray) -> list[dict[str,
         first, last = (str(timestamps[i].astype("datetime64[D]")) for i in (part.start, part.stop - 1))
         return f"{first} .. {last} ({part.n_bars})"
 
-    return [
-        {"fold": str(f.index), "train": show(f.train), "validation": show(f.validation), "test": show(f.test)} for f in folds
-    ]
+    return [{"fold": str(f.index), "train": show(f.train), "validation": show(f.validation), "test": show(f.test)} for f in folds]
 
 
 def write_folds(folds: tuple[Fold, ...], path: Path) -> None:

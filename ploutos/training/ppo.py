@@ -6,7 +6,6 @@ to one thread: two members on two cores beat one member on two threads.
 
 import json
 import logging
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,6 +113,8 @@ class Workplace:
 class _Progress(BaseCallback):
     """At every rollout boundary: say how far, and leave a snapshot when one is due."""
 
+    model: PPO
+
     def __init__(self, env: MarketVecEnv, place: Workplace, spec: CheckpointSpec, total: int) -> None:
         super().__init__()
         self.env, self.place, self.spec, self.total = env, place, spec, total
@@ -142,7 +143,7 @@ class _Progress(BaseCallback):
         }
         temporary = self.place.progress_file.with_suffix(".tmp")
         temporary.write_text(json.dumps(progress), encoding="utf-8")
-        os.replace(temporary, self.place.progress_file)
+        temporary.replace(self.place.progress_file)
 
     def _on_step(self) -> bool:
         return True
@@ -200,9 +201,7 @@ def train_member(
     place.folder.mkdir(parents=True, exist_ok=True)
     scaler = fit_fold_scaler(features, fold)
     rows = market_rows(features, bars.tradable, scaler)
-    env = MarketVecEnv(
-        make_tape(bars), rows, env_spec, fold.train.start, fold.train.stop - 1, n_envs=spec.n_envs, seed=seed
-    )
+    env = MarketVecEnv(make_tape(bars), rows, env_spec, fold.train.start, fold.train.stop - 1, n_envs=spec.n_envs, seed=seed)
     model = build_model(env, spec, seed, place.device)
     total = spec.planned_timesteps
     callback = _Progress(env, place, checkpoints, total)

@@ -85,8 +85,7 @@ def select(frame: pd.DataFrame, spec: DataSpec, origin: str) -> pd.DataFrame:
         keep &= dates <= spec.end
     if not keep.any():
         raise DataError(
-            f"{origin} has no bars between {spec.start or 'its start'} and {spec.end or 'its end'}; "
-            f"it spans {dates.min()} to {dates.max()}"
+            f"{origin} has no bars between {spec.start or 'its start'} and {spec.end or 'its end'}; it spans {dates.min()} to {dates.max()}"
         )
     return frame[keep].sort_values(["symbol", "timestamp"], ignore_index=True)
 
@@ -102,10 +101,7 @@ def load(spec: DataSpec) -> Bars:
     frame = select(frame, spec, origin)
     check_bars(frame, origin)
     if "adj_close" in frame.columns:
-        if spec.adjustment == "total_return":
-            frame = adjust(frame)
-        else:
-            frame = frame.drop(columns="adj_close")
+        frame = adjust(frame) if spec.adjustment == "total_return" else frame.drop(columns="adj_close")
     longest = frame["symbol"].value_counts().idxmax()
     if spec.timeframe == "auto":
         timeframe = infer_timeframe(frame.loc[frame["symbol"] == longest, "timestamp"])
