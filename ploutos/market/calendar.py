@@ -69,10 +69,8 @@ def sessions(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> T
     zone = mcal.get_calendar(calendar).tz
     local = pd.DatetimeIndex(timestamps).tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
     dates = local.astype("datetime64[D]")
-    opens_evening_before = bool(
-        (schedule["market_open"].dt.tz_convert(zone).dt.date < session_dates).any()
-    )
-    if not opens_evening_before:
+    opens = schedule["market_open"].dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
+    if not (opens < schedule.index).any():  # no session opens the evening before
         return dates
     closes = schedule["market_close"].dt.tz_convert(None).to_numpy().astype("datetime64[us]")
     position = np.searchsorted(closes, timestamps, side="right")
