@@ -21,7 +21,7 @@ lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/mypy
 
 bench: $(VENV)/.installed-test ## speed and memory, as ratios
-	$(BIN)/python -m benchmarks.stages
+	$(BIN)/python -m benchmarks.environment
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

@@ -124,7 +124,7 @@ class Store:
         """The valid artifact that a key gave before; None when there is none or it was lost or damaged."""
         try:
             ref = Ref.model_validate(json.loads(self._key_file(stage, key).read_text(encoding="utf-8"))["ref"])
-        except (FileNotFoundError, json.JSONDecodeError, KeyError, TypeError, ValidationError):
+        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError, ValidationError):
             return None
         return ref if self.holds(ref) else None
 

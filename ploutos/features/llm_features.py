@@ -36,7 +36,7 @@ MARKET_NAMES = (
     "price_vs_support",  # place between the 20-bar low (0) and high (1)
     "higher_high",  # 10-bar high above that of the 10 bars before
     "lower_low",
-    "higher_low",
+    "higher_low",  # 10-bar low above that of the 10 bars before, twice in a row
     "lower_high",
     "double_top",  # two highs within a quarter ATR, close half an ATR below
     "double_bottom",
@@ -119,8 +119,8 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
         ratio(close - low_20, high_20 - low_20),
         _flag(high_10 > high_before, high_before),
         _flag(low_10 < low_before, low_before),
-        _flag(low_10 > low_before, low_before),
-        _flag(high_10 < high_before, high_before),
+        _flag((low_10 > low_before) & (low_before > _shifted(low_10, 20)), _shifted(low_10, 20)),
+        _flag((high_10 < high_before) & (high_before < _shifted(high_10, 20)), _shifted(high_10, 20)),
         _flag((np.abs(high_10 - high_before) < atr / 4) & (close < high_10 - atr / 2), high_before, atr),
         _flag((np.abs(low_10 - low_before) < atr / 4) & (close > low_10 + atr / 2), low_before, atr),
         ratio(close - low_20, atr),

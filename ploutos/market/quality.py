@@ -22,11 +22,9 @@ def check_bars(frame: pd.DataFrame, origin: str) -> None:
         origin: file or vendor, named in the message.
 
     Raises:
-        DataError: no rows, a timestamp missing, two bars for one time, a price that is missing, infinite, zero or
+        DataError: a timestamp missing, two bars for one time, a price that is missing, infinite, zero or
             negative, a high below or a low above its bar, or a negative or missing volume.
     """
-    if frame.empty:
-        raise DataError(f"{origin} holds no bars; expected at least one row per symbol")
     if frame["timestamp"].isna().any():
         raise DataError(f"{origin} has {int(frame['timestamp'].isna().sum())} rows without a timestamp; expected none")
     duplicated = frame.duplicated(["symbol", "timestamp"])

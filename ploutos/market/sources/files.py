@@ -53,7 +53,7 @@ def _parse(file: Path) -> pd.DataFrame:
     try:
         return pd.read_parquet(file) if file.suffix.lower() == ".parquet" else pd.read_csv(file)
     except (ValueError, OSError, UnicodeDecodeError) as error:  # ValueError covers pandas' and Arrow's parse errors
-        raise DataError(f"{file.name} cannot be read as {file.suffix[1:]}: {error}") from error
+        raise DataError(f"{file.name} cannot be read as {file.suffix[1:]}: {str(error).splitlines()[0]}") from error
 
 
 def _read_one(file: Path, timezone: str | None) -> pd.DataFrame:
@@ -65,6 +65,8 @@ def _read_one(file: Path, timezone: str | None) -> pd.DataFrame:
     missing = [name for name in REQUIRED if name not in frame.columns] + ([] if stamp else ["timestamp"])
     if missing:
         raise DataError(f"{file.name} has no column {', '.join(missing)}; expected timestamp, open, high, low, close, volume")
+    if frame.empty:
+        raise DataError(f"{file.name} holds no bars; expected at least one row")
     adjusted = next((name for name in ADJUSTED_NAMES if name in frame.columns), None)
     result = pd.DataFrame(
         {
@@ -98,7 +100,8 @@ def _utc(stamps: pd.Series, timezone: str | None, file: Path) -> pd.Series:
         try:
             parsed = pd.to_datetime(stamps, format="ISO8601", utc=True)
         except (ValueError, TypeError) as error:
-            raise DataError(f"{file.name} has a timestamp that is no ISO date: {error}") from error
+            reason = str(error).splitlines()[0].split(". ")[0]
+            raise DataError(f"{file.name} has a timestamp that is no ISO date: {reason}") from error
     if parsed.dt.tz is None:
         if timezone is None:
             raise DataError(

@@ -1,0 +1,1 @@
+"""Speed and memory, compared as ratios within one run."""
