@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 from ploutos.cli import app
 
 run = CliRunner().invoke
+HEADER = "timestamp,open,high,low,close,volume\n"
 
 
 @pytest.mark.parametrize(
@@ -69,7 +70,7 @@ def command(tmp_path, *arguments):
 @pytest.mark.parametrize(
     ("content", "sentence"),
     [
-        ("timestamp,open,high,low,close,volume\n", "A.csv holds no bars; expected at least one row"),
+        (HEADER, "A.csv holds no bars; expected at least one row"),
         (
             "timestamp,open,high,low,close,volume\n2024-01-02T00:00Z,1,1,1,1,1\n2024-01-03T00:00Z,1,1,1,1,1\n",
             "used up by the features' warm-up",

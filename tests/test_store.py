@@ -91,7 +91,7 @@ def test_a_failed_write_leaves_nothing_behind(store, error, raised, sentence):
 
 def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
     (tmp_path / "file").write_text("")
-    with pytest.raises(StoreError, match="cannot write in .*; choose another"):
+    with pytest.raises(StoreError, match=r"cannot write in .*; choose another"):
         Store(tmp_path / "file" / "store").cached("stage", "k", ".txt", lambda path: None)
 
 
@@ -157,10 +157,11 @@ def test_a_digest_knows_content_and_not_the_order_of_keys():
 
 
 def digests(folder):
-    code = "from ploutos.provenance import source_digest as d; print(d('ploutos.features.build'), d('ploutos.llm.advisor'), d('ploutos.training.ppo'))"
+    rooms = ("ploutos.features.build", "ploutos.llm.advisor", "ploutos.training.ppo")
+    code = f"from ploutos.provenance import source_digest; print(*map(source_digest, {rooms}))"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    out = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True).stdout
-    return dict(zip(("features", "llm", "training"), out.split(), strict=True))
+    ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True)
+    return dict(zip(("features", "llm", "training"), ended.stdout.split(), strict=True))
 
 
 def edit(file, old, new):
