@@ -10,11 +10,13 @@ import ast
 import hashlib
 import subprocess
 import sys
+import threading
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
 
 ROOT = Path(__file__).parent
+_PARSING = threading.Lock()
 
 
 def _module_file(module: str) -> Path | None:
@@ -39,6 +41,13 @@ def _imports(tree: ast.AST) -> set[str]:
     return names
 
 
+@lru_cache(maxsize=1024)
+def _parsed(source: str) -> tuple[str, frozenset[str]]:
+    """Digest of a module's syntax tree, and what it imports."""
+    tree = ast.parse(source)
+    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(_imports(tree))
+
+
 def _closure(modules: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
     """Every `ploutos` module reached from `modules` with its tree's digest, and third-party top-level names."""
     digests: dict[str, str] = {}
@@ -49,9 +58,9 @@ def _closure(modules: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
         file = _module_file(module)
         if file is None or module in digests:
             continue
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        digests[module] = hashlib.sha256(ast.dump(tree).encode()).hexdigest()
-        for name in _imports(tree):
+        with _PARSING:  # CPython 3.11 may fail when two threads build syntax trees at once
+            digests[module], imports = _parsed(file.read_text(encoding="utf-8"))
+        for name in imports:
             top = name.split(".")[0]
             if top == "ploutos":
                 pending.append(name)

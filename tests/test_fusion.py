@@ -96,19 +96,20 @@ def traded(orders, closes, **spec):
     return accounts, len(orders)
 
 
-def allowed(action, accounts, bar, **spec):
-    return apply_vetoes(np.full((1, 2), action), accounts, bar, RiskSpec(**spec), allow_short=False)[0, 0]
+def allowed(target, accounts, bar, **spec):
+    held = 0.5 * np.sign(accounts.units)
+    return apply_vetoes(np.full((1, 2), target), held, accounts, bar, RiskSpec(**spec))[0, 0]
 
 
 def test_three_losing_trades_in_a_row_block_the_next_entry_for_a_while():
     losing = [0.1, 0.0] * 3  # bought and sold at the same price: the fee makes each a loss
-    for trades, answer in ((2, BUY), (3, HOLD)):
+    for trades, blocked in ((2, False), (3, True)):
         accounts, bar = traded(losing[: 2 * trades], [100.0] * 8)
         assert accounts.loss_streak[0, 0] == trades
-        assert allowed(BUY, accounts, bar) == answer
-    assert allowed(BUY, accounts, bar + 20) == HOLD
-    assert allowed(BUY, accounts, bar + 21) == BUY
-    assert allowed(BUY, accounts, bar, max_consecutive_losses=4) == BUY
+        assert np.isnan(allowed(0.6, accounts, bar)) == blocked
+    assert np.isnan(allowed(0.6, accounts, bar + 20))
+    assert allowed(0.6, accounts, bar + 21) == 0.6
+    assert allowed(0.6, accounts, bar, max_consecutive_losses=4) == 0.6
 
 
 def test_a_poor_hit_rate_blocks_an_entry_even_after_a_winner():
@@ -116,14 +117,15 @@ def test_a_poor_hit_rate_blocks_an_entry_even_after_a_winner():
     accounts, bar = traded([0.1, 0.0] * 4 + [0.1, 0.0], closes)
     assert accounts.loss_streak[0, 0] == 0  # the last trade won
     assert accounts.n_outcomes[0, 0] == 5
-    assert allowed(BUY, accounts, bar) == HOLD
-    assert allowed(BUY, accounts, bar, min_win_rate=0.1) == BUY
+    assert np.isnan(allowed(0.6, accounts, bar))
+    assert allowed(0.6, accounts, bar, min_win_rate=0.1) == 0.6
 
 
 def test_a_deep_drawdown_forbids_buying_more_and_never_selling():
     accounts, bar = traded([1.0, np.nan], [100.0, 100.0, 55.0])
     assert accounts.drawdown[0] < -0.4
     assert accounts.units[0, 0] > 0
-    assert allowed(BUY, accounts, bar) == HOLD
-    assert allowed(SELL, accounts, bar) == SELL
-    assert allowed(BUY, accounts, bar, allowed_drawdown=1.0) == BUY
+    assert np.isnan(allowed(0.6, accounts, bar))
+    assert allowed(0.4, accounts, bar) == 0.4
+    assert allowed(0.0, accounts, bar) == 0.0
+    assert allowed(0.6, accounts, bar, allowed_drawdown=1.0) == 0.6

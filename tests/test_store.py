@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import ploutos
+from ploutos import provenance
 from ploutos.errors import StoreError
 from ploutos.provenance import source_digest
 from ploutos.seeding import generator, seed_integer
@@ -182,6 +183,29 @@ def test_editing_a_room_changes_the_digest_of_what_stands_on_it_and_of_nothing_e
     features = digests(tmp_path)
     assert features["features"] != base["features"]
     assert features["training"] != base["training"]
+
+
+def test_tasks_that_ask_for_a_digest_at_once_never_build_two_syntax_trees_at_once(monkeypatch):
+    """CPython 3.11 ends such a meeting in `AST constructor recursion depth mismatch`."""
+    building, met = threading.Semaphore(1), []
+
+    def parse(source):
+        met.append(not building.acquire(blocking=False))
+        time.sleep(0.001)
+        building.release()
+        return ast.Module(body=[], type_ignores=[])
+
+    provenance._parsed.cache_clear()
+    monkeypatch.setattr(provenance.ast, "parse", parse)
+    modules = [found.name for found in pkgutil.walk_packages(ploutos.__path__, "ploutos.")]
+    tasks = [threading.Thread(target=source_digest, args=(module,)) for module in modules]
+    for task in tasks:
+        task.start()
+    for task in tasks:
+        task.join()
+    provenance._parsed.cache_clear()
+    assert len(met) > 10
+    assert not any(met)
 
 
 def test_a_digest_of_a_module_that_is_none_is_an_error():

@@ -153,6 +153,7 @@ def summarise(
         "sessions_per_year": periods.per_year,
         "symbols": list(bars.symbols),
         "source": bars.source,
+        "confidence": bootstrap.confidence,
         "advisor": {"model": signals.model, "is_mock": signals.is_mock, "n_advice": len(signals.frame)},
         "reduced": reduced,
         "final": fused_name(signals),
@@ -178,8 +179,8 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append(f"{name} never differed from buy and hold, so there is nothing to compare.")
     elif low > 0:
         sentences.append(
-            f"{name} earned {low:.1%} to {high:.1%} a year more than buy and hold (95 % interval of this one history; "
-            "how many variants were tried before is not counted here)."
+            f"{name} earned {low:.1%} to {high:.1%} a year more than buy and hold "
+            f"({summary['confidence'] * 100:g} % interval of this one history; how many variants were tried before is not counted here)."
         )
     elif high < 0:
         sentences.append(f"{name} earned {-high:.1%} to {-low:.1%} a year less than buy and hold, beyond what luck explains.")

@@ -34,6 +34,7 @@ class Moment:
 
     bar: int
     accounts: ledger.Accounts
+    held: FloatArray  # (n_accounts, n_symbols), share of equity
     probabilities: FloatArray  # (n_members, n_accounts, n_symbols, 3), no members without policies
 
 
@@ -108,9 +109,8 @@ class Fused(_Discrete):
         actions, confidences = vote(moment.probabilities[:, row])
         risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
         fused = VectorizedDecisionFusion(self.fusion).fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk)
-        everyone = np.broadcast_to(fused, moment.accounts.units.shape)
-        allowed = apply_vetoes(everyone, moment.accounts, bar, self.fusion.risk, self.env.allow_short)[row]
-        return self.weights(allowed, bar)
+        wanted = np.broadcast_to(self.weights(fused, bar), moment.held.shape)
+        return apply_vetoes(wanted, moment.held, moment.accounts, bar, self.fusion.risk)[row]
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def run_backtests(
         think = _thinker(bars, features, tape, segment)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(k, decided, dtype=np.int64)
-            moment = Moment(decided, accounts, think(accounts, bar))
+            moment = Moment(decided, accounts, weights[:, decided - first], think(accounts, bar))
             targets = np.stack([strategy.decide(moment, row) for row, strategy in enumerate(strategies)])
             ledger.step(accounts, bar, targets, tape, env)
             at = decided + 1 - first

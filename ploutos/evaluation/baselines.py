@@ -10,15 +10,15 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Scheduled
 from ploutos.market.bars import Bars
 from ploutos.seeding import generator
-from ploutos.types import FloatArray
+from ploutos.types import FloatArray, IntArray
 
 MONTH_SESSIONS = 21
 MOMENTUM_SESSIONS = 126
 
 
-def _bars_per_session(bars: Bars) -> int:
-    _, counts = np.unique(bars.sessions, return_counts=True)
-    return int(np.median(counts))
+def _session_numbers(bars: Bars) -> IntArray:
+    """Shape (n_bars,): 0 for the bars of the first session, 1 for those of the second."""
+    return np.r_[0, np.cumsum(bars.sessions[1:] != bars.sessions[:-1])]
 
 
 def _slots(bars: Bars, env: EnvSpec) -> FloatArray:
@@ -27,11 +27,18 @@ def _slots(bars: Bars, env: EnvSpec) -> FloatArray:
     return np.where(bars.tradable, env.gross_limit / count, 0.0)
 
 
-def _only_at(targets: FloatArray, first: int, every: int) -> FloatArray:
-    """Keep the rows of every so many bars from `first` on; no orders elsewhere."""
+def _only_at(targets: FloatArray, moments: IntArray) -> FloatArray:
+    """Keep some rows; no orders elsewhere."""
     kept = np.full_like(targets, np.nan)
-    kept[first::every] = targets[first::every]
+    kept[moments] = targets[moments]
     return kept
+
+
+def _monthly(bars: Bars, first: int) -> IntArray:
+    """Bar `first` and the first bar of every 21st session after its own."""
+    numbers = _session_numbers(bars)[first:]
+    opens = np.r_[True, numbers[1:] != numbers[:-1]]
+    return first + np.flatnonzero(opens & ((numbers - numbers[0]) % MONTH_SESSIONS == 0))
 
 
 def flat(bars: Bars) -> FloatArray:
@@ -41,21 +48,22 @@ def flat(bars: Bars) -> FloatArray:
 
 def buy_and_hold(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
     """Equal shares of all symbols at the first decision, then nothing."""
-    return _only_at(_slots(bars, env), first, bars.n_bars)
+    return _only_at(_slots(bars, env), np.array([first]))
 
 
 def equal_weight(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
     """Equal shares of all symbols, put right once a month (21 sessions)."""
-    return _only_at(_slots(bars, env), first, MONTH_SESSIONS * _bars_per_session(bars))
+    return _only_at(_slots(bars, env), _monthly(bars, first))
 
 
 def momentum(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
     """An equal share of every symbol that rose over six months (126 sessions), decided once a month."""
-    per_session = _bars_per_session(bars)
-    lookback = MOMENTUM_SESSIONS * per_session
+    numbers = _session_numbers(bars)
+    last_bars = np.flatnonzero(np.r_[numbers[1:] != numbers[:-1], True])
+    known = numbers >= MOMENTUM_SESSIONS
     past = np.full_like(bars.mark, np.nan)
-    past[lookback:] = bars.mark[:-lookback]
-    return _only_at(np.where(bars.mark > past, _slots(bars, env), 0.0), first, MONTH_SESSIONS * per_session)
+    past[known] = bars.mark[last_bars[numbers[known] - MOMENTUM_SESSIONS]]
+    return _only_at(np.where(bars.mark > past, _slots(bars, env), 0.0), _monthly(bars, first))
 
 
 def random(bars: Bars, env: EnvSpec, seed: int) -> FloatArray:

@@ -19,7 +19,7 @@ DESCRIPTIONS = {
     "cagr": "The same as a yearly rate, by sessions.",
     "ann_vol": "Standard deviation of session returns, yearly.",
     "sharpe": "Mean over standard deviation of session returns, yearly; cash earns nothing, so the risk-free rate is 0.",
-    "sharpe_low": "Lower end of the Sharpe ratio's 95 % interval, stationary bootstrap.",
+    "sharpe_low": "Lower end of the Sharpe ratio's interval, stationary bootstrap.",
     "sharpe_high": "Upper end of it.",
     "sortino": "Mean over downside deviation of session returns, yearly.",
     "max_drawdown": "Deepest fall of equity from its peak, bar by bar.",
@@ -30,7 +30,7 @@ DESCRIPTIONS = {
     "costs": "Commission and slippage paid, account currency.",
     "cost_share": "Costs over initial cash.",
     "excess_return": "Yearly mean return less that of buy and hold.",
-    "excess_low": "Lower end of its 95 % interval, stationary bootstrap of the paired difference.",
+    "excess_low": "Lower end of its interval, stationary bootstrap of the paired difference.",
     "excess_high": "Upper end of it.",
 }
 
@@ -126,7 +126,7 @@ def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, float
     return {
         "total_return": float(growth - 1),
         "cagr": cagr,
-        "ann_vol": float(returns.std(ddof=1) * np.sqrt(periods.per_year)),
+        "ann_vol": float(returns.std(ddof=1) * np.sqrt(periods.per_year)) if len(returns) > 1 else float("nan"),
         "sharpe": sharpe_ratio(returns, periods.per_year),
         "sortino": sortino_ratio(returns, periods.per_year),
         "max_drawdown": deepest,

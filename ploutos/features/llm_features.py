@@ -91,7 +91,8 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
     adx = talib.ADX(high, low, close, 14)
     up = talib.PLUS_DI(high, low, close, 14) > talib.MINUS_DI(high, low, close, 14)
     typical = (high + low + close) / 3
-    vwap = ratio(talib.SMA(typical * volume, 20), talib.SMA(volume, 20))
+    traded = talib.SMA(volume, 20)
+    vwap = np.where(traded == 0, close, ratio(talib.SMA(typical * volume, 20), traded))  # nothing traded: no distance
     moves = np.abs(np.diff(close, prepend=close[0]))
     sma_50, sma_200 = talib.SMA(close, 50), talib.SMA(close, 200)
     high_10, low_10 = talib.MAX(high, 10), talib.MIN(low, 10)

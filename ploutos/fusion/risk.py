@@ -7,11 +7,10 @@ may not trade could otherwise never win again.
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
-from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.ledger import Accounts
 from ploutos.features.llm_features import ACCOUNT_NAMES, account_features
 from ploutos.specs import Spec
-from ploutos.types import BoolArray, FloatArray, IntArray
+from ploutos.types import BoolArray, FloatArray
 
 _FEW_TRADES = 5
 _DRAWDOWN = ACCOUNT_NAMES.index("drawdown_current")
@@ -61,20 +60,25 @@ def risk_scores(accounts: Accounts, bar: int, spec: RiskSpec) -> FloatArray:
     return np.minimum(score, 1.0)
 
 
-def apply_vetoes(actions: IntArray, accounts: Accounts, bar: int, spec: RiskSpec, allow_short: bool) -> IntArray:
-    """Turn forbidden actions into HOLD.
+def apply_vetoes(targets: FloatArray, held: FloatArray, accounts: Accounts, bar: int, spec: RiskSpec) -> FloatArray:
+    """Cancel forbidden orders.
 
-    Entering a symbol is forbidden after too many losses in a row or with a poor hit rate; adding exposure at all is
-    forbidden when too little of the allowed drawdown is left. Reducing is never forbidden.
+    Entering a symbol, from cash or from the other side, is forbidden after too many losses in a row or with a poor hit
+    rate. Entering or adding to any symbol is forbidden when too little of the allowed drawdown is left. Reducing is never
+    forbidden: of a forbidden reversal the closing half remains.
 
     Args:
-        actions: shape (n_accounts, n_symbols).
+        targets: shape (n_accounts, n_symbols), share of equity wanted, nan for no order.
+        held: the same shape, share of equity held, signed.
+
+    Returns:
+        Targets with nan, or 0 for a reversal, where an order was forbidden.
     """
     features, losses, poor = _history(accounts, bar, spec)
-    buys = (actions == BUY) & (accounts.units >= 0)
-    shorts = (actions == SELL) & (accounts.units <= 0) & allow_short
-    adds = buys | shorts
-    enters = adds & (accounts.units == 0)
+    sides, wanted = np.sign(held), np.sign(np.nan_to_num(targets))
+    reverses = wanted * sides < 0
+    enters = (wanted != 0) & (wanted != sides)
+    adds = enters | (np.abs(targets) > np.abs(held))
     buffer = 1 + features[:, :, _DRAWDOWN] / spec.allowed_drawdown
     vetoed = (enters & ((losses >= spec.max_consecutive_losses) | poor)) | (adds & (buffer < spec.min_drawdown_buffer))
-    return np.where(vetoed, HOLD, actions)
+    return np.where(vetoed, np.where(reverses, 0.0, np.nan), targets)

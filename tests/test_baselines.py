@@ -1,0 +1,173 @@
+"""Baselines without foresight, sessions at their edges, and a page that loads nothing and says what it was told."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from plotly.offline import get_plotlyjs
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import DataError
+from ploutos.evaluation import baselines
+from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
+from ploutos.evaluation.backtest import Scheduled, Segment, run_backtests
+from ploutos.evaluation.metrics import measure, periods_of, session_closes, sharpe_ratio
+from ploutos.evaluation.report import render_report
+from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.features.llm_features import market_features
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.llm.advisor import LLMSpec, advise
+from ploutos.market.bars import align
+from ploutos.market.sources import sample
+from ploutos.training.folds import Range, fold_table
+
+
+def walk(stamps, timeframe, close=None):
+    """Bars at the given times and closes, a seeded random walk unless told."""
+    if close is None:
+        close = 100 * np.exp(np.cumsum(np.random.default_rng(4).normal(0, 0.02, len(stamps))))
+    columns = {"open": close, "high": close, "low": close, "close": close, "volume": 1.0}
+    return align(pd.DataFrame({"symbol": "A", "timestamp": stamps, **columns}), timeframe, "24/7", "a walk")
+
+
+@settings(max_examples=20, deadline=None)
+@given(t=st.integers(301, 700))
+def test_the_targets_of_a_prefix_are_the_prefix_of_the_targets(panel, t):
+    whole, past = (baselines.all_baselines(bars, 299, EnvSpec(), 3) for bars in (panel, panel.head(t)))
+    for full, cut in zip(whole, past, strict=True):
+        np.testing.assert_array_equal(cut.targets, full.targets[:t], err_msg=full.name)
+
+
+def test_a_longer_trading_day_to_come_changes_no_target_before_it():
+    """Four bars a day for a month, eight a day afterwards: the first month cannot know."""
+    first = pd.date_range("2024-01-01", periods=30 * 4, freq="6h", tz="UTC")
+    later = pd.date_range("2024-01-31", periods=60 * 8, freq="3h", tz="UTC")
+    bars = walk(first.append(later), pd.Timedelta("3h"))
+    for full, cut in zip(
+        baselines.all_baselines(bars, 0, EnvSpec(), 3), baselines.all_baselines(bars.head(len(first)), 0, EnvSpec(), 3), strict=True
+    ):
+        np.testing.assert_array_equal(cut.targets, full.targets[: len(first)], err_msg=full.name)
+
+
+def test_momentum_holds_what_rose_over_126_sessions_and_decides_once_in_21():
+    wave = 100 + 20 * np.sin(np.arange(300) / 40)  # up and down within 251 days
+    bars = walk(pd.date_range("2024-01-01", periods=300, tz="UTC"), pd.Timedelta(days=1), wave)
+    targets = baselines.momentum(bars, 150, EnvSpec())[:, 0]
+    moments = list(range(150, 300, 21))
+    expected = [1.0 if bars.close[t, 0] > bars.close[t - 126, 0] else 0.0 for t in moments]
+    assert np.flatnonzero(np.isfinite(targets)).tolist() == moments
+    assert targets[moments].tolist() == expected
+    assert set(expected) == {0.0, 1.0}  # else the wave would show nothing
+
+
+def test_buy_and_hold_fills_once_per_symbol_and_random_follows_its_seed(panel):
+    env, segment = EnvSpec(), [Segment(Range(start=301, stop=700))]
+    assert panel.tradable[300:302].all()
+    strategies = [
+        Scheduled("hold", baselines.buy_and_hold(panel, 300, env)),
+        *(Scheduled(f"random {seed}", baselines.random(panel, env, seed)) for seed in (3, 4)),
+        Scheduled("random again", baselines.random(panel, env, 3)),
+        Scheduled("flat", baselines.flat(panel)),
+    ]
+    result = run_backtests(panel, None, segment, strategies, env)
+    fills = np.isfinite(result.fill_price).sum(axis=1)
+    assert fills[0].tolist() == [1, 1, 1]
+    assert fills[4].tolist() == [0, 0, 0]
+    np.testing.assert_array_equal(result.equity[1], result.equity[3])
+    assert result.equity[1, -1] != result.equity[2, -1]
+
+
+def test_the_first_bar_of_a_panel_cannot_be_tested(panel):
+    with pytest.raises(DataError, match="no bar before it to decide on"):
+        run_backtests(panel, None, [Segment(Range(start=0, stop=9))], [Scheduled("flat", baselines.flat(panel))], EnvSpec())
+
+
+@pytest.mark.parametrize(
+    ("sessions", "ends"),
+    [
+        ([1, 2, 3], [0, 1, 2]),  # daily
+        ([1, 2, 2, 3, 3], [0, 2, 4]),  # the start is the last close of its session
+        ([1, 1, 2, 2], [0, 1, 3]),  # the start is within a session, whose rest counts
+        ([1, 1, 1], [0, 2]),
+    ],
+)
+def test_sessions_end_at_their_last_close(sessions, ends):
+    assert session_closes(np.array(sessions)).tolist() == ends
+
+
+def test_a_constant_gain_has_no_sharpe_ratio_and_two_returns_have_one():
+    assert np.isnan(sharpe_ratio(np.full(20, 0.001), 252))
+    assert np.isnan(sharpe_ratio(np.array([]), 252))
+    # mean 0.01, deviation 0.02 / sqrt(2)
+    assert sharpe_ratio(np.array([0.0, 0.02]), 200) == pytest.approx(0.01 / (0.02 / np.sqrt(2)) * np.sqrt(200))
+
+
+def test_one_session_has_a_return_but_no_volatility():
+    bars = walk(pd.date_range("2024-01-01", periods=3, tz="UTC"), pd.Timedelta(days=1))
+    strategy = Scheduled("hold", baselines.buy_and_hold(bars, 0, EnvSpec()))
+    result = run_backtests(bars, None, [Segment(Range(start=1, stop=2))], [strategy], EnvSpec())
+    found = measure(result, 0, periods_of(bars, result))
+    assert found["total_return"] == pytest.approx(result.equity[0, 1] / 100_000 - 1)
+    assert np.isnan(found["ann_vol"])
+    assert np.isnan(found["sharpe"])
+
+
+LITERAL = {
+    "final": "fused (LLM)",
+    "reduced": False,
+    "advisor": {"is_mock": False},
+    "source": "elsewhere",
+    "confidence": 0.9,
+    "strategies": {"fused (LLM)": {"excess_low": 0.02, "excess_high": 0.04}},
+}
+
+
+def test_a_full_run_of_a_real_advisor_gets_one_sentence():
+    (sentence,) = verdict(LITERAL)
+    assert sentence.startswith("fused (LLM) earned 2.0% to 4.0% a year more than buy and hold (90 % interval")
+    assert "demo" in verdict(LITERAL | {"reduced": True})[0]
+    assert "mock" in verdict(LITERAL | {"advisor": {"is_mock": True}})[1]
+    assert verdict(LITERAL | {"source": sample.NAME})[1] == sample.CAVEAT
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.04), (-0.04, 0.0), (-0.01, 0.01)])
+def test_an_interval_that_touches_zero_tells_nothing(low, high):
+    (sentence,) = verdict(LITERAL | {"strategies": {"fused (LLM)": {"excess_low": low, "excess_high": high}}})
+    assert "cannot be told from buy and hold" in sentence
+
+
+@pytest.fixture(scope="module")
+def small_run(panel, panel_features, panel_fold, panel_policies):
+    """One fold of 60 bars, and its page for any width of the interval."""
+    fold = panel_fold.model_copy(update={"test": Range(start=506, stop=566)})
+    folds, policies = [fold], [panel_policies]
+    signals = advise(panel, market_features(panel), 505, 565, LLMSpec())
+    result = out_of_sample(panel, panel_features, folds, policies, signals, EnvSpec(), FusionSpec(), 1)
+    inside = in_sample(panel, panel_features, folds, policies, EnvSpec())
+
+    def page(confidence):
+        bootstrap = BootstrapSpec(replications=30, confidence=confidence)
+        summary = summarise(result, panel, folds, inside, signals, bootstrap, 1, reduced=False)
+        return summary, render_report(result, summary, fold_table(tuple(folds), panel.timestamps), [])
+
+    return page
+
+
+def test_the_page_loads_nothing_from_elsewhere(small_run):
+    _, page = small_run(0.95)
+    assert page.count(get_plotlyjs()) == 1  # the library travels inside
+    own = page.replace(get_plotlyjs(), "")
+    for forbidden in ("src=", "<link", "@import", 'href="http', "url(http"):
+        assert forbidden not in own
+    assert "fused (mock advisor)" in own
+
+
+def test_a_wider_confidence_gives_a_wider_interval(small_run):
+    wide, narrow = (small_run(confidence)[0]["strategies"]["buy and hold"] for confidence in (0.95, 0.5))
+    assert wide["sharpe_low"] < narrow["sharpe_low"] < narrow["sharpe_high"] < wide["sharpe_high"]
+
+
+def test_the_page_names_the_confidence_that_its_intervals_have(small_run):
+    assert "95 % interval" in small_run(0.95)[1]
+    assert "95 % interval" not in small_run(0.5)[1]
