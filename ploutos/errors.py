@@ -3,7 +3,13 @@
     PloutosError
     ├── ConfigError         a setting is unknown, of the wrong type, or contradicts another
     ├── DataError           bars cannot be used as they are
-    │   └── UnknownSymbol   a symbol was asked for that the source does not hold
+    │   ├── UnknownSymbol   a symbol was asked for that the source does not hold
+    │   ├── NoData          the source knows the symbol and has no bars in the range
+    │   ├── RangeTooOld     the vendor does not keep bars of that length that far back
+    │   └── VendorError     a vendor did not answer as it should
+    │       ├── CredentialsError   the vendor refused the keys or the subscription
+    │       ├── RateLimited        too many requests; `retry_after` says for how long
+    │       └── VendorDown         no answer, a broken answer, or a fault on the vendor's side
     ├── HistoryError        too little history for one walk-forward fold
     ├── StoreError          the store cannot write, or an artifact is missing or damaged
     ├── ResourceError       the machine stayed too full for the next phase
@@ -27,6 +33,38 @@ class DataError(PloutosError):
 
 class UnknownSymbol(DataError):
     """A symbol was asked for that the source does not hold."""
+
+
+class NoData(DataError):
+    """The source knows the symbol and has no bars in the range that was asked for."""
+
+
+class RangeTooOld(DataError):
+    """The vendor does not keep bars of that length that far back."""
+
+
+class VendorError(DataError):
+    """A vendor did not answer as it should."""
+
+
+class CredentialsError(VendorError):
+    """The vendor refused the keys, or the subscription behind them does not reach that far."""
+
+
+class RateLimited(VendorError):
+    """Too many requests.
+
+    Attributes:
+        retry_after: seconds until the vendor answers again, as far as it said.
+    """
+
+    def __init__(self, message: str, retry_after: float):
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class VendorDown(VendorError):
+    """No answer, a broken answer, or a fault on the vendor's side, after every retry."""
 
 
 class HistoryError(PloutosError):
