@@ -9,6 +9,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ploutos.config import PipelineConfig
+from ploutos.envs.spec import sized_for
 from ploutos.evaluation.rundir import RunRefs
 from ploutos.hardware.probe import usable_cores
 from ploutos.market.bars import read_bars
@@ -53,6 +54,7 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     plan = stages.ref("folds", folds_of.submit(store, bars, features, config.folds))
     refs = RunRefs(bars, features, plan, policies=())
     _log_plan(store, refs)
+    config = config.model_copy(update={"env": sized_for(config.env, read_bars(store.path(bars)))})
 
     settle("phase 2", config.pipeline)
     refs = replace(refs, policies=_train(store, refs, config, stages))

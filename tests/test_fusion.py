@@ -90,7 +90,7 @@ def traded(orders, closes, **spec):
     bars = one_symbol(closes, closes)
     env = EnvSpec(rebalance_band=0, ruin_fraction=0, costs=CostSpec(commission_bps=1, slippage_bps=0), **spec)
     tape = ledger.make_tape(bars)
-    accounts = ledger.Accounts.open(1, 2, env.initial_cash)
+    accounts = ledger.Accounts.open(1, 2, env.cash)
     for t, order in enumerate(orders):
         ledger.step(accounts, np.array([t]), np.array([[order, np.nan]]), tape, env)
     return accounts, len(orders)

@@ -8,25 +8,25 @@ from hypothesis import strategies as st
 from markets import random_panel
 
 from ploutos.envs import ledger
-from ploutos.envs.spec import CostSpec, EnvSpec
+from ploutos.envs.spec import CostSpec, EnvSpec, sized_for
 from ploutos.errors import ConfigError
 from ploutos.market.bars import align
-from ploutos.market.specs import InstrumentSpec
+from ploutos.market.specs import FUTURES
 
 
-def one_symbol(opens, closes, missing=()):
+def one_symbol(opens, closes, missing=(), instruments=()):
     """Daily bars of one symbol; `missing` positions have no bar, but stay on the clock through a second symbol."""
     days = pd.date_range("2024-01-01", periods=len(opens), tz="UTC")
     frame = pd.DataFrame({"symbol": "A", "timestamp": days, "open": opens, "close": closes, "volume": 1.0})
     frame["high"], frame["low"] = frame[["open", "close"]].max(axis=1), frame[["open", "close"]].min(axis=1)
     clock = frame.assign(symbol="B")
-    return align(pd.concat([frame.drop(index=list(missing)), clock]), pd.Timedelta(days=1), "24/7", "by hand")
+    return align(pd.concat([frame.drop(index=list(missing)), clock]), pd.Timedelta(days=1), "24/7", "by hand", instruments)
 
 
-def run(bars, targets, spec, instruments=None):
-    tape = ledger.make_tape(bars, instruments)
-    accounts = ledger.Accounts.open(1, bars.n_symbols, spec.initial_cash)
-    equity = [spec.initial_cash]
+def run(bars, targets, spec):
+    tape = ledger.make_tape(bars)
+    accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
+    equity = [spec.cash]
     for t, target in enumerate(targets):
         ledger.step(accounts, np.array([t]), np.array([target], dtype=float), tape, spec)
         equity.append(float(accounts.equity[0]))
@@ -58,11 +58,11 @@ def test_a_six_bar_market_worked_out_by_hand():
 
 
 def test_a_future_pays_points_times_multiplier_less_ticks_and_commission():
-    bars = one_symbol([20_000.0, 20_010.0, 20_040.0, 20_050.0], [20_005.0, 20_030.0, 20_050.0, 20_060.0])
-    nq = InstrumentSpec(symbol="A", multiplier=20, tick_size=0.25, lot=1, commission_per_unit=2.5, slippage_ticks=1)
-    spec = EnvSpec(initial_cash=1_000_000, rebalance_band=0, costs=CostSpec(commission_bps=0, slippage_bps=0))
+    nq = FUTURES["NQ"].model_copy(update={"symbol": "A"})
+    bars = one_symbol([20_000.0, 20_010.0, 20_040.0, 20_050.0], [20_005.0, 20_030.0, 20_050.0, 20_060.0], instruments=[nq])
+    spec = EnvSpec(initial_cash=1_000_000, rebalance_band=0)  # its basis points are for shares
     # 0.9 of a million buys 2.249 contracts of 400,100: two
-    accounts, equity = run(bars, [[0.9, np.nan], [np.nan, np.nan], [0.0, np.nan]], spec, {"A": nq})
+    accounts, equity = run(bars, [[0.9, np.nan], [np.nan, np.nan], [0.0, np.nan]], spec)
     points = 20_050.0 - 20_010.0
     assert equity[-1] - 1_000_000 == pytest.approx(2 * (points * 20 - 2 * 0.25 * 20 - 2 * 2.5))
     assert accounts.units[0, 0] == 0
@@ -103,9 +103,19 @@ def test_a_position_that_turns_round_ends_one_trade_and_begins_another():
     assert accounts.worst[0, 0] == pytest.approx(1 - 121 / 110)
 
 
-def test_an_instrument_that_the_bars_do_not_hold_is_refused():
-    with pytest.raises(ConfigError, match="given for NQ, but the bars hold A, B"):
-        ledger.make_tape(one_symbol([1.0, 1.0], [1.0, 1.0]), {"NQ": InstrumentSpec(symbol="NQ")})
+def test_a_tick_is_worth_its_size_times_the_multiplier():
+    worth = {"ES": 12.5, "NQ": 5.0, "YM": 5.0, "RTY": 5.0, "MES": 1.25, "MNQ": 0.5, "MYM": 0.5, "M2K": 0.5}
+    assert {symbol: spec.tick_value for symbol, spec in FUTURES.items()} == worth
+
+
+def test_an_account_of_contracts_starts_with_ten_of_the_dearest_unless_told():
+    nq = FUTURES["NQ"].model_copy(update={"symbol": "A"})
+    bars = one_symbol([20_000.0] * 3, [20_000.0] * 3, instruments=[nq])
+    assert sized_for(EnvSpec(), bars).cash == 10 * 20 * 20_000
+    assert sized_for(EnvSpec(initial_cash=400_000), bars).cash == 400_000
+    assert sized_for(EnvSpec(), one_symbol([1.0] * 3, [1.0] * 3)).cash == 100_000
+    with pytest.raises(ConfigError, match=r"one lot is worth 400,000 and the account may hold 399,999; raise env\.initial_cash"):
+        sized_for(EnvSpec(initial_cash=399_999), bars)
 
 
 def plain_step(state, t, targets, bars, spec):
@@ -157,14 +167,14 @@ def test_the_kernel_equals_the_plain_ledger_and_money_adds_up(seed, allow_short,
     targets[random.random(targets.shape) < 0.4] = np.nan
     targets[random.random(targets.shape) < 0.1] = 0.0
     tape = ledger.make_tape(bars)
-    accounts = ledger.Accounts.open(1, bars.n_symbols, spec.initial_cash)
-    state = (spec.initial_cash, [0.0] * bars.n_symbols, spec.initial_cash)
+    accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
+    state = (spec.cash, [0.0] * bars.n_symbols, spec.cash)
     pnl = costs = 0.0
     for t in range(259):
         ledger.step(accounts, np.array([t]), targets[t][None], tape, spec)
         state, earned, paid = plain_step(state, t, targets[t], bars, spec)
         pnl, costs = pnl + earned, costs + paid
-        booked = spec.initial_cash + accounts.pnl[0] - accounts.commission[0] - accounts.slippage[0]
+        booked = spec.cash + accounts.pnl[0] - accounts.commission[0] - accounts.slippage[0]
         assert accounts.equity[0] == pytest.approx(booked, rel=1e-9)
         assert accounts.equity[0] == pytest.approx(state[2], rel=1e-9)
         np.testing.assert_allclose(accounts.units[0], state[1], rtol=1e-9, atol=1e-9)

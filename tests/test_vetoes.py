@@ -20,7 +20,7 @@ def traded(orders, closes):
     """An account that traded one symbol whose bars open where they close, for a fee of one basis point."""
     spec = EnvSpec(rebalance_band=0, ruin_fraction=0, costs=CostSpec(commission_bps=1, slippage_bps=0))
     tape = ledger.make_tape(one_symbol(closes, closes))
-    accounts = ledger.Accounts.open(1, 2, spec.initial_cash)
+    accounts = ledger.Accounts.open(1, 2, spec.cash)
     for t, order in enumerate(orders):
         ledger.step(accounts, np.array([t]), np.array([[order, np.nan]]), tape, spec)
     return accounts, len(orders)

@@ -16,9 +16,7 @@ import numpy as np
 from numba import njit
 
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import ConfigError
 from ploutos.market.bars import Bars
-from ploutos.market.specs import InstrumentSpec, equity
 from ploutos.types import BoolArray, FloatArray, IntArray
 
 OUTCOMES_KEPT = 10
@@ -32,6 +30,8 @@ class Tape:
         open, mark: shape (n_bars, n_symbols); `mark` is the last known close.
         tradable: shape (n_bars, n_symbols).
         multiplier, lot, commission_per_unit, slippage_price: shape (n_symbols,).
+        in_bps: shape (n_symbols,), 1 where a fill pays the cost model's basis points; 0 for futures, whose contract says
+            what they cost.
     """
 
     open: FloatArray
@@ -41,6 +41,7 @@ class Tape:
     lot: FloatArray
     commission_per_unit: FloatArray
     slippage_price: FloatArray
+    in_bps: FloatArray
 
     @property
     def n_bars(self) -> int:
@@ -51,17 +52,9 @@ class Tape:
         return self.mark.shape[1]
 
 
-def make_tape(bars: Bars, instruments: dict[str, InstrumentSpec] | None = None) -> Tape:
-    """The tape of a panel; a symbol without an instrument is a share.
-
-    Raises:
-        ConfigError: an instrument is given for a symbol that the bars do not hold.
-    """
-    given = instruments or {}
-    unknown = sorted(set(given) - set(bars.symbols))
-    if unknown:
-        raise ConfigError(f"instruments are given for {', '.join(unknown)}, but the bars hold {', '.join(bars.symbols)}")
-    specs = [given.get(symbol, equity(symbol)) for symbol in bars.symbols]
+def make_tape(bars: Bars) -> Tape:
+    """The tape of a panel, on the terms of its instruments."""
+    specs = bars.instruments
     return Tape(
         open=np.ascontiguousarray(bars.open),
         mark=np.ascontiguousarray(bars.mark),
@@ -70,6 +63,7 @@ def make_tape(bars: Bars, instruments: dict[str, InstrumentSpec] | None = None) 
         lot=np.array([s.lot for s in specs]),
         commission_per_unit=np.array([s.commission_per_unit for s in specs]),
         slippage_price=np.array([s.slippage_ticks * s.tick_size for s in specs]),
+        in_bps=np.array([0.0 if s.asset_class == "future" else 1.0 for s in specs]),
     )
 
 
@@ -145,8 +139,8 @@ def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spe
     _step(
         bar, targets, tape.open, tape.mark, tape.tradable,
         tape.multiplier, tape.lot, tape.commission_per_unit, tape.slippage_price,
-        spec.costs.commission_bps / 1e4, spec.costs.slippage_bps / 1e4,
-        spec.gross_limit, spec.rebalance_band, spec.ruin_fraction * spec.initial_cash,
+        spec.costs.commission_bps / 1e4 * tape.in_bps, spec.costs.slippage_bps / 1e4 * tape.in_bps,
+        spec.gross_limit, spec.rebalance_band, spec.ruin_fraction * spec.cash,
         accounts.cash, accounts.equity, accounts.peak, accounts.ruined, accounts.units, accounts.entry,
         accounts.trade_pnl, accounts.worst, accounts.best,
         accounts.loss_streak, accounts.outcomes, accounts.n_outcomes, accounts.exit_bar,
@@ -253,10 +247,10 @@ def _step(bar, targets, open_, mark, tradable, multiplier, lot, commission_per_u
                 trade_pnl[i, j] += gap
                 change = now - held
                 if change != 0.0:
-                    slip = open_[t + 1, j] * slippage_rate + slippage_price[j]
+                    slip = open_[t + 1, j] * slippage_rate[j] + slippage_price[j]
                     fill = open_[t + 1, j] + np.sign(change) * slip
                     notional = abs(change) * fill * multiplier[j]
-                    fee = abs(change) * commission_per_unit[j] + notional * commission_rate
+                    fee = abs(change) * commission_per_unit[j] + notional * commission_rate[j]
                     lost = abs(change) * slip * multiplier[j]
                     cash[i] -= change * fill * multiplier[j] + fee
                     commission[i] += fee

@@ -30,7 +30,7 @@ def make_spaces(market_columns: int, n_symbols: int) -> tuple[spaces.Box, spaces
 
 def log_return_reward(before: FloatArray, after: FloatArray, spec: EnvSpec) -> Float32Array:
     """Log of equity over equity one bar before, scaled; a wiped-out account is floored, not infinite."""
-    ratio = np.maximum(after, _REWARD_FLOOR * spec.initial_cash) / np.maximum(before, _REWARD_FLOOR * spec.initial_cash)
+    ratio = np.maximum(after, _REWARD_FLOOR * spec.cash) / np.maximum(before, _REWARD_FLOOR * spec.cash)
     return (np.log(ratio) * spec.reward_scale).astype(np.float32)
 
 
@@ -77,7 +77,7 @@ class MarketVecEnv(VecEnv):
         self.first_bar, self.last_bar = first_bar, last_bar
         self.n_tradable = tape.tradable.sum(axis=1).astype(np.int64)
         self.random = np.random.default_rng(seed)
-        self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.initial_cash)
+        self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.cash)
         self.bar = np.full(n_envs, first_bar, dtype=np.int64)
         self.steps_left = np.zeros(n_envs, dtype=np.int64)
         self.episode_reward = np.zeros(n_envs)
@@ -126,7 +126,7 @@ class MarketVecEnv(VecEnv):
         self.steps_left[rows] = np.minimum(self.env_spec.episode_bars, self.last_bar - self.bar[rows])
         self.episode_length[rows] = 0
         self.episode_reward[rows] = 0.0
-        self.accounts.reset(rows, self.env_spec.initial_cash)
+        self.accounts.reset(rows, self.env_spec.cash)
 
     def observe(self) -> Float32Array:
         """What every account sees now, in one of two buffers in turn: the caller still holds the previous one."""

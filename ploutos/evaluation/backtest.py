@@ -205,9 +205,9 @@ def run_backtests(
         raise DataError("the first test bar has no bar before it to decide on")
     tape = ledger.make_tape(bars)
     k, n, s = len(strategies), last - first, bars.n_symbols
-    accounts = ledger.Accounts.open(k, s, env.initial_cash)
+    accounts = ledger.Accounts.open(k, s, env.cash)
     money = {name: np.zeros((k, n + 1)) for name in _RECORDED}
-    money["equity"][:, 0] = env.initial_cash
+    money["equity"][:, 0] = env.cash
     weights, fill_units = np.zeros((k, n + 1, s)), np.zeros((k, n + 1, s))
     fill_price = np.full((k, n + 1, s), np.nan)
     for segment in segments:

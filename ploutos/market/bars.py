@@ -4,6 +4,7 @@ A bar is labelled by its start and known at `available_at`. Symbols with unequal
 symbol has no bar, its prices are nan and `tradable` is False. Nothing is filled in.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 
 from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
+from ploutos.market.specs import InstrumentSpec, equity
 from ploutos.types import BoolArray, FloatArray, TimeArray
 
 FIELDS = ("open", "high", "low", "close", "volume")
@@ -30,6 +32,7 @@ class Bars:
         timeframe: length of a bar.
         calendar: pandas-market-calendars name.
         source: where the bars come from, for people.
+        instruments: n_symbols specs, in the order of `symbols`.
     """
 
     timestamps: TimeArray
@@ -43,6 +46,7 @@ class Bars:
     timeframe: pd.Timedelta
     calendar: str
     source: str
+    instruments: tuple[InstrumentSpec, ...]
 
     @property
     def n_bars(self) -> int:
@@ -80,6 +84,7 @@ class Bars:
             timeframe=self.timeframe,
             calendar=self.calendar,
             source=self.source,
+            instruments=self.instruments,
             **arrays,
         )
 
@@ -96,21 +101,27 @@ def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
     return min(pd.Timedelta(steps.mode().iloc[0]), pd.Timedelta(days=1))
 
 
-def align(frame: pd.DataFrame, timeframe: pd.Timedelta, calendar: str, source: str) -> Bars:
+def align(frame: pd.DataFrame, timeframe: pd.Timedelta, calendar: str, source: str, instruments: Sequence[InstrumentSpec] = ()) -> Bars:
     """Put a checked long frame (symbol, timestamp, OHLCV) on one clock.
 
     The time axis is the union of all symbols' bars, so a halt or a late listing leaves gaps instead of shifting rows.
+
+    Args:
+        instruments: specs by symbol; a symbol without one is a share.
     """
     wide = {name: frame.pivot(index="timestamp", columns="symbol", values=name).astype("float64") for name in FIELDS}
     index = pd.DatetimeIndex(wide["close"].index)
     timestamps = index.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[us]")
+    symbols = tuple(str(name) for name in wide["close"].columns)
+    given = {spec.symbol: spec for spec in instruments}
     return Bars(
         timestamps=timestamps,
         available_at=calendars.available_at(timestamps, timeframe, calendar),
-        symbols=tuple(str(name) for name in wide["close"].columns),
+        symbols=symbols,
         timeframe=timeframe,
         calendar=calendar,
         source=source,
+        instruments=tuple(given.get(symbol, equity(symbol)) for symbol in symbols),
         **{name: np.ascontiguousarray(values.to_numpy()) for name, values in wide.items()},
     )
 
@@ -128,7 +139,8 @@ def write_bars(bars: Bars, path: Path) -> None:
     frame = frame[bars.tradable.ravel()].reset_index(drop=True)
     for column in ("timestamp", "available_at"):
         frame[column] = frame[column].dt.tz_localize("UTC")
-    frame.attrs = {"timeframe": str(bars.timeframe), "calendar": bars.calendar, "source": bars.source}
+    instruments = [spec.model_dump(mode="json") for spec in bars.instruments]
+    frame.attrs = {"timeframe": str(bars.timeframe), "calendar": bars.calendar, "source": bars.source, "instruments": instruments}
     frame.to_parquet(path, index=False)
 
 
@@ -141,7 +153,8 @@ def read_bars(path: Path) -> Bars:
     frame = pd.read_parquet(path)
     require_available_at(frame, path)
     attrs = frame.attrs
-    return align(frame, pd.Timedelta(attrs["timeframe"]), attrs["calendar"], attrs["source"])
+    instruments = [InstrumentSpec.model_validate(spec) for spec in attrs["instruments"]]
+    return align(frame, pd.Timedelta(attrs["timeframe"]), attrs["calendar"], attrs["source"], instruments)
 
 
 def require_available_at(frame: pd.DataFrame, path: Path) -> None:

@@ -45,26 +45,24 @@ class InstrumentSpec(Spec):
         return self.tick_size * self.multiplier
 
 
-def _future(
-    symbol: str, multiplier: float, tick: float, commission: float, ticks: float, margin: float, root: str, proxy: str
-) -> InstrumentSpec:
+def _future(symbol: str, multiplier: float, tick: float, commission: float, ticks: float, margin: float, proxy: str) -> InstrumentSpec:
     return InstrumentSpec(
         symbol=symbol, asset_class="future", multiplier=multiplier, tick_size=tick, lot=1.0, commission_per_unit=commission,
-        slippage_ticks=ticks, margin=margin, calendar="CME Globex Equity", yahoo=f"{root}=F", alpaca_proxy=proxy,
+        slippage_ticks=ticks, margin=margin, calendar="CME Globex Equity", yahoo=f"{symbol}=F", alpaca_proxy=proxy,
     )  # fmt: skip
 
 
 FUTURES: dict[str, InstrumentSpec] = {
     spec.symbol: spec
     for spec in (
-        _future("ES", 50, 0.25, 2.50, 1, 22_000, "ES", "SPY"),
-        _future("NQ", 20, 0.25, 2.50, 1, 33_000, "NQ", "QQQ"),
-        _future("YM", 5, 1.0, 2.50, 2, 15_000, "YM", "DIA"),
-        _future("RTY", 50, 0.10, 2.50, 2, 10_000, "RTY", "IWM"),
-        _future("MES", 5, 0.25, 0.60, 1, 2_200, "MES", "SPY"),
-        _future("MNQ", 2, 0.25, 0.60, 1, 3_300, "MNQ", "QQQ"),
-        _future("MYM", 0.5, 1.0, 0.60, 2, 1_500, "MYM", "DIA"),
-        _future("M2K", 5, 0.10, 0.60, 2, 1_000, "M2K", "IWM"),
+        _future("ES", 50, 0.25, 2.50, 1, 22_000, "SPY"),
+        _future("NQ", 20, 0.25, 2.50, 1, 33_000, "QQQ"),
+        _future("YM", 5, 1.0, 2.50, 2, 15_000, "DIA"),
+        _future("RTY", 50, 0.10, 2.50, 2, 10_000, "IWM"),
+        _future("MES", 5, 0.25, 0.60, 1, 2_200, "SPY"),
+        _future("MNQ", 2, 0.25, 0.60, 1, 3_300, "QQQ"),
+        _future("MYM", 0.5, 1.0, 0.60, 2, 1_500, "DIA"),
+        _future("M2K", 5, 0.10, 0.60, 2, 1_000, "IWM"),
     )
 }
 """US index futures of the CME and their micros. Fees and slippage are those of a retail account; margins are of the
