@@ -3,21 +3,20 @@
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from ploutos.errors import ConfigError, DataError, HistoryError, PloutosError
+from ploutos import cli_data
+from ploutos.cli_shared import JSON_OPTION, console, fail
+from ploutos.errors import PloutosError
 from ploutos.hardware.threads import cap_threads
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
-_err = Console(stderr=True)
+app.add_typer(cli_data.app, name="data")
 
-_EXIT_FAILED, _EXIT_CONFIG, _EXIT_DATA = 1, 2, 3
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -43,20 +42,6 @@ def _prepare_process() -> None:
         os.environ.setdefault(name, value)
 
 
-def _exit_code(error: PloutosError) -> int:
-    if isinstance(error, ConfigError):
-        return _EXIT_CONFIG
-    return _EXIT_DATA if isinstance(error, (DataError, HistoryError)) else _EXIT_FAILED
-
-
-def _fail(error: PloutosError, as_json: bool) -> typer.Exit:
-    if as_json:
-        print(json.dumps({"ok": False, "error": type(error).__name__, "message": str(error)}))
-    else:
-        _err.print(f"[bold red]{type(error).__name__}[/]: {error}", soft_wrap=True, highlight=False)
-    return typer.Exit(_exit_code(error))
-
-
 @app.callback()
 def _main() -> None:
     """No profit is promised, ever."""
@@ -65,13 +50,17 @@ def _main() -> None:
 @app.command()
 def run(
     preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %) or full.")] = "full",
-    source: Annotated[str | None, typer.Option(help="sample or files.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="File or folder for source files.")] = None,
-    market: Annotated[str | None, typer.Option(help="Symbols to trade, separated by commas; all of the source by default.")] = None,
+    market: Annotated[
+        str | None, typer.Option(help="Symbols to trade, separated by commas, futures by their root (NQ); all of the source by default.")
+    ] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
     _prepare_process()
@@ -87,7 +76,7 @@ def run(
         config = load_config(preset, config_file, overrides)
         folder = _run_flow(config)
     except PloutosError as error:
-        raise _fail(error, as_json) from error
+        raise fail(error, as_json) from error
     summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if as_json:
         print(json.dumps({"ok": True, "folder": str(folder), "report": str(folder / "report.html"), "metrics": summary}))
@@ -113,11 +102,11 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         table.add_column(name, justify="left" if name == "strategy" else "right")
     for row in rows:
         table.add_row(*(row[name] for name in columns), style="bold" if row["strategy"] == summary["final"] else None)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     for sentence in summary["verdict"]:
-        console.print(sentence, highlight=False)
-    console.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+        terminal.print(sentence, highlight=False)
+    terminal.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -130,12 +119,12 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON 
     if as_json:
         print(json.dumps([vars(check) for check in checks]))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 120)
+        terminal = console()
         for check in checks:
-            console.print(
+            terminal.print(
                 f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False
             )
             if not check.ok:
-                console.print(f"     what to do: {check.remedy}", highlight=False)
+                terminal.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):
-        raise typer.Exit(_EXIT_FAILED)
+        raise typer.Exit(1)
