@@ -55,13 +55,8 @@ def _vendor(spec: "DataSpec") -> "Vendor":
         return Yahoo(cache=settings.home / "yahoo-cache", proxy=settings.proxy)
     from ploutos.market.sources.alpaca import Alpaca
 
-    if settings.alpaca_key is None or settings.alpaca_secret is None:
-        raise ConfigError(
-            "Alpaca needs keys; found none; set APCA_API_KEY_ID and APCA_API_SECRET_KEY (free at alpaca.markets), or use yahoo"
-        )
-    return Alpaca(
-        settings.alpaca_key.get_secret_value(), settings.alpaca_secret.get_secret_value(), feed=spec.feed, url=settings.alpaca_url
-    )  # fmt: skip
+    key, secret = (value.get_secret_value() if value else None for value in (settings.alpaca_key, settings.alpaca_secret))
+    return Alpaca(key, secret, spec.feed, settings.alpaca_url)
 
 
 @contextmanager

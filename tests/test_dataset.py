@@ -22,7 +22,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ploutos.errors import DataError, NoData, RateLimited, StoreError, UnknownSymbol, VendorDown
+from ploutos.errors import DataError, NoData, RateLimited, StoreError, UnknownSymbol, VendorDown, VendorError
 from ploutos.market.dataset import MANIFEST, Dataset, SeriesKey, timeframe_name
 from ploutos.market.download import OVERLAP_BARS, build, update
 from ploutos.market.sources.vendor import Page, Request
@@ -427,6 +427,18 @@ def test_a_download_that_leads_elsewhere_is_forgotten(dataset):
     )
 
 
+def test_a_token_that_the_vendor_no_longer_takes_costs_one_run(dataset):
+    vendor = FakeVendor({"SPY": walk(0)}, faults={"SPY": (4, VendorDown("down"))})
+    for fault, resumed in ((VendorDown("down"), None), (VendorError("fake-sip answered 400 to its token"), "180:4")):
+        vendor.faults, vendor.asked = {"SPY": (4, fault)}, []
+        with pytest.raises(type(fault)):
+            build(dataset, vendor, requests(["SPY"]), now=NOW)
+        assert vendor.asked[0] == ("SPY", resumed)
+    vendor.faults, vendor.asked = {}, []
+    build(dataset, vendor, requests(["SPY"]), now=NOW)
+    assert vendor.asked[0] == ("SPY", None)
+
+
 def test_a_damaged_page_on_disk_is_fetched_again(dataset):
     vendor = FakeVendor({"SPY": walk(0)}, faults={"SPY": (4, VendorDown("down"))})
     with pytest.raises(VendorDown):
@@ -458,16 +470,30 @@ def test_an_earlier_start_leaves_no_hole(dataset, tmp_path):
 
 
 def test_bars_that_are_still_to_come_are_fetched_when_they_are_there(dataset):
-    bars, vendor = walk(0), FakeVendor({"SPY": walk(0).iloc[:200]})
-    now = bars["timestamp"][199] + HOUR
-    build(dataset, vendor, requests(["SPY"]), now=now)
-    assert build(dataset, vendor, requests(["SPY"]), now=now).series[0].status == "unchanged"
-    vendor.bars = {"SPY": bars}
+    bars = walk(0)
+    for n_bars in (100, 200, 300):
+        now = bars["timestamp"][n_bars - 1] + HOUR
+        vendor = FakeVendor({"SPY": bars.iloc[:n_bars]})
+        assert build(dataset, vendor, requests(["SPY"]), now=now).series[0].rows == n_bars
+        vendor.asked = []
+        assert build(dataset, vendor, requests(["SPY"]), now=now).series[0].status == "unchanged"
+        assert vendor.asked == []
+    vendor = FakeVendor({"SPY": bars})
     line = build(dataset, vendor, requests(["SPY"]), now=NOW).series[0]
     assert (line.status, line.rows) == ("extended", 400)
     vendor.asked = []
     build(dataset, vendor, requests(["SPY"]), now=NOW + HOUR)
     assert vendor.asked == []
+
+
+@pytest.mark.parametrize("late", [HOUR, 10 * HOUR])
+def test_a_bar_that_the_vendor_gives_late_is_asked_for_again(dataset, late):
+    bars = walk(0)
+    now = bars["timestamp"][299] + HOUR + late
+    build(dataset, FakeVendor({"SPY": bars.iloc[:200]}), requests(["SPY"], end=bars["timestamp"][200]), now=now)
+    build(dataset, FakeVendor({"SPY": bars.iloc[:299]}), requests(["SPY"], end=bars["timestamp"][300]), now=now)
+    build(dataset, FakeVendor({"SPY": bars}), requests(["SPY"], end=bars["timestamp"][300]), now=now + 24 * HOUR)
+    assert len(read(dataset)) == 300
 
 
 def test_a_first_bar_that_has_just_ended_can_be_updated(dataset):

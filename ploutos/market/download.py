@@ -15,7 +15,7 @@ from typing import Literal, Protocol
 import numpy as np
 import pandas as pd
 
-from ploutos.errors import DataError, NoData, VendorDown
+from ploutos.errors import CredentialsError, DataError, NoData, RateLimited, VendorDown
 from ploutos.market.dataset import Dataset, Series, SeriesKey, Span, checked, read_frame, write_frame
 from ploutos.market.sources.vendor import Adjustment, Page, Request, Vendor
 from ploutos.store import writing
@@ -26,8 +26,9 @@ OVERLAP_BARS = 50
 """Stored bars that are fetched once more when a series is extended."""
 TOLERANCE = 1e-4
 """Largest relative difference of a price between two downloads of the same bar."""
-_SETTLING = pd.Timedelta(minutes=20)
-"""A free feed gives a bar 15 minutes after its end; what ended later than this does not count as fetched."""
+_SETTLING = pd.Timedelta(days=1)
+"""What ended later than this does not count as fetched: a free feed is late, and a day of crypto ends in the next one's morning."""
+_PASSING = (RateLimited, VendorDown, CredentialsError)
 _PRICES = ["open", "high", "low", "close"]
 
 Status = Literal["unchanged", "created", "extended", "rewritten"]
@@ -307,14 +308,20 @@ class _Job:
         asked = f"{symbol} from {plan.start} to {plan.end}"
         if not checkpoint.complete:
             request = Request(symbol, self.key.timeframe, plan.start, plan.end, self.key.adjustment)
-            for page in self.vendor.pages(request, checkpoint.token):
-                frame = checked(page.frame, f"a page of {self.vendor.name}")
-                if not frame["timestamp"].between(plan.start, plan.end, inclusive="left").all():
-                    raise VendorDown(f"{self.vendor.name} answered with bars outside what was asked for, {asked}; run again")
-                checkpoint.add(plan, Page(frame, page.token))
-                self.pages += 1
-                if self.progress:
-                    self.progress(symbol, checkpoint.rows, checkpoint.pages)
+            resumed_at = checkpoint.pages
+            try:
+                for page in self.vendor.pages(request, checkpoint.token):
+                    frame = checked(page.frame, f"a page of {self.vendor.name}")
+                    if not frame["timestamp"].between(plan.start, plan.end, inclusive="left").all():
+                        raise VendorDown(f"{self.vendor.name} answered with bars outside what was asked for, {asked}; run again")
+                    checkpoint.add(plan, Page(frame, page.token))
+                    self.pages += 1
+                    if self.progress:
+                        self.progress(symbol, checkpoint.rows, checkpoint.pages)
+            except DataError as error:
+                if checkpoint.pages == resumed_at and not isinstance(error, _PASSING):  # perhaps it is the old token that is refused
+                    checkpoint.clear()
+                raise
         if checkpoint.pages and not checkpoint.complete:
             raise VendorDown(f"{self.vendor.name} ended in the middle of {asked}; run again to go on from there")
         if not checkpoint.rows:

@@ -39,8 +39,9 @@ class FakeAlpaca:
         faults: taken one per request before anything else: None for no fault, (status, body), (status, body, headers),
             "hang" for silence, "truncate" for half an answer, "cut" for a connection that ends in the middle.
         busy_until: requests before this moment of `clock` are answered 429, with `busy_headers(now)`.
+        recent_refused: whether the last 15 minutes are refused, as a free plan has it.
         per_minute: requests that a minute of `clock` may hold; more are answered 429.
-        empty_pages: numbers of bars before which a page without bars comes, once each.
+        empty_pages: numbers of bars after which a page without bars comes.
     """
 
     def __init__(self, bars, page_rows=10_000, clock=time.time, per_minute=None):
@@ -90,18 +91,14 @@ class FakeAlpaca:
         if found and pd.Timestamp(found[-1][1]["t"]) + pd.Timedelta(minutes=59) > pd.Timestamp(end) and query["timeframe"] == "1Hour":
             symbol, bar = found[-1]
             found[-1] = (symbol, {**bar, "c": 0.01, "v": 1.0})  # what the hour had so far
-        offset = int(base64.b64decode(query["page_token"])) if "page_token" in query else 0
-        rows = min(int(query["limit"]), self._page_rows)
-        if offset in self.empty_pages and f"{offset}," not in base64.b64decode(query.get("page_token", "")).decode():
-            self.empty_pages.remove(offset)
-            rows = 0
+        offset, after_empty = json.loads(base64.b64decode(query["page_token"])) if "page_token" in query else (0, False)
+        empty = offset in self.empty_pages and not after_empty
+        rows = 0 if empty else min(int(query["limit"]), self._page_rows)
         answer = {}
         for symbol, bar in found[offset : offset + rows]:
             answer.setdefault(symbol, []).append(bar)
-        more = offset + rows < len(found)
-        # a real token names the last bar; this one names how many are through, padded where a page was empty
-        token = base64.b64encode(f"{offset + rows:{9 if rows else 8}d}".encode()).decode() if more else None
-        return {"bars": answer, "next_page_token": token}
+        token = base64.b64encode(json.dumps([offset + rows, empty]).encode()).decode()
+        return {"bars": answer, "next_page_token": token if offset + rows < len(found) else None}
 
 
 def encoded(frame):
