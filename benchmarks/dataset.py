@@ -1,8 +1,9 @@
 """Building, updating and reading the local dataset: `python -m benchmarks.dataset [--file BARS.parquet]`.
 
-The vendor answers from memory, with full pages (10,000 bars) and with pages as short as Alpaca's are for hourly bars (167),
-so what is left is our own cost: pages into checkpoints, checkpoints into series, series into a checked frame. Each case
-runs in its own process; memory is that process's, before the build and at its peak. Nothing here asserts a time.
+Two vendors: one that answers from memory, so that what is left is our own cost (pages into checkpoints, checkpoints into
+series, series into a checked frame), and Alpaca, unpaced, against the tests' server in another process. Pages are full
+(10,000 bars) or as short as Alpaca's are for hourly bars (167). Each case runs in its own process; memory is that
+process's, before the build and at its peak. Nothing here asserts a time.
 """
 
 import argparse
@@ -12,7 +13,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import product
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -102,7 +105,7 @@ class TimedVendor:
     def __init__(self, vendor: Vendor, watch: Stopwatch) -> None:
         self.name = vendor.name
         self._vendor = vendor
-        self._next = watch.around("  vendor's pages, parsed", lambda pages: next(pages, None))
+        self._next = watch.around("  vendor's pages", lambda pages: next(pages, None))
 
     def pages(self, request: Request, token: str | None = None) -> Iterator[Page]:
         pages = self._vendor.pages(request, token)
@@ -119,9 +122,9 @@ class Figures:
     peak_mib: float
 
 
-def measure(vendor: Vendor, requests: list[Request], root: Path) -> Figures:
+def measure(vendor: Vendor, requests: list[Request], root: Path, watch: Stopwatch) -> Figures:
     """Build, build again, update, read and check; every series is asked for up to the last request's end."""
-    watch, dataset = Stopwatch(), Dataset(root)
+    dataset = Dataset(root)
     now = max(request.end for request in requests) + pd.Timedelta(days=2)
     resident = psutil.Process().memory_info().rss / 2**20
     download._Checkpoint.add = watch.around("  checkpoints", download._Checkpoint.add)  # type: ignore[method-assign]
@@ -143,13 +146,47 @@ def measure(vendor: Vendor, requests: list[Request], root: Path) -> Figures:
     )
 
 
-def run_case(file: Path | None, page_rows: int, pipe: Connection) -> None:
+def serve_alpaca(frames: dict[str, pd.DataFrame], page_rows: int, pipe: Connection) -> None:
+    from tests.servers.fake_alpaca import FakeAlpaca, serving
+
+    with serving(FakeAlpaca(frames, page_rows)) as url:
+        pipe.send(url)
+        pipe.recv()
+
+
+@contextmanager
+def alpaca(frames: dict[str, pd.DataFrame], page_rows: int, watch: Stopwatch) -> Iterator[Vendor]:
+    """The real vendor on a server in another process."""
+    from ploutos.market.sources import alpaca as rooms
+    from tests.servers.fake_alpaca import KEY, SECRET
+
+    rooms.parse_bars = watch.around("    of them, parsing", rooms.parse_bars)
+    ours, theirs = multiprocessing.Pipe()
+    server = multiprocessing.get_context("spawn").Process(target=serve_alpaca, args=(frames, page_rows, theirs))
+    server.start()
+    try:
+        yield rooms.Alpaca(KEY, SECRET, url=ours.recv(), requests_per_minute=1e9)
+    finally:
+        ours.send("done")
+        server.join()
+
+
+@contextmanager
+def memory(frames: dict[str, pd.DataFrame], page_rows: int, watch: Stopwatch) -> Iterator[Vendor]:
+    yield MemoryVendor(frames, page_rows)
+
+
+VENDORS = {"memory": memory, "alpaca": alpaca}
+
+
+def run_case(file: Path | None, vendor_name: str, page_rows: int, pipe: Connection) -> None:
     frames = from_file(file) if file else random_walk()
     timeframe = infer_timeframe(next(iter(frames.values()))["timestamp"])
     start, end = min(f["timestamp"].iloc[0] for f in frames.values()), max(f["timestamp"].iloc[-1] for f in frames.values())
     requests = [Request(symbol, timeframe, start, end + timeframe) for symbol in frames]
-    with tempfile.TemporaryDirectory() as folder:
-        figures = measure(MemoryVendor(frames, page_rows), requests, Path(folder))
+    watch = Stopwatch()
+    with tempfile.TemporaryDirectory() as folder, VENDORS[vendor_name](frames, page_rows, watch) as vendor:
+        figures = measure(vendor, requests, Path(folder), watch)
     pipe.send((len(frames), sum(map(len, frames.values())), figures))
 
 
@@ -158,15 +195,16 @@ def main() -> None:
     parser.add_argument("--file", type=Path, help="long parquet: symbol, timestamp (UTC), OHLCV; a random walk by default")
     file = parser.parse_args().file
     console = Console(width=110)
-    for page_rows in PAGE_ROWS:
+    for vendor, page_rows in product(VENDORS, PAGE_ROWS):
         ours, theirs = multiprocessing.Pipe()
-        child = multiprocessing.get_context("spawn").Process(target=run_case, args=(file, page_rows, theirs))
+        child = multiprocessing.get_context("spawn").Process(target=run_case, args=(file, vendor, page_rows, theirs))
         child.start()
         theirs.close()
         n_symbols, n_rows, figures = ours.recv()
         child.join()
-        title = f"{n_symbols} symbols, {n_rows:,} bars from {file.name if file else 'a random walk'}, {page_rows:,} bars a page"
-        table = Table(title=title, title_justify="left")
+        title = f"{n_symbols} symbols, {n_rows:,} bars from {file.name if file else 'a random walk'}, {vendor}, {page_rows:,} bars a page"
+        console.print(title, highlight=False)
+        table = Table()
         for heading in ("stage", "s", "rows/s"):
             table.add_column(heading, justify="left" if heading == "stage" else "right")
         for stage, seconds in figures.seconds.items():

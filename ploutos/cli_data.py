@@ -248,8 +248,10 @@ def check(
         print(json.dumps({"ok": not report.errors, "symbols": symbol_rows(report), "findings": finding_rows(report), "page": str(out)}))
     else:
         _print_table(symbol_rows(report), "symbol", origin)
-        if report.findings:
-            _print_table(finding_rows(report), "symbol", "Findings; nothing is repaired")
+        for finding in report.errors:
+            console().print(f"[red]{finding.check}[/]: {finding.sentence}", highlight=False)
+        for warning in report.warnings:
+            console().print(f"[yellow]{warning['check']}[/]: {warning['sentence']}", highlight=False)
         console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
     if report.errors:
         raise typer.Exit(3)
