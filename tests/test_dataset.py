@@ -714,3 +714,28 @@ def test_builds_that_run_at_once_share_the_work(scene, tmp_path):
     assert tree(tmp_path / "together") == tree(tmp_path / "alone")
     asked = [line for log in tmp_path.glob("log*") for line in log.read_text().splitlines()]
     assert sorted(asked) == sorted((tmp_path / "alone.log").read_text().splitlines())
+
+
+def test_alpaca_resumes_from_a_page_on_disk_in_the_same_bytes(dataset, tmp_path):
+    from servers.fake_alpaca import KEY, SECRET, FakeAlpaca, serving
+
+    from ploutos.market.sources.alpaca import Alpaca
+
+    bars = {symbol: walk(seed) for seed, symbol in enumerate(("SPY", "BTC/USD"))}
+
+    def play(fake: FakeAlpaca, root: Path) -> None:
+        with serving(fake) as url:
+            vendor = Alpaca(KEY, SECRET, url=url, requests_per_minute=1e9, patience_s=0, clock=NOW.timestamp, sleep=lambda _: None)
+            build(Dataset(root), vendor, requests(bars), now=NOW)
+
+    broken = FakeAlpaca(bars, page_rows=60, clock=NOW.timestamp)
+    broken.faults = [None, None, (500, "{}"), None, (500, "{}")]
+    with pytest.raises(VendorDown, match="2 of 2 symbols failed: SPY, BTC/USD"):
+        play(broken, dataset.root)
+    again, whole = (FakeAlpaca(bars, page_rows=60, clock=NOW.timestamp) for _ in range(2))
+    play(again, dataset.root)
+    play(whole, tmp_path / "other")
+    assert tree(dataset.root) == tree(tmp_path / "other")
+    assert len(again.asked) == len(whole.asked) - 3
+    for symbol, frame in bars.items():
+        pd.testing.assert_frame_equal(dataset.read("alpaca-sip", "total_return", HOUR, (symbol,)).drop(columns="symbol"), frame)
