@@ -114,6 +114,8 @@ def serving(fake):
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        wbufsize = -1  # one packet an answer: two wait for each other, 40 ms a time
+        disable_nagle_algorithm = True
 
         def do_GET(self):
             split = urlsplit(self.path)
@@ -127,8 +129,8 @@ def serving(fake):
             length = len(content)
             if status in ("truncate", "cut"):
                 content = content[: length // 2]
+                self.close_connection = status == "cut"
                 length = length if status == "cut" else len(content)
-                self.close_connection = True
             self.send_response(status if isinstance(status, int) else 200)
             for name, value in {"Content-Type": "application/json", "Content-Length": str(length), **headers}.items():
                 self.send_header(name, value)
