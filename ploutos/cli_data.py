@@ -239,7 +239,8 @@ def check(
         frame, origin, instruments, calendar = load_frame(spec, Settings().datasets_root)
         frame = adjusted(frame, spec)
         now = pd.Timestamp.now("UTC") if vendor in ("alpaca", "yahoo") else None
-        report = inspect_bars(frame, spec.bar, calendar, instruments, now, origin)
+        own = instruments if spec.calendar == "auto" else []
+        report = inspect_bars(frame, spec.bar, calendar, own, now, origin)
         with writing(out) as temporary:
             write_quality_report(report, frame, temporary)
     except PloutosError as error:

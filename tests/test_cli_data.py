@@ -77,3 +77,12 @@ def test_check_reads_the_dataset(home):
     result = run(app, ["data", "check", "--source", "alpaca", "--market", "SPY", "--json"])
     (symbol,) = json.loads(result.stdout)["symbols"]
     assert (symbol["symbol"], symbol["bars"], symbol["missing"]) == ("SPY", "5", "0")
+
+
+def test_a_calendar_that_is_named_is_the_one_that_bars_are_held_against(home):
+    stamps = pd.date_range("2024-03-01", periods=240, freq="h", tz="UTC")  # ten days round the clock
+    pd.DataFrame({"timestamp": stamps, **dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)}).to_csv("coin.csv", index=False)
+    arguments = ["data", "check", "--source", "files", "--path", "coin.csv", "--json"]
+    checks = {finding["check"] for finding in json.loads(run(app, arguments).stdout)["findings"]}
+    assert "off_session" in checks
+    assert json.loads(run(app, [*arguments, "--set", "data.calendar=24/7"]).stdout)["findings"] == []
