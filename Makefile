@@ -22,6 +22,8 @@ lint: $(VENV)/.installed-test ## style and types
 
 bench: $(VENV)/.installed-test ## speed and memory, as ratios
 	$(BIN)/python -m benchmarks.environment
+	$(BIN)/python -m benchmarks.dataset
+	$(BIN)/python -m benchmarks.parsing
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

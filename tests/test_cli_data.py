@@ -4,10 +4,12 @@ import json
 
 import pandas as pd
 import pytest
+from servers.fake_alpaca import KEY, SECRET, FakeAlpaca, random_bars, serving
 from typer.testing import CliRunner
 
 from ploutos.cli import app
 from ploutos.market.dataset import Dataset, SeriesKey
+from ploutos.market.sources import DataSpec, load
 
 run = CliRunner().invoke
 HOUR = pd.Timedelta(hours=1)
@@ -86,3 +88,25 @@ def test_a_calendar_that_is_named_is_the_one_that_bars_are_held_against(home):
     checks = {finding["check"] for finding in json.loads(run(app, arguments).stdout)["findings"]}
     assert "off_session" in checks
     assert json.loads(run(app, [*arguments, "--set", "data.calendar=24/7"]).stdout)["findings"] == []
+
+
+def test_a_build_brings_bars_that_a_check_and_a_run_can_read(home, monkeypatch):
+    stamps = pd.date_range("2024-03-04T15:00", periods=6, freq="h", tz="UTC").as_unit("us")
+    with serving(FakeAlpaca({"QQQ": random_bars(stamps)}, page_rows=4)) as url:
+        monkeypatch.setenv("PLOUTOS_ALPACA_URL", url)
+        monkeypatch.setenv("APCA_API_KEY_ID", KEY)
+        monkeypatch.setenv("APCA_API_SECRET_KEY", SECRET)
+        build = ["data", "build", "--source", "alpaca", "--market", "NQ", "--start", "2024-03-01", "--end", "2024-03-06", "--json"]
+        first, again = (run(app, build) for _ in range(2))
+        unknown = run(app, ["data", "build", "--source", "alpaca", "--market", "NOPE", "--start", "2024-03-01", "--end", "2024-03-06"])
+    assert first.exit_code == 0
+    assert "QQQ stands in for NQ" in first.stderr
+    (series,) = json.loads(first.stdout)["series"]
+    assert (series["symbol"], series["status"], series["bars"], series["pages"]) == ("QQQ", "created", 6, 2)
+    assert json.loads(again.stdout)["series"][0]["status"] == "unchanged"
+    assert unknown.exit_code == 3
+    assert "does not say whether it knows NOPE" in " ".join(unknown.stderr.split())
+    checked = json.loads(run(app, ["data", "check", "--source", "alpaca", "--market", "NQ", "--json"]).stdout)
+    assert checked["symbols"][0]["symbol"] == "QQQ"
+    bars = load(DataSpec(source="alpaca", symbols=("NQ",)), home / "datasets")
+    assert bars.n_bars == 6

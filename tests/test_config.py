@@ -51,7 +51,7 @@ def test_a_resolved_configuration_reads_back_as_itself(tmp_path):
         ("fusion.risk.cooldwn_bars=3", "fusion.risk.cooldwn_bars is no setting; did you mean fusion.risk.cooldown_bars"),
         ("training.members=many", "training.members is 'many': input should be a valid integer"),
         ("training.members=0", "training.members is 0: input should be greater than 0"),
-        ("data.source=yahooo", "data.source is 'yahooo': input should be 'sample' or 'files'"),
+        ("data.source=yahooo", "data.source is 'yahooo': input should be 'sample', 'files', 'synthetic', 'alpaca' or 'yahoo'"),
         ("training.batch_size=1000", r"batch_size 1000 does not divide n_envs \* n_steps = 32 \* 128 = 4096"),
         ("training.timesteps_reduction=2", "training.timesteps_reduction is 2: input should be less than or equal to 1"),
         ("members", "--set 'members' is no setting; expected one such as training.members=5"),

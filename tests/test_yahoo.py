@@ -181,7 +181,7 @@ def test_a_week_without_bars_is_not_the_end(yahoo):
 def test_a_range_that_is_too_old_is_refused_before_any_request(yahoo, length, days, first):
     start = pd.Timestamp(NOW) - pd.Timedelta(days=days, seconds=1)
     found = f"keeps bars of .* for {days} days, from {first} on, and SPY was asked for from {start:%Y-%m-%d}"
-    sentence = rf"{found}; .*data\.source=alpaca, or your own files"
+    sentence = rf"{found}; .*that has more: alpaca, or your own files"
     with yahoo() as (vendor, fake, _), pytest.raises(RangeTooOld, match=sentence):
         list(vendor.pages(asking(timeframe=pd.Timedelta(length), start=start)))
     assert fake.charts == []
@@ -219,7 +219,7 @@ def test_a_range_that_yahoo_finds_too_old_by_its_own_clock_says_the_same(yahoo, 
     with yahoo() as (vendor, fake, time):
         answer = f'{{"chart":{{"result":null,"error":{{"code":"Unprocessable Entity","description":"{reason}"}}}}}}'
         fake.faults = [(422, answer)] * 9
-        with pytest.raises(RangeTooOld, match=rf"Yahoo keeps bars of {limit}.*{reason[:22]}.*data\.source=alpaca"):
+        with pytest.raises(RangeTooOld, match=rf"Yahoo keeps bars of {limit}.*{reason[:22]}.*that has more: alpaca"):
             list(vendor.pages(asking(timeframe=pd.Timedelta(length), start="2024-05-20T00:00:00Z", end="2024-05-22T00:00:00Z")))
         assert time.waited == 0
 

@@ -98,7 +98,9 @@ class Alpaca:
         """
         if not key or not secret:
             missing = " and ".join(name for name, value in {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret}.items() if not value)
-            raise CredentialsError(f"{missing} is not set; Alpaca asks for keys, which a free account has; put them into .env")
+            raise CredentialsError(
+                f"{missing} missing; Alpaca asks for keys, which a free account has; put them into the environment or .env"
+            )
         self.name = f"alpaca-{feed}"
         self._feed = feed
         self._delay = delay if feed == "sip" else pd.Timedelta(0)

@@ -199,7 +199,7 @@ def _too_old(request: Request, interval: str, now: pd.Timestamp, said: str = "")
     earliest = f", from {now - _KEPT_DAYS[interval] * _DAY:%Y-%m-%d} on" if interval in _KEPT_DAYS else ""
     return RangeTooOld(
         f"{limit}{earliest}, and {request.symbol} was asked for from {request.start:%Y-%m-%d}{f' ({said})' if said else ''}; "
-        "ask for a later start or daily bars, or take a source that has more: --set data.source=alpaca, or your own files"
+        "ask for a later start or daily bars, or take a source that has more: alpaca, or your own files"
     )
 
 
