@@ -15,6 +15,8 @@ from ploutos.errors import ConfigError, DataError, HistoryError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
+llm = typer.Typer(no_args_is_help=True, help="The advisor.")
+app.add_typer(llm, name="llm")
 _err = Console(stderr=True)
 
 _EXIT_FAILED, _EXIT_CONFIG, _EXIT_DATA = 1, 2, 3
@@ -71,6 +73,8 @@ def run(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
+    llm_replay: Annotated[bool, typer.Option("--llm-replay", help="Answer from the cassette alone; a missing answer is an error.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Prompts name the asset and the date: an ablation, never a result.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
@@ -83,6 +87,7 @@ def run(
             overrides.append(f"{key}={json.dumps(str(value))}")
     if market is not None:
         overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
+    overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)
         folder = _run_flow(config)
@@ -120,13 +125,50 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     console.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
 
 
+@llm.command("check")
+def llm_check(
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
+    _prepare_process()
+    from ploutos.config import load_config
+    from ploutos.llm.check import check_advisor
+    from ploutos.settings import Settings
+
+    try:
+        result = check_advisor(load_config("full", config_file, settings or []).llm, Settings())
+    except PloutosError as error:
+        raise _fail(error, as_json) from error
+    outcome = result.outcome
+    if as_json:
+        spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
+        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **outcome.advice.model_dump(), **spent}
+        print(json.dumps({"ok": not outcome.abstained, **answer}))
+    else:
+        print(f"model: {result.model} {result.digest[:12]}".rstrip())
+        print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
+        print(f"decision: {outcome.advice.action}, confidence {outcome.advice.confidence} of 100: {outcome.advice.reason}")
+    if outcome.abstained:
+        raise typer.Exit(_EXIT_FAILED)
+
+
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
+def doctor(
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the run to be, for its advisor.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+) -> None:
     """Check versions, Prefect's server, data, GPU, advisor and thread caps; say what to do about what is amiss."""
     _prepare_process()
+    from ploutos.config import load_config
     from ploutos.doctor import examine
 
-    checks = examine()
+    try:
+        checks = examine(load_config("full", config_file, settings or []).llm)
+    except PloutosError as error:
+        raise _fail(error, as_json) from error
     if as_json:
         print(json.dumps([vars(check) for check in checks]))
     else:
