@@ -128,7 +128,7 @@ def test_a_full_run_of_a_real_advisor_gets_one_sentence():
     (sentence,) = verdict(LITERAL)
     assert sentence.startswith("fused (LLM) earned 2.0% to 4.0% a year more than buy and hold (90 % interval")
     assert "demo" in verdict(LITERAL | {"reduced": True})[0]
-    assert "mock" in verdict(LITERAL | {"advisor": {"is_mock": True}})[1]
+    assert "mock" in verdict(LITERAL | {"advisor": LITERAL["advisor"] | {"is_mock": True}})[1]
     assert verdict(LITERAL | {"source": sample.NAME})[1] == sample.CAVEAT
 
 

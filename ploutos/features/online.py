@@ -93,6 +93,7 @@ class OnlineFeatures:
         row = self.cache.get(key)
         if row is None:
             row = compute(*own)[-1].astype(np.float32).astype(np.float64)  # what a batch stores
+            row.flags.writeable = False
             self.cache.put(key, row)
         return row
 

@@ -3,7 +3,10 @@
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+import httpx
+
 Schema = dict[str, Any]
+_CONNECT_S = 5.0
 
 
 class Message(NamedTuple):
@@ -14,6 +17,14 @@ class Message(NamedTuple):
 
 
 Messages = tuple[Message, ...]
+
+
+def patience(timeout_s: float) -> dict[str, Any]:
+    """How long an httpx client waits: a few seconds for a connection, as long as asked for an answer.
+
+    No connection is kept between two questions. A server may restart meanwhile, and nothing is left open at the end.
+    """
+    return {"timeout": httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)), "limits": httpx.Limits(max_keepalive_connections=0)}
 
 
 @dataclass(frozen=True)

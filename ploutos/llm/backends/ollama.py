@@ -12,10 +12,9 @@ import httpx
 import ollama
 
 from ploutos.errors import ConfigError, LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Messages, Reply, Schema
+from ploutos.llm.backends.base import Messages, Reply, Schema, patience
 from ploutos.llm.config import LLMConfig
 
-_CONNECT_S = 5.0
 _BUSY_OR_BROKEN = {-1, 408, 429, 500, 502, 503, 504}
 Answer = TypeVar("Answer")
 
@@ -34,9 +33,8 @@ class OllamaBackend:
         self.tag = config.model if ":" in config.model.rsplit("/", 1)[-1] else f"{config.model}:latest"
         self.name = f"{self.tag} (Ollama)"
         self._config = config
-        limits = httpx.Timeout(config.timeout_s, connect=min(_CONNECT_S, config.timeout_s))
         try:
-            self._client = ollama.Client(host=self.host, timeout=limits)
+            self._client = ollama.Client(host=self.host, **patience(config.timeout_s))
         except (ValueError, httpx.InvalidURL) as error:
             raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is no address; write it as 127.0.0.1:11434") from error
         self._options = {"num_ctx": config.num_ctx, "num_predict": config.num_predict, "temperature": config.temperature}

@@ -11,11 +11,10 @@ from typing import Any
 import httpx
 
 from ploutos.errors import LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Messages, Reply, Schema
+from ploutos.llm.backends.base import Messages, Reply, Schema, patience
 from ploutos.llm.config import LLMConfig
 
 _URL = "https://api.openai.com/v1"
-_CONNECT_S = 5.0
 _BUSY_OR_BROKEN = {408, 409, 429, 500, 502, 503, 504}
 _MAY_REFUSE_A_FORMAT = {400, 404, 415, 422, 500, 501}
 _REFUSED = ("response_format", "json_schema", "json_object")
@@ -38,7 +37,7 @@ class OpenAIBackend:
         self._formats = ["json_schema", "json_object", "none"]
         self._http = httpx.Client(
             base_url=self.base_url,
-            timeout=httpx.Timeout(config.timeout_s, connect=min(_CONNECT_S, config.timeout_s)),
+            **patience(config.timeout_s),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         )
 
