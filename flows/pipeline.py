@@ -12,6 +12,7 @@ from ploutos.config import PipelineConfig
 from ploutos.envs.spec import sized_for
 from ploutos.evaluation.rundir import RunRefs
 from ploutos.hardware.probe import usable_cores
+from ploutos.llm.advisor import make_advisor
 from ploutos.llm.memory import GPUMemoryManager
 from ploutos.market.bars import read_bars
 from ploutos.settings import Settings
@@ -49,6 +50,7 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     """
     settings, stages = Settings(), _Stages()
     store = Store(settings.store_root)
+    make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
 
     bars = stages.ref("bars", load_bars.submit(store, config.data))
     features = stages.ref("features", features_of.submit(store, bars, config.features))

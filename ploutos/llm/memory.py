@@ -5,7 +5,8 @@ and a model below 2 GB: each unload and reload costs seconds. It is off unless `
 environment's UNLOAD_LLM_DURING_BACKTEST says otherwise.
 
 Only Ollama can be told to unload; for other providers nothing is called at all. Only this run's model is touched, by its
-exact tag, and only if it was not in memory before this run: what somebody else loaded stays.
+exact tag, and only if it was not in memory before this run: what somebody else loaded stays. A server cannot tell who
+loaded a model, so one that a killed run left behind counts as somebody else's until its `keep_alive` is over.
 """
 
 import logging

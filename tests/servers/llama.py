@@ -94,12 +94,16 @@ class LlamaServer(AbstractContextManager["LlamaServer"]):
         self._closing.set()
         self._http.shutdown()
         self._http.server_close()
-        with self._lock:
-            self._memory.clear()
+        self.crash()
 
     def serve_forever(self) -> None:
         """Serve in this thread."""
         self._http.serve_forever()
+
+    def crash(self) -> None:
+        """Lose every model, as when the process that runs them dies."""
+        with self._lock:
+            self._memory.clear()
 
     def called(self, path: str) -> list[dict[str, Any]]:
         """Bodies of the requests to one path."""
