@@ -43,6 +43,13 @@ def test_a_cached_row_is_not_computed_again_and_a_corrected_bar_is(panel, monkey
     assert features.cache.hit_rate == pytest.approx(1 / 3)
 
 
+def test_two_readers_may_share_a_cache(panel):
+    cache = OptimizedFeatureCache()
+    for _ in range(2):
+        OnlineFeatures(cache).market(panel, 500, 0)
+    assert (cache.hits, cache.misses) == (1, 1)
+
+
 def test_rows_of_two_symbols_with_the_same_bars_are_kept_apart(panel):
     twin = replace(panel, **{name: getattr(panel, name)[:, [0, 0, 0]] for name in ("open", "high", "low", "close", "volume")})
     features = OnlineFeatures()

@@ -71,31 +71,40 @@ class OnlineFeatures:
     """Market features of single bars through a cache, and with an account's own beside them."""
 
     def __init__(self, cache: OptimizedFeatureCache | None = None) -> None:
-        self.cache = cache or OptimizedFeatureCache()
+        self.cache = OptimizedFeatureCache() if cache is None else cache
+        self._keys: tuple[Bars | None, dict[tuple[int, int], Key]] = None, {}
 
     def market(self, bars: Bars, position: int, column: int) -> FloatArray:
         """The 28 of one symbol after one bar closed, from its bars up to there; equal to the batch's row.
 
-        The cache's key is the content of those bars, so a corrected bar is computed again.
+        The cache's key is the content of those bars, so a corrected bar is computed again. Within one `Bars` object, which
+        never changes, a key is computed once.
 
         Returns:
             Shape (28,), read-only; nan where a window is not full, all nan where the symbol has no bar.
         """
-        end = position + 1
-        present = bars.tradable[:end, column]
-        if not present[-1]:
+        if not bars.tradable[position, column]:
             return np.full(len(MARKET_NAMES), np.nan)
-        own = [np.ascontiguousarray(getattr(bars, field)[:end, column][present]) for field in FIELDS]
-        content = hashlib.blake2b(digest_size=16)
-        for values in own:
-            content.update(values.data)
-        key = bars.symbols[column], content.hexdigest()
+        key = self._key(bars, position, column)
         row = self.cache.get(key)
         if row is None:
-            row = compute(*own)[-1].astype(np.float32).astype(np.float64)  # what a batch stores
+            row = compute(*_own(bars, position, column))[-1].astype(np.float32).astype(np.float64)  # what a batch stores
             row.flags.writeable = False
             self.cache.put(key, row)
         return row
+
+    def _key(self, bars: Bars, position: int, column: int) -> Key:
+        """Symbol and content digest of its bars; remembered for the `Bars` object that was used last."""
+        last, keys = self._keys
+        if last is not bars:
+            keys = {}
+            self._keys = bars, keys
+        if (position, column) not in keys:
+            content = hashlib.blake2b(digest_size=16)
+            for values in _own(bars, position, column):
+                content.update(values.data)
+            keys[position, column] = bars.symbols[column], content.hexdigest()
+        return keys[position, column]
 
     def decision(self, bars: Bars, position: int, accounts: Accounts) -> FloatArray:
         """All 33 of every account and symbol after one bar closed.
@@ -109,3 +118,10 @@ class OnlineFeatures:
         values[..., : len(MARKET_NAMES)] = market
         values[..., len(MARKET_NAMES) :] = own
         return values
+
+
+def _own(bars: Bars, position: int, column: int) -> list[FloatArray]:
+    """A symbol's own consecutive bars up to a position, one array per field."""
+    end = position + 1
+    present = bars.tradable[:end, column]
+    return [np.ascontiguousarray(getattr(bars, field)[:end, column][present]) for field in FIELDS]
