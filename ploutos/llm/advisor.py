@@ -12,6 +12,7 @@ then is on the cassette.
 
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -112,6 +113,7 @@ class Advisor:
         self.backend, self.config, self._cassette = backend, config, None if backend.is_mock else cassette
         self.breaker = breaker or CircuitBreaker()
         self._sleep = sleep
+        self._counting = threading.Lock()
         self.calls = 0
         """Questions that went to the provider; what came from the cassette is not counted."""
         self.digest = self._find_digest()
@@ -173,9 +175,9 @@ class Advisor:
                     outcomes = [*answered.values(), *_drop(futures)]
                     kept = sum(not outcome.unanswered for outcome in outcomes)
                     raise LLMUnavailable(f"{error}; {kept} of {len(unique)} answers are kept, run again to ask for the rest") from error
-                except LLMError:
-                    _drop(futures)
-                    raise
+                finally:
+                    for future in futures:
+                        future.cancel()  # whatever ended the batch, nothing more is begun
                 answered |= zip(batch, outcomes, strict=True)
                 self._log(len(unique), answered)
         return [answered[messages] for messages in prompts]
@@ -224,7 +226,8 @@ class Advisor:
         """Ask the provider, unless it failed too often in a row; a failure is told, not raised, until then."""
         if not self.breaker.allow():
             raise LLMUnavailable(f"{self.name} failed too often in a row and is left alone for {self.breaker.remaining_s:.0f} s more")
-        self.calls += 1
+        with self._counting:
+            self.calls += 1
         try:
             reply: Reply = self.backend.complete(messages, SCHEMA, seed)
         except LLMUnavailable as error:
