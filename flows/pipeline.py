@@ -20,7 +20,7 @@ from ploutos.store import Ref, Store
 from ploutos.training.folds import fold_table, read_folds
 from ploutos.training.pool import WorkerPool
 from tasks.evaluation import backtest, in_sample_of, metrics_of, report
-from tasks.phase1 import features_of, folds_of, load_bars
+from tasks.phase1 import features_of, folds_of, load_bars, quality_of
 from tasks.phase2 import train_member
 from tasks.phase3 import llm_features_of, signals_of
 from tasks.resources import settle
@@ -52,10 +52,11 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     store = Store(settings.store_root)
     make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
 
-    bars = stages.ref("bars", load_bars.submit(store, config.data))
-    features = stages.ref("features", features_of.submit(store, bars, config.features))
+    bars = stages.ref("bars", load_bars.submit(store, config.data, settings.datasets_root))
+    quality = quality_of.submit(store, bars)
+    features = stages.ref("features", features_of.submit(store, bars, config.features, config.data))
     plan = stages.ref("folds", folds_of.submit(store, bars, features, config.folds))
-    refs = RunRefs(bars, features, plan, policies=())
+    refs = RunRefs(bars, stages.ref("quality", quality), features, plan, policies=())
     _log_plan(store, refs)
     config = config.model_copy(update={"env": sized_for(config.env, read_bars(store.path(bars)))})
 

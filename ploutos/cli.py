@@ -3,23 +3,21 @@
 import json
 import logging
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from ploutos.errors import ConfigError, DataError, HistoryError, PloutosError
+from ploutos import cli_data, cli_llm
+from ploutos.cli_shared import JSON_OPTION, console, fail
+from ploutos.errors import PloutosError
 from ploutos.hardware.threads import cap_threads
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
-llm = typer.Typer(no_args_is_help=True, help="The advisor.")
-app.add_typer(llm, name="llm")
-_err = Console(stderr=True)
+app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_llm.app, name="llm")
 
-_EXIT_FAILED, _EXIT_CONFIG, _EXIT_DATA = 1, 2, 3
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
@@ -45,20 +43,6 @@ def _prepare_process() -> None:
         os.environ.setdefault(name, value)
 
 
-def _exit_code(error: PloutosError) -> int:
-    if isinstance(error, ConfigError):
-        return _EXIT_CONFIG
-    return _EXIT_DATA if isinstance(error, (DataError, HistoryError)) else _EXIT_FAILED
-
-
-def _fail(error: PloutosError, as_json: bool) -> typer.Exit:
-    if as_json:
-        print(json.dumps({"ok": False, "error": type(error).__name__, "message": str(error)}))
-    else:
-        _err.print(f"[bold red]{type(error).__name__}[/]: {error}", soft_wrap=True, highlight=False)
-    return typer.Exit(_exit_code(error))
-
-
 @app.callback()
 def _main() -> None:
     """No profit is promised, ever."""
@@ -67,15 +51,19 @@ def _main() -> None:
 @app.command()
 def run(
     preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %) or full.")] = "full",
-    source: Annotated[str | None, typer.Option(help="sample or files.")] = None,
+    source: Annotated[
+        str | None, typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
+    ] = None,
     path: Annotated[Path | None, typer.Option(help="File or folder for source files.")] = None,
-    market: Annotated[str | None, typer.Option(help="Symbols to trade, separated by commas; all of the source by default.")] = None,
+    market: Annotated[
+        str | None, typer.Option(help="Symbols to trade, separated by commas, futures by their root (NQ); all of the source by default.")
+    ] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
     llm_replay: Annotated[bool, typer.Option("--llm-replay", help="Answer from the cassette alone; a missing answer is an error.")] = False,
     reveal: Annotated[bool, typer.Option("--reveal", help="Prompts name the asset and the date: an ablation, never a result.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object at the end.")] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
     _prepare_process()
@@ -92,7 +80,7 @@ def run(
         config = load_config(preset, config_file, overrides)
         folder = _run_flow(config)
     except PloutosError as error:
-        raise _fail(error, as_json) from error
+        raise fail(error, as_json) from error
     summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
     if as_json:
         print(json.dumps({"ok": True, "folder": str(folder), "report": str(folder / "report.html"), "metrics": summary}))
@@ -118,40 +106,11 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
         table.add_column(name, justify="left" if name == "strategy" else "right")
     for row in rows:
         table.add_row(*(row[name] for name in columns), style="bold" if row["strategy"] == summary["final"] else None)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    console.print(table)
+    terminal = console()
+    terminal.print(table)
     for sentence in summary["verdict"]:
-        console.print(sentence, highlight=False)
-    console.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
-
-
-@llm.command("check")
-def llm_check(
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
-) -> None:
-    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
-    _prepare_process()
-    from ploutos.config import load_config
-    from ploutos.llm.check import check_advisor
-    from ploutos.settings import Settings
-
-    try:
-        result = check_advisor(load_config("full", config_file, settings or []).llm, Settings())
-    except PloutosError as error:
-        raise _fail(error, as_json) from error
-    outcome = result.outcome
-    if as_json:
-        spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
-        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **outcome.advice.model_dump(), **spent}
-        print(json.dumps({"ok": not outcome.abstained, **answer}))
-    else:
-        print(f"model: {result.model} {result.digest[:12]}".rstrip())
-        print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
-        print(f"decision: {outcome.advice.action}, confidence {outcome.advice.confidence} of 100: {outcome.advice.reason}")
-    if outcome.abstained:
-        raise typer.Exit(_EXIT_FAILED)
+        terminal.print(sentence, highlight=False)
+    terminal.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -168,16 +127,16 @@ def doctor(
     try:
         checks = examine(load_config("full", config_file, settings or []).llm)
     except PloutosError as error:
-        raise _fail(error, as_json) from error
+        raise fail(error, as_json) from error
     if as_json:
         print(json.dumps([vars(check) for check in checks]))
     else:
-        console = Console(width=None if sys.stdout.isatty() else 120)
+        terminal = console()
         for check in checks:
-            console.print(
+            terminal.print(
                 f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False
             )
             if not check.ok:
-                console.print(f"     what to do: {check.remedy}", highlight=False)
+                terminal.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):
-        raise typer.Exit(_EXIT_FAILED)
+        raise typer.Exit(1)

@@ -12,7 +12,15 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PLOUTOS_", env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Path(".ploutos")
-    """Folder of the store and of every run."""
+    """Folder of the store, of the datasets and of every run."""
+    alpaca_key: SecretStr | None = Field(default=None, validation_alias="APCA_API_KEY_ID")
+    """Alpaca's key, by the name that Alpaca's own tools read."""
+    alpaca_secret: SecretStr | None = Field(default=None, validation_alias="APCA_API_SECRET_KEY")
+    """Its secret."""
+    alpaca_url: str | None = None
+    """Another address of Alpaca's data API: a proxy, or a server of your own."""
+    proxy: str | None = None
+    """Proxy for Yahoo and FRED."""
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
     """Address of Ollama, by the name that Ollama's own tools read."""
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
@@ -25,6 +33,10 @@ class Settings(BaseSettings):
     @property
     def store_root(self) -> Path:
         return self.home / "store"
+
+    @property
+    def datasets_root(self) -> Path:
+        return self.home / "datasets"
 
     @property
     def cassettes_root(self) -> Path:

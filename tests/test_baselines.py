@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import mock_advisor
+from markets import QUALITY, mock_advisor
 from plotly.offline import get_plotlyjs
 
 from ploutos.envs.spec import EnvSpec
@@ -150,7 +150,7 @@ def small_run(panel, panel_features, panel_fold, panel_policies):
     def page(confidence):
         bootstrap = BootstrapSpec(replications=30, confidence=confidence)
         summary = summarise(result, panel, folds, inside, signals, bootstrap, 1, reduced=False)
-        return summary, render_report(result, summary, fold_table(tuple(folds), panel.timestamps), [])
+        return summary, render_report(result, summary, QUALITY, fold_table(tuple(folds), panel.timestamps), [])
 
     return page
 

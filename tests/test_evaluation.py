@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
-from markets import mock_advisor
+from markets import QUALITY, mock_advisor
 
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
@@ -176,7 +176,7 @@ def test_backtests_survive_their_file_and_give_the_same_bytes(assessed, tmp_path
 
 def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
     result, summary, plan = assessed
-    page = render_report(result, summary, plan, [("seed", "1")])
+    page = render_report(result, summary, QUALITY, plan, [("seed", "1")])
     head = page[page.index("<body>") :]
     for wanted in (
         "Equity, log scale",
@@ -196,7 +196,7 @@ def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
 
 def test_a_name_with_markup_does_no_harm(assessed):
     result, summary, plan = assessed
-    page = render_report(result, summary | {"symbols": ["<b>X</b>"]}, plan, [])
+    page = render_report(result, summary | {"symbols": ["<b>X</b>"]}, QUALITY, plan, [])
     assert "&lt;b&gt;X&lt;/b&gt;" in page
     assert "<b>X</b>" not in page
 

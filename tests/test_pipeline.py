@@ -13,6 +13,8 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
 
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.market.specs import instrument
+from ploutos.market.synthetic import SyntheticSpec, simulate
 from ploutos.training.checkpoint import load_policy
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
@@ -76,7 +78,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
     # one feature less: features and what stands on them, and neither bars nor the advisor's features
     changed = run(tmp_path / "changed", "features.exclude=[gap]")
-    assert set(changed) - computed(changed) == {"bars", "llm-features"}
+    assert set(changed) - computed(changed) == {"bars", "quality", "llm-features"}
 
     # a risk limit: what stands on fusion, and no policy
     risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")
@@ -94,6 +96,28 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     again = run(tmp_path / "again")
     assert computed(again) == {"features", "policy 0 1"}
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+
+
+@pytest.mark.parametrize("source", ["synthetic", "files"])
+def test_a_future_trades_whole_contracts_on_its_own_terms(home, tmp_path, source):
+    span = ["data.symbols=[NQ]", "data.start=2023-01-02", "data.end=2024-12-31", "folds.train_years=1", "folds.test_months=6"]
+    if source == "files":
+        frame = simulate(SyntheticSpec(start="2023-01-02", end="2024-12-31"), [instrument("NQ")])
+        frame.to_csv(tmp_path / "bars.csv", index=False)
+        span += [f"data.path={tmp_path / 'bars.csv'}"]
+    folder = tmp_path / "run"
+    run(folder, *span, f"data.source={source}", "training.members=1")
+    trades = pd.read_parquet(folder / "trades.parquet")
+    assert len(trades) > 0
+    assert (trades["units"] % 1 == 0).all()
+    equity = pd.read_parquet(folder / "equity.parquet").groupby("strategy").last()
+    fills = trades.assign(n=trades["units"].abs()).groupby("strategy")["n"].sum()
+    for strategy, contracts in fills.items():
+        assert equity.loc[strategy, "commission"] == pytest.approx(2.5 * contracts)
+        assert equity.loc[strategy, "slippage"] == pytest.approx(5.0 * contracts)  # a tick of 0.25 at 20 a point
+    page = (folder / "report.html").read_text()
+    assert "20 a point; 2.5 and 1 ticks of 5 per contract and side" in page
+    assert ("The bars are simulated" in page) == (source == "synthetic")
 
 
 def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_path, monkeypatch):

@@ -201,6 +201,9 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     sentences += _about_answers(summary["advisor"])
     if summary["source"] == sample.NAME:
         sentences.append(sample.CAVEAT)
+    if summary["source"].startswith("synthetic"):
+        sentences.append("The bars are simulated. Nothing here says anything about a real market.")
+    sentences += [f"{stand_in}: its own hours, dividends and costs, and no roll." for stand_in in summary["source"].split("; ")[1:]]
     return sentences
 
 

@@ -131,10 +131,17 @@ def _costs(backtests: Backtests) -> go.Figure:
     return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
 
 
-def render_report(backtests: Backtests, summary: dict[str, Any], folds: list[dict[str, str]], provenance: list[tuple[str, str]]) -> str:
+def render_report(
+    backtests: Backtests,
+    summary: dict[str, Any],
+    quality: dict[str, Any],
+    folds: list[dict[str, str]],
+    provenance: list[tuple[str, str]],
+) -> str:
     """The page.
 
     Args:
+        quality: `symbols` and `warnings` of the bars' inspection.
         summary: from `ploutos.evaluation.assess.summarise`.
         folds: from `ploutos.training.folds.fold_table`.
         provenance: name and value of everything that the numbers stand on.
@@ -147,6 +154,7 @@ def render_report(backtests: Backtests, summary: dict[str, Any], folds: list[dic
     table = [{"cells": list(row.values()), "final": row["strategy"] == summary["final"]} for row in comparison(summary)]
     return template.render(
         m=summary,
+        quality=quality,
         cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],
         table={"headings": headings, "rows": table},
         figures={

@@ -8,10 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from ploutos.config import PipelineConfig, dump_yaml
+from ploutos.envs.spec import CostSpec
 from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import read_backtests
 from ploutos.evaluation.report import render_report
-from ploutos.market.bars import read_bars
+from ploutos.market.bars import Bars, read_bars
+from ploutos.market.sources import proxies
+from ploutos.market.specs import InstrumentSpec
 from ploutos.provenance import git_commit, library_versions
 from ploutos.store import Ref, Store, digest_of, write_json, writing
 from ploutos.training.folds import fold_table, read_folds
@@ -37,6 +40,7 @@ class RunRefs:
     """What a run stands on; the later ones are None until they are made."""
 
     bars: Ref
+    quality: Ref
     features: Ref
     folds: Ref
     policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
@@ -72,9 +76,20 @@ def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
     raise StoreError(f"cannot make a folder for the run: {folder} exists; choose another --out")
 
 
-def _provenance(manifest: dict[str, Any], config: PipelineConfig) -> list[tuple[str, str]]:
-    costs = config.env.costs
-    rows = [("costs assumed", f"{costs.commission_bps:g} bps commission and {costs.slippage_bps:g} bps slippage per side")]
+def _costs_assumed(instrument: InstrumentSpec, costs: CostSpec) -> str:
+    """What a fill costs, in words."""
+    if instrument.asset_class == "future":
+        fee = f"{instrument.commission_per_unit:g} and {instrument.slippage_ticks:g} ticks of {instrument.tick_value:g}"
+        return f"{instrument.multiplier:g} a point; {fee} per contract and side"
+    return f"{costs.commission_bps:g} bps commission and {costs.slippage_bps:g} bps slippage per side"
+
+
+def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) -> list[tuple[str, str]]:
+    assumed: dict[str, list[str]] = {}
+    for instrument in bars.instruments:
+        assumed.setdefault(_costs_assumed(instrument, config.env.costs), []).append(instrument.symbol)
+    rows = [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
+    rows += [("initial cash", f"{config.env.cash:,.0f}")]
     rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
     rows += [("seed", str(manifest["seed"]))]
     rows += [(f"artifact {name}", sha256) for name, sha256 in manifest["artifacts"].items() if not name.startswith("policy")]
@@ -95,7 +110,8 @@ def write_run(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Pa
     bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
     backtests = read_backtests(store.path(refs.require("backtests")))
     summary = json.loads(store.path(refs.require("metrics")).read_text(encoding="utf-8"))
-    artifacts = {name: refs.require(name).sha256 for name in ("bars", "features", "folds", "signals", "backtests", "metrics")}
+    quality = json.loads(store.path(refs.quality).read_text(encoding="utf-8"))
+    artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
     for fold, members in zip(folds, refs.policies, strict=True):
         for member, ref in enumerate(members):
             place = folder / "folds" / str(fold.index) / f"seed_{member}" / "policy.zip"
@@ -110,11 +126,14 @@ def write_run(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Pa
         "versions": library_versions(_LIBRARIES),
         "artifacts": artifacts,
         "stages": stages,
+        "source": bars.source,
+        "proxies": proxies(config.data),
+        "data_quality": quality["warnings"],
     }
     plan = fold_table(folds, bars.timestamps)
     for name, text in (
         ("config.yaml", dump_yaml(config)),
-        ("report.html", render_report(backtests, summary, plan, _provenance(manifest, config))),
+        ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, config))),
     ):
         with writing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -71,11 +71,15 @@ class FeatureSet:
         return int(ready.argmax()) if ready.any() else len(ready)
 
 
-def build_features(bars: Bars, spec: FeatureSpec) -> FeatureSet:
+def build_features(bars: Bars, spec: FeatureSpec, macro: pd.DataFrame | None = None) -> FeatureSet:
     """Compute the chosen features of every symbol.
 
+    Args:
+        macro: columns on the bars' clock, from `ploutos.features.macro_features.macro_columns`; they follow the features
+            of each symbol, where it has a bar.
+
     Returns:
-        Features whose row *t* uses bars up to and including *t*.
+        Features whose row *t* uses bars up to and including *t*, and macro values published by then.
     """
     names = spec.names()
     columns = [indicators.NAMES.index(name) for name in names]
@@ -86,7 +90,16 @@ def build_features(bars: Bars, spec: FeatureSpec) -> FeatureSet:
             continue
         arrays = [np.ascontiguousarray(getattr(bars, field)[present, s]) for field in FIELDS]
         values[present, s] = indicators.compute(*arrays)[:, columns]
+    if macro is not None:
+        values, names = _beside(values, bars.tradable, macro), names + tuple(macro.columns[1:])
     return FeatureSet(values, names, bars.timestamps, bars.available_at, bars.symbols)
+
+
+def _beside(values: Float32Array, tradable: BoolArray, macro: pd.DataFrame) -> Float32Array:
+    """Features of each symbol, then the macro columns, which are the same for all."""
+    shared = macro[macro.columns[1:]].to_numpy(dtype=np.float32)
+    each = np.where(tradable[:, :, None], shared[:, None, :], np.float32(np.nan))
+    return np.concatenate([values, each], axis=2)
 
 
 def write_features(features: FeatureSet, path: Path) -> None:

@@ -1,10 +1,10 @@
-"""Exchange calendars: when a bar is known, which session it belongs to, how many sessions make a year.
+"""Exchange calendars: when a bar is known, which session it belongs to, which bars to expect, how many sessions make a year.
 
 A thin layer over pandas-market-calendars. Nothing here guesses from the data: a year has as many sessions as the
 exchange held.
 """
 
-from datetime import date
+from datetime import date, time
 from functools import lru_cache
 
 import numpy as np
@@ -15,6 +15,12 @@ from ploutos.errors import ConfigError
 from ploutos.types import TimeArray
 
 DAYS_PER_YEAR = 365.2425
+DAY = pd.Timedelta(days=1)
+
+# What pandas-market-calendars 5.5 has wrong. National days of mourning: CME Group announced closes at 08:30. Good Friday:
+# futures on shares trade until 08:15 only in years in which it is the day of the employment report (2021, 2023, 2026).
+EARLY_CLOSES = {"CME Globex Equity": {date(2018, 12, 5): time(8, 30), date(2025, 1, 9): time(8, 30)}}
+CLOSED = {"CME Globex Equity": (date(2024, 3, 29), date(2025, 4, 18))}
 
 
 @lru_cache(maxsize=64)
@@ -22,7 +28,13 @@ def _schedule(calendar: str, first: date, last: date) -> pd.DataFrame:
     """Sessions of a calendar, indexed by session date, with open and close in UTC."""
     if calendar not in mcal.get_calendar_names():
         raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, 24/7 or CME Globex Equity")
-    return mcal.get_calendar(calendar).schedule(start_date=first, end_date=last, tz="UTC")
+    exchange = mcal.get_calendar(calendar)
+    schedule = exchange.schedule(start_date=first, end_date=last, tz="UTC")
+    for day, close in EARLY_CLOSES.get(calendar, {}).items():
+        if pd.Timestamp(day) in schedule.index:
+            local = pd.Timestamp.combine(day, close).tz_localize(exchange.tz)
+            schedule.loc[pd.Timestamp(day), "market_close"] = local.tz_convert("UTC")
+    return schedule[~schedule.index.isin(pd.DatetimeIndex(CLOSED.get(calendar, ())))]
 
 
 def _schedule_around(timestamps: TimeArray, calendar: str) -> pd.DataFrame:
@@ -87,3 +99,53 @@ def sessions_per_year(timestamps: TimeArray, calendar: str) -> float:
     first, last = pd.Timestamp(timestamps[0]).date(), pd.Timestamp(timestamps[-1]).date()
     years = max((last - first).days + 1, 1) / DAYS_PER_YEAR
     return float(len(_schedule(calendar, first, last)) / years)
+
+
+def expected_bars(calendar: str, timeframe: pd.Timedelta, first: date, last: date, minute: int = 0) -> TimeArray:
+    """Starts of the bars that an exchange's regular sessions should give.
+
+    Intraday bars start on a grid that begins at `minute` past midnight in the exchange's zone and goes on in steps of
+    `timeframe`, summer and winter. A session has every bar of the grid that holds some of it: clock-hour bars of the NYSE
+    (09:30 to 16:00) start from 09:00 to 15:00, and those at `minute=30` from 09:30 to 15:30. A bar that lies
+    wholly in a pause for lunch is not expected. Daily bars are labelled by their session's date.
+
+    Args:
+        calendar: a pandas-market-calendars name.
+        timeframe: length of a bar, one day at most.
+        first, last: session dates, both included.
+        minute: minute of the hour at which hourly bars start, 0 to 59; daily bars do not read it.
+
+    Returns:
+        Shape (n_bars,), datetime64[us] UTC, strictly increasing; empty when there is no session.
+
+    Raises:
+        ConfigError: the calendar is unknown, the timeframe is not within a day, or `minute` is no minute.
+
+    >>> friday = date(2024, 11, 29)  # the day after Thanksgiving closes at 13:00 in New York, which is 18:00 UTC
+    >>> print(expected_bars("NYSE", pd.Timedelta(hours=1), friday, friday, minute=30))
+    ['2024-11-29T14:30:00.000000' '2024-11-29T15:30:00.000000'
+     '2024-11-29T16:30:00.000000' '2024-11-29T17:30:00.000000']
+    """
+    if not pd.Timedelta(0) < timeframe <= DAY:
+        raise ConfigError(f"timeframe is {timeframe}; expected more than nothing and at most one day")
+    if not 0 <= minute < 60:
+        raise ConfigError(f"minute is {minute}; expected a minute of the hour, 0 to 59")
+    schedule = _schedule(calendar, first, last)
+    if timeframe == DAY or schedule.empty:
+        return schedule.index.to_numpy().astype("datetime64[us]")
+    opens = schedule["market_open"].dt.as_unit("us")
+    local = opens.dt.tz_convert(mcal.get_calendar(calendar).tz).dt.tz_localize(None)
+    starts = _utc(opens - (local - local.dt.normalize() - pd.Timedelta(minutes=minute)) % timeframe)
+    step = timeframe.to_timedelta64().astype("timedelta64[us]")
+    counts = -((starts - _utc(schedule["market_close"])) // step)
+    of_session = np.repeat(np.arange(len(counts)), counts)
+    nth = np.arange(len(of_session)) - np.repeat(np.cumsum(counts) - counts, counts)
+    bars = starts[of_session] + nth * step
+    if "break_start" in schedule:
+        pause, resume = (_utc(schedule[name])[of_session] for name in ("break_start", "break_end"))
+        bars = bars[~((bars >= pause) & (bars + step <= resume))]
+    return np.unique(bars)  # long bars may reach over a close into the next session
+
+
+def _utc(column: pd.Series) -> TimeArray:
+    return column.dt.tz_convert(None).to_numpy().astype("datetime64[us]")

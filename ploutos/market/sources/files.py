@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from ploutos.errors import ConfigError, DataError
+from ploutos.store import digest_of, file_sha256
 
 TIMESTAMP_NAMES = ("timestamp", "datetime", "date", "time")
 ADJUSTED_NAMES = ("adj_close", "adj close", "adjclose", "adjusted_close")
@@ -28,6 +29,11 @@ def find(path: Path) -> list[Path]:
     if not found:
         raise DataError(f"{path} holds no parquet or CSV file; expected at least one")
     return found
+
+
+def digests(path: Path) -> list[str]:
+    """Digest of name and content of every file that a path stands for."""
+    return [digest_of([file.name, file_sha256(file)]) for file in find(path)]
 
 
 def read(path: Path, timezone: str | None) -> pd.DataFrame:

@@ -1,0 +1,32 @@
+"""What every `ploutos` command shares: exit codes, one way to fail, one console."""
+
+import json
+import sys
+
+import typer
+from rich.console import Console
+
+from ploutos.errors import ConfigError, DataError, HistoryError, PloutosError
+
+_EXIT_FAILED, _EXIT_CONFIG, _EXIT_DATA = 1, 2, 3
+JSON_OPTION = typer.Option("--json", help="Print one JSON object at the end.")
+
+
+def _exit_code(error: PloutosError) -> int:
+    if isinstance(error, ConfigError):
+        return _EXIT_CONFIG
+    return _EXIT_DATA if isinstance(error, (DataError, HistoryError)) else _EXIT_FAILED
+
+
+def fail(error: PloutosError, as_json: bool) -> typer.Exit:
+    """Print an error and give what to raise: exit code 1 for a run that failed, 2 for a setting, 3 for data."""
+    if as_json:
+        print(json.dumps({"ok": False, "error": type(error).__name__, "message": str(error)}))
+    else:
+        Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", soft_wrap=True, highlight=False)
+    return typer.Exit(_exit_code(error))
+
+
+def console() -> Console:
+    """The terminal, or 120 columns where there is none."""
+    return Console(width=None if sys.stdout.isatty() else 120)

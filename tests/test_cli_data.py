@@ -1,0 +1,88 @@
+"""`ploutos data`: bars of a local server end up on disk, and every other way ends in one sentence and an exit code."""
+
+import json
+
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+from ploutos.cli import app
+from ploutos.market.dataset import Dataset, SeriesKey
+
+run = CliRunner().invoke
+HOUR = pd.Timedelta(hours=1)
+SPAN = (pd.Timestamp("2024-03-01", tz="UTC"), pd.Timestamp("2024-04-01", tz="UTC"))
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)  # no .env of the checkout
+    for name in ("APCA_API_KEY_ID", "APCA_API_SECRET_KEY", "PLOUTOS_ALPACA_URL"):
+        monkeypatch.delenv(name, raising=False)
+    return tmp_path
+
+
+def stored(home):
+    stamps = pd.date_range("2024-03-04T14:00", periods=5, freq="h", tz="UTC").as_unit("us")
+    frame = pd.DataFrame({"timestamp": stamps, **dict.fromkeys(("open", "high", "low", "close", "volume"), 100.0)})
+    Dataset(home / "datasets").upsert(SeriesKey("alpaca-sip", "total_return", HOUR, "SPY"), frame, SPAN)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "sentence"),
+    [
+        (["build", "--source", "bloomberg", "--market", "SPY"], 2, "--source is 'bloomberg'; expected alpaca, alpaca-iex or yahoo"),
+        (["build", "--source", "yahoo", "--market", "SPY", "--start", "tomorrow"], 2, "--start is 'tomorrow'; expected a date"),
+        (["build", "--source", "yahoo", "--market", "SPY", "--start", "2024-02-02", "--end", "2024-02-01"], 2, "is not before --end"),
+        (["build", "--source", "yahoo", "--market", "SPY", "--timeframe", "soon"], 2, "data.timeframe is 'soon'"),
+        (["build", "--source", "alpaca", "--market", "SPY"], 3, "APCA_API_KEY_ID"),
+        (["update", "--source", "yahoo", "--market", "SPY"], 3, "run ploutos data build --source yahoo --market SPY"),
+        (["check", "--source", "files"], 2, "source files needs a path"),
+        (["check", "--source", "alpaca", "--market", "SPY"], 3, "run ploutos data build --source alpaca-sip --market SPY"),
+        (["macro", "--provider", "ecb"], 2, "--provider is 'ecb'; expected yahoo or fred"),
+    ],
+)
+def test_what_cannot_be_done_is_one_sentence_and_a_code(home, arguments, code, sentence):
+    result = run(app, ["data", *arguments])
+    assert result.exit_code == code
+    assert sentence in " ".join(result.stderr.split())
+
+
+def test_show_lists_what_is_stored_and_names_a_damaged_file(home):
+    assert "holds no bars yet" in run(app, ["data", "show"]).stdout
+    stored(home)
+    answer = json.loads(run(app, ["data", "show", "--json"]).stdout)
+    assert [(line["bars"], line["first"]) for line in answer["series"]] == [(5, "2024-03-04")]
+    (file,) = (home / "datasets").glob("source=*/*/*/*/bars.parquet")
+    file.write_bytes(b"PAR1")
+    result = run(app, ["data", "show"])
+    assert result.exit_code == 3
+    assert "is damaged" in " ".join(result.stderr.split())
+
+
+def test_check_writes_a_page_and_ends_with_3_when_a_run_would_stop(home):
+    result = run(app, ["data", "check", "--out", "page.html", "--set", "data.adjustment=raw"])
+    assert result.exit_code == 0
+    assert "suspected_splits" in result.stdout
+    assert (home / "page.html").stat().st_size > 100_000
+    (home / "bars.csv").write_text("timestamp,open,high,low,close,volume\n2024-01-02T00:00Z,1,1,1,1,1\n2024-01-03T00:00Z,-1,1,-1,1,1\n")
+    broken = run(app, ["data", "check", "--source", "files", "--path", "bars.csv", "--timeframe", "1D", "--json"])
+    assert broken.exit_code == 3
+    assert "not_positive" in {finding["check"] for finding in json.loads(broken.stdout)["findings"]}
+
+
+def test_check_reads_the_dataset(home):
+    stored(home)
+    result = run(app, ["data", "check", "--source", "alpaca", "--market", "SPY", "--json"])
+    (symbol,) = json.loads(result.stdout)["symbols"]
+    assert (symbol["symbol"], symbol["bars"], symbol["missing"]) == ("SPY", "5", "0")
+
+
+def test_a_calendar_that_is_named_is_the_one_that_bars_are_held_against(home):
+    stamps = pd.date_range("2024-03-01", periods=240, freq="h", tz="UTC")  # ten days round the clock
+    pd.DataFrame({"timestamp": stamps, **dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)}).to_csv("coin.csv", index=False)
+    arguments = ["data", "check", "--source", "files", "--path", "coin.csv", "--json"]
+    checks = {finding["check"] for finding in json.loads(run(app, arguments).stdout)["findings"]}
+    assert "off_session" in checks
+    assert json.loads(run(app, [*arguments, "--set", "data.calendar=24/7"]).stdout)["findings"] == []
