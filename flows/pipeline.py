@@ -12,6 +12,8 @@ from ploutos.config import PipelineConfig
 from ploutos.envs.spec import sized_for
 from ploutos.evaluation.rundir import RunRefs
 from ploutos.hardware.probe import usable_cores
+from ploutos.llm.advisor import make_advisor
+from ploutos.llm.memory import GPUMemoryManager
 from ploutos.market.bars import read_bars
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
@@ -48,6 +50,7 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     """
     settings, stages = Settings(), _Stages()
     store = Store(settings.store_root)
+    make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
 
     bars = stages.ref("bars", load_bars.submit(store, config.data, settings.datasets_root))
     quality = quality_of.submit(store, bars)
@@ -58,14 +61,17 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     config = config.model_copy(update={"env": sized_for(config.env, read_bars(store.path(bars)))})
 
     settle("phase 2", config.pipeline)
-    refs = replace(refs, policies=_train(store, refs, config, stages))
+    memory = GPUMemoryManager(config.llm, settings)
+    with memory.freed("training"):
+        refs = replace(refs, policies=_train(store, refs, config, stages))
 
     settle("phase 3", config.pipeline)
     llm_features = stages.ref("llm-features", llm_features_of.submit(store, bars))
-    signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config.llm))
-    inside_future = in_sample_of.submit(store, refs, config)
-    backtests = stages.ref("backtests", backtest.submit(store, refs, signals, config))
-    inside = stages.ref("in-sample", inside_future)
+    signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config.llm, settings))
+    with memory.freed("backtests"):
+        inside_future = in_sample_of.submit(store, refs, config)
+        backtests = stages.ref("backtests", backtest.submit(store, refs, signals, config))
+        inside = stages.ref("in-sample", inside_future)
     metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config))
     refs = replace(refs, signals=signals, backtests=backtests, metrics=metrics)
     return report(store, refs, config, settings.runs_root, stages.ended)

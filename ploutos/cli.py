@@ -9,13 +9,14 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ploutos import cli_data
+from ploutos import cli_data, cli_llm
 from ploutos.cli_shared import JSON_OPTION, console, fail
 from ploutos.errors import PloutosError
 from ploutos.hardware.threads import cap_threads
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_llm.app, name="llm")
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -60,6 +61,8 @@ def run(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
+    llm_replay: Annotated[bool, typer.Option("--llm-replay", help="Answer from the cassette alone; a missing answer is an error.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Prompts name the asset and the date: an ablation, never a result.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
@@ -72,6 +75,7 @@ def run(
             overrides.append(f"{key}={json.dumps(str(value))}")
     if market is not None:
         overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
+    overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)
         folder = _run_flow(config)
@@ -110,12 +114,20 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
 
 
 @app.command()
-def doctor(as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False) -> None:
+def doctor(
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the run to be, for its advisor.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+) -> None:
     """Check versions, Prefect's server, data, GPU, advisor and thread caps; say what to do about what is amiss."""
     _prepare_process()
+    from ploutos.config import load_config
     from ploutos.doctor import examine
 
-    checks = examine()
+    try:
+        checks = examine(load_config("full", config_file, settings or []).llm)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
     if as_json:
         print(json.dumps([vars(check) for check in checks]))
     else:

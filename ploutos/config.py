@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError
+from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError, field_validator
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
@@ -14,7 +14,7 @@ from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.build import FeatureSpec
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.hardware.gate import GateSpec
-from ploutos.llm.advisor import LLMSpec
+from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.sources import DataSpec
 from ploutos.specs import Spec
 from ploutos.training.folds import FoldSpec
@@ -49,8 +49,8 @@ class PipelineConfig(Spec):
     """Phase 2: account, costs, reward."""
     training: TrainingSpec = TrainingSpec()
     """Phase 2: PPO and its ensemble."""
-    llm: LLMSpec = LLMSpec()
-    """Phase 3: the advisor."""
+    llm: LLMConfig = LLMConfig(provider=LLMProvider.MOCK)
+    """Phase 3: the advisor; the mock, in every preset, unless llm.provider names another."""
     fusion: FusionSpec = FusionSpec()
     """Phase 3: fusion and risk."""
     evaluation: BootstrapSpec = BootstrapSpec()
@@ -61,6 +61,12 @@ class PipelineConfig(Spec):
     """The pause between phases."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Snapshots of training."""
+
+    @field_validator("llm", mode="before")
+    @classmethod
+    def _mock_unless_named(cls, value: Any) -> Any:
+        """An `llm` section that names no provider must not begin to call one."""
+        return {"provider": LLMProvider.MOCK, **value} if isinstance(value, dict) else value
 
 
 PRESETS: dict[str, dict[str, Any]] = {

@@ -11,12 +11,26 @@ from ploutos.errors import PloutosError
 from ploutos.hardware.gate import describe
 from ploutos.hardware.probe import read_machine
 from ploutos.hardware.threads import VARIABLES, uncapped
-from ploutos.llm.advisor import LLMSpec, make_advisor
+from ploutos.llm.check import find_advisor
+from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.sources import DataSpec, load
 from ploutos.settings import Settings
 from ploutos.store import Store
 
-_NEEDED = ("torch", "stable-baselines3", "gymnasium", "numpy", "numba", "pandas", "pyarrow", "TA-Lib", "prefect", "fastapi")
+_NEEDED = (
+    "torch",
+    "stable-baselines3",
+    "gymnasium",
+    "numpy",
+    "numba",
+    "pandas",
+    "pyarrow",
+    "TA-Lib",
+    "prefect",
+    "fastapi",
+    "ollama",
+    "httpx",
+)
 
 
 @dataclass(frozen=True)
@@ -70,9 +84,9 @@ def _machine() -> Check:
     return Check("machine", machine.free_bytes > 1 << 30, describe(machine), "close other programs: a run needs 1 GiB of free memory")
 
 
-def _llm() -> Check:
-    advisor = make_advisor(LLMSpec())
-    return Check("advisor", True, advisor.model)
+def _llm(config: LLMConfig) -> Check:
+    ok, found = find_advisor(config, Settings())
+    return Check("advisor", ok, found, "mend that, then run: ploutos llm check")
 
 
 def _threads() -> Check:
@@ -81,7 +95,12 @@ def _threads() -> Check:
     return Check("thread caps", not missing, capped or "none", f"export {' '.join(f'{name}=1' for name in missing)}")
 
 
-def examine() -> list[Check]:
-    """All checks, in the order in which a user would mend them."""
-    checks: tuple[Callable[[], Check], ...] = (_versions, _server, _data, _store, _machine, _llm, _threads)
+def examine(llm: LLMConfig | None = None) -> list[Check]:
+    """All checks, in the order in which a user would mend them.
+
+    Args:
+        llm: the advisor of the run to be; None means a run's default, the mock.
+    """
+    advisor = llm or LLMConfig(provider=LLMProvider.MOCK)
+    checks: tuple[Callable[[], Check], ...] = (_versions, _server, _data, _store, _machine, lambda: _llm(advisor), _threads)
     return [check() for check in checks]

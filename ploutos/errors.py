@@ -13,7 +13,9 @@
     ├── HistoryError        too little history for one walk-forward fold
     ├── StoreError          the store cannot write, or an artifact is missing or damaged
     ├── ResourceError       the machine stayed too full for the next phase
-    └── TrainingError       a training process died or a checkpoint does not fit
+    ├── TrainingError       a training process died or a checkpoint does not fit
+    └── LLMError            a language model cannot be asked as the settings say, or a cassette lacks its answer
+        └── LLMUnavailable  its server does not answer
 
 A message is one sentence or two: what was found, what was expected, what to do.
 """
@@ -81,3 +83,11 @@ class ResourceError(PloutosError):
 
 class TrainingError(PloutosError):
     """A training process died, or a checkpoint does not fit what is asked of it."""
+
+
+class LLMError(PloutosError):
+    """A language model cannot be asked as the settings say, or a cassette lacks its answer."""
+
+
+class LLMUnavailable(LLMError):
+    """The server of a language model does not answer: refused, too slow, too busy, or broken."""

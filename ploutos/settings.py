@@ -21,6 +21,14 @@ class Settings(BaseSettings):
     """Another address of Alpaca's data API: a proxy, or a server of your own."""
     proxy: str | None = None
     """Proxy for Yahoo and FRED."""
+    ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
+    """Address of Ollama, by the name that Ollama's own tools read."""
+    openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
+    """Address of an OpenAI-compatible server."""
+    openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
+    """Its key; a server of your own needs none."""
+    unload_llm_during_backtest: str | None = Field(default=None, validation_alias="UNLOAD_LLM_DURING_BACKTEST")
+    """True, 1 or yes takes the model out of the GPU while policies are trained and backtested."""
 
     @property
     def store_root(self) -> Path:
@@ -29,6 +37,10 @@ class Settings(BaseSettings):
     @property
     def datasets_root(self) -> Path:
         return self.home / "datasets"
+
+    @property
+    def cassettes_root(self) -> Path:
+        return self.home / "cassettes"
 
     @property
     def runs_root(self) -> Path:

@@ -14,7 +14,7 @@ from ploutos.evaluation.backtest import read_backtests, write_backtests
 from ploutos.evaluation.report import render_markdown
 from ploutos.evaluation.rundir import RunRefs, write_run
 from ploutos.features.build import read_features
-from ploutos.llm.advisor import read_signals
+from ploutos.llm.signals import read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
 from ploutos.training.checkpoint import Policy, load_policy

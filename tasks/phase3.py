@@ -7,8 +7,11 @@ from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from ploutos.features.llm_features import market_features
-from ploutos.llm.advisor import LLMSpec, advise, read_signals, write_signals
+from ploutos.llm.advisor import advise, make_advisor
+from ploutos.llm.config import LLMConfig
+from ploutos.llm.signals import read_signals, write_signals
 from ploutos.market.bars import read_bars
+from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.folds import read_folds
 from tasks.stage import run_stage
@@ -26,17 +29,21 @@ def llm_features_of(store: Store, bars: Ref) -> State[Ref]:
 
 
 @task(name="advise", cache_policy=NO_CACHE)
-def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, spec: LLMSpec) -> State[Ref]:
+def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: LLMConfig, settings: Settings) -> State[Ref]:
     """Ask the advisor once per symbol and decision time of the test ranges."""
+    advisor = make_advisor(config, settings)
 
     def write(path: Path) -> None:
         plan = read_folds(store.path(folds))
         market = np.load(store.path(llm_features), allow_pickle=False)
         first, last = plan[0].test.start - 1, plan[-1].test.stop - 2
-        write_signals(advise(read_bars(store.path(bars)), market, first, last, spec), path)
+        write_signals(advise(read_bars(store.path(bars)), market, first, last, advisor), path)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]
-    state = run_stage(store, "signals", ["ploutos.llm.advisor"], spec.model_dump(mode="json"), upstream, ".parquet", write)
+    stands_on = config.deciding() | {"digest": advisor.digest}
+    state = run_stage(store, "signals", ["ploutos.llm.advisor"], stands_on, upstream, ".parquet", write)
     signals = read_signals(store.path(state.result()))
-    get_run_logger().info("advisor: %s; %d pieces of advice", signals.model, len(signals.frame))
+    get_run_logger().info(
+        "advisor: %s; %d pieces of advice, %d abstentions, %d calls", signals.model, len(signals.frame), signals.n_abstained, advisor.calls
+    )
     return state

@@ -1,6 +1,7 @@
 """Shared markets: the sample, a small random panel with gaps, and a trained pair of policies that cost seconds."""
 
 import os
+from pathlib import Path
 
 from ploutos.hardware.threads import cap_threads
 
@@ -8,6 +9,7 @@ cap_threads(1)  # before numpy and torch are imported
 
 import pytest
 from markets import TINY, random_panel
+from servers.tiny_gguf import write_tiny_gguf
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import (
@@ -30,6 +32,12 @@ os.environ.update(
 @pytest.fixture(scope="session")
 def sample_bars() -> Bars:
     return load(DataSpec())
+
+
+@pytest.fixture(scope="session")
+def gguf(tmp_path_factory) -> Path:
+    """A model file that llama.cpp loads."""
+    return write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf")
 
 
 @pytest.fixture(scope="session")

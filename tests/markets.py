@@ -3,6 +3,9 @@
 import numpy as np
 import pandas as pd
 
+from ploutos.llm.advisor import Advisor
+from ploutos.llm.backends.mock import MockBackend
+from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import Bars, align
 from ploutos.training.ppo import TrainingSpec
 
@@ -26,3 +29,8 @@ def random_panel(seed: int, n_bars: int = 700, n_symbols: int = 3) -> Bars:
         keep &= np.arange(n_bars) >= (200 if s == 2 else 0)
         frames.append(frame[keep])
     return align(pd.concat(frames), pd.Timedelta(days=1), "NYSE", f"random panel {seed}")
+
+
+def mock_advisor(**settings) -> Advisor:
+    """The advisor of a run that names none."""
+    return Advisor(MockBackend(), LLMConfig(provider=LLMProvider.MOCK, **settings))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import QUALITY
+from markets import QUALITY, mock_advisor
 from plotly.offline import get_plotlyjs
 
 from ploutos.envs.spec import EnvSpec
@@ -18,7 +18,7 @@ from ploutos.evaluation.report import render_report
 from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import LLMSpec, advise
+from ploutos.llm.advisor import advise
 from ploutos.market.bars import align
 from ploutos.market.sources import sample
 from ploutos.training.folds import Range, fold_table
@@ -117,7 +117,7 @@ def test_one_session_has_a_return_but_no_volatility():
 LITERAL = {
     "final": "fused (LLM)",
     "reduced": False,
-    "advisor": {"is_mock": False},
+    "advisor": {"is_mock": False, "n_abstained": 0, "reveal": False},
     "source": "elsewhere",
     "confidence": 0.9,
     "strategies": {"fused (LLM)": {"excess_low": 0.02, "excess_high": 0.04}},
@@ -128,7 +128,7 @@ def test_a_full_run_of_a_real_advisor_gets_one_sentence():
     (sentence,) = verdict(LITERAL)
     assert sentence.startswith("fused (LLM) earned 2.0% to 4.0% a year more than buy and hold (90 % interval")
     assert "demo" in verdict(LITERAL | {"reduced": True})[0]
-    assert "mock" in verdict(LITERAL | {"advisor": {"is_mock": True}})[1]
+    assert "mock" in verdict(LITERAL | {"advisor": LITERAL["advisor"] | {"is_mock": True}})[1]
     assert verdict(LITERAL | {"source": sample.NAME})[1] == sample.CAVEAT
 
 
@@ -143,7 +143,7 @@ def small_run(panel, panel_features, panel_fold, panel_policies):
     """One fold of 60 bars, and its page for any width of the interval."""
     fold = panel_fold.model_copy(update={"test": Range(start=506, stop=566)})
     folds, policies = [fold], [panel_policies]
-    signals = advise(panel, market_features(panel), 505, 565, LLMSpec())
+    signals = advise(panel, market_features(panel), 505, 565, mock_advisor())
     result = out_of_sample(panel, panel_features, folds, policies, signals, EnvSpec(), FusionSpec(), 1)
     inside = in_sample(panel, panel_features, folds, policies, EnvSpec())
 

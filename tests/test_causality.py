@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markets import mock_advisor
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Fused, Segment, Voted, run_backtests
@@ -13,7 +14,7 @@ from ploutos.evaluation.baselines import all_baselines
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import LLMSpec, advise
+from ploutos.llm.advisor import advise
 from ploutos.market.bars import FIELDS
 from ploutos.training.folds import Range
 
@@ -24,7 +25,7 @@ def everything(bars, policies):
     """From bars to fills, as a run would do it: features, advice, policies, fusion, baselines, ledger."""
     env = EnvSpec()
     features = build_features(bars, FeatureSpec())
-    stances, confidences = advise(bars, market_features(bars), START - 1, bars.n_bars - 1, LLMSpec()).stances(bars)
+    stances, confidences = advise(bars, market_features(bars), START - 1, bars.n_bars - 1, mock_advisor()).stances(bars)
     strategies = [
         Fused("fused", bars, env, stances, confidences, FusionSpec()),
         Voted("vote", bars, env, slice(None)),

@@ -2,13 +2,16 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 
 import pytest
+from servers.llama import LlamaServer
 from typer.testing import CliRunner
 
 from ploutos.cli import app
+from ploutos.errors import ConfigError
 
 run = CliRunner().invoke
 HEADER = "timestamp,open,high,low,close,volume\n"
@@ -36,7 +39,7 @@ def test_a_wrong_setting_ends_with_code_2_before_anything_runs(arguments, senten
 
 def test_help_names_every_option_of_a_run():
     text = run(app, ["run", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
-    for option in ("--preset", "--source", "--path", "--market", "--config", "--set", "--out", "--json"):
+    for option in ("--preset", "--source", "--path", "--market", "--config", "--set", "--out", "--llm-replay", "--reveal", "--json"):
         assert option in text
 
 
@@ -87,3 +90,68 @@ def test_bad_bars_end_the_flow_with_code_3_one_sentence_and_nothing_half_written
     assert not (tmp_path / "home" / "runs").exists()
     left = [path for path in (tmp_path / "home").rglob("*") if path.is_file() and "locks" not in path.parts]
     assert not [path for path in left if "tmp" in path.name or path.stat().st_size == 0]
+
+
+# --- the advisor
+
+
+@pytest.fixture
+def llama(gguf, monkeypatch):
+    with LlamaServer({"tiny": gguf}) as server:
+        monkeypatch.setenv("OLLAMA_HOST", server.host)
+        monkeypatch.setenv("OPENAI_BASE_URL", f"{server.url}/v1")
+        yield server
+
+
+TINY_MODEL = ["--set", "llm.model=tiny", "--set", "llm.num_predict=400"]
+
+
+@pytest.mark.parametrize(("provider", "path"), [("ollama", "/api/chat"), ("openai", "/v1/chat/completions")])
+def test_the_check_of_the_advisor_says_what_came_back(llama, provider, path):
+    arguments = ["llm", "check", "--set", f"llm.provider={provider}", *TINY_MODEL]
+    result = run(app, arguments)
+    assert result.exit_code == 0, result.stderr
+    model, took, decision = result.stdout.splitlines()
+    assert model.startswith("model: tiny")
+    assert re.fullmatch(r"took: \d+\.\d s, \d+ tokens read, \d+ written", took)
+    assert re.match(r"decision: (buy|sell|hold), confidence \d+ of 100: ", decision)
+    answer = json.loads(run(app, [*arguments, "--json"]).stdout)
+    assert (answer["ok"], answer["abstained"]) == (True, False)
+    assert answer["tokens"] > 0
+    assert len(llama.called(path)) == 2
+
+
+def test_the_check_of_a_mock_says_that_it_is_one():
+    result = run(app, ["llm", "check"])
+    assert result.exit_code == 0
+    assert "mock (a fixed trend rule, not a language model)" in result.stdout
+
+
+def test_a_check_that_fails_ends_in_one_sentence_and_code_1(llama):
+    nobody = run(app, ["llm", "check", "--set", "llm.provider=ollama", "--set", "llm.host=127.0.0.1:9"])
+    assert nobody.exit_code == 1
+    assert "LLMUnavailable: Ollama at 127.0.0.1:9 cannot be reached; start it (ollama serve) or set OLLAMA_HOST" in nobody.stderr
+    absent = run(app, ["llm", "check", "--set", "llm.provider=ollama", "--json"])
+    assert absent.exit_code == 1
+    assert "has no llama3.2:latest, it has tiny:latest; run: ollama pull llama3.2" in json.loads(absent.stdout)["message"]
+    cut = run(app, ["llm", "check", "--set", "llm.provider=ollama", *TINY_MODEL[:2], "--set", "llm.num_predict=3"])
+    assert cut.exit_code == 1
+    assert "abstained: the answer was cut off after 3 tokens" in cut.stdout
+
+
+def test_the_doctor_looks_for_the_advisor_of_the_configuration(llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
+    (tmp_path / "mine.yaml").write_text("llm: {provider: ollama, model: tiny}\n")
+    checks = json.loads(run(app, ["doctor", "--json", "--config", str(tmp_path / "mine.yaml")]).stdout)
+    assert "tiny:latest (Ollama)" in next(check for check in checks if check["name"] == "advisor")["found"]
+    result = run(app, ["doctor", "--set", "llm.provider=ollama", "--set", "llm.host=127.0.0.1:9"])
+    assert result.exit_code == 1
+    assert "FAIL advisor: Ollama at 127.0.0.1:9 cannot be reached" in result.stdout
+
+
+def test_replay_and_reveal_reach_the_configuration(monkeypatch):
+    given = []
+    monkeypatch.setattr("ploutos.cli._run_flow", lambda config: given.append(config.llm) or (_ for _ in ()).throw(ConfigError("enough")))
+    for arguments in (["--llm-replay"], ["--reveal"], ["--set", "llm.replay=true"], []):
+        assert run(app, ["run", "--preset", "demo", *arguments]).exit_code == 2
+    assert [(llm.replay, llm.reveal) for llm in given] == [(True, False), (False, True), (True, False), (False, False)]

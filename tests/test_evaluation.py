@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import pandas as pd
 import pytest
-from markets import QUALITY
+from markets import QUALITY, mock_advisor
 
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
@@ -17,7 +17,7 @@ from ploutos.evaluation.report import render_markdown, render_report
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import LLMSpec, advise
+from ploutos.llm.advisor import advise
 from ploutos.market.bars import align
 from ploutos.training.folds import Range, fold_table
 
@@ -142,7 +142,7 @@ def assessed(panel, panel_features, panel_fold, panel_policies):
     later = panel_fold.model_copy(update={"index": 1, "test": Range(start=690, stop=700)})
     folds, policies = [panel_fold, later], [panel_policies, panel_policies]
     env = EnvSpec()
-    signals = advise(panel, market_features(panel), 505, 698, LLMSpec())
+    signals = advise(panel, market_features(panel), 505, 698, mock_advisor())
     result = out_of_sample(panel, panel_features, folds, policies, signals, env, FusionSpec(), 1)
     inside = in_sample(panel, panel_features, folds, policies, env)
     summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, reduced=True)
@@ -217,6 +217,9 @@ def test_the_verdict_follows_the_interval(assessed, low, high, words):
     assert words in text
     assert "A demo proves nothing" in text
     assert "The advisor was a mock" in text
-    real = " ".join(verdict(summary | {"reduced": False, "advisor": {"is_mock": False}}))
+    real = " ".join(verdict(summary | {"reduced": False, "advisor": {"is_mock": False, "n_abstained": 3, "n_advice": 40, "reveal": True}}))
     assert "demo" not in real
     assert "mock" not in real.replace(summary["final"], "")
+    assert "abstained on 3 of 40 questions" in real
+    assert "no number that rests on its advice is a result" in real
+    assert "abstained" not in text

@@ -8,18 +8,51 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markets import mock_advisor, random_panel
 
 from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.errors import DataError
 from ploutos.features.llm_features import MARKET_NAMES, market_features
-from ploutos.llm.advisor import ACTIONS, Advice, LLMSpec, Signals, advise, make_advisor
+from ploutos.llm.advisor import SCHEMA, Advice, advise, prompt_at
+from ploutos.llm.backends.mock import MockBackend
 from ploutos.llm.prompts import parse, render
+from ploutos.llm.signals import ACTIONS, Signals
+from ploutos.llm.snapshot import Snapshot, snapshot_at
+from ploutos.market.bars import FIELDS
 
 PRICES = ("open", "high", "low", "close")
+GOLDEN_SYSTEM = """You advise a trading desk on one asset. The numbers below were known at the close of the last bar.
+Answer with one JSON object: action (buy, sell or hold), confidence (integer 0 to 100), reason (at most 200 characters).
+buy asks for a full position, sell for none, hold for no change.
+Schema: {"type":"object"}"""
+GOLDEN_BLIND = """asset: ASSET
+closes, 100 at the first bar shown; moves in standard deviations of one bar
+t-2 close 100.00
+t-1 close 102.00 move +1.25
+t-0 close 99.00 move -1.80
+adx_slope: 0.012
+market_regime: -1.000"""
+GOLDEN_REVEALED = """asset: IBM
+as of: 2001-05-04T20:00:00Z
+closes; moves in standard deviations of one bar
+2001-05-02T13:30Z close 50
+2001-05-03T13:30Z close 51 move +1.25
+2001-05-04T13:30Z close 49.5 move -1.80
+adx_slope: 0.012
+market_regime: -1.000"""
+SNAPSHOT = Snapshot(
+    symbol="IBM",
+    as_of=np.datetime64("2001-05-04T20:00:00", "us"),
+    timestamps=np.array(["2001-05-02T13:30", "2001-05-03T13:30", "2001-05-04T13:30"], dtype="datetime64[us]"),
+    closes=np.array([50.0, 51.0, 49.5]),
+    moves=np.array([np.nan, 1.25, -1.8]),
+    features={"adx_slope": 0.01234, "rsi_60min": float("nan"), "market_regime": -1.0},
+)  # fmt: skip
 
 
-def prompts_of(market, bars=range(300, 700, 5)):
-    rows = [market[t, s] for t in bars for s in range(market.shape[1])]
-    return [render(dict(zip(MARKET_NAMES, row.tolist(), strict=True))) for row in rows]
+def prompts_of(bars, market, positions=range(300, 700, 5), reveal=False):
+    asked = [(t, s) for t in positions for s in range(bars.n_symbols) if bars.tradable[t, s]]
+    return [prompt_at(bars, lambda t, s: market[t, s], bars.symbols[s], bars.available_at[t], reveal) for t, s in asked]
 
 
 @pytest.fixture(scope="module")
@@ -27,22 +60,106 @@ def market(panel):
     return market_features(panel)
 
 
-def test_below_its_head_a_prompt_is_feature_names_and_numbers_of_three_decimals(panel, market):
-    line = re.compile(r"([a-z_0-9]+): -?\d+\.\d{3}")
-    for prompt in prompts_of(market):
-        lines = prompt.splitlines()[3:]
-        found = [line.fullmatch(text) for text in lines]
+def test_the_blind_prompt_is_the_golden_one_and_its_features_read_back():
+    system, user = render(SNAPSHOT, {"type": "object"})
+    assert (system.role, system.content) == ("system", GOLDEN_SYSTEM)
+    assert (user.role, user.content) == ("user", GOLDEN_BLIND)
+    assert parse((system, user)) == {"adx_slope": 0.012, "market_regime": -1.0}
+
+
+def test_the_revealing_prompt_is_the_golden_one_and_differs_in_nothing_but_name_dates_and_prices():
+    system, user = render(SNAPSHOT, {"type": "object"}, reveal=True)
+    assert system.content == GOLDEN_SYSTEM
+    assert user.content == GOLDEN_REVEALED
+    assert parse((system, user)) == {"adx_slope": 0.012, "market_regime": -1.0}
+
+
+# --- the clock
+
+
+@settings(max_examples=60, deadline=None)
+@given(t=st.integers(0, 699), s=st.integers(0, 2), reveal=st.booleans())
+def test_with_the_future_deleted_a_prompt_is_the_same_to_the_byte(panel, market, t, s, reveal):
+    """The prompt about a bar, from bars that go on, and from bars that end there; features are computed anew."""
+    if not panel.tradable[t, s]:
+        return
+    past = panel.head(t + 1)
+    symbol, as_of = panel.symbols[s], panel.available_at[t]
+    known = market_features(past)
+    whole = prompt_at(panel, lambda t, s: market[t, s], symbol, as_of, reveal)
+    assert prompt_at(past, lambda t, s: known[t, s], symbol, as_of, reveal) == whole
+
+
+@settings(max_examples=40, deadline=None)
+@given(t=st.integers(1, 698), delay=st.integers(0, 10**10), seed=st.integers(0, 1000))
+def test_bars_that_become_known_later_are_not_read_whatever_they_hold(panel, market, t, delay, seed):
+    """Everything after the as-of time is rewritten with noise, features included, and the bar comes later than it ends."""
+    symbol, s = panel.symbols[0], 0
+    as_of = panel.available_at[t] + np.timedelta64(delay % int((panel.available_at[t + 1] - panel.available_at[t]).astype(int)), "us")
+    noise = np.random.default_rng(seed)
+    other = {name: np.vstack([getattr(panel, name)[: t + 1], noise.uniform(1, 9, getattr(panel, name)[t + 1 :].shape)]) for name in FIELDS}
+    wild = np.concatenate([market[: t + 1], noise.normal(size=market[t + 1 :].shape).astype(np.float32)])
+    assert prompt_at(replace(panel, **other), lambda t, s: wild[t, s], symbol, as_of) == prompt_at(
+        panel, lambda t, s: market[t, s], symbol, panel.available_at[t]
+    )
+    assert prompt_at(panel, lambda t, s: market[t, s], symbol, panel.available_at[t] - np.timedelta64(1, "us")) == prompt_at(
+        panel, lambda t, s: market[t, s], symbol, panel.available_at[t - 1]
+    )
+    assert s == 0
+
+
+def test_a_symbol_without_a_bar_at_that_time_is_refused(panel, market):
+    with pytest.raises(DataError, match="S2 has no bar that ends at"):
+        snapshot_at(panel, lambda t, s: market[t, s], "S2", panel.available_at[150])  # listed at bar 200
+    with pytest.raises(DataError, match="S0 has no bar"):
+        snapshot_at(panel, lambda t, s: market[t, s], "S0", panel.available_at[0] - np.timedelta64(1, "s"))
+
+
+def test_moves_are_returns_over_their_own_deviation_and_left_out_while_there_are_few(panel, market):
+    t, s = 400, 1
+    own = panel.close[: t + 1, s][panel.tradable[: t + 1, s]]
+    returns = np.diff(np.log(own[-61:]))
+    snapshot = snapshot_at(panel, lambda t, s: market[t, s], "S1", panel.available_at[np.flatnonzero(panel.tradable[: t + 1, s])[-1]])
+    np.testing.assert_array_equal(snapshot.closes, own[-10:])
+    np.testing.assert_allclose(snapshot.moves, (returns / returns.std())[-10:])
+    early = snapshot_at(panel, lambda t, s: market[t, s], "S0", panel.available_at[15])
+    assert np.isnan(early.moves).all()
+    assert "move " not in render(early, {})[1].content
+
+
+# --- blindness
+
+
+def test_a_blind_prompt_is_a_head_closes_from_100_moves_and_features(panel, market):
+    feature, bar = re.compile(r"([a-z_0-9]+): -?\d+\.\d{3}"), re.compile(r"t-\d close \d+\.\d\d( move [+-]\d+\.\d\d)?")
+    for system, user in prompts_of(panel, market):
+        lines = user.content.splitlines()
+        assert lines[0] == "asset: ASSET"
+        assert lines[2].startswith("t-9 close 100.00")
+        assert all(bar.fullmatch(line) for line in lines[2:12])
+        found = [feature.fullmatch(line) for line in lines[12:]]
         assert all(found)
         assert [match[1] for match in found] == [name for name in MARKET_NAMES if name in {match[1] for match in found}]
-        head = " ".join(prompt.splitlines()[:3])
-        assert not any(symbol in head for symbol in panel.symbols)
-        assert not re.search(r"\d{4}", head)
+        assert not any(symbol in system.content + user.content for symbol in panel.symbols)
+        assert not re.search(r"(?<![\d.])(19|20)\d\d(?!\d)", system.content)
+
+
+def test_a_prompt_shows_no_name_no_date_and_no_price_level(panel, market):
+    days = pd.DatetimeIndex(panel.timestamps) + pd.Timedelta(days=3650)
+    other = replace(
+        panel, symbols=("X", "Y", "Z"), timestamps=days.to_numpy(), available_at=days.to_numpy(),
+        **{name: getattr(panel, name) * 8 for name in PRICES},
+    )  # fmt: skip
+    known = market_features(other)
+    assert prompts_of(other, known) == prompts_of(panel, market)
+    named, renamed = prompts_of(panel, market, reveal=True), prompts_of(other, known, reveal=True)
+    assert not set(named) & set(renamed)  # the ablation does show them
 
 
 def test_prices_times_ten_give_the_same_prompts(panel, market):
     """A value at the edge of two roundings may fall either way; the rest is the same to the byte."""
     scaled = replace(panel, **{name: getattr(panel, name) * 10 for name in PRICES})
-    same = [a == b for a, b in zip(prompts_of(market), prompts_of(market_features(scaled)), strict=True)]
+    same = [a == b for a, b in zip(prompts_of(panel, market), prompts_of(scaled, market_features(scaled)), strict=True)]
     assert np.mean(same) > 0.97
 
 
@@ -50,7 +167,7 @@ def test_prices_times_ten_give_the_same_prompts(panel, market):
 @given(values=st.dictionaries(st.sampled_from(MARKET_NAMES), st.floats(-1000, 1000) | st.just(float("nan"))))
 def test_a_prompt_reads_back_to_three_decimals_without_what_is_unknown(values):
     known = {name: value for name, value in values.items() if not np.isnan(value)}
-    assert parse(render(values)) == pytest.approx(known, abs=0.000501)
+    assert parse(render(replace(SNAPSHOT, features=values), {})) == pytest.approx(known, abs=0.000501)
 
 
 @pytest.mark.parametrize(
@@ -64,21 +181,32 @@ def test_a_prompt_reads_back_to_three_decimals_without_what_is_unknown(values):
     ],
 )
 def test_the_mock_counts_the_trends_that_agree(features, action, confidence):
-    (answer,) = make_advisor(LLMSpec()).answer([render(features)])
-    assert (answer["action"], answer["confidence"]) == (action, confidence)
+    reply = MockBackend().complete(render(replace(SNAPSHOT, features=features), SCHEMA), SCHEMA, 0)
+    advice = Advice.model_validate_json(reply.text)
+    assert (advice.action, advice.confidence) == (action, confidence)
+
+
+# --- the table
+
+
+def test_cutting_the_future_leaves_the_advice_before_it_byte_for_byte(panel, market):
+    whole = advise(panel, market, 303, 699, mock_advisor()).frame
+    past = panel.head(555)
+    shorter = advise(past, market_features(past), 303, 554, mock_advisor()).frame
+    pd.testing.assert_frame_equal(shorter, whole[whole["bar"] <= 554])
 
 
 def test_the_order_of_symbols_changes_no_advice(panel, market):
     other = replace(panel, symbols=panel.symbols[::-1], **{name: getattr(panel, name)[:, ::-1] for name in (*PRICES, "volume")})
     key = ["bar", "symbol"]
-    forth = advise(panel, market, 300, 500, LLMSpec()).frame.sort_values(key, ignore_index=True)
-    back = advise(other, market_features(other), 300, 500, LLMSpec()).frame.sort_values(key, ignore_index=True)
+    forth = advise(panel, market, 300, 500, mock_advisor()).frame.sort_values(key, ignore_index=True)
+    back = advise(other, market_features(other), 300, 500, mock_advisor()).frame.sort_values(key, ignore_index=True)
     pd.testing.assert_frame_equal(forth, back)
 
 
 @pytest.mark.parametrize("cadence", [1, 7, 50])
 def test_any_cadence_asks_at_its_multiples_and_its_advice_stands_as_long(panel, market, cadence):
-    signals = advise(panel, market, 303, 500, LLMSpec(cadence_bars=cadence))
+    signals = advise(panel, market, 303, 500, mock_advisor(cadence_bars=cadence))
     start = 303 // cadence * cadence
     assert set(signals.frame["bar"]) == set(range(start, 501, cadence))
     actions, confidences = signals.stances(panel)
@@ -92,12 +220,12 @@ def test_any_cadence_asks_at_its_multiples_and_its_advice_stands_as_long(panel, 
 
 
 def test_advice_that_stands_at_the_first_bar_is_the_one_before_it(panel, market):
-    early, late = (advise(panel, market, first, 400, LLMSpec()) for first in (300, 304))
+    early, late = (advise(panel, market, first, 400, mock_advisor()) for first in (300, 304))
     pd.testing.assert_frame_equal(early.frame, late.frame)
 
 
 def test_a_symbol_without_a_bar_is_not_asked_about_and_nothing_stands_for_it(panel, market):
-    signals = advise(panel, market, 100, 199, LLMSpec())  # S2 is listed at bar 200
+    signals = advise(panel, market, 100, 199, mock_advisor())  # S2 is listed at bar 200
     assert set(signals.frame["symbol"]) == {"S0", "S1"}
     assert signals.frame["confidence"].between(0.5, 0.9).all()
     actions, confidences = signals.stances(panel)
@@ -107,8 +235,9 @@ def test_a_symbol_without_a_bar_is_not_asked_about_and_nothing_stands_for_it(pan
 
 def test_a_range_where_nothing_trades_has_no_advice(panel, market):
     nothing = {name: np.full_like(getattr(panel, name), np.nan) for name in (*PRICES, "volume")}
-    signals = advise(replace(panel, **nothing), market, 300, 320, LLMSpec())
+    signals = advise(replace(panel, **nothing), market, 300, 320, mock_advisor())
     assert len(signals.frame) == 0
+    assert signals.n_abstained == 0
     assert (signals.stances(panel)[0] == HOLD).all()
 
 
@@ -116,6 +245,13 @@ def test_a_later_answer_takes_over_from_an_earlier_one(panel):
     frame = pd.DataFrame({"bar": [10, 13], "symbol": ["S0", "S0"], "action": ["buy", "sell"], "confidence": [0.8, 0.6]})
     actions, _ = Signals(frame, "m", True, 5).stances(panel)
     assert actions[10:19, 0].tolist() == [BUY] * 3 + [SELL] * 5 + [HOLD]
+
+
+def test_every_row_names_its_prompt(panel, market):
+    frame = advise(panel, market, 300, 320, mock_advisor()).frame
+    assert frame["prompt_sha256"].is_unique
+    other = random_panel(6)
+    assert not set(advise(other, market_features(other), 300, 320, mock_advisor()).frame["prompt_sha256"]) & set(frame["prompt_sha256"])
 
 
 @pytest.mark.parametrize("confidence", [-1, 101, 50.5, None])

@@ -11,7 +11,7 @@ from ploutos.evaluation.metrics import Periods, measure, periods_of, session_clo
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import Signals
+from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
 from ploutos.training.checkpoint import Policy
@@ -154,7 +154,15 @@ def summarise(
         "symbols": list(bars.symbols),
         "source": bars.source,
         "confidence": bootstrap.confidence,
-        "advisor": {"model": signals.model, "is_mock": signals.is_mock, "n_advice": len(signals.frame)},
+        "advisor": {
+            "model": signals.model,
+            "digest": signals.digest,
+            "is_mock": signals.is_mock,
+            "n_advice": len(signals.frame),
+            "n_abstained": signals.n_abstained,
+            "tokens": int(signals.frame["tokens"].sum()),
+            "reveal": signals.reveal,
+        },
         "reduced": reduced,
         "final": fused_name(signals),
         "strategies": strategies,
@@ -190,11 +198,28 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         )
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
+    sentences += _about_answers(summary["advisor"])
     if summary["source"] == sample.NAME:
         sentences.append(sample.CAVEAT)
     if summary["source"].startswith("synthetic"):
         sentences.append("The bars are simulated. Nothing here says anything about a real market.")
     sentences += [f"{stand_in}: its own hours, dividends and costs, and no roll." for stand_in in summary["source"].split("; ")[1:]]
+    return sentences
+
+
+def _about_answers(advisor: dict[str, Any]) -> list[str]:
+    """What a reader must know of an advisor's answers."""
+    sentences = []
+    if advisor["n_abstained"]:
+        sentences.append(
+            f"The advisor abstained on {advisor['n_abstained']} of {advisor['n_advice']} questions, which counts as hold; "
+            "signals.parquet keeps each reason."
+        )
+    if advisor["reveal"]:
+        sentences.append(
+            "The prompts named the asset and the date. This is an ablation: a model may remember what came next, so no number "
+            "that rests on its advice is a result."
+        )
     return sentences
 
 

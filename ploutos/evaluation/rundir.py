@@ -19,7 +19,20 @@ from ploutos.provenance import git_commit, library_versions
 from ploutos.store import Ref, Store, digest_of, write_json, writing
 from ploutos.training.folds import fold_table, read_folds
 
-_LIBRARIES = {"torch", "stable_baselines3", "gymnasium", "numpy", "numba", "pandas", "pyarrow", "talib", "arch", "prefect"}
+_LIBRARIES = {
+    "torch",
+    "stable_baselines3",
+    "gymnasium",
+    "numpy",
+    "numba",
+    "pandas",
+    "pyarrow",
+    "talib",
+    "arch",
+    "prefect",
+    "ollama",
+    "httpx",
+}
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,45 @@
+"""`ploutos llm`: see what the advisor says before a run depends on it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ploutos.cli_shared import JSON_OPTION, fail
+from ploutos.errors import PloutosError
+
+app = typer.Typer(no_args_is_help=True, help="The advisor.")
+
+
+@app.callback()
+def _llm() -> None:
+    """The advisor."""
+
+
+@app.command()
+def check(
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
+    from ploutos.config import load_config
+    from ploutos.llm.check import check_advisor
+    from ploutos.settings import Settings
+
+    try:
+        result = check_advisor(load_config("full", config_file, settings or []).llm, Settings())
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    outcome = result.outcome
+    if as_json:
+        spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
+        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **outcome.advice.model_dump(), **spent}
+        print(json.dumps({"ok": not outcome.abstained, **answer}))
+    else:
+        print(f"model: {result.model} {result.digest[:12]}".rstrip())
+        print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
+        print(f"decision: {outcome.advice.action}, confidence {outcome.advice.confidence} of 100: {outcome.advice.reason}")
+    if outcome.abstained:
+        raise typer.Exit(1)

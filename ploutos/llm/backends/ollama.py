@@ -1,0 +1,106 @@
+"""Ollama by its published client: schema-constrained answers, and the model's way into memory and out of it.
+
+The client waits for ever by default and raises three families of errors; here every call has a limit and raises ours.
+Every call sends the same load-time options, because another `num_ctx` makes Ollama load the model again.
+"""
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+import httpx
+import ollama
+
+from ploutos.errors import ConfigError, LLMError, LLMUnavailable
+from ploutos.llm.backends.base import Messages, Reply, Schema, patience
+from ploutos.llm.config import LLMConfig
+
+_BUSY_OR_BROKEN = {-1, 408, 429, 500, 502, 503, 504}
+Answer = TypeVar("Answer")
+
+
+class OllamaBackend:
+    """One model on one Ollama server.
+
+    Args:
+        host: server's address as Ollama's own tools write it; None means 127.0.0.1:11434.
+    """
+
+    is_mock = False
+
+    def __init__(self, config: LLMConfig, host: str | None) -> None:
+        self.host = host or "127.0.0.1:11434"
+        self.tag = config.model if ":" in config.model.rsplit("/", 1)[-1] else f"{config.model}:latest"
+        self.name = f"{self.tag} (Ollama)"
+        self._config = config
+        try:
+            self._client = ollama.Client(host=self.host, **patience(config.timeout_s))
+        except (ValueError, httpx.InvalidURL) as error:
+            raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is no address; write it as 127.0.0.1:11434") from error
+        self._options = {"num_ctx": config.num_ctx, "num_predict": config.num_predict, "temperature": config.temperature}
+
+    def digest(self) -> str:
+        models = {model.model or "": model.digest or "" for model in self._call(self._client.list).models}
+        if self.tag not in models:
+            raise LLMError(
+                f"Ollama at {self.host} has no {self.tag}, it has {', '.join(sorted(models)) or 'no model at all'}; "
+                f"run: ollama pull {self._config.model}"
+            )
+        return models[self.tag]
+
+    def complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
+        started = time.perf_counter()
+        answer = self._call(
+            lambda: self._client.chat(
+                self.tag,
+                [message._asdict() for message in messages],
+                format=schema,
+                options={**self._options, "seed": seed},
+                keep_alive=self._config.keep_alive,
+                think=self._config.think,
+            )
+        )
+        return Reply(
+            text=answer.message.content or "",
+            truncated=answer.done_reason == "length",
+            prompt_tokens=answer.prompt_eval_count or 0,
+            tokens=answer.eval_count or 0,
+            seconds=time.perf_counter() - started,
+            load_seconds=(answer.load_duration or 0) / 1e9,
+        )
+
+    def is_loaded(self) -> bool:
+        """Whether exactly this tag is in the server's memory."""
+        return any(model.model == self.tag for model in self._call(self._client.ps).models)
+
+    def load(self) -> None:
+        """Bring the model into memory and wait until it is there."""
+        self._call(lambda: self._client.generate(self.tag, keep_alive=self._config.keep_alive, options=self._options))
+
+    def unload(self) -> None:
+        """Ask the server to let go of the model. It answers before the memory is free: look at `is_loaded`."""
+        self._call(lambda: self._client.generate(self.tag, keep_alive=0))
+
+    def _call(self, call: Callable[[], Answer]) -> Answer:
+        """Make one call; what goes wrong becomes one sentence."""
+        try:
+            return call()
+        except httpx.TimeoutException as error:
+            raise LLMUnavailable(
+                f"Ollama at {self.host} did not answer within {self._config.timeout_s:g} s; raise llm.timeout_s or use a smaller model"
+            ) from error
+        except (ConnectionError, httpx.HTTPError) as error:
+            raise LLMUnavailable(f"Ollama at {self.host} cannot be reached; start it (ollama serve) or set OLLAMA_HOST") from error
+        except ollama.ResponseError as error:
+            sentence = f"Ollama at {self.host} answered {error.status_code} to {self.tag}: {_first_line(error.error)}"
+            if error.status_code in _BUSY_OR_BROKEN:
+                raise LLMUnavailable(sentence) from error
+            if error.status_code == 404:
+                raise LLMError(f"{sentence}; run: ollama pull {self._config.model}") from error
+            raise LLMError(f"{sentence}; run: ploutos llm check") from error
+        except ValueError as error:  # a body that is no JSON, or JSON of another shape
+            raise LLMUnavailable(f"what answers at {self.host} does not speak Ollama's API; look at llm.host and OLLAMA_HOST") from error
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0][:200] if text.strip() else "no explanation"

@@ -1,0 +1,78 @@
+"""Who advises a run, with what settings, and when it is asked.
+
+`LLMConfig()` on its own means Ollama. The pipeline's default, in every preset, is the mock: a run asks a language model
+only when its configuration says so (`--set llm.provider=ollama`), and no provider ever stands in for another.
+"""
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ploutos.specs import Spec
+
+
+class LLMProvider(StrEnum):
+    """Where answers come from."""
+
+    OLLAMA = "ollama"
+    OPENAI = "openai"
+    MOCK = "mock"
+
+
+class Trigger(StrEnum):
+    """A change of a symbol's own market features that asks for advice between two cadence bars."""
+
+    BREAKOUT = "breakout"
+    """`breakout_signal` or `breakdown_signal` turns 1."""
+    REGIME = "regime"
+    """`market_regime` is not what it was at the bar before."""
+    VOLATILITY = "volatility"
+    """`volatility_regime` rises above 0.5: the true range is half again its mean."""
+
+
+class LLMConfig(Spec):
+    """Who advises, with what settings, and how often."""
+
+    provider: LLMProvider = LLMProvider.OLLAMA
+    """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and no language model."""
+    model: str = Field(default="llama3.2", min_length=1)
+    """Model by the provider's own name; an Ollama name without a tag means its tag latest."""
+    host: str | None = None
+    """Server's address; empty means OLLAMA_HOST or OPENAI_BASE_URL, then the provider's usual one."""
+    timeout_s: PositiveFloat = 120.0
+    """Longest wait for one answer, a cold load of the model included."""
+    temperature: NonNegativeFloat = 0.0
+    """Spread of the sampling; 0 takes the likeliest word."""
+    seed: NonNegativeInt = 0
+    """Seed of the sampling; an answer that cannot be used is asked for once more with the next seed."""
+    num_ctx: PositiveInt = 4096
+    """Tokens of context. A prompt that might not fit is an error, because a server cuts it without a word."""
+    num_predict: PositiveInt = 256
+    """Tokens of an answer at most."""
+    think: bool | None = None
+    """Ollama's thinking switch; empty leaves it to the model. Some models ignore the schema when it is set."""
+    keep_alive: str = "10m"
+    """How long Ollama holds the model after a question; a killed run frees the GPU after that."""
+    cadence_bars: PositiveInt = 5
+    """Every symbol is asked about at the bars whose number is a multiple of this; advice stands as long."""
+    triggers: tuple[Trigger, ...] = ()
+    """Changes that are asked about between two cadence bars as well; none by default, so that the data does not set the cost."""
+    cooldown_bars: PositiveInt = 3
+    """Bars from one question about a symbol to a triggered one."""
+    batch_size: PositiveInt = 64
+    """Questions between two lines of progress."""
+    concurrency: PositiveInt = 1
+    """Questions at once. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only wait."""
+    reveal: bool = False
+    """Show the asset's name, dates and prices: an ablation that measures memory, never a result."""
+    replay: bool = False
+    """Answer from the cassette alone: no call is made, and a missing answer is an error."""
+    unload_during_backtest: bool | None = None
+    """Take the model out of the GPU while policies are trained and backtested; empty means UNLOAD_LLM_DURING_BACKTEST."""
+
+    def deciding(self) -> dict[str, Any]:
+        """The settings that advice depends on: no address, no patience, no number at once, nothing of the GPU."""
+        when = {"provider", "cadence_bars", "triggers", "cooldown_bars", "reveal"}
+        how = {"model", "temperature", "seed", "num_ctx", "num_predict", "think"}
+        return self.model_dump(mode="json", include=when if self.provider is LLMProvider.MOCK else when | how)

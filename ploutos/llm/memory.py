@@ -1,0 +1,165 @@
+"""The GPU handed over: the language model leaves it while policies are trained and backtested.
+
+Worth it where both do not fit: less than 12 GB of GPU memory, or a model above 4 GB. Not worth it on a CPU, or with 16 GB
+and a model below 2 GB: each unload and reload costs seconds. It is off unless `llm.unload_during_backtest` or the
+environment's UNLOAD_LLM_DURING_BACKTEST says otherwise.
+
+Only Ollama can be told to unload; for other providers nothing is called at all. Only this run's model is touched, by its
+exact tag, and only if it was not in memory before this run: what somebody else loaded stays. A server cannot tell who
+loaded a model, so one that a killed run left behind counts as somebody else's until its `keep_alive` is over.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from ploutos.errors import LLMError
+from ploutos.llm.backends.ollama import OllamaBackend
+from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.settings import Settings
+
+_LOG = logging.getLogger(__name__)
+_ON, _OFF = {"true", "1", "yes"}, {"false", "0", "no", ""}
+_PATIENCE_S, _POLL_S = 15.0, 0.1
+
+
+def unload_wanted(explicit: bool | None, text: str | None) -> bool:
+    """Whether the model shall leave the GPU.
+
+    Args:
+        explicit: wins over the environment; None asks it.
+        text: value of UNLOAD_LLM_DURING_BACKTEST, None when unset. true, 1 and yes mean on; false, 0 and no mean off, in
+            any case; anything else means off and is warned about.
+
+    >>> unload_wanted(None, "YES"), unload_wanted(False, "1"), unload_wanted(None, None)
+    (True, False, False)
+    """
+    if explicit is not None:
+        return explicit
+    word = (text or "").strip().lower()
+    if word not in _ON | _OFF:
+        _LOG.warning("UNLOAD_LLM_DURING_BACKTEST is %r and counts as False; expected True, 1, yes, False, 0 or no", text)
+    return word in _ON
+
+
+@dataclass
+class Handover:
+    """One stay of the model outside the GPU.
+
+    Attributes:
+        phase: what used the GPU meanwhile.
+        unload_s: seconds until the server no longer listed the model; None when it never let go.
+        block_s: seconds of the phase itself.
+        reload_s: seconds of the later load; None while nothing has asked for it.
+    """
+
+    phase: str
+    unload_s: float | None = None
+    block_s: float = 0.0
+    reload_s: float | None = None
+
+
+class GPUMemoryManager:
+    """Takes one model out of an Ollama server's memory for the length of a block, and back when it is needed.
+
+    Args:
+        unload: whether to do so; None reads `llm.unload_during_backtest`, then the environment.
+        backend: the server; None makes one from the configuration, for Ollama alone.
+        clock, sleep: seconds; a test brings its own.
+    """
+
+    def __init__(
+        self,
+        config: LLMConfig,
+        settings: Settings,
+        unload: bool | None = None,
+        backend: OllamaBackend | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        explicit = config.unload_during_backtest if unload is None else unload
+        self.wanted = unload_wanted(explicit, settings.unload_llm_during_backtest)
+        self.handovers: list[Handover] = []
+        self._clock, self._sleep = clock, sleep
+        self._server: OllamaBackend | None = None
+        self._due: Handover | None = None
+        if self.wanted and config.provider is LLMProvider.OLLAMA and not config.replay:
+            self._server = backend or OllamaBackend(config, config.host or settings.ollama_host)
+        self._was_there = self._is_loaded()
+
+    @contextmanager
+    def freed(self, phase: str) -> Iterator[None]:
+        """Keep the model out of the GPU for the length of a block.
+
+        Nothing that goes wrong with the server reaches the block: it is logged. Afterwards, whatever ended the block, the
+        model is due again and comes back with the next `reload` or the next question, not before.
+        """
+        handover = self._unload(phase)
+        started = self._clock()
+        try:
+            yield
+        finally:
+            if handover is not None:
+                handover.block_s = self._clock() - started
+                self._due = handover
+                _LOG.info("%s ran %.1f s without %s in the GPU", phase, handover.block_s, self._tag)
+
+    def reload(self) -> None:
+        """Bring the model back, if a block sent it away and nothing has brought it back since."""
+        due, self._due = self._due, None
+        if due is None or self._server is None:
+            return
+        started = self._clock()
+        try:
+            if not self._server.is_loaded():
+                self._server.load()
+        except LLMError as error:
+            _LOG.warning("%s was not loaded again after %s: %s", self._tag, due.phase, error)
+            return
+        due.reload_s = self._clock() - started
+        _LOG.info("%s is back in the GPU after %.1f s", self._tag, due.reload_s)
+
+    @property
+    def _tag(self) -> str:
+        return "" if self._server is None else self._server.tag
+
+    def _is_loaded(self) -> bool:
+        """Whether the model is in memory; no when nobody may be asked or nobody answers."""
+        if self._server is None:
+            return False
+        try:
+            return self._server.is_loaded()
+        except LLMError as error:
+            _LOG.warning("cannot tell whether %s is in the GPU: %s", self._tag, error)
+            return False
+
+    def _unload(self, phase: str) -> Handover | None:
+        """Unload and wait until the server no longer lists the model; None when there was nothing to do."""
+        if self._server is None:
+            return None
+        if not self._is_loaded():
+            self._was_there = False
+            return None
+        if self._was_there:
+            _LOG.info("%s was in the GPU before this run and stays there during %s", self._tag, phase)
+            return None
+        handover = Handover(phase)
+        self.handovers.append(handover)
+        started = self._clock()
+        try:
+            self._server.unload()
+            while self._server.is_loaded():
+                if self._clock() - started > _PATIENCE_S:
+                    _LOG.warning(
+                        "%s is still in the GPU %g s after it was told to leave; %s starts beside it", self._tag, _PATIENCE_S, phase
+                    )
+                    return handover
+                self._sleep(_POLL_S)
+        except LLMError as error:
+            _LOG.warning("%s was not unloaded before %s: %s", self._tag, phase, error)
+            return handover
+        handover.unload_s = self._clock() - started
+        _LOG.info("%s left the GPU in %.1f s, before %s", self._tag, handover.unload_s, phase)
+        return handover

@@ -1,0 +1,71 @@
+"""Signals: the advice of a whole range as one table, made once and read by every stage that comes after."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.market.bars import Bars
+from ploutos.types import FloatArray, IntArray
+
+ACTIONS = {"hold": HOLD, "buy": BUY, "sell": SELL}
+
+
+@dataclass(frozen=True)
+class Signals:
+    """Advice of a whole range, on the bars' clock.
+
+    Attributes:
+        frame: one row per piece of advice, in the order of time: as_of (UTC), bar, symbol, asked_for (cadence or a
+            trigger), action, confidence (0..1), abstained, reason, prompt_tokens, tokens, prompt_sha256.
+        model: who advised.
+        is_mock: whether that was no language model.
+        cadence_bars: how long each piece stands, unless another follows before.
+        digest: content digest of the model, empty where there is none.
+        reveal: the prompts named the asset and the date.
+        template: version of the prompt.
+    """
+
+    frame: pd.DataFrame
+    model: str
+    is_mock: bool
+    cadence_bars: int
+    digest: str = ""
+    reveal: bool = False
+    template: str = ""
+
+    @property
+    def n_abstained(self) -> int:
+        """Questions without a usable answer."""
+        return int(self.frame["abstained"].sum())
+
+    def stances(self, bars: Bars) -> tuple[IntArray, FloatArray]:
+        """The advice that stands at each bar.
+
+        Returns:
+            Actions and confidences, shape (n_bars, n_symbols); HOLD at confidence 0 where none stands.
+        """
+        actions = np.full((bars.n_bars, bars.n_symbols), HOLD, dtype=np.int64)
+        confidences = np.zeros((bars.n_bars, bars.n_symbols))
+        column = {symbol: s for s, symbol in enumerate(bars.symbols)}
+        advice = (self.frame[name].tolist() for name in ("bar", "symbol", "action", "confidence"))
+        for bar, symbol, action, confidence in zip(*advice, strict=True):
+            stands = slice(bar, bar + self.cadence_bars)
+            actions[stands, column[symbol]] = ACTIONS[action]
+            confidences[stands, column[symbol]] = confidence
+        return actions, confidences
+
+
+def write_signals(signals: Signals, path: Path) -> None:
+    """Write signals as parquet; who advised is kept with the table."""
+    frame = signals.frame.copy()
+    frame.attrs = {name: getattr(signals, name) for name in ("model", "is_mock", "cadence_bars", "digest", "reveal", "template")}
+    frame.to_parquet(path, index=False)
+
+
+def read_signals(path: Path) -> Signals:
+    """Read what `write_signals` wrote."""
+    frame = pd.read_parquet(path)
+    return Signals(frame, **{str(name): value for name, value in frame.attrs.items()})

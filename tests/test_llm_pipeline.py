@@ -1,0 +1,99 @@
+"""A whole run with a language model: a server that dies, a run that resumes, a replay with nobody there."""
+
+import json
+import logging
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from prefect.testing.utilities import prefect_test_harness
+from servers.llama import LlamaServer
+from test_pipeline import SMALL
+
+from ploutos.config import load_config
+from ploutos.errors import LLMUnavailable
+
+pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
+
+ADVISED = [*SMALL, "llm.provider=ollama", "llm.model=tiny", "llm.cadence_bars=400", "llm.timeout_s=30", "llm.unload_during_backtest=true"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def prefect_server():
+    with prefect_test_harness(server_startup_timeout=120):
+        yield
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Path:
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def run(out: Path, *settings: str) -> Path:
+    from flows.pipeline import pipeline
+
+    return pipeline(load_config("full", overrides=[*ADVISED, *settings, f"out={out}"]))
+
+
+def stages(folder: Path) -> dict[str, str]:
+    return json.loads((folder / "manifest.json").read_text())["stages"]
+
+
+def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nobody_there(gguf, home, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("ploutos.llm.advisor._PAUSE_S", 0)
+    with LlamaServer({"tiny": gguf}) as server:
+        answer, asked = server.answer, []
+
+        def dying(path, body):
+            if path == "/api/chat":
+                asked.append(body["messages"][1]["content"])
+                if len(asked) == 5:
+                    server.next_failures = [(500, "llama runner process has terminated")] * 99
+            return answer(path, body)
+
+        server.answer = dying
+        monkeypatch.setenv("OLLAMA_HOST", server.host)
+        with pytest.raises(LLMUnavailable, match=r"llama runner process has terminated; 4 of .* answers are kept"):
+            run(tmp_path / "dead")
+        assert not (tmp_path / "dead").exists()
+        kept = asked[:4]
+        server.next_failures, server.answer = [], answer
+        server.crash()
+        server.requests.clear()
+
+        live = run(tmp_path / "live")
+        again = [body["messages"][1]["content"] for body in server.called("/api/chat")]
+        assert not set(again) & set(kept)
+        assert len(set(again)) == len(again)
+        assert stages(live)["policy 0 0"] == "Cached"  # trained before the server died
+        assert server.loaded() == []  # out of the GPU for the backtests
+        assert "tiny:latest left the GPU" in caplog.text
+        assert "backtests ran" in caplog.text
+
+        server.requests.clear()
+        second = run(tmp_path / "second")
+        assert set(stages(second).values()) == {"Cached"}
+        assert server.called("/api/chat") == []
+
+    signals = pd.read_parquet(live / "signals.parquet")
+    assert len(signals) == len(again) + len(kept)
+    summary = json.loads((live / "metrics.json").read_text())
+    assert summary["advisor"]["model"] == "tiny:latest (Ollama)"
+    assert not summary["advisor"]["is_mock"]
+    assert summary["advisor"]["tokens"] == signals["tokens"].sum() > 0
+    assert summary["final"] == "fused (LLM)"
+
+    # the server is gone: a run that needs it says so before it trains, one that replays does not miss it
+    caplog.clear()
+    with pytest.raises(LLMUnavailable, match="cannot be reached"):
+        run(tmp_path / "nobody")
+    assert "bars: " not in caplog.text
+    for keys in ("signals", "backtests", "metrics"):
+        for key in (home / "store" / "keys" / keys).iterdir():
+            key.unlink()
+    replayed = run(tmp_path / "replayed", "llm.replay=true")
+    assert stages(replayed)["signals"] == "Completed"
+    for name in ("signals.parquet", "metrics.json", "equity.parquet", "trades.parquet"):
+        assert (replayed / name).read_bytes() == (live / name).read_bytes()

@@ -1,0 +1,308 @@
+"""UNLOAD_LLM_DURING_BACKTEST: what it says, who wins, and that the model really leaves the server and comes back."""
+
+import logging
+
+import pytest
+from servers.llama import LlamaServer
+
+from ploutos.llm import memory
+from ploutos.llm.backends.base import Message
+from ploutos.llm.backends.ollama import OllamaBackend
+from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.memory import GPUMemoryManager, unload_wanted
+from ploutos.settings import Settings
+
+VARIABLE = "UNLOAD_LLM_DURING_BACKTEST"
+ASK = (Message("user", "Decide."),)
+OFFLINE = LLMConfig(provider=LLMProvider.OLLAMA, model="test-model", host="127.0.0.1:9")
+
+
+@pytest.fixture(autouse=True)
+def unset(monkeypatch, tmp_path):
+    monkeypatch.delenv(VARIABLE, raising=False)
+    monkeypatch.chdir(tmp_path)  # no .env of the developer's
+
+
+def wanted(**settings) -> bool:
+    return GPUMemoryManager(OFFLINE, Settings(), **settings).wanted
+
+
+# --- the ten of the first document
+
+
+def test_default_behavior_false_when_not_set():
+    assert wanted() is False
+
+
+def test_env_var_true_explicit(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "True")
+    assert wanted() is True
+
+
+def test_env_var_one_numeric(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "1")
+    assert wanted() is True
+
+
+def test_env_var_yes(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "yes")
+    assert wanted() is True
+
+
+def test_env_var_false_explicit(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "False")
+    assert wanted() is False
+
+
+def test_env_var_zero_numeric(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "0")
+    assert wanted() is False
+
+
+def test_env_var_case_insensitive(monkeypatch):
+    for on, off in (("TRUE", "FALSE"), ("true", "false"), ("True", "False"), ("YES", "NO"), ("Yes", "No")):
+        monkeypatch.setenv(VARIABLE, on)
+        assert wanted() is True
+        monkeypatch.setenv(VARIABLE, off)
+        assert wanted() is False
+
+
+def test_explicit_parameter_overrides_env(monkeypatch):
+    monkeypatch.setenv(VARIABLE, "True")
+    assert wanted(unload=False) is False
+    assert wanted(unload=None) is True
+    assert GPUMemoryManager(OFFLINE.model_copy(update={"unload_during_backtest": False}), Settings()).wanted is False
+    monkeypatch.setenv(VARIABLE, "False")
+    assert wanted(unload=True) is True
+    assert GPUMemoryManager(OFFLINE.model_copy(update={"unload_during_backtest": True}), Settings()).wanted is True
+
+
+def test_backtest_with_unload_true_calls_manager(monkeypatch, server):
+    monkeypatch.setenv(VARIABLE, "True")
+    manager, backend = manager_of(server)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("backtest"):
+        assert server.loaded() == []
+    manager.reload()
+    assert server.loaded() == ["tiny:latest"]
+    assert [body["keep_alive"] for body in server.called("/api/generate")] == [0, "10m"]
+
+
+def test_backtest_with_unload_false_skips_manager(monkeypatch, server):
+    monkeypatch.setenv(VARIABLE, "False")
+    manager, backend = manager_of(server)
+    backend.complete(ASK, {}, 0)
+    before = len(server.requests)
+    with manager.freed("backtest"):
+        assert server.loaded() == ["tiny:latest"]
+    manager.reload()
+    assert len(server.requests) == before
+    assert manager.handovers == []
+
+
+# --- what it says
+
+
+def test_unknown_text_is_off_and_warned_about_and_nothing_else_is(monkeypatch, caplog):
+    for text in ("on", "2", "oui", "tru e"):
+        assert unload_wanted(None, text) is False
+        assert f"UNLOAD_LLM_DURING_BACKTEST is {text!r} and counts as False" in caplog.text
+        caplog.clear()
+    for text in ("True", "1", "yes", "False", "0", "no", " true ", "", None):
+        unload_wanted(None, text)
+    assert unload_wanted(True, "nonsense") is True
+    assert caplog.text == ""
+
+
+def test_the_variable_is_read_from_the_env_file_too(tmp_path, monkeypatch):
+    (tmp_path / ".env").write_text("UNLOAD_LLM_DURING_BACKTEST=yes\n")
+    assert wanted() is True
+    monkeypatch.setenv(VARIABLE, "no")
+    assert wanted() is False
+
+
+# --- what it does to a server
+
+
+@pytest.fixture
+def server(gguf):
+    with LlamaServer({"tiny": gguf, "tiny:other": gguf}) as running:
+        yield running
+
+
+def manager_of(server, **given):
+    config = LLMConfig(model="tiny", host=server.host, timeout_s=5)
+    return GPUMemoryManager(config, Settings(), **given), OllamaBackend(config, server.host)
+
+
+class Clock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self, on_sleep=lambda: None):
+        self.now, self.on_sleep = 0.0, on_sleep
+
+    def __call__(self):
+        return self.now
+
+    def sleep(self, seconds):
+        self.now += seconds
+        self.on_sleep()
+
+
+def test_the_block_begins_when_the_server_has_let_go_not_when_it_answered(server):
+    """Ollama answers an unload at once and frees the memory later."""
+    server.unload_delay_s = 0.5
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        assert server.loaded() == []
+    (handover,) = manager.handovers
+    assert handover.phase == "training"
+    assert handover.unload_s >= 0.4
+    assert len(server.called("/api/ps")) > 3
+
+
+def test_a_model_that_will_not_go_is_waited_for_15_seconds_and_the_block_runs_anyway(server, caplog):
+    server.unload_delay_s = 1e6
+    clock = Clock()
+    manager, backend = manager_of(server, unload=True, clock=clock, sleep=clock.sleep)
+    backend.complete(ASK, {}, 0)
+    ran = []
+    with manager.freed("training"):
+        ran.append(clock.now)
+    assert ran == [pytest.approx(15.1, abs=0.2)]
+    assert manager.handovers[0].unload_s is None
+    assert "still in the GPU 15 s after it was told to leave" in caplog.text
+
+
+def test_the_model_comes_back_with_the_next_need_and_not_before(server, caplog):
+    caplog.set_level(logging.INFO)
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        pass
+    assert server.loaded() == []
+    manager.reload()
+    assert server.loaded() == ["tiny:latest"]
+    assert manager.handovers[0].reload_s > 0
+    assert server.loads == 2
+    manager.reload()
+    assert server.loads == 2
+    assert "is back in the GPU after" in caplog.text
+
+
+def test_a_reload_finds_a_model_that_a_question_brought_back(server):
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        pass
+    backend.complete(ASK, {}, 0)
+    manager.reload()
+    assert server.loads == 2
+    assert [body["keep_alive"] for body in server.called("/api/generate")] == [0]
+
+
+def test_a_block_that_fails_still_leaves_the_model_due_and_its_own_error_whole(server):
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    with pytest.raises(ZeroDivisionError), manager.freed("training"):
+        raise ZeroDivisionError
+    manager.reload()
+    assert server.loaded() == ["tiny:latest"]
+
+
+def test_nothing_is_loaded_in_order_to_be_unloaded(server):
+    manager, _ = manager_of(server, unload=True)
+    with manager.freed("training"):
+        pass
+    manager.reload()
+    assert server.loads == 0
+    assert {path for path, _ in server.requests} == {"/api/ps"}
+    assert manager.handovers == []
+
+
+def test_what_others_had_loaded_stays_their_tags_and_this_one(server):
+    other = OllamaBackend(LLMConfig(model="tiny:other"), server.host)
+    other.load()
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        assert server.loaded() == ["tiny:other"]
+    backend.load()
+    later, _ = manager_of(server, unload=True)  # a run that begins while the model is there: it is somebody else's
+    with later.freed("training"):
+        assert set(server.loaded()) == {"tiny:other", "tiny:latest"}
+    assert later.handovers == []
+
+
+def test_a_model_that_was_there_and_left_is_this_runs_own_when_it_comes_back(server):
+    backend = OllamaBackend(LLMConfig(model="tiny"), server.host)
+    backend.load()
+    manager, _ = manager_of(server, unload=True)
+    backend.unload()
+    with manager.freed("training"):
+        pass
+    backend.load()
+    with manager.freed("backtests"):
+        assert server.loaded() == []
+
+
+@pytest.mark.parametrize("provider", [LLMProvider.MOCK, LLMProvider.OPENAI])
+def test_no_call_is_made_for_a_provider_that_cannot_unload(server, provider):
+    config = LLMConfig(provider=provider, model="tiny", host=server.host, unload_during_backtest=True)
+    manager = GPUMemoryManager(config, Settings())
+    with manager.freed("training"):
+        pass
+    manager.reload()
+    assert server.requests == []
+
+
+def test_no_call_is_made_in_a_replay(server):
+    config = LLMConfig(model="tiny", host=server.host, unload_during_backtest=True, replay=True)
+    with GPUMemoryManager(config, Settings()).freed("training"):
+        pass
+    assert server.requests == []
+
+
+def test_a_dead_server_stops_no_phase(caplog):
+    manager = GPUMemoryManager(OFFLINE, Settings(), unload=True)
+    ran = []
+    with manager.freed("training"):
+        ran.append(True)
+    manager.reload()
+    assert ran == [True]
+    assert "cannot tell whether test-model:latest is in the GPU" in caplog.text
+
+
+@pytest.mark.parametrize("status", [404, 429, 500])
+def test_an_unload_that_the_server_refuses_stops_no_phase_and_hides_no_error(server, caplog, status):
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    server.next_failures = [(status, "no")]
+    with pytest.raises(ZeroDivisionError), manager.freed("training"):
+        raise ZeroDivisionError
+    assert f"was not unloaded before training: Ollama at {server.host} answered {status}" in caplog.text
+
+
+def test_a_server_that_dies_between_unload_and_poll_stops_no_phase(server, caplog):
+    server.unload_delay_s = 1e6
+    clock = Clock(on_sleep=server.close)
+    manager, backend = manager_of(server, unload=True, clock=clock, sleep=clock.sleep)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        pass
+    assert "was not unloaded before training" in caplog.text
+    manager.reload()
+    assert "was not loaded again after training" in caplog.text
+
+
+def test_the_host_asked_is_the_one_configured_then_the_environments(server, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", server.host)
+    GPUMemoryManager(LLMConfig(model="tiny"), Settings(), unload=True)
+    assert len(server.called("/api/ps")) == 1
+    GPUMemoryManager(LLMConfig(model="tiny", host="127.0.0.1:9"), Settings(), unload=True)
+    assert len(server.called("/api/ps")) == 1
+
+
+def test_patience_is_as_documented():
+    assert memory._PATIENCE_S == 15
