@@ -54,221 +54,244 @@ REWARD_PARTS = ("log_return", "differential_sharpe", "drawdown", "turnover")
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
+_KEPT_BITS = (1 << OUTCOMES_KEPT) - 1
 
 compiled = njit(cache=True, error_model="numpy")
+inlined = njit(cache=True, error_model="numpy", inline="always")
 
 
-@compiled
+@inlined
+def _side(value):
+    """1 or -1; without a branch, which random orders would mispredict. Nobody asks for the side of nothing."""
+    return np.copysign(1.0, value)
+
+
+@inlined
 def _whole_lots(units, lot):
     """Units rounded towards zero to whole lots; as they are where fractions trade."""
-    return np.trunc(units / lot + np.sign(units) * _ROUND_UP) * lot if lot > 0.0 else units
+    size = lot if lot > 0.0 else 1.0
+    whole = np.trunc(units / size + _side(units) * _ROUND_UP) * size
+    return whole if lot > 0.0 else units
 
 
 @compiled
-def _wanted_units(held, target, equity, per_unit, band, lot):
-    """Units that a target weight asks for at the decision's own prices."""
-    if np.isnan(target) or not per_unit > 0.0 or not equity > 0.0:
-        return held
-    if target != 0.0 and abs(target - held * per_unit / equity) <= band:
-        return held
-    return _whole_lots(target * equity / per_unit, lot)
-
-
-@compiled
-def _scale_to_limit(held, wanted, per_unit, lot, limit):
+def _scale_to_limit(i, positions, wanted, per_unit, terms, limit):
     """Shrink the orders that add exposure so that the sum of |units| times `per_unit` stays within a limit."""
+    n_symbols = len(wanted)
     kept = 0.0
     added = 0.0
-    for j in range(len(held)):
-        before, after = abs(held[j]) * per_unit[j], abs(wanted[j]) * per_unit[j]
-        kept += min(before, after)
-        added += max(after - before, 0.0)
+    for j in range(n_symbols):
+        before, after = abs(positions[i, UNITS, j]) * per_unit[j], abs(wanted[j]) * per_unit[j]
+        more = after - before
+        kept += before if before < after else after
+        added += more if more > 0.0 else 0.0
     if added == 0.0 or kept + added <= limit:
         return
     scale = max(limit - kept, 0.0) / added
-    for j in range(len(held)):
-        if abs(wanted[j]) > abs(held[j]):
-            wanted[j] = held[j] + _whole_lots((wanted[j] - held[j]) * scale, lot[j])
+    for j in range(n_symbols):
+        held, want = positions[i, UNITS, j], wanted[j]
+        less = held + _whole_lots((want - held) * scale, terms[LOT, j])
+        wanted[j] = less if abs(want) > abs(held) else want
 
 
-@compiled
+@inlined
 def _required_margin(margin, price, multiplier):
     """Account currency that one unit ties up; an instrument without margin is paid in full."""
-    return margin if margin > 0.0 else price * multiplier
+    full = price * multiplier
+    return margin if margin > 0.0 else full
 
 
-@compiled
-def _margin_held(units, price, terms):
-    """Account currency that all positions tie up."""
-    required = 0.0
-    for j in range(len(units)):
-        if units[j] != 0.0:
-            required += abs(units[j]) * _required_margin(terms[MARGIN, j], price[j], terms[MULTIPLIER, j])
-    return required
-
-
-@compiled
+@inlined
 def _is_called(i, t, board, terms, rules, money, positions):
     """Whether the broker asks for money after the close of bar t."""
-    if rules[MARGIN_CALLS] == 0.0:
-        return False
-    return money[i, EQUITY] < rules[MAINTENANCE] * _margin_held(positions[i, UNITS], board[t, MARK], terms)
-
-
-@compiled
-def _shortfall(price, change, volatility, volume, term_rate, term_price, rules):
-    """How much worse than `price` one unit of a fill is: slippage, then impact. No sale brings less than nothing."""
-    slip = min(price * (term_rate + rules[SLIPPAGE_PER_VOLATILITY] * volatility) + term_price, price)
-    if rules[IMPACT] == 0.0:
-        return slip, 0.0
-    share = abs(change) / volume if volume > 0.0 else 1.0
-    return slip, min(price * rules[IMPACT] * volatility * np.sqrt(share), price - slip)
-
-
-@compiled
-def _end_trade(i, j, bar, cost, positions, counts):
-    """Book the outcome of a trade that has ended; `cost` is what ending it cost."""
-    won = positions[i, TRADE_PNL, j] - cost > 0.0
-    counts[i, LOSS_STREAK, j] = 0 if won else counts[i, LOSS_STREAK, j] + 1
-    counts[i, OUTCOMES, j] = ((counts[i, OUTCOMES, j] << 1) | (1 if won else 0)) & ((1 << OUTCOMES_KEPT) - 1)
-    counts[i, N_OUTCOMES, j] = min(counts[i, N_OUTCOMES, j] + 1, OUTCOMES_KEPT)
-    counts[i, EXIT_BAR, j] = bar
-    positions[i, ENTRY, j] = 0.0
-    positions[i, TRADE_PNL, j] = 0.0
-    positions[i, WORST, j] = 0.0
-    positions[i, BEST, j] = 0.0
-
-
-@compiled
-def _book_trade(i, j, bar, held, now, fill, cost, positions, counts):
-    """Carry a symbol's trade through one fill: open it, add to it, reduce it, end it, or turn it round."""
-    if held != 0.0 and held * now <= 0.0:
-        ending = cost * (abs(held) / abs(now - held))
-        _end_trade(i, j, bar, ending, positions, counts)
-        cost -= ending
-        held = 0.0
-    if now == 0.0:
-        return
-    if held == 0.0:
-        positions[i, ENTRY, j] = fill
-    elif abs(now) > abs(held):
-        positions[i, ENTRY, j] = (positions[i, ENTRY, j] * held + fill * (now - held)) / now
-    positions[i, TRADE_PNL, j] -= cost
-
-
-@compiled
-def _settle(i, t, target, board, terms, years, rules, money, ruined, positions, counts, wanted, price, per_unit):
-    """Move account i from the close of bar t to the close of bar t + 1; the module says in which order."""
-    n_symbols = positions.shape[2]
-    units = positions[i, UNITS]
-    now_bar, next_bar = board[t], board[t + 1]
-    lot = terms[LOT]
-    called = _is_called(i, t, board, terms, rules, money, positions)
-    cash = money[i, CASH_HELD]
-    if rules[BORROW] > 0.0:
-        for j in range(n_symbols):
-            if units[j] < 0.0:
-                owed = -units[j] * now_bar[MARK, j] * terms[MULTIPLIER, j] * terms[IN_BPS, j] * rules[BORROW] * years[t + 1]
-                cash -= owed
-                money[i, BORROW_PAID] += owed
-                positions[i, TRADE_PNL, j] -= owed
-
-    equity = money[i, EQUITY]
-    opening_equity = cash
-    orders = not (ruined[i] or called)
-    for j in range(n_symbols):
-        live = next_bar[LIVE, j] != 0.0
-        held = units[j]
-        price[j] = next_bar[OPEN, j] if live else (now_bar[MARK, j] if np.isfinite(now_bar[MARK, j]) else 0.0)
-        per_unit[j] = price[j] * terms[MULTIPLIER, j]
-        opening_equity += held * price[j] * terms[MULTIPLIER, j]
-        wanted[j] = held
-        if not live:
-            continue
-        if orders:
-            wanted[j] = _wanted_units(held, target[j], equity, now_bar[MARK, j] * terms[MULTIPLIER, j], rules[BAND], lot[j])
-            most = rules[PARTICIPATION] * now_bar[VOLUME, j]  # without a cap infinite, or nan: neither is ever passed
-            if abs(wanted[j] - held) > most:
-                wanted[j] = held + _whole_lots(np.sign(wanted[j] - held) * most, lot[j])
-        elif ruined[i]:
-            wanted[j] = 0.0
-        if rules[CLOSE_BY_SESSION_END] != 0.0 and next_bar[MUST_CLOSE, j] != 0.0:
-            wanted[j] = 0.0
-        if rules[STOP] > 0.0 and held != 0.0:
-            side = np.sign(held)
-            if side * next_bar[OPEN, j] <= side * positions[i, ENTRY, j] * (1.0 - side * rules[STOP]):
-                wanted[j] = 0.0
-    if called and not ruined[i]:
-        money[i, N_MARGIN_CALLS] += 1.0
-        required = _margin_held(units, price, terms)
-        share = min(max(opening_equity / required, 0.0), 1.0) if required > 0.0 else 1.0
-        for j in range(n_symbols):
-            if next_bar[LIVE, j] != 0.0 and wanted[j] != 0.0:
-                wanted[j] = _whole_lots(units[j] * share, lot[j])
-    _scale_to_limit(units, wanted, per_unit, lot, rules[GROSS_LIMIT] * opening_equity)
+    required = 0.0
     if rules[MARGIN_CALLS] != 0.0:
+        for j in range(positions.shape[2]):
+            units = positions[i, UNITS, j]
+            each = _required_margin(terms[MARGIN, j], board[t, MARK, j], terms[MULTIPLIER, j])
+            tied = abs(units) * each
+            required += tied if units != 0.0 else 0.0
+    return rules[MARGIN_CALLS] != 0.0 and money[i, EQUITY] < rules[MAINTENANCE] * required
+
+
+@inlined
+def _shortfall(price, change, volatility, volume, slippage_rate, slippage_price, rules):
+    """How much worse than `price` one unit of a fill is: slippage, then impact. No sale brings less than nothing."""
+    slip = price * (slippage_rate + rules[SLIPPAGE_PER_VOLATILITY] * volatility) + slippage_price
+    slip = slip if slip < price else price
+    share = abs(change) / (volume if volume > 0.0 else 1.0)
+    push = price * rules[IMPACT] * volatility * np.sqrt(share if volume > 0.0 else 1.0)
+    most = price - slip
+    return slip, (push if push < most else most)
+
+
+@compiled
+def _stop(i, j, t, now, level, opened, board, terms, rules, money, positions, counts):
+    """Close a position by its stop within bar t + 1: at the worse of stop and open.
+
+    Returns:
+        What cash changes by and what the price earned from the open to the stop.
+    """
+    side, multiplier, change = _side(now), terms[MULTIPLIER, j], -now
+    at = side * min(side * level, side * opened)
+    slip, push = _shortfall(
+        at, change, board[t, VOLATILITY, j], board[t, VOLUME, j], rules[SLIPPAGE_RATE] * terms[IN_BPS, j], terms[SLIPPAGE_PRICE, j], rules
+    )
+    fill = at - side * (slip + push)
+    size = abs(change)
+    notional = size * fill * multiplier
+    fee = size * terms[FEE_PER_UNIT, j] + notional * (rules[COMMISSION_RATE] * terms[IN_BPS, j])
+    lost, pushed, run = size * slip * multiplier, size * push * multiplier, now * (at - opened) * multiplier
+    money[i, COMMISSION] += fee
+    money[i, SLIPPAGE] += lost
+    money[i, IMPACT_PAID] += pushed
+    money[i, TRADED] += notional
+    won = 1 if positions[i, TRADE_PNL, j] + run - (fee + lost + pushed) > 0.0 else 0
+    counts[i, LOSS_STREAK, j] = 0 if won else counts[i, LOSS_STREAK, j] + 1
+    counts[i, OUTCOMES, j] = ((counts[i, OUTCOMES, j] << 1) | won) & _KEPT_BITS
+    counts[i, N_OUTCOMES, j] = min(counts[i, N_OUTCOMES, j] + 1, OUTCOMES_KEPT)
+    counts[i, EXIT_BAR, j] = t + 1
+    for field in (UNITS, ENTRY, TRADE_PNL, WORST, BEST):
+        positions[i, field, j] = 0.0
+    positions[i, STOP_UNITS, j] = change
+    positions[i, STOP_PRICE, j] = fill
+    return -(change * fill * multiplier + fee), run
+
+
+@compiled
+def _settle(i, t, targets, board, terms, years, rules, money, ruined, positions, counts, wanted, prices, per_unit):
+    """Move account i from the close of bar t to the close of bar t + 1; the module says in which order.
+
+    Nearly everything is computed for every symbol and then chosen: under random orders a branch costs more than arithmetic.
+    """
+    n_symbols = positions.shape[2]
+    called = _is_called(i, t, board, terms, rules, money, positions)
+    broke = ruined[i]
+    orders = not (called or broke)
+    cash, equity = money[i, CASH_HELD], money[i, EQUITY]
+    if rules[BORROW] > 0.0:
+        rate = rules[BORROW] * years[t + 1]
         for j in range(n_symbols):
-            per_unit[j] = _required_margin(terms[MARGIN, j], price[j], terms[MULTIPLIER, j])
-        _scale_to_limit(units, wanted, per_unit, lot, opening_equity)
+            held = positions[i, UNITS, j]
+            owed = -held * board[t, MARK, j] * terms[MULTIPLIER, j] * terms[IN_BPS, j] * rate
+            owed = owed if held < 0.0 else 0.0
+            cash -= owed
+            money[i, BORROW_PAID] += owed
+            positions[i, TRADE_PNL, j] -= owed
+
+    opening_equity, required, trades = cash, 0.0, False
+    solvent = equity > 0.0
+    for j in range(n_symbols):
+        held, mark, multiplier, lot = positions[i, UNITS, j], board[t, MARK, j], terms[MULTIPLIER, j], terms[LOT, j]
+        live = board[t + 1, LIVE, j] != 0.0
+        known = mark if mark == mark else 0.0
+        price = board[t + 1, OPEN, j]
+        price = price if live else known
+        prices[j] = price
+        per_unit[j] = price * multiplier
+        opening_equity += held * price * multiplier
+        required += abs(held) * _required_margin(terms[MARGIN, j], price, multiplier)
+        target, worth = targets[i, j], mark * multiplier
+        asked = _whole_lots(target * equity / worth, lot)
+        acts = (target == 0.0) | (abs(target - held * worth / equity) > rules[BAND])  # nan: neither
+        acts = acts & (worth > 0.0) & solvent & live & orders
+        want = asked if acts else held
+        most = rules[PARTICIPATION] * board[t, VOLUME, j]  # infinite or nan without a cap: never passed
+        if abs(want - held) > most:
+            want = held + _whole_lots(_side(want - held) * most, lot)
+        side = _side(held)
+        stopped = (held != 0.0) & (rules[STOP] > 0.0) & (side * price <= side * (positions[i, ENTRY, j] * (1.0 - side * rules[STOP])))
+        ends = (rules[CLOSE_BY_SESSION_END] != 0.0) & (board[t + 1, MUST_CLOSE, j] != 0.0)
+        want = 0.0 if live & (stopped | ends | broke) else want
+        wanted[j] = want
+        trades = trades | (want != held)
+    if called and not broke:
+        money[i, N_MARGIN_CALLS] += 1.0
+        share = min(max(opening_equity / required, 0.0), 1.0)
+        for j in range(n_symbols):
+            if board[t + 1, LIVE, j] != 0.0 and wanted[j] != 0.0:
+                wanted[j] = _whole_lots(positions[i, UNITS, j] * share, terms[LOT, j])
+    elif trades:
+        _scale_to_limit(i, positions, wanted, per_unit, terms, rules[GROSS_LIMIT] * opening_equity)
+        if rules[MARGIN_CALLS] != 0.0:
+            for j in range(n_symbols):
+                per_unit[j] = _required_margin(terms[MARGIN, j], prices[j], terms[MULTIPLIER, j])
+            _scale_to_limit(i, positions, wanted, per_unit, terms, opening_equity)
 
     value = 0.0
     pnl, commission, slippage = money[i, PNL], money[i, COMMISSION], money[i, SLIPPAGE]
-    impact, traded = money[i, IMPACT_PAID], money[i, TRADED]
+    impact, traded, any_stop = money[i, IMPACT_PAID], money[i, TRADED], False
     for j in range(n_symbols):
-        held, now, multiplier = units[j], wanted[j], terms[MULTIPLIER, j]
-        positions[i, FILL_UNITS, j] = now - held
-        positions[i, FILL_PRICE, j] = np.nan
+        held, now, opened, multiplier = positions[i, UNITS, j], wanted[j], prices[j], terms[MULTIPLIER, j]
+        mark, before = board[t + 1, MARK, j], board[t, MARK, j]
+        mark, before = mark if mark == mark else 0.0, before if before == before else 0.0
+        change = now - held
+        size = abs(change)
+        gap, run = held * (opened - before) * multiplier, now * (mark - opened) * multiplier  # both 0 without a bar
+        slip, push = _shortfall(
+            opened, change, board[t, VOLATILITY, j], board[t, VOLUME, j], rules[SLIPPAGE_RATE] * terms[IN_BPS, j],
+            terms[SLIPPAGE_PRICE, j], rules,
+        )  # fmt: skip
+        fill = opened + _side(change) * (slip + push)
+        notional = size * fill * multiplier
+        fee = size * terms[FEE_PER_UNIT, j] + notional * (rules[COMMISSION_RATE] * terms[IN_BPS, j])
+        lost, pushed = size * slip * multiplier, size * push * multiplier
+        cash -= change * fill * multiplier + fee
+        commission += fee
+        slippage += lost
+        impact += pushed
+        traded += notional
+
+        # the trade: it opens, grows, shrinks, ends or turns round
+        cost = fee + lost + pushed
+        ends, holds = (held != 0.0) & (held * now <= 0.0), now != 0.0
+        begins = ends | (held == 0.0)
+        ending = cost * (abs(held) / (size if ends else 1.0))
+        ending = ending if ends else 0.0
+        earned = positions[i, TRADE_PNL, j] + gap
+        won = 1 if earned - ending > 0.0 else 0
+        streak, exit_bar = counts[i, LOSS_STREAK, j], counts[i, EXIT_BAR, j]
+        outcomes, n_outcomes = counts[i, OUTCOMES, j], counts[i, N_OUTCOMES, j]
+        counts[i, LOSS_STREAK, j] = (streak + 1) * (1 - won) if ends else streak
+        counts[i, OUTCOMES, j] = ((outcomes << 1) | won) & _KEPT_BITS if ends else outcomes
+        counts[i, N_OUTCOMES, j] = min(n_outcomes + 1, OUTCOMES_KEPT) if ends else n_outcomes
+        counts[i, EXIT_BAR, j] = t + 1 if ends else exit_bar
+        entry, grown = positions[i, ENTRY, j], (positions[i, ENTRY, j] * held + fill * change) / (now if holds else 1.0)
+        entry = fill if begins else (grown if abs(now) > abs(held) else entry)
+        moved = _side(now) * (mark / (entry if holds else 1.0) - 1.0)
+        worst, best = positions[i, WORST, j], positions[i, BEST, j]
+        worst, best = 0.0 if begins else worst, 0.0 if begins else best
+        worst, best = moved if moved < worst else worst, moved if moved > best else best
+        level = entry * (1.0 - _side(now) * rules[STOP])
+        low, high = board[t + 1, LOW, j], board[t + 1, HIGH, j]
+        passes = ((now > 0.0) & (low <= level)) | ((now < 0.0) & (high >= level))
+        any_stop = any_stop | (passes & holds & (rules[STOP] > 0.0))
+        carried = (0.0 if begins else earned) - (cost - ending)
+        positions[i, ENTRY, j] = entry if holds else 0.0
+        positions[i, TRADE_PNL, j] = carried + run if holds else 0.0
+        positions[i, WORST, j] = worst if holds else 0.0
+        positions[i, BEST, j] = best if holds else 0.0
+        positions[i, FILL_UNITS, j] = change
+        positions[i, FILL_PRICE, j] = fill if change != 0.0 else np.nan
         positions[i, STOP_UNITS, j] = 0.0
         positions[i, STOP_PRICE, j] = np.nan
-        if held == 0.0 and now == 0.0:
-            continue
-        if next_bar[LIVE, j] != 0.0:
-            opened, at = price[j], next_bar[MARK, j]
-            commission_rate, slippage_rate = rules[COMMISSION_RATE] * terms[IN_BPS, j], rules[SLIPPAGE_RATE] * terms[IN_BPS, j]
-            gap = held * (opened - now_bar[MARK, j]) * multiplier if held != 0.0 else 0.0
-            positions[i, TRADE_PNL, j] += gap
-            change, fill_at, stops, run = now - held, opened, False, 0.0
-            for leg in range(2):  # the order at the open, then the stop within the bar
-                if change != 0.0:
-                    slip, push = _shortfall(
-                        fill_at, change, now_bar[VOLATILITY, j], now_bar[VOLUME, j], slippage_rate, terms[SLIPPAGE_PRICE, j], rules
-                    )
-                    fill = fill_at + np.sign(change) * (slip + push)
-                    notional = abs(change) * fill * multiplier
-                    fee = abs(change) * terms[FEE_PER_UNIT, j] + notional * commission_rate
-                    lost, pushed = abs(change) * slip * multiplier, abs(change) * push * multiplier
-                    cash -= change * fill * multiplier + fee
-                    commission += fee
-                    slippage += lost
-                    impact += pushed
-                    traded += notional
-                    _book_trade(i, j, t + 1, held, now, fill, fee + lost + pushed, positions, counts)
-                    positions[i, STOP_PRICE if stops else FILL_PRICE, j] = fill
-                if leg == 1 or rules[STOP] == 0.0 or now == 0.0:
-                    break
-                side = np.sign(now)
-                level = positions[i, ENTRY, j] * (1.0 - side * rules[STOP])
-                stops = next_bar[LOW, j] <= level if now > 0.0 else next_bar[HIGH, j] >= level
-                if not stops:
-                    break
-                fill_at = side * min(side * level, side * opened)
-                run = now * (fill_at - opened) * multiplier
-                positions[i, TRADE_PNL, j] += run
-                positions[i, STOP_UNITS, j] = -now
-                held, now, change = now, 0.0, -now
-            if now != 0.0:
-                run = now * (at - opened) * multiplier
-                positions[i, TRADE_PNL, j] += run
-                moved = np.sign(now) * (at / positions[i, ENTRY, j] - 1.0)
-                positions[i, WORST, j] = min(positions[i, WORST, j], moved)
-                positions[i, BEST, j] = max(positions[i, BEST, j], moved)
-            pnl += gap + run
-        units[j] = now
-        if now != 0.0:
-            value += now * next_bar[MARK, j] * multiplier
-    money[i, CASH_HELD] = cash
-    money[i, PNL], money[i, COMMISSION], money[i, SLIPPAGE] = pnl, commission, slippage
-    money[i, IMPACT_PAID], money[i, TRADED] = impact, traded
+        positions[i, UNITS, j] = now
+        pnl += gap + run
+        value += now * mark * multiplier
+    money[i, COMMISSION], money[i, SLIPPAGE], money[i, IMPACT_PAID], money[i, TRADED] = commission, slippage, impact, traded
+    if any_stop:
+        for j in range(n_symbols):
+            now, mark, multiplier = positions[i, UNITS, j], board[t + 1, MARK, j], terms[MULTIPLIER, j]
+            level = positions[i, ENTRY, j] * (1.0 - _side(now) * rules[STOP])
+            passes = board[t + 1, LOW, j] <= level if now > 0.0 else board[t + 1, HIGH, j] >= level
+            if now != 0.0 and passes:
+                run = now * (mark - prices[j]) * multiplier
+                positions[i, TRADE_PNL, j] -= run
+                paid, stop_run = _stop(i, j, t, now, level, prices[j], board, terms, rules, money, positions, counts)
+                cash += paid
+                pnl += stop_run - run
+                value -= now * mark * multiplier
+    money[i, CASH_HELD], money[i, PNL] = cash, pnl
     money[i, EQUITY] = cash + value
     money[i, PEAK] = max(money[i, PEAK], cash + value)
     if cash + value <= rules[RUIN_EQUITY]:
@@ -279,19 +302,24 @@ def _settle(i, t, target, board, terms, years, rules, money, ruined, positions, 
 def settle(bar, targets, board, terms, years, rules, money, ruined, positions, counts):
     """Move every account one bar on, each from its own bar."""
     n_symbols = positions.shape[2]
-    wanted, price, per_unit = np.empty(n_symbols), np.empty(n_symbols), np.empty(n_symbols)
+    wanted, prices, per_unit = np.empty(n_symbols), np.empty(n_symbols), np.empty(n_symbols)
     for i in range(len(money)):
-        _settle(i, bar[i], targets[i], board, terms, years, rules, money, ruined, positions, counts, wanted, price, per_unit)
+        _settle(i, bar[i], targets, board, terms, years, rules, money, ruined, positions, counts, wanted, prices, per_unit)
+
+
+@inlined
+def _decode(i, actions, n_tradable, gross_limit, short, targets):
+    slot = gross_limit / max(n_tradable, 1)
+    for j in range(actions.shape[1]):
+        action = actions[i, j]
+        targets[i, j] = slot if action == BUY else ((-slot if short else 0.0) if action == SELL else np.nan)
 
 
 @compiled
 def decode(actions, n_tradable, gross_limit, short, targets):
     """Write the target weights of discrete actions: one slot, flat or one slot short, nan for HOLD."""
     for i in range(actions.shape[0]):
-        slot = gross_limit / max(n_tradable[i], 1)
-        for j in range(actions.shape[1]):
-            action = actions[i, j]
-            targets[i, j] = slot if action == BUY else ((-slot if short else 0.0) if action == SELL else np.nan)
+        _decode(i, actions, n_tradable[i], gross_limit, short, targets)
 
 
 @compiled
@@ -328,44 +356,38 @@ def _reward(i, equity_before, peak_before, traded_before, rules, money, episode)
     """The reward of account i's last step, and its parts added to the episode's."""
     floor = _REWARD_FLOOR * rules[CASH]
     ratio = max(money[i, EQUITY], floor) / max(equity_before, floor)
-    grown = np.log(ratio)
+    grown = rules[WEIGHT_LOG_RETURN] * np.log(ratio)
     simple, mean, square = ratio - 1.0, money[i, RETURN_MEAN], money[i, RETURN_SQUARE]
-    sharpe = differential_sharpe(mean, square, simple)
+    sharpe = rules[WEIGHT_SHARPE] * differential_sharpe(mean, square, simple)
     money[i, RETURN_MEAN] = mean + rules[SHARPE_DECAY] * (simple - mean)
     money[i, RETURN_SQUARE] = square + rules[SHARPE_DECAY] * (simple * simple - square)
-    deeper = min(money[i, EQUITY] / money[i, PEAK] - equity_before / peak_before, 0.0)
-    turned = -(money[i, TRADED] - traded_before) / max(equity_before, floor)
-    parts = (
-        rules[WEIGHT_LOG_RETURN] * grown,
-        rules[WEIGHT_SHARPE] * sharpe,
-        rules[WEIGHT_DRAWDOWN] * deeper,
-        rules[WEIGHT_TURNOVER] * turned,
-    )
-    reward = 0.0
-    for k in range(4):
-        reward += parts[k]
-        episode[i, PART_LOG_RETURN + k] += parts[k] * rules[REWARD_SCALE]
-    return np.float32(reward * rules[REWARD_SCALE])
+    deeper = rules[WEIGHT_DRAWDOWN] * min(money[i, EQUITY] / money[i, PEAK] - equity_before / peak_before, 0.0)
+    turned = -rules[WEIGHT_TURNOVER] * (money[i, TRADED] - traded_before) / max(equity_before, floor)
+    scale = rules[REWARD_SCALE]
+    episode[i, PART_LOG_RETURN] += grown * scale
+    episode[i, PART_SHARPE] += sharpe * scale
+    episode[i, PART_DRAWDOWN] += deeper * scale
+    episode[i, PART_TURNOVER] += turned * scale
+    return np.float32((grown + sharpe + deeper + turned) * scale)
 
 
-@compiled
+@inlined
 def _observe(i, t, rows, board, terms, money, positions, out):
     n_symbols, columns = positions.shape[2], rows.shape[1]
-    seen = out[i]
-    seen[:columns] = rows[t]
+    for k in range(columns):
+        out[i, k] = rows[t, k]
     equity = money[i, EQUITY]
     scale = max(equity, 1e-9)
     for j in range(n_symbols):
-        weight, moved = 0.0, 0.0
-        units = positions[i, UNITS, j]
-        if units != 0.0:
-            mark = board[t, MARK, j]
-            weight = units * mark * terms[MULTIPLIER, j] / scale
-            moved = np.sign(units) * (mark / positions[i, ENTRY, j] - 1.0)
-        seen[columns + j] = min(max(weight, -5.0), 5.0)
-        seen[columns + n_symbols + j] = min(max(5.0 * moved, -5.0), 5.0)
-    seen[columns + 2 * n_symbols] = min(max(money[i, CASH_HELD] / scale, -5.0), 5.0)
-    seen[columns + 2 * n_symbols + 1] = equity / money[i, PEAK] - 1.0
+        units, mark, entry = positions[i, UNITS, j], board[t, MARK, j], positions[i, ENTRY, j]
+        holds = units != 0.0
+        weight = units * mark * terms[MULTIPLIER, j] / scale
+        moved = 5.0 * (_side(units) * (mark / (entry if holds else 1.0) - 1.0))
+        weight, moved = weight if holds else 0.0, moved if holds else 0.0
+        out[i, columns + j] = min(max(weight, -5.0), 5.0)
+        out[i, columns + n_symbols + j] = min(max(moved, -5.0), 5.0)
+    out[i, columns + 2 * n_symbols] = min(max(money[i, CASH_HELD] / scale, -5.0), 5.0)
+    out[i, columns + 2 * n_symbols + 1] = equity / money[i, PEAK] - 1.0
 
 
 @compiled
@@ -413,13 +435,13 @@ def advance(clock, actions, discrete, n_tradable, targets, rows, board, terms, y
     With `discrete` the actions are decoded, else `targets` holds the weights. Returns how many episodes have ended.
     """
     n_symbols, n_done = positions.shape[2], 0
-    wanted, price, per_unit = np.empty(n_symbols), np.empty(n_symbols), np.empty(n_symbols)
+    wanted, prices, per_unit = np.empty(n_symbols), np.empty(n_symbols), np.empty(n_symbols)
     for i in range(len(money)):
         t = clock[i, BAR]
         if discrete:
-            decode(actions[i : i + 1], n_tradable[t : t + 1], rules[GROSS_LIMIT], rules[SHORT] != 0.0, targets[i : i + 1])
+            _decode(i, actions, n_tradable[t], rules[GROSS_LIMIT], rules[SHORT] != 0.0, targets)
         before, peak, traded = money[i, EQUITY], money[i, PEAK], money[i, TRADED]
-        _settle(i, t, targets[i], board, terms, years, rules, money, ruined, positions, counts, wanted, price, per_unit)
+        _settle(i, t, targets, board, terms, years, rules, money, ruined, positions, counts, wanted, prices, per_unit)
         rewards[i] = _reward(i, before, peak, traded, rules, money, episode)
         episode[i, TOTAL] += rewards[i]
         clock[i, BAR] = t + 1
