@@ -111,6 +111,7 @@ class MarketBatch:
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, tape.n_symbols))
         self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
+        self._workbench = kernel.workbench(tape.terms)
         self._market = (self.rows, tape.board, tape.terms)
 
     def _next_buffer(self) -> Float32Array:
@@ -154,7 +155,7 @@ class MarketBatch:
         n, out = len(chosen), self._next_buffer()
         rewards, done = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
         n_done = kernel.advance(
-            self._clock, chosen, discrete, self.tape.n_tradable, self._targets, *self._market, self.tape.years, self._rules,
+            self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years, self._rules,
             *self.accounts.arrays, self._episode, rewards, done, out,
         )  # fmt: skip
         self.ended = self._end(np.flatnonzero(done), out) if n_done else None

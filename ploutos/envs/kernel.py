@@ -15,6 +15,11 @@ One step moves an account from the close of bar *t* to the close of bar *t+1*, i
 
 Everything compiled is in this one file: numba's disk cache notices a change of the file that a kernel stands in, and of no
 other. State is packed: one row of `money` per account, one plane of `positions` and of `counts` per account and field.
+
+Symbols are padded to a multiple of eight lanes. An account's step first copies its state and its two bars into `w`, the
+workbench, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at
+once. Nearly everything is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums
+run over the symbols in their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
 """
 
 import numpy as np
@@ -27,6 +32,7 @@ OPEN, HIGH, LOW, MARK, LIVE, VOLATILITY, VOLUME, MUST_CLOSE = range(8)
 N_BOARD = 8
 # terms[field, symbol]
 MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN = range(6)
+N_TERMS = 6
 # rules[field]
 (
     COMMISSION_RATE, SLIPPAGE_RATE, SLIPPAGE_PER_VOLATILITY, IMPACT, BORROW, PARTICIPATION, GROSS_LIMIT, BAND, RUIN_EQUITY, STOP,
@@ -51,6 +57,19 @@ BAR, STEPS_LEFT, LENGTH = range(3)
 TOTAL, PART_LOG_RETURN, PART_SHARPE, PART_DRAWDOWN, PART_TURNOVER = range(5)
 REWARD_PARTS = ("log_return", "differential_sharpe", "drawdown", "turnover")
 
+LANES = 8
+MAX_SYMBOLS = 256
+_ROW = MAX_SYMBOLS + LANES  # an odd number of cache lines, so that rows do not share their places in the cache
+# rows of the workbench
+(
+    _MULTIPLIER, _LOT, _FEE, _SLIP, _BPS, _MARGIN,  # terms, copied once
+    _HELD, _ENTRY, _EARNED, _WORST, _BEST, _TARGET,  # the account's, before
+    _MARK, _VOLATILITY, _VOLUME, _OPEN, _HIGH, _LOW, _CLOSE, _LIVE, _MUST_CLOSE,  # the market's
+    _PRICE, _PER_UNIT, _WORTH, _TIED, _WANT,  # on the way to an order
+    _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE,  # of a fill
+    _ENDS, _WON, _STOPPED,  # of a trade
+) = range(0, 39 * _ROW, _ROW)  # fmt: skip
+_N_ROWS = 39
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
@@ -75,23 +94,26 @@ def _whole_lots(units, lot):
 
 
 @compiled
-def _scale_to_limit(i, positions, wanted, per_unit, terms, limit):
-    """Shrink the orders that add exposure so that the sum of |units| times `per_unit` stays within a limit."""
-    n_symbols = len(wanted)
+def _scale_to_limit(w, lanes, n_symbols, limit):
+    """Shrink the orders that add exposure so that the sum of |units| times `_PER_UNIT` stays within a limit."""
+    lanes = min(lanes, _ROW)
+    for j in range(lanes):
+        before, after = abs(w[_HELD + j]) * w[_PER_UNIT + j], abs(w[_WANT + j]) * w[_PER_UNIT + j]
+        more = after - before
+        w[_WORTH + j] = before if before < after else after
+        w[_TIED + j] = more if more > 0.0 else 0.0
     kept = 0.0
     added = 0.0
     for j in range(n_symbols):
-        before, after = abs(positions[i, UNITS, j]) * per_unit[j], abs(wanted[j]) * per_unit[j]
-        more = after - before
-        kept += before if before < after else after
-        added += more if more > 0.0 else 0.0
+        kept += w[_WORTH + j]
+        added += w[_TIED + j]
     if added == 0.0 or kept + added <= limit:
         return
     scale = max(limit - kept, 0.0) / added
-    for j in range(n_symbols):
-        held, want = positions[i, UNITS, j], wanted[j]
-        less = held + _whole_lots((want - held) * scale, terms[LOT, j])
-        wanted[j] = less if abs(want) > abs(held) else want
+    for j in range(lanes):
+        held, want = w[_HELD + j], w[_WANT + j]
+        less = held + _whole_lots((want - held) * scale, w[_LOT + j])
+        w[_WANT + j] = less if abs(want) > abs(held) else want
 
 
 @inlined
@@ -115,182 +137,266 @@ def _is_called(i, t, board, terms, rules, money, positions):
 
 
 @inlined
-def _shortfall(price, change, volatility, volume, slippage_rate, slippage_price, rules):
+def _shortfall(price, change, volatility, volume, slippage_rate, slippage_price, per_volatility, impact):
     """How much worse than `price` one unit of a fill is: slippage, then impact. No sale brings less than nothing."""
-    slip = price * (slippage_rate + rules[SLIPPAGE_PER_VOLATILITY] * volatility) + slippage_price
+    slip = price * (slippage_rate + per_volatility * volatility) + slippage_price
     slip = slip if slip < price else price
-    share = abs(change) / (volume if volume > 0.0 else 1.0)
-    push = price * rules[IMPACT] * volatility * np.sqrt(share if volume > 0.0 else 1.0)
+    known = volume > 0.0
+    share = abs(change) / (volume if known else 1.0)
+    push = price * impact * volatility * np.sqrt(share if known else 1.0)
     most = price - slip
     return slip, (push if push < most else most)
 
 
 @compiled
-def _stop(i, j, t, now, level, opened, board, terms, rules, money, positions, counts):
-    """Close a position by its stop within bar t + 1: at the worse of stop and open.
+def _stop(i, j, t, w, rules, money, positions, counts):
+    """Close a position by its stop within bar t + 1, at the worse of stop and open, after it was marked at that bar's close.
 
     Returns:
-        What cash changes by and what the price earned from the open to the stop.
+        What cash, P&L and the value of positions change by.
     """
-    side, multiplier, change = _side(now), terms[MULTIPLIER, j], -now
+    now, opened, multiplier = positions[i, UNITS, j], w[_PRICE + j], w[_MULTIPLIER + j]
+    side, size = _side(now), abs(now)
+    level = positions[i, ENTRY, j] * (1.0 - side * rules[STOP])
     at = side * min(side * level, side * opened)
     slip, push = _shortfall(
-        at, change, board[t, VOLATILITY, j], board[t, VOLUME, j], rules[SLIPPAGE_RATE] * terms[IN_BPS, j], terms[SLIPPAGE_PRICE, j], rules
-    )
+        at, now, w[_VOLATILITY + j], w[_VOLUME + j], rules[SLIPPAGE_RATE] * w[_BPS + j], w[_SLIP + j],
+        rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT],
+    )  # fmt: skip
     fill = at - side * (slip + push)
-    size = abs(change)
     notional = size * fill * multiplier
-    fee = size * terms[FEE_PER_UNIT, j] + notional * (rules[COMMISSION_RATE] * terms[IN_BPS, j])
-    lost, pushed, run = size * slip * multiplier, size * push * multiplier, now * (at - opened) * multiplier
+    fee = size * w[_FEE + j] + notional * (rules[COMMISSION_RATE] * w[_BPS + j])
+    lost, pushed = size * slip * multiplier, size * push * multiplier
     money[i, COMMISSION] += fee
     money[i, SLIPPAGE] += lost
     money[i, IMPACT_PAID] += pushed
     money[i, TRADED] += notional
-    won = 1 if positions[i, TRADE_PNL, j] + run - (fee + lost + pushed) > 0.0 else 0
+    missed = now * (at - w[_CLOSE + j]) * multiplier
+    won = 1 if positions[i, TRADE_PNL, j] + missed - (fee + lost + pushed) > 0.0 else 0
     counts[i, LOSS_STREAK, j] = 0 if won else counts[i, LOSS_STREAK, j] + 1
     counts[i, OUTCOMES, j] = ((counts[i, OUTCOMES, j] << 1) | won) & _KEPT_BITS
     counts[i, N_OUTCOMES, j] = min(counts[i, N_OUTCOMES, j] + 1, OUTCOMES_KEPT)
     counts[i, EXIT_BAR, j] = t + 1
     for field in (UNITS, ENTRY, TRADE_PNL, WORST, BEST):
         positions[i, field, j] = 0.0
-    positions[i, STOP_UNITS, j] = change
+    positions[i, STOP_UNITS, j] = -now
     positions[i, STOP_PRICE, j] = fill
-    return -(change * fill * multiplier + fee), run
+    return now * fill * multiplier - fee, missed, -now * w[_CLOSE + j] * multiplier
 
 
 @compiled
-def _settle(i, t, targets, board, terms, years, rules, money, ruined, positions, counts, wanted, prices, per_unit):
-    """Move account i from the close of bar t to the close of bar t + 1; the module says in which order.
+def workbench(terms):
+    """Scratch for one thread, with the terms in it."""
+    w = np.zeros(_N_ROWS * _ROW)
+    for j in range(terms.shape[1]):
+        w[_MULTIPLIER + j] = terms[MULTIPLIER, j]
+        w[_LOT + j] = terms[LOT, j]
+        w[_FEE + j] = terms[FEE_PER_UNIT, j]
+        w[_SLIP + j] = terms[SLIPPAGE_PRICE, j]
+        w[_BPS + j] = terms[IN_BPS, j]
+        w[_MARGIN + j] = terms[MARGIN, j]
+    return w
 
-    Nearly everything is computed for every symbol and then chosen: under random orders a branch costs more than arithmetic.
-    """
-    n_symbols = positions.shape[2]
-    called = _is_called(i, t, board, terms, rules, money, positions)
-    broke = ruined[i]
-    orders = not (called or broke)
-    cash, equity = money[i, CASH_HELD], money[i, EQUITY]
-    if rules[BORROW] > 0.0:
-        rate = rules[BORROW] * years[t + 1]
-        for j in range(n_symbols):
-            held = positions[i, UNITS, j]
-            owed = -held * board[t, MARK, j] * terms[MULTIPLIER, j] * terms[IN_BPS, j] * rate
-            owed = owed if held < 0.0 else 0.0
-            cash -= owed
-            money[i, BORROW_PAID] += owed
-            positions[i, TRADE_PNL, j] -= owed
 
-    opening_equity, required, trades = cash, 0.0, False
-    solvent = equity > 0.0
-    for j in range(n_symbols):
-        held, mark, multiplier, lot = positions[i, UNITS, j], board[t, MARK, j], terms[MULTIPLIER, j], terms[LOT, j]
-        live = board[t + 1, LIVE, j] != 0.0
-        known = mark if mark == mark else 0.0
-        price = board[t + 1, OPEN, j]
-        price = price if live else known
-        prices[j] = price
-        per_unit[j] = price * multiplier
-        opening_equity += held * price * multiplier
-        required += abs(held) * _required_margin(terms[MARGIN, j], price, multiplier)
-        target, worth = targets[i, j], mark * multiplier
+@compiled
+def _load(i, t, w, targets, board, positions):
+    """Copy an account's state, its orders and its two bars to the workbench; prices that are not known become 0."""
+    lanes = min(board.shape[2], _ROW)
+    for j in range(targets.shape[1]):
+        w[_TARGET + j] = targets[i, j]
+    for j in range(lanes):
+        w[_HELD + j] = positions[i, UNITS, j]
+        w[_ENTRY + j] = positions[i, ENTRY, j]
+        w[_EARNED + j] = positions[i, TRADE_PNL, j]
+    for j in range(lanes):
+        w[_WORST + j] = positions[i, WORST, j]
+        w[_BEST + j] = positions[i, BEST, j]
+    for j in range(lanes):
+        mark, close = board[t, MARK, j], board[t + 1, MARK, j]
+        w[_MARK + j] = mark if mark == mark else 0.0
+        w[_CLOSE + j] = close if close == close else 0.0
+        w[_VOLATILITY + j] = board[t, VOLATILITY, j]
+        w[_VOLUME + j] = board[t, VOLUME, j]
+    for j in range(lanes):
+        w[_OPEN + j] = board[t + 1, OPEN, j]
+        w[_HIGH + j] = board[t + 1, HIGH, j]
+        w[_LOW + j] = board[t + 1, LOW, j]
+    for j in range(lanes):
+        w[_LIVE + j] = board[t + 1, LIVE, j]
+        w[_MUST_CLOSE + j] = board[t + 1, MUST_CLOSE, j]
+
+
+@compiled
+def _order(w, lanes, orders, broke, equity, band, participation, stop, by_session_end):
+    """Write the units wanted at the open, before they are held against the account's limits."""
+    lanes = min(lanes, _ROW)
+    able = 1.0 if orders and equity > 0.0 else 0.0
+    gone = 1.0 if broke else 0.0
+    for j in range(lanes):
+        held, mark, multiplier, lot, target = w[_HELD + j], w[_MARK + j], w[_MULTIPLIER + j], w[_LOT + j], w[_TARGET + j]
+        live = w[_LIVE + j] != 0.0
+        opened, margin = w[_OPEN + j], w[_MARGIN + j]
+        price = opened if live else mark
+        full = price * multiplier
+        w[_PRICE + j] = price
+        w[_PER_UNIT + j] = full
+        w[_WORTH + j] = held * price * multiplier
+        w[_TIED + j] = abs(held) * (margin if margin > 0.0 else full)
+        worth = mark * multiplier
         asked = _whole_lots(target * equity / worth, lot)
-        acts = (target == 0.0) | (abs(target - held * worth / equity) > rules[BAND])  # nan: neither
-        acts = acts & (worth > 0.0) & solvent & live & orders
+        acts = (target == 0.0) | (abs(target - held * worth / equity) > band)  # nan: neither
+        acts = acts & (worth > 0.0) & live & (able != 0.0)
         want = asked if acts else held
-        most = rules[PARTICIPATION] * board[t, VOLUME, j]  # infinite or nan without a cap: never passed
-        if abs(want - held) > most:
-            want = held + _whole_lots(_side(want - held) * most, lot)
+        most = participation * w[_VOLUME + j]  # infinite or nan without a cap: never passed
+        capped = held + _whole_lots(_side(want - held) * most, lot)
+        want = capped if abs(want - held) > most else want
         side = _side(held)
-        stopped = (held != 0.0) & (rules[STOP] > 0.0) & (side * price <= side * (positions[i, ENTRY, j] * (1.0 - side * rules[STOP])))
-        ends = (rules[CLOSE_BY_SESSION_END] != 0.0) & (board[t + 1, MUST_CLOSE, j] != 0.0)
-        want = 0.0 if live & (stopped | ends | broke) else want
-        wanted[j] = want
-        trades = trades | (want != held)
-    if called and not broke:
-        money[i, N_MARGIN_CALLS] += 1.0
-        share = min(max(opening_equity / required, 0.0), 1.0)
-        for j in range(n_symbols):
-            if board[t + 1, LIVE, j] != 0.0 and wanted[j] != 0.0:
-                wanted[j] = _whole_lots(positions[i, UNITS, j] * share, terms[LOT, j])
-    elif trades:
-        _scale_to_limit(i, positions, wanted, per_unit, terms, rules[GROSS_LIMIT] * opening_equity)
-        if rules[MARGIN_CALLS] != 0.0:
-            for j in range(n_symbols):
-                per_unit[j] = _required_margin(terms[MARGIN, j], prices[j], terms[MULTIPLIER, j])
-            _scale_to_limit(i, positions, wanted, per_unit, terms, opening_equity)
+        stopped = (held != 0.0) & (stop > 0.0) & (side * price <= side * (w[_ENTRY + j] * (1.0 - side * stop)))
+        ends = (by_session_end != 0.0) & (w[_MUST_CLOSE + j] != 0.0)
+        w[_WANT + j] = 0.0 if live & (stopped | ends | (gone != 0.0)) else want
 
-    value = 0.0
-    pnl, commission, slippage = money[i, PNL], money[i, COMMISSION], money[i, SLIPPAGE]
-    impact, traded, any_stop = money[i, IMPACT_PAID], money[i, TRADED], False
-    for j in range(n_symbols):
-        held, now, opened, multiplier = positions[i, UNITS, j], wanted[j], prices[j], terms[MULTIPLIER, j]
-        mark, before = board[t + 1, MARK, j], board[t, MARK, j]
-        mark, before = mark if mark == mark else 0.0, before if before == before else 0.0
+
+@compiled
+def _fill(w, lanes, commission_rate, slippage_rate, per_volatility, impact, stop):
+    """Fill what is wanted at the open, mark it at the close, and carry every trade: begun, grown, cut, ended, turned round."""
+    lanes = min(lanes, _ROW)
+    for j in range(lanes):
+        held, now, opened, multiplier = w[_HELD + j], w[_WANT + j], w[_PRICE + j], w[_MULTIPLIER + j]
+        close = w[_CLOSE + j]
         change = now - held
         size = abs(change)
-        gap, run = held * (opened - before) * multiplier, now * (mark - opened) * multiplier  # both 0 without a bar
+        gap, run = held * (opened - w[_MARK + j]) * multiplier, now * (close - opened) * multiplier  # both 0 without a bar
         slip, push = _shortfall(
-            opened, change, board[t, VOLATILITY, j], board[t, VOLUME, j], rules[SLIPPAGE_RATE] * terms[IN_BPS, j],
-            terms[SLIPPAGE_PRICE, j], rules,
-        )  # fmt: skip
+            opened, change, w[_VOLATILITY + j], w[_VOLUME + j], slippage_rate * w[_BPS + j], w[_SLIP + j], per_volatility, impact
+        )
         fill = opened + _side(change) * (slip + push)
         notional = size * fill * multiplier
-        fee = size * terms[FEE_PER_UNIT, j] + notional * (rules[COMMISSION_RATE] * terms[IN_BPS, j])
+        fee = size * w[_FEE + j] + notional * (commission_rate * w[_BPS + j])
         lost, pushed = size * slip * multiplier, size * push * multiplier
-        cash -= change * fill * multiplier + fee
-        commission += fee
-        slippage += lost
-        impact += pushed
-        traded += notional
-
-        # the trade: it opens, grows, shrinks, ends or turns round
         cost = fee + lost + pushed
+        w[_PAID + j] = change * fill * multiplier + fee
+        w[_COMMISSION + j] = fee
+        w[_LOST + j] = lost
+        w[_PUSHED + j] = pushed
+        w[_TRADED + j] = notional
+        w[_GAIN + j] = gap + run
+        w[_VALUE + j] = now * close * multiplier
+        w[_FILL + j] = fill if change != 0.0 else np.nan
+        w[_CHANGE + j] = change
+
         ends, holds = (held != 0.0) & (held * now <= 0.0), now != 0.0
         begins = ends | (held == 0.0)
         ending = cost * (abs(held) / (size if ends else 1.0))
         ending = ending if ends else 0.0
-        earned = positions[i, TRADE_PNL, j] + gap
-        won = 1 if earned - ending > 0.0 else 0
-        streak, exit_bar = counts[i, LOSS_STREAK, j], counts[i, EXIT_BAR, j]
-        outcomes, n_outcomes = counts[i, OUTCOMES, j], counts[i, N_OUTCOMES, j]
-        counts[i, LOSS_STREAK, j] = (streak + 1) * (1 - won) if ends else streak
-        counts[i, OUTCOMES, j] = ((outcomes << 1) | won) & _KEPT_BITS if ends else outcomes
-        counts[i, N_OUTCOMES, j] = min(n_outcomes + 1, OUTCOMES_KEPT) if ends else n_outcomes
-        counts[i, EXIT_BAR, j] = t + 1 if ends else exit_bar
-        entry, grown = positions[i, ENTRY, j], (positions[i, ENTRY, j] * held + fill * change) / (now if holds else 1.0)
+        earned, entry, worst, best = w[_EARNED + j] + gap, w[_ENTRY + j], w[_WORST + j], w[_BEST + j]
+        w[_ENDS + j] = 1.0 if ends else 0.0
+        w[_WON + j] = earned - ending
+        grown = (entry * held + fill * change) / (now if holds else 1.0)
         entry = fill if begins else (grown if abs(now) > abs(held) else entry)
-        moved = _side(now) * (mark / (entry if holds else 1.0) - 1.0)
-        worst, best = positions[i, WORST, j], positions[i, BEST, j]
+        side = _side(now)
+        moved = side * (close / (entry if holds else 1.0) - 1.0)
         worst, best = 0.0 if begins else worst, 0.0 if begins else best
         worst, best = moved if moved < worst else worst, moved if moved > best else best
-        level = entry * (1.0 - _side(now) * rules[STOP])
-        low, high = board[t + 1, LOW, j], board[t + 1, HIGH, j]
-        passes = ((now > 0.0) & (low <= level)) | ((now < 0.0) & (high >= level))
-        any_stop = any_stop | (passes & holds & (rules[STOP] > 0.0))
-        carried = (0.0 if begins else earned) - (cost - ending)
-        positions[i, ENTRY, j] = entry if holds else 0.0
-        positions[i, TRADE_PNL, j] = carried + run if holds else 0.0
-        positions[i, WORST, j] = worst if holds else 0.0
-        positions[i, BEST, j] = best if holds else 0.0
-        positions[i, FILL_UNITS, j] = change
-        positions[i, FILL_PRICE, j] = fill if change != 0.0 else np.nan
+        level = side * (entry * (1.0 - side * stop))
+        reached = w[_LOW + j] if now > 0.0 else -w[_HIGH + j]
+        stopped = (reached <= level) & holds & (stop > 0.0) & (w[_LIVE + j] != 0.0)
+        carried = (0.0 if begins else earned) - (cost - ending) + run
+        w[_STOPPED + j] = 1.0 if stopped else 0.0
+        w[_ENTRY + j] = entry if holds else 0.0
+        w[_EARNED + j] = carried if holds else 0.0
+        w[_WORST + j] = worst if holds else 0.0
+        w[_BEST + j] = best if holds else 0.0
+
+
+@compiled
+def _store(i, t, w, positions, counts):
+    """Copy an account's state back from the workbench."""
+    lanes = min(positions.shape[2], _ROW)
+    for j in range(lanes):
+        positions[i, UNITS, j] = w[_WANT + j]
+        positions[i, ENTRY, j] = w[_ENTRY + j]
+        positions[i, TRADE_PNL, j] = w[_EARNED + j]
+    for j in range(lanes):
+        positions[i, WORST, j] = w[_WORST + j]
+        positions[i, BEST, j] = w[_BEST + j]
+    for j in range(lanes):
+        positions[i, FILL_UNITS, j] = w[_CHANGE + j]
+        positions[i, FILL_PRICE, j] = w[_FILL + j]
+    for j in range(lanes):
         positions[i, STOP_UNITS, j] = 0.0
         positions[i, STOP_PRICE, j] = np.nan
-        positions[i, UNITS, j] = now
-        pnl += gap + run
-        value += now * mark * multiplier
-    money[i, COMMISSION], money[i, SLIPPAGE], money[i, IMPACT_PAID], money[i, TRADED] = commission, slippage, impact, traded
-    if any_stop:
+    for j in range(lanes):
+        ends, won, streak = w[_ENDS + j] != 0.0, w[_WON + j] > 0.0, counts[i, LOSS_STREAK, j]
+        longer = 0 if won else streak + 1
+        counts[i, LOSS_STREAK, j] = longer if ends else streak
+    for j in range(lanes):
+        ends, won, outcomes = w[_ENDS + j] != 0.0, 1 if w[_WON + j] > 0.0 else 0, counts[i, OUTCOMES, j]
+        counts[i, OUTCOMES, j] = ((outcomes << 1) | won) & _KEPT_BITS if ends else outcomes
+    for j in range(lanes):
+        ends, n_outcomes, exit_bar = w[_ENDS + j] != 0.0, counts[i, N_OUTCOMES, j], counts[i, EXIT_BAR, j]
+        more = n_outcomes + 1 if n_outcomes < OUTCOMES_KEPT else OUTCOMES_KEPT
+        counts[i, N_OUTCOMES, j] = more if ends else n_outcomes
+        counts[i, EXIT_BAR, j] = t + 1 if ends else exit_bar
+
+
+@compiled
+def _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positions, counts):
+    """Move account i from the close of bar t to the close of bar t + 1; the module says in which order."""
+    n_symbols, lanes = targets.shape[1], board.shape[2]
+    called, broke = _is_called(i, t, board, terms, rules, money, positions), ruined[i]
+    _load(i, t, w, targets, board, positions)
+    cash = money[i, CASH_HELD]
+    if rules[BORROW] > 0.0:
+        rate = rules[BORROW] * years[t + 1]
         for j in range(n_symbols):
-            now, mark, multiplier = positions[i, UNITS, j], board[t + 1, MARK, j], terms[MULTIPLIER, j]
-            level = positions[i, ENTRY, j] * (1.0 - _side(now) * rules[STOP])
-            passes = board[t + 1, LOW, j] <= level if now > 0.0 else board[t + 1, HIGH, j] >= level
-            if now != 0.0 and passes:
-                run = now * (mark - prices[j]) * multiplier
-                positions[i, TRADE_PNL, j] -= run
-                paid, stop_run = _stop(i, j, t, now, level, prices[j], board, terms, rules, money, positions, counts)
+            held = w[_HELD + j]
+            owed = -held * w[_MARK + j] * w[_MULTIPLIER + j] * w[_BPS + j] * rate
+            owed = owed if held < 0.0 else 0.0
+            cash -= owed
+            money[i, BORROW_PAID] += owed
+            w[_EARNED + j] -= owed
+
+    orders = not (called or broke)
+    _order(w, lanes, orders, broke, money[i, EQUITY], rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
+    opening_equity, required, trades = cash, 0.0, False
+    for j in range(n_symbols):
+        opening_equity += w[_WORTH + j]
+        required += w[_TIED + j]
+        trades = trades | (w[_WANT + j] != w[_HELD + j])
+    if called and not broke:
+        money[i, N_MARGIN_CALLS] += 1.0
+        share = min(max(opening_equity / required, 0.0), 1.0)
+        for j in range(n_symbols):
+            if w[_LIVE + j] != 0.0 and w[_WANT + j] != 0.0:
+                w[_WANT + j] = _whole_lots(w[_HELD + j] * share, w[_LOT + j])
+    elif trades:
+        _scale_to_limit(w, lanes, n_symbols, rules[GROSS_LIMIT] * opening_equity)
+        if rules[MARGIN_CALLS] != 0.0:
+            for j in range(n_symbols):
+                w[_PER_UNIT + j] = _required_margin(w[_MARGIN + j], w[_PRICE + j], w[_MULTIPLIER + j])
+            _scale_to_limit(w, lanes, n_symbols, opening_equity)
+
+    _fill(w, lanes, rules[COMMISSION_RATE], rules[SLIPPAGE_RATE], rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT], rules[STOP])
+    pnl, commission, slippage = money[i, PNL], money[i, COMMISSION], money[i, SLIPPAGE]
+    impact, traded, value, n_stopped = money[i, IMPACT_PAID], money[i, TRADED], 0.0, 0.0
+    for j in range(n_symbols):
+        cash -= w[_PAID + j]
+        pnl += w[_GAIN + j]
+        commission += w[_COMMISSION + j]
+        slippage += w[_LOST + j]
+        impact += w[_PUSHED + j]
+        traded += w[_TRADED + j]
+        value += w[_VALUE + j]
+        n_stopped += w[_STOPPED + j]
+    money[i, COMMISSION], money[i, SLIPPAGE], money[i, IMPACT_PAID], money[i, TRADED] = commission, slippage, impact, traded
+    _store(i, t, w, positions, counts)
+    if n_stopped > 0.0:
+        for j in range(n_symbols):
+            if w[_STOPPED + j] != 0.0:
+                paid, missed, gone = _stop(i, j, t, w, rules, money, positions, counts)
                 cash += paid
-                pnl += stop_run - run
-                value -= now * mark * multiplier
+                pnl += missed
+                value += gone
     money[i, CASH_HELD], money[i, PNL] = cash, pnl
     money[i, EQUITY] = cash + value
     money[i, PEAK] = max(money[i, PEAK], cash + value)
@@ -301,10 +407,9 @@ def _settle(i, t, targets, board, terms, years, rules, money, ruined, positions,
 @compiled
 def settle(bar, targets, board, terms, years, rules, money, ruined, positions, counts):
     """Move every account one bar on, each from its own bar."""
-    n_symbols = positions.shape[2]
-    wanted, prices, per_unit = np.empty(n_symbols), np.empty(n_symbols), np.empty(n_symbols)
+    w = workbench(terms)
     for i in range(len(money)):
-        _settle(i, bar[i], targets, board, terms, years, rules, money, ruined, positions, counts, wanted, prices, per_unit)
+        _settle(i, bar[i], targets, w, board, terms, years, rules, money, ruined, positions, counts)
 
 
 @inlined
@@ -330,7 +435,7 @@ def mask(bar, session_end, board, terms, rules, money, positions, out):
         last = t + 1 == len(board)
         void = last or _is_called(i, t, board, terms, rules, money, positions)
         void |= not last and rules[CLOSE_BY_SESSION_END] != 0.0 and session_end[t + 1]
-        for j in range(positions.shape[2]):
+        for j in range(out.shape[1]):
             able = board[t, LIVE, j] != 0.0 and not void
             out[i, j, HOLD] = True
             out[i, j, BUY] = able
@@ -373,7 +478,8 @@ def _reward(i, equity_before, peak_before, traded_before, rules, money, episode)
 
 @inlined
 def _observe(i, t, rows, board, terms, money, positions, out):
-    n_symbols, columns = positions.shape[2], rows.shape[1]
+    columns = rows.shape[1]
+    n_symbols = (out.shape[1] - columns - 2) // 2
     for k in range(columns):
         out[i, k] = rows[t, k]
     equity = money[i, EQUITY]
@@ -428,20 +534,19 @@ def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, 
 
 
 @compiled
-def advance(clock, actions, discrete, n_tradable, targets, rows, board, terms, years, rules, money, ruined, positions, counts,
+def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms, years, rules, money, ruined, positions, counts,
             episode, rewards, done, out):  # fmt: skip
     """One step of a batch: actions to orders, orders to accounts, accounts to rewards, ends and observations.
 
     With `discrete` the actions are decoded, else `targets` holds the weights. Returns how many episodes have ended.
     """
-    n_symbols, n_done = positions.shape[2], 0
-    wanted, prices, per_unit = np.empty(n_symbols), np.empty(n_symbols), np.empty(n_symbols)
+    n_done = 0
     for i in range(len(money)):
         t = clock[i, BAR]
         if discrete:
             _decode(i, actions, n_tradable[t], rules[GROSS_LIMIT], rules[SHORT] != 0.0, targets)
         before, peak, traded = money[i, EQUITY], money[i, PEAK], money[i, TRADED]
-        _settle(i, t, targets, board, terms, years, rules, money, ruined, positions, counts, wanted, prices, per_unit)
+        _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positions, counts)
         rewards[i] = _reward(i, before, peak, traded, rules, money, episode)
         episode[i, TOTAL] += rewards[i]
         clock[i, BAR] = t + 1

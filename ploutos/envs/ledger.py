@@ -5,7 +5,7 @@ The rules themselves stand in `ploutos.envs.kernel`. Cash and P&L are booked apa
 Left out: interest on cash, and margin calls between two closes.
 """
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from ploutos.envs import kernel
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape as Tape
 from ploutos.envs.tape import make_tape as make_tape
+from ploutos.envs.tape import padded
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, FloatArray, IntArray
 
@@ -58,8 +59,9 @@ class Accounts:
     def open(cls, n: int, n_symbols: int, initial_cash: float) -> "Accounts":
         """New accounts, all in cash."""
         money = np.zeros((n, kernel.N_MONEY))
-        positions = np.zeros((n, kernel.N_POSITIONS, n_symbols))
-        counts = np.zeros((n, kernel.N_COUNTS, n_symbols), dtype=np.int64)
+        planes = np.zeros((n, kernel.N_POSITIONS, padded(n_symbols)))
+        integers = np.zeros((n, kernel.N_COUNTS, padded(n_symbols)), dtype=np.int64)
+        positions, counts = planes[:, :, :n_symbols], integers[:, :, :n_symbols]
         accounts = cls(
             cash=money[:, kernel.CASH_HELD],
             equity=money[:, kernel.EQUITY],
@@ -88,7 +90,7 @@ class Accounts:
             stop_units=positions[:, kernel.STOP_UNITS],
             stop_price=positions[:, kernel.STOP_PRICE],
         )
-        accounts.arrays = (money, accounts.ruined, positions, counts)
+        accounts.arrays = (money, accounts.ruined, planes, integers)
         accounts.reset(np.arange(n), initial_cash)
         return accounts
 
