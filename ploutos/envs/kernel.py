@@ -16,9 +16,8 @@ One step moves an account from the close of bar *t* to the close of bar *t+1*, i
 Everything compiled is in this one file: numba's disk cache notices a change of the file that a kernel stands in, and of no
 other. State is packed: one row of `money` per account, one plane of `positions` and of `counts` per account and field.
 
-Symbols are padded to a multiple of eight lanes. An account's step first copies its state and its two bars into `w`, the
-workbench, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at
-once. Nearly everything is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums
+An account's step first copies its state and its two bars into `w`, the workbench, whose rows are padded to whole lanes and
+stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at once. Nearly everything is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums
 run over the symbols in their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
 """
 
@@ -27,12 +26,10 @@ from numba import njit
 
 HOLD, BUY, SELL = 0, 1, 2
 
-# board[bar, field, symbol]
-OPEN, HIGH, LOW, MARK, LIVE, VOLATILITY, VOLUME, MUST_CLOSE = range(8)
-N_BOARD = 8
+# board[bar, field, symbol]; the open of a symbol without a bar is nan
+OPEN, MARK, VOLATILITY, VOLUME, HIGH, LOW, MUST_CLOSE = range(7)
 # terms[field, symbol]
 MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN = range(6)
-N_TERMS = 6
 # rules[field]
 (
     COMMISSION_RATE, SLIPPAGE_RATE, SLIPPAGE_PER_VOLATILITY, IMPACT, BORROW, PARTICIPATION, GROSS_LIMIT, BAND, RUIN_EQUITY, STOP,
@@ -64,12 +61,12 @@ _ROW = MAX_SYMBOLS + LANES  # an odd number of cache lines, so that rows do not 
 (
     _MULTIPLIER, _LOT, _FEE, _SLIP, _BPS, _MARGIN,  # terms, copied once
     _HELD, _ENTRY, _EARNED, _WORST, _BEST, _TARGET,  # the account's, before
-    _MARK, _VOLATILITY, _VOLUME, _OPEN, _HIGH, _LOW, _CLOSE, _LIVE, _MUST_CLOSE,  # the market's
+    _MARK, _VOLATILITY, _VOLUME, _OPEN, _HIGH, _LOW, _CLOSE, _MUST_CLOSE,  # the market's
     _PRICE, _PER_UNIT, _WORTH, _TIED, _WANT,  # on the way to an order
     _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE,  # of a fill
     _ENDS, _WON, _STOPPED,  # of a trade
-) = range(0, 39 * _ROW, _ROW)  # fmt: skip
-_N_ROWS = 39
+) = range(0, 38 * _ROW, _ROW)  # fmt: skip
+_N_ROWS = 38
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
@@ -199,31 +196,33 @@ def workbench(terms):
 
 
 @compiled
-def _load(i, t, w, targets, board, positions):
-    """Copy an account's state, its orders and its two bars to the workbench; prices that are not known become 0."""
-    lanes = min(board.shape[2], _ROW)
-    for j in range(targets.shape[1]):
+def _load(i, t, w, targets, board, rules, positions):
+    """Copy an account's state, its orders and its two bars to the workbench; a mark that is not known becomes 0."""
+    n_symbols = min(targets.shape[1], MAX_SYMBOLS)
+    for j in range(n_symbols):
         w[_TARGET + j] = targets[i, j]
-    for j in range(lanes):
         w[_HELD + j] = positions[i, UNITS, j]
         w[_ENTRY + j] = positions[i, ENTRY, j]
+    for j in range(n_symbols):
         w[_EARNED + j] = positions[i, TRADE_PNL, j]
-    for j in range(lanes):
         w[_WORST + j] = positions[i, WORST, j]
         w[_BEST + j] = positions[i, BEST, j]
-    for j in range(lanes):
+    for j in range(n_symbols):
         mark, close = board[t, MARK, j], board[t + 1, MARK, j]
         w[_MARK + j] = mark if mark == mark else 0.0
         w[_CLOSE + j] = close if close == close else 0.0
-        w[_VOLATILITY + j] = board[t, VOLATILITY, j]
-        w[_VOLUME + j] = board[t, VOLUME, j]
-    for j in range(lanes):
         w[_OPEN + j] = board[t + 1, OPEN, j]
-        w[_HIGH + j] = board[t + 1, HIGH, j]
-        w[_LOW + j] = board[t + 1, LOW, j]
-    for j in range(lanes):
-        w[_LIVE + j] = board[t + 1, LIVE, j]
-        w[_MUST_CLOSE + j] = board[t + 1, MUST_CLOSE, j]
+    if rules[SLIPPAGE_PER_VOLATILITY] > 0.0 or rules[IMPACT] > 0.0 or rules[PARTICIPATION] <= 1.0:
+        for j in range(n_symbols):
+            w[_VOLATILITY + j] = board[t, VOLATILITY, j]
+            w[_VOLUME + j] = board[t, VOLUME, j]
+    if rules[STOP] > 0.0:
+        for j in range(n_symbols):
+            w[_HIGH + j] = board[t + 1, HIGH, j]
+            w[_LOW + j] = board[t + 1, LOW, j]
+    if rules[CLOSE_BY_SESSION_END] != 0.0:
+        for j in range(n_symbols):
+            w[_MUST_CLOSE + j] = board[t + 1, MUST_CLOSE, j]
 
 
 @compiled
@@ -234,8 +233,8 @@ def _order(w, lanes, orders, broke, equity, band, participation, stop, by_sessio
     gone = 1.0 if broke else 0.0
     for j in range(lanes):
         held, mark, multiplier, lot, target = w[_HELD + j], w[_MARK + j], w[_MULTIPLIER + j], w[_LOT + j], w[_TARGET + j]
-        live = w[_LIVE + j] != 0.0
         opened, margin = w[_OPEN + j], w[_MARGIN + j]
+        live = opened == opened
         price = opened if live else mark
         full = price * multiplier
         w[_PRICE + j] = price
@@ -299,7 +298,7 @@ def _fill(w, lanes, commission_rate, slippage_rate, per_volatility, impact, stop
         worst, best = moved if moved < worst else worst, moved if moved > best else best
         level = side * (entry * (1.0 - side * stop))
         reached = w[_LOW + j] if now > 0.0 else -w[_HIGH + j]
-        stopped = (reached <= level) & holds & (stop > 0.0) & (w[_LIVE + j] != 0.0)
+        stopped = (reached <= level) & holds & (stop > 0.0) & (w[_OPEN + j] == w[_OPEN + j])
         carried = (0.0 if begins else earned) - (cost - ending) + run
         w[_STOPPED + j] = 1.0 if stopped else 0.0
         w[_ENTRY + j] = entry if holds else 0.0
@@ -309,30 +308,41 @@ def _fill(w, lanes, commission_rate, slippage_rate, per_volatility, impact, stop
 
 
 @compiled
-def _store(i, t, w, positions, counts):
+def _store(i, w, n_symbols, positions):
     """Copy an account's state back from the workbench."""
-    lanes = min(positions.shape[2], _ROW)
-    for j in range(lanes):
+    n_symbols = min(n_symbols, MAX_SYMBOLS)
+    for j in range(n_symbols):
         positions[i, UNITS, j] = w[_WANT + j]
         positions[i, ENTRY, j] = w[_ENTRY + j]
         positions[i, TRADE_PNL, j] = w[_EARNED + j]
-    for j in range(lanes):
+    for j in range(n_symbols):
         positions[i, WORST, j] = w[_WORST + j]
         positions[i, BEST, j] = w[_BEST + j]
-    for j in range(lanes):
+
+
+@compiled
+def _record(i, w, n_symbols, positions):
+    """Keep the fills at the open; stops are written as they happen."""
+    for j in range(n_symbols):
         positions[i, FILL_UNITS, j] = w[_CHANGE + j]
         positions[i, FILL_PRICE, j] = w[_FILL + j]
-    for j in range(lanes):
         positions[i, STOP_UNITS, j] = 0.0
         positions[i, STOP_PRICE, j] = np.nan
-    for j in range(lanes):
+
+
+@compiled
+def _count(i, t, w, n_symbols, counts):
+    """Book the outcomes of the trades that have ended."""
+    n_symbols = min(n_symbols, MAX_SYMBOLS)
+    for j in range(n_symbols):
         ends, won, streak = w[_ENDS + j] != 0.0, w[_WON + j] > 0.0, counts[i, LOSS_STREAK, j]
         longer = 0 if won else streak + 1
         counts[i, LOSS_STREAK, j] = longer if ends else streak
-    for j in range(lanes):
+    for j in range(n_symbols):
         ends, won, outcomes = w[_ENDS + j] != 0.0, 1 if w[_WON + j] > 0.0 else 0, counts[i, OUTCOMES, j]
-        counts[i, OUTCOMES, j] = ((outcomes << 1) | won) & _KEPT_BITS if ends else outcomes
-    for j in range(lanes):
+        kept = ((outcomes << 1) | won) & _KEPT_BITS
+        counts[i, OUTCOMES, j] = kept if ends else outcomes
+    for j in range(n_symbols):
         ends, n_outcomes, exit_bar = w[_ENDS + j] != 0.0, counts[i, N_OUTCOMES, j], counts[i, EXIT_BAR, j]
         more = n_outcomes + 1 if n_outcomes < OUTCOMES_KEPT else OUTCOMES_KEPT
         counts[i, N_OUTCOMES, j] = more if ends else n_outcomes
@@ -340,11 +350,12 @@ def _store(i, t, w, positions, counts):
 
 
 @compiled
-def _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positions, counts):
+def _settle(i, t, targets, w, record, board, terms, years, rules, money, ruined, positions, counts):
     """Move account i from the close of bar t to the close of bar t + 1; the module says in which order."""
-    n_symbols, lanes = targets.shape[1], board.shape[2]
+    n_symbols = targets.shape[1]
+    lanes = (n_symbols + LANES - 1) // LANES * LANES
     called, broke = _is_called(i, t, board, terms, rules, money, positions), ruined[i]
-    _load(i, t, w, targets, board, positions)
+    _load(i, t, w, targets, board, rules, positions)
     cash = money[i, CASH_HELD]
     if rules[BORROW] > 0.0:
         rate = rules[BORROW] * years[t + 1]
@@ -367,7 +378,7 @@ def _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positio
         money[i, N_MARGIN_CALLS] += 1.0
         share = min(max(opening_equity / required, 0.0), 1.0)
         for j in range(n_symbols):
-            if w[_LIVE + j] != 0.0 and w[_WANT + j] != 0.0:
+            if w[_OPEN + j] == w[_OPEN + j] and w[_WANT + j] != 0.0:
                 w[_WANT + j] = _whole_lots(w[_HELD + j] * share, w[_LOT + j])
     elif trades:
         _scale_to_limit(w, lanes, n_symbols, rules[GROSS_LIMIT] * opening_equity)
@@ -378,7 +389,7 @@ def _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positio
 
     _fill(w, lanes, rules[COMMISSION_RATE], rules[SLIPPAGE_RATE], rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT], rules[STOP])
     pnl, commission, slippage = money[i, PNL], money[i, COMMISSION], money[i, SLIPPAGE]
-    impact, traded, value, n_stopped = money[i, IMPACT_PAID], money[i, TRADED], 0.0, 0.0
+    impact, traded, value, n_ended, n_stopped = money[i, IMPACT_PAID], money[i, TRADED], 0.0, 0.0, 0.0
     for j in range(n_symbols):
         cash -= w[_PAID + j]
         pnl += w[_GAIN + j]
@@ -387,9 +398,14 @@ def _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positio
         impact += w[_PUSHED + j]
         traded += w[_TRADED + j]
         value += w[_VALUE + j]
+        n_ended += w[_ENDS + j]
         n_stopped += w[_STOPPED + j]
     money[i, COMMISSION], money[i, SLIPPAGE], money[i, IMPACT_PAID], money[i, TRADED] = commission, slippage, impact, traded
-    _store(i, t, w, positions, counts)
+    _store(i, w, n_symbols, positions)
+    if record:
+        _record(i, w, n_symbols, positions)
+    if n_ended > 0.0:
+        _count(i, t, w, n_symbols, counts)
     if n_stopped > 0.0:
         for j in range(n_symbols):
             if w[_STOPPED + j] != 0.0:
@@ -406,10 +422,10 @@ def _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positio
 
 @compiled
 def settle(bar, targets, board, terms, years, rules, money, ruined, positions, counts):
-    """Move every account one bar on, each from its own bar."""
+    """Move every account one bar on, each from its own bar, and keep its fills."""
     w = workbench(terms)
     for i in range(len(money)):
-        _settle(i, bar[i], targets, w, board, terms, years, rules, money, ruined, positions, counts)
+        _settle(i, bar[i], targets, w, True, board, terms, years, rules, money, ruined, positions, counts)
 
 
 @inlined
@@ -436,7 +452,7 @@ def mask(bar, session_end, board, terms, rules, money, positions, out):
         void = last or _is_called(i, t, board, terms, rules, money, positions)
         void |= not last and rules[CLOSE_BY_SESSION_END] != 0.0 and session_end[t + 1]
         for j in range(out.shape[1]):
-            able = board[t, LIVE, j] != 0.0 and not void
+            able = not np.isnan(board[t, OPEN, j]) and not void
             out[i, j, HOLD] = True
             out[i, j, BUY] = able
             out[i, j, SELL] = able and (rules[SHORT] != 0.0 or positions[i, UNITS, j] != 0.0)
@@ -538,7 +554,8 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
             episode, rewards, done, out):  # fmt: skip
     """One step of a batch: actions to orders, orders to accounts, accounts to rewards, ends and observations.
 
-    With `discrete` the actions are decoded, else `targets` holds the weights. Returns how many episodes have ended.
+    With `discrete` the actions are decoded, else `targets` holds the weights. Fills are not kept. Returns how many episodes
+    have ended.
     """
     n_done = 0
     for i in range(len(money)):
@@ -546,7 +563,7 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
         if discrete:
             _decode(i, actions, n_tradable[t], rules[GROSS_LIMIT], rules[SHORT] != 0.0, targets)
         before, peak, traded = money[i, EQUITY], money[i, PEAK], money[i, TRADED]
-        _settle(i, t, targets, w, board, terms, years, rules, money, ruined, positions, counts)
+        _settle(i, t, targets, w, False, board, terms, years, rules, money, ruined, positions, counts)
         rewards[i] = _reward(i, before, peak, traded, rules, money, episode)
         episode[i, TOTAL] += rewards[i]
         clock[i, BAR] = t + 1

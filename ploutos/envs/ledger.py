@@ -13,7 +13,6 @@ from ploutos.envs import kernel
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape as Tape
 from ploutos.envs.tape import make_tape as make_tape
-from ploutos.envs.tape import padded
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, FloatArray, IntArray
 
@@ -25,7 +24,7 @@ class Accounts:
     """A batch of accounts; n accounts, s symbols. The fields are views into the arrays that the kernels work on.
 
     Money is in account currency. A trade runs from flat to flat; `loss_streak`, `outcomes` and `exit_bar` are booked
-    when it ends.
+    when it ends. The last step's fills are kept by `step`; an environment's batch leaves them out.
     """
 
     cash: FloatArray  # (n,)
@@ -59,9 +58,8 @@ class Accounts:
     def open(cls, n: int, n_symbols: int, initial_cash: float) -> "Accounts":
         """New accounts, all in cash."""
         money = np.zeros((n, kernel.N_MONEY))
-        planes = np.zeros((n, kernel.N_POSITIONS, padded(n_symbols)))
-        integers = np.zeros((n, kernel.N_COUNTS, padded(n_symbols)), dtype=np.int64)
-        positions, counts = planes[:, :, :n_symbols], integers[:, :, :n_symbols]
+        positions = np.zeros((n, kernel.N_POSITIONS, n_symbols))
+        counts = np.zeros((n, kernel.N_COUNTS, n_symbols), dtype=np.int64)
         accounts = cls(
             cash=money[:, kernel.CASH_HELD],
             equity=money[:, kernel.EQUITY],
@@ -90,7 +88,7 @@ class Accounts:
             stop_units=positions[:, kernel.STOP_UNITS],
             stop_price=positions[:, kernel.STOP_PRICE],
         )
-        accounts.arrays = (money, accounts.ruined, planes, integers)
+        accounts.arrays = (money, accounts.ruined, positions, counts)
         accounts.reset(np.arange(n), initial_cash)
         return accounts
 

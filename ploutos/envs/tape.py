@@ -23,15 +23,14 @@ class Tape:
     """A panel as the kernels read it; every array is read-only.
 
     Attributes:
-        board: shape (n_bars, 8, n_lanes): open, high, low, mark (the last known close), whether there is a bar, volatility
-            (decayed deviation of log returns per bar), volume (decayed, units), whether nothing may be held through this
-            bar's open where positions end with the session.
-        terms: shape (6, n_lanes): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
+        board: shape (n_bars, 7, n_symbols): open (nan without a bar), mark (the last known close), volatility (decayed
+            deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may be held through
+            this bar's open where positions end with the session.
+        terms: shape (6, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
             cost model's basis points and a short its borrow fee (0 for futures, whose contract says what they cost), margin.
         years: shape (n_bars,), years of 365 days between the last bar's end and this one's.
         session_end: shape (n_bars,), the bar ends with its session or later, by the calendar.
         n_tradable: shape (n_bars,), symbols that have a bar.
-        n_symbols: how many; `board` and `terms` are padded to whole lanes.
     """
 
     board: FloatArray
@@ -39,60 +38,50 @@ class Tape:
     years: FloatArray
     session_end: BoolArray
     n_tradable: IntArray
-    n_symbols: int
 
     @property
     def n_bars(self) -> int:
         return len(self.board)
 
     @property
+    def n_symbols(self) -> int:
+        return self.board.shape[2]
+
+    @property
     def open(self) -> FloatArray:
         """Shape (n_bars, n_symbols)."""
-        return self.board[:, kernel.OPEN, : self.n_symbols]
+        return self.board[:, kernel.OPEN]
 
     @property
     def mark(self) -> FloatArray:
         """Shape (n_bars, n_symbols), the last known close."""
-        return self.board[:, kernel.MARK, : self.n_symbols]
+        return self.board[:, kernel.MARK]
 
     @property
     def tradable(self) -> BoolArray:
         """Shape (n_bars, n_symbols)."""
-        return self.board[:, kernel.LIVE, : self.n_symbols] != 0
+        return np.isfinite(self.open)
 
     @property
     def multiplier(self) -> FloatArray:
         """Shape (n_symbols,)."""
-        return self.terms[kernel.MULTIPLIER, : self.n_symbols]
-
-
-def padded(n_symbols: int) -> int:
-    """Lanes that hold so many symbols.
-
-    Raises:
-        ConfigError: more symbols than the kernels' workbench has room for.
-    """
-    if n_symbols > kernel.MAX_SYMBOLS:
-        raise ConfigError(f"found {n_symbols} symbols; the environment holds {kernel.MAX_SYMBOLS} at most: split the market")
-    return -(-n_symbols // kernel.LANES) * kernel.LANES
+        return self.terms[kernel.MULTIPLIER]
 
 
 def make_tape(bars: Bars) -> Tape:
     """The tape of a panel, on the terms of its instruments; its rows up to *t* depend on bars up to *t* alone.
 
     Raises:
-        ConfigError: more than 256 symbols.
+        ConfigError: more symbols than the kernels have room for.
     """
-    specs, session_end, n = bars.instruments, session_ends(bars), bars.n_symbols
+    if bars.n_symbols > kernel.MAX_SYMBOLS:
+        raise ConfigError(f"found {bars.n_symbols} symbols; the environment holds {kernel.MAX_SYMBOLS} at most: split the market")
+    specs, session_end = bars.instruments, session_ends(bars)
     volume = np.empty_like(bars.volume)
     kernel.decayed(bars.volume, bars.tradable & np.isfinite(bars.volume), DECAY, volume)
-    planes = [
-        bars.open, bars.high, bars.low, bars.mark, bars.tradable, decayed_volatility(bars), volume, _must_close(bars, session_end)
-    ]  # fmt: skip
-    board = np.zeros((bars.n_bars, kernel.N_BOARD, padded(n)))
-    board[:, :, :n] = np.stack(planes, axis=1)
-    terms = np.zeros((kernel.N_TERMS, padded(n)))
-    terms[:, :n] = [
+    opens = np.where(bars.tradable, bars.open, np.nan)
+    planes = [opens, bars.mark, decayed_volatility(bars), volume, bars.high, bars.low, _must_close(bars, session_end)]
+    terms = [
         [spec.multiplier for spec in specs],
         [spec.lot for spec in specs],
         [spec.commission_per_unit for spec in specs],
@@ -100,11 +89,16 @@ def make_tape(bars: Bars) -> Tape:
         [0.0 if spec.asset_class == "future" else 1.0 for spec in specs],
         [spec.margin for spec in specs],
     ]
-    years = np.r_[0.0, np.diff(bars.available_at).astype(np.float64) / _YEAR]
-    n_tradable = bars.tradable.sum(axis=1).astype(np.int64)
-    for array in (board, terms, years, session_end, n_tradable):
+    tape = Tape(
+        board=np.stack(planes, axis=1),
+        terms=np.array(terms, dtype=np.float64),
+        years=np.r_[0.0, np.diff(bars.available_at).astype(np.float64) / _YEAR],
+        session_end=session_end,
+        n_tradable=bars.tradable.sum(axis=1).astype(np.int64),
+    )
+    for array in vars(tape).values():
         array.setflags(write=False)
-    return Tape(board, terms, years, session_end, n_tradable, n)
+    return tape
 
 
 def decayed_volatility(bars: Bars) -> FloatArray:
