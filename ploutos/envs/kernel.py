@@ -17,8 +17,9 @@ Everything compiled is in this one file: numba's disk cache notices a change of 
 other. State is packed: one row of `money` per account, one plane of `positions` and of `counts` per account and field.
 
 An account's step first copies its state and its two bars into `w`, the workbench, whose rows are padded to whole lanes and
-stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at once. Nearly everything is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums
-run over the symbols in their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
+stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at once. Nearly everything
+is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums run over the symbols in
+their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
 """
 
 import numpy as np
