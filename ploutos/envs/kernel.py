@@ -82,7 +82,7 @@ compiled = njit(cache=True, error_model="numpy")
 inlined = njit(cache=True, error_model="numpy", inline="always")
 
 
-def width_of(n_symbols):
+def width_of(n_symbols: int) -> int:
     """Places that a row of the board or of positions has: whole lanes, but no seven idle ones for a single symbol."""
     return n_symbols if n_symbols <= LANES // 2 else -(-n_symbols // LANES) * LANES
 

@@ -23,9 +23,9 @@ class Tape:
     """A panel as the kernels read it; every array is read-only.
 
     Attributes:
-        board: shape (n_bars, 7, width), n_symbols and then zeros: open (nan without a bar), mark (the last known close), volatility (decayed
-            deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may be held through
-            this bar's open where positions end with the session.
+        board: shape (n_bars, 7, width), n_symbols and then zeros: open (nan without a bar), mark (the last known close),
+            volatility (decayed deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may
+            be held through this bar's open where positions end with the session.
         terms: shape (6, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
             cost model's basis points and a short its borrow fee (0 for futures, whose contract says what they cost), margin.
         years: shape (n_bars,), years of 365 days between the last bar's end and this one's.
