@@ -34,7 +34,7 @@ def test_a_future_is_simulated_on_its_own_clock_and_terms():
     assert bars.source == "synthetic: normal, 1h, seed 7"
     np.testing.assert_array_equal(bars.close % 0.25, 0)
     tape = make_tape(bars)
-    assert (tape.multiplier[0], tape.lot[0], tape.in_bps[0]) == (20, 1, 0)
+    assert tape.terms[:, 0].tolist() == [20, 1, 2.5, 0.25, 0, 33_000]
     assert sized_for(EnvSpec(), bars).cash == pytest.approx(10 * 20 * bars.close[0, 0])
 
 

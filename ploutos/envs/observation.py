@@ -4,12 +4,16 @@ The market's rows are the same for every account and are computed once per fold;
 each step. Both training and backtests call `observe`.
 """
 
-import numpy as np
-from numba import njit
+from pathlib import Path
 
-from ploutos.envs.ledger import Accounts, Tape
+import numpy as np
+
+from ploutos.envs import kernel
+from ploutos.envs.ledger import Accounts
+from ploutos.envs.tape import Tape
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
+from ploutos.store import writing
 from ploutos.types import BoolArray, Float32Array, IntArray
 
 
@@ -41,25 +45,29 @@ def observation_size(market_columns: int, n_symbols: int) -> int:
 
 def observe(accounts: Accounts, bar: IntArray, rows: Float32Array, tape: Tape, out: Float32Array) -> None:
     """Write each account's observation after the close of its bar into `out`, shape (n, n_columns)."""
-    _observe(bar, rows, tape.mark, tape.multiplier, accounts.cash, accounts.equity, accounts.peak,
-             accounts.units, accounts.entry, out)  # fmt: skip
+    money, _, positions, _ = accounts.arrays
+    kernel.observe(bar, read_only(rows), tape.board, tape.terms, money, positions, out)
 
 
-@njit(cache=True)
-def _observe(bar, rows, mark, multiplier, cash, equity, peak, units, entry, out):
-    n, n_symbols = units.shape
-    columns = rows.shape[1]
-    for i in range(n):
-        t = bar[i]
-        out[i, :columns] = rows[t]
-        scale = max(equity[i], 1e-9)
-        for j in range(n_symbols):
-            weight = 0.0
-            moved = 0.0
-            if units[i, j] != 0.0:
-                weight = units[i, j] * mark[t, j] * multiplier[j] / scale
-                moved = np.sign(units[i, j]) * (mark[t, j] / entry[i, j] - 1.0)
-            out[i, columns + j] = min(max(weight, -5.0), 5.0)
-            out[i, columns + n_symbols + j] = min(max(5.0 * moved, -5.0), 5.0)
-        out[i, columns + 2 * n_symbols] = min(max(cash[i] / scale, -5.0), 5.0)
-        out[i, columns + 2 * n_symbols + 1] = equity[i] / peak[i] - 1.0
+def read_only(rows: Float32Array) -> Float32Array:
+    """The same rows, not to be written: one kind of array for the kernels, mapped from a file or not."""
+    view = np.asarray(rows).view()
+    view.setflags(write=False)
+    return view
+
+
+def map_rows(rows: Float32Array, path: Path) -> Float32Array:
+    """Write rows to a .npy file once and return them mapped from it: any number of processes then share one copy.
+
+    Args:
+        path: where; a file that is there already is taken as it is.
+    """
+    if not path.exists():
+        with writing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, rows)
+    return open_rows(path)
+
+
+def open_rows(path: Path) -> Float32Array:
+    """Rows that `map_rows` wrote, read-only."""
+    return read_only(np.load(path, mmap_mode="r"))

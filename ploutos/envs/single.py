@@ -5,19 +5,33 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ploutos.envs.ledger import Tape
+from ploutos.envs.batch import REWARD_PARTS, ActionKind, MarketBatch
 from ploutos.envs.spec import EnvSpec
-from ploutos.envs.vector import MarketVecEnv
-from ploutos.types import Float32Array, IntArray
+from ploutos.envs.tape import Tape
+from ploutos.errors import ConfigError
+from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 
 
-class MarketEnv(gymnasium.Env[Float32Array, IntArray]):
-    """One account trading one stretch of one market; see `MarketVecEnv` for spaces, reward, start and end."""
+class MarketEnv(gymnasium.Env[Float32Array, Any]):
+    """One account trading one stretch of one market; see `MarketVecEnv` for spaces, reward, start and end.
+
+    Args:
+        features_precomputed: True, always. Features are computed once per panel and scaled once per fold, with
+            `market_rows`; an environment never computes any.
+
+    Raises:
+        ConfigError: as `MarketBatch`, or `features_precomputed` is False.
+    """
 
     metadata = {"render_modes": []}
 
-    def __init__(self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int) -> None:
-        self._batch = MarketVecEnv(tape, rows, spec, first_bar, last_bar, n_envs=1, seed=0)
+    def __init__(
+        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, *, actions: ActionKind = "discrete",
+        features_precomputed: bool = True,
+    ) -> None:  # fmt: skip
+        if not features_precomputed:
+            raise ConfigError("found features_precomputed=False; an environment computes no features: build rows with market_rows")
+        self._batch = MarketBatch(tape, rows, spec, first_bar, last_bar, n_envs=1, seed=0, actions=actions)
         self.observation_space = self._batch.observation_space
         self.action_space = self._batch.action_space
 
@@ -26,11 +40,23 @@ class MarketEnv(gymnasium.Env[Float32Array, IntArray]):
         self._batch.random = self.np_random
         return self._batch.reset()[0].copy(), {}
 
-    def step(self, action: IntArray) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:
-        self._batch.step_async(np.asarray(action)[None])
-        observations, rewards, dones, infos = self._batch.step_wait()
-        info = infos[0]
-        if not dones[0]:
-            return observations[0].copy(), float(rewards[0]), False, False, info
-        truncated = info.pop("TimeLimit.truncated")
-        return info.pop("terminal_observation"), float(rewards[0]), not truncated, truncated, info
+    def step(self, action: IntArray | FloatArray) -> tuple[Float32Array, float, bool, bool, dict[str, Any]]:
+        observations, rewards, done = self._batch.advance(np.asarray(action)[None])
+        ended = self._batch.ended
+        if not done[0] or ended is None:
+            return observations[0].copy(), float(rewards[0]), False, False, {}
+        truncated = bool(ended.truncated[0])
+        info = {
+            "episode": {"r": float(ended.reward[0]), "l": int(ended.length[0]), "t": 0.0},
+            "final_equity": float(ended.equity[0]),
+            "reward_parts": dict(zip(REWARD_PARTS, ended.parts[0].tolist(), strict=True)),
+        }
+        return ended.observations[0], float(rewards[0]), not truncated, truncated, info
+
+    def action_masks(self) -> BoolArray:
+        """Which discrete actions can do anything now, shape (n_symbols * 3,), as sb3-contrib's MaskablePPO asks for them."""
+        return self._batch.action_masks()[0]
+
+
+UniversalTradingEnvV8LSTM = MarketEnv
+"""The name under which the second seed knew this environment."""

@@ -1,9 +1,9 @@
 """What the environment charges, allows and pays."""
 
-from typing import Literal
+from typing import Any
 
 import numpy as np
-from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
 
 from ploutos.errors import ConfigError
 from ploutos.market.bars import Bars
@@ -15,12 +15,37 @@ _LOTS = 10
 
 
 class CostSpec(Spec):
-    """Costs of a fill in basis points of its value, per side. Futures pay their contract's fees and ticks instead."""
+    """Costs of a fill, per side, and of a short. Futures pay their contract's fees and ticks instead of basis points."""
 
     commission_bps: NonNegativeFloat = 1.0
-    """Fee of the broker."""
+    """Fee of the broker, in basis points of the value."""
+    half_spread_bps: NonNegativeFloat = 0.0
+    """Half the spread, in basis points of the open; 0 while `slippage_bps` holds it."""
     slippage_bps: NonNegativeFloat = 4.0
-    """Half the spread plus slippage: how much worse than the open a fill is."""
+    """How much worse than the open a fill is, half the spread included unless it is set apart, in basis points."""
+    slippage_per_volatility: NonNegativeFloat = 0.0
+    """Further slippage, as a share of the volatility per bar that was usual at the decision; futures pay it too."""
+    impact: NonNegativeFloat = 0.0
+    """Square-root impact: this times volatility times the root of the order's share of the usual volume; futures too."""
+    borrow_per_year: NonNegativeFloat = 0.0
+    """Fee on the value of shorts held from close to close, per year, decimal; futures pay none."""
+
+
+class RewardSpec(Spec):
+    """What is added up to a step's reward; a weight of 0 leaves a part out. All are decimals per bar."""
+
+    log_return: NonNegativeFloat = 1.0
+    """Weight of the log of equity at this close over equity at the last, net of costs."""
+    differential_sharpe: NonNegativeFloat = 0.0
+    """Weight of the differential Sharpe ratio (Moody and Saffell, 1998), which is of order 1 where a return is of order 0.01."""
+    drawdown: NonNegativeFloat = 0.0
+    """Weight of the penalty for falling deeper below the peak: the drawdown's growth in this step."""
+    turnover: NonNegativeFloat = 0.0
+    """Weight of the penalty for trading: value traded over equity."""
+    sharpe_decay: float = Field(default=0.01, gt=0, lt=1)
+    """Decay of the differential Sharpe ratio's moments, per bar."""
+    sharpe_prior: PositiveFloat = 0.01
+    """Volatility per bar that those moments start from, so that the first bars of an episode are no outliers."""
 
 
 class EnvSpec(Spec):
@@ -34,16 +59,32 @@ class EnvSpec(Spec):
     """Whether SELL may go short; else it goes flat."""
     rebalance_band: NonNegativeFloat = 0.02
     """A target closer than this to the weight held, in equity, is left alone; a target of 0 never is."""
+    max_participation: float | None = Field(default=None, gt=0, le=1)
+    """Most of the volume usual at the decision that one order may take; the rest of it lapses. Forced closes are not held back."""
+    stop_loss: float | None = Field(default=None, gt=0, lt=1)
+    """A position is closed when its price has moved this share of its entry against it: at the worse of stop and open."""
+    margin_calls: bool = False
+    """Whether positions need margin: a contract its own, anything else its full value. Orders must fit the equity, and a called
+    account is cut to what it can carry at the next open."""
+    maintenance_margin: float = Field(default=0.9, gt=0, lt=1)
+    """Share of the initial margin below which equity is called at a close."""
+    flat_by_session_end: bool = False
+    """Whether positions are closed at the open of a session's last bar and none is opened there; needs intraday bars."""
     ruin_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
     """An account below this share of its initial cash is ruined: the episode terminates and positions are closed."""
     episode_bars: PositiveInt = 252
     """Steps of a training episode; then it is truncated and bootstrapped."""
-    reward: Literal["log_return"] = "log_return"
-    """Log of equity at this close over equity at the last, net of costs."""
+    reward: RewardSpec = RewardSpec()
+    """What a step pays; the bare name `log_return` or `differential_sharpe` means that part alone, with weight 1."""
     reward_scale: PositiveFloat = 100.0
     """Reward is multiplied by this; 100 puts a one-percent bar at 1."""
     costs: CostSpec = CostSpec()
-    """Costs of a fill."""
+    """Costs of a fill and of a short."""
+
+    @field_validator("reward", mode="before")
+    @classmethod
+    def _one_part(cls, value: Any) -> Any:
+        return {"log_return": 0.0, value: 1.0} if isinstance(value, str) else value
 
     @property
     def cash(self) -> float:

@@ -130,9 +130,11 @@ class Backtests:
         symbols: s names.
         timestamps: shape (n + 1,), datetime64[us] UTC.
         positions: shape (n + 1,), positions of those bars in the panel.
-        equity, pnl, commission, slippage, traded: shape (k, n + 1), account currency; all but equity since the start.
+        equity, pnl, commission, slippage, impact, borrow, traded: shape (k, n + 1), account currency; all but equity since the
+            start.
         weights: shape (k, n + 1, s), share of equity held at each close.
-        fill_units, fill_price: shape (k, n + 1, s), nan price without a fill; the first row is empty.
+        fill_units, fill_price: shape (k, n + 1, s), at the open; nan price without a fill; the first row is empty.
+        stop_units, stop_price: the same for stops within the bar.
     """
 
     names: tuple[str, ...]
@@ -143,10 +145,14 @@ class Backtests:
     pnl: FloatArray
     commission: FloatArray
     slippage: FloatArray
+    impact: FloatArray
+    borrow: FloatArray
     traded: FloatArray
     weights: FloatArray
     fill_units: FloatArray
     fill_price: FloatArray
+    stop_units: FloatArray
+    stop_price: FloatArray
 
     def row(self, name: str) -> int:
         """Which account a strategy had."""
@@ -158,27 +164,30 @@ class Backtests:
         return self.equity[:, 1:] / self.equity[:, :-1] - 1
 
     def equity_frame(self) -> pd.DataFrame:
-        """Long table: strategy, timestamp, equity, pnl, commission, slippage, traded."""
+        """Long table: strategy, timestamp, equity, pnl, the costs by kind, traded."""
         k, n = self.equity.shape
-        columns = {name: getattr(self, name).ravel() for name in ("equity", "pnl", "commission", "slippage", "traded")}
+        columns = {name: getattr(self, name).ravel() for name in _RECORDED}
         stamps = pd.Series(np.tile(self.timestamps, k)).dt.tz_localize("UTC")
         return pd.DataFrame({"strategy": np.repeat(np.array(self.names), n), "timestamp": stamps, **columns})
 
     def trades_frame(self) -> pd.DataFrame:
-        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price."""
-        k, n, s = np.nonzero(np.isfinite(self.fill_price))
+        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price, at the open or by a stop."""
+        prices = np.stack([self.fill_price, self.stop_price], axis=-1)
+        k, n, s, kind = np.nonzero(np.isfinite(prices))
         return pd.DataFrame(
             {
                 "strategy": np.array(self.names)[k],
                 "timestamp": pd.Series(self.timestamps[n]).dt.tz_localize("UTC"),
                 "symbol": np.array(self.symbols)[s],
-                "units": self.fill_units[k, n, s],
-                "price": self.fill_price[k, n, s],
+                "units": np.stack([self.fill_units, self.stop_units], axis=-1)[k, n, s, kind],
+                "price": prices[k, n, s, kind],
+                "kind": np.array(["open", "stop"])[kind],
             }
         )
 
 
-_RECORDED = ("equity", "pnl", "commission", "slippage", "traded")
+_RECORDED = ("equity", "pnl", *ledger.COSTS, "traded")
+_FILLS = ("fill_units", "fill_price", "stop_units", "stop_price")
 
 
 def run_backtests(
@@ -204,12 +213,13 @@ def run_backtests(
     if first < 0:
         raise DataError("the first test bar has no bar before it to decide on")
     tape = ledger.make_tape(bars)
+    ledger.require_rules(tape, env)
     k, n, s = len(strategies), last - first, bars.n_symbols
     accounts = ledger.Accounts.open(k, s, env.cash)
     money = {name: np.zeros((k, n + 1)) for name in _RECORDED}
     money["equity"][:, 0] = env.cash
-    weights, fill_units = np.zeros((k, n + 1, s)), np.zeros((k, n + 1, s))
-    fill_price = np.full((k, n + 1, s), np.nan)
+    weights = np.zeros((k, n + 1, s))
+    fills = {name: np.full((k, n + 1, s), np.nan if name.endswith("price") else 0.0) for name in _FILLS}
     for segment in segments:
         think = _thinker(bars, features, tape, segment)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
@@ -222,16 +232,16 @@ def run_backtests(
                 money[name][:, at] = getattr(accounts, name)
             held = np.where(accounts.units != 0, accounts.units * tape.mark[decided + 1] * tape.multiplier, 0.0)
             weights[:, at] = held / np.maximum(accounts.equity, 1e-9)[:, None]
-            fill_units[:, at], fill_price[:, at] = accounts.fill_units, accounts.fill_price
+            for name in _FILLS:
+                fills[name][:, at] = getattr(accounts, name)
     return Backtests(
         names=tuple(strategy.name for strategy in strategies),
         symbols=bars.symbols,
         timestamps=bars.timestamps[first : last + 1],
         positions=np.arange(first, last + 1),
         weights=weights,
-        fill_units=fill_units,
-        fill_price=fill_price,
         **money,
+        **fills,
     )
 
 

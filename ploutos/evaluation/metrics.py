@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
 from ploutos.market.bars import Bars
 from ploutos.market.calendar import sessions_per_year
@@ -27,7 +28,7 @@ DESCRIPTIONS = {
     "exposure": "Mean share of equity held, long plus short.",
     "turnover": "Value traded per year over mean equity, buys and sells counted.",
     "n_fills": "Orders filled.",
-    "costs": "Commission and slippage paid, account currency.",
+    "costs": "Commission, slippage, impact and borrow fees paid, account currency.",
     "cost_share": "Costs over initial cash.",
     "excess_return": "Yearly mean return less that of buy and hold.",
     "excess_low": "Lower end of its interval, stationary bootstrap of the paired difference.",
@@ -122,7 +123,7 @@ def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, float
     growth = equity[-1] / equity[0]
     cagr = float(growth ** (1 / years) - 1) if growth > 0 else -1.0
     deepest = float(drawdowns(equity).min())
-    costs = float(backtests.commission[row, -1] + backtests.slippage[row, -1])
+    costs = float(sum(getattr(backtests, name)[row, -1] for name in COSTS))
     return {
         "total_return": float(growth - 1),
         "cagr": cagr,
@@ -133,7 +134,7 @@ def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, float
         "calmar": cagr / -deepest if deepest < 0 else float("nan"),
         "exposure": float(np.abs(backtests.weights[row, 1:]).sum(axis=1).mean()),
         "turnover": float(backtests.traded[row, -1] / equity.mean() / years),
-        "n_fills": int(np.isfinite(backtests.fill_price[row]).sum()),
+        "n_fills": int(np.isfinite(backtests.fill_price[row]).sum() + np.isfinite(backtests.stop_price[row]).sum()),
         "costs": costs,
         "cost_share": costs / float(equity[0]),
     }

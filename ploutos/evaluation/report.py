@@ -8,6 +8,7 @@ import plotly.graph_objects as go
 from jinja2 import Environment, StrictUndefined
 from plotly.offline import get_plotlyjs
 
+from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.assess import BENCHMARK, VOTE
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
@@ -126,8 +127,10 @@ def _in_sample(summary: dict[str, Any]) -> go.Figure:
 
 def _costs(backtests: Backtests) -> go.Figure:
     figure = go.Figure()
-    for label, paid, colour in (("commission", backtests.commission, "#175cd3"), ("slippage", backtests.slippage, "#b54708")):
-        figure.add_bar(x=list(backtests.names), y=paid[:, -1], name=label, marker={"color": colour})
+    for kind, colour in zip(COSTS, ("#175cd3", "#b54708", "#7a5af8", "#12b76a"), strict=True):
+        paid = getattr(backtests, kind)[:, -1]
+        if paid.any():
+            figure.add_bar(x=list(backtests.names), y=paid, name=kind, marker={"color": colour})
     return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
 
 

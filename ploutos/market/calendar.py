@@ -89,6 +89,17 @@ def sessions(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> T
     return schedule.index.to_numpy().astype("datetime64[D]")[position]
 
 
+def session_closes(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> TimeArray:
+    """When the session of each bar closes, by the calendar and so known beforehand; NaT for a bar of no session.
+
+    Returns:
+        Shape (n_bars,), datetime64[us] UTC.
+    """
+    closes = _schedule_around(timestamps, calendar)["market_close"].dt.tz_convert(None)
+    days = pd.DatetimeIndex(sessions(timestamps, timeframe, calendar).astype("datetime64[ns]"))
+    return np.asarray(closes.reindex(days).to_numpy().astype("datetime64[us]"))
+
+
 def sessions_per_year(timestamps: TimeArray, calendar: str) -> float:
     """Sessions that the exchange held per year over the span of the bars.
 

@@ -86,7 +86,7 @@ def load_policy(path: Path) -> Policy:
 
 def _account_arrays(env: MarketVecEnv) -> dict[str, np.ndarray]:
     arrays = {f"accounts.{field.name}": getattr(env.accounts, field.name) for field in fields(env.accounts)}
-    names = ("bar", "steps_left", "episode_reward", "episode_length")
+    names = ("bar", "steps_left", "episode_reward", "episode_length", "episode_parts")
     return {**arrays, **{name: getattr(env, name) for name in names}}
 
 

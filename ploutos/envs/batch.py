@@ -1,0 +1,189 @@
+"""The core of every environment: a batch of accounts over one read-only market, stepped by one compiled call.
+
+It knows neither gymnasium's nor stable-baselines3's protocol, so that a worker process need not import torch.
+
+An episode starts at a bar drawn uniformly from the whole range, runs `episode_bars` steps or to the end of the range, and
+is then truncated. A ruined account terminates instead.
+"""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from gymnasium import spaces
+
+from ploutos.envs import kernel, ledger
+from ploutos.envs.actions import N_ACTIONS, action_masks, weights_within
+from ploutos.envs.observation import observation_size, read_only
+from ploutos.envs.spec import EnvSpec
+from ploutos.envs.tape import Tape
+from ploutos.errors import ConfigError
+from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
+
+ActionKind = Literal["discrete", "weights"]
+REWARD_PARTS = kernel.REWARD_PARTS
+_CACHE_LINE = 64
+
+
+def make_spaces(
+    market_columns: int, n_symbols: int, actions: ActionKind = "discrete", allow_short: bool = False
+) -> tuple[spaces.Box, spaces.MultiDiscrete | spaces.Box]:
+    """Observation space, one column per observed number, and action space, one action or one share of the limit per symbol."""
+    observation = spaces.Box(-10.0, 10.0, (observation_size(market_columns, n_symbols),), np.float32)
+    if actions == "discrete":
+        return observation, spaces.MultiDiscrete([N_ACTIONS] * n_symbols)
+    return observation, spaces.Box(-1.0 if allow_short else 0.0, 1.0, (n_symbols,), np.float32)
+
+
+def aligned(shape: tuple[int, ...]) -> Float32Array:
+    """Zeros that start at a cache line.
+
+    Matrix products differ in the last bit with their input's alignment, and torch reads observations where numpy put
+    them. Aligned like torch's own memory, a resumed or repeated run gives the same bytes.
+    """
+    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
+    raw = np.zeros(size + _CACHE_LINE, dtype=np.uint8)
+    offset = -raw.ctypes.data % _CACHE_LINE
+    return raw[offset : offset + size].view(np.float32).reshape(shape)
+
+
+@dataclass(frozen=True)
+class Ended:
+    """Episodes that ended in one step; k of them.
+
+    Attributes:
+        rows: shape (k,), which accounts.
+        observations: k terminal observations.
+        truncated: shape (k,), time ran out; else the account was ruined.
+        reward: shape (k,), summed over the episode.
+        parts: shape (k, 4), the same by part, weighted and scaled, in the order of `REWARD_PARTS`.
+        length: shape (k,), steps.
+        equity: shape (k,), at the end.
+    """
+
+    rows: IntArray
+    observations: list[Float32Array]
+    truncated: BoolArray
+    reward: FloatArray
+    parts: FloatArray
+    length: IntArray
+    equity: FloatArray
+
+
+class MarketBatch:
+    """Many accounts trading one stretch of one market; see `ploutos.envs.vector.MarketVecEnv` for what an episode is.
+
+    Args:
+        tape: prices and terms.
+        rows: shape (n_bars, n_columns), the market's part of the observation; mapped from a file or not, never written.
+        spec: account, costs and reward.
+        first_bar, last_bar: inclusive range that observations may come from; the last decision is at last_bar - 1.
+        n_envs: accounts in the batch.
+        seed: of the starts.
+        actions: HOLD, BUY, SELL per symbol, or target weights.
+
+    Raises:
+        ConfigError: the range holds no step, rows and tape differ in length, or the rules cannot hold on these bars.
+    """
+
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
+    def __init__(
+        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
+        actions: ActionKind = "discrete",
+    ) -> None:  # fmt: skip
+        if not 0 <= first_bar < last_bar < tape.n_bars:
+            raise ConfigError(f"bars {first_bar}..{last_bar} of {tape.n_bars} hold no step; expected at least two bars")
+        if len(rows) != tape.n_bars:
+            raise ConfigError(f"found {len(rows)} market rows for {tape.n_bars} bars; expected one per bar, of the same panel")
+        ledger.require_rules(tape, spec)
+        self.observation_space, self.action_space = make_spaces(rows.shape[1], tape.n_symbols, actions, spec.allow_short)
+        self.tape, self.rows, self.env_spec, self.action_kind = tape, read_only(rows), spec, actions
+        self.first_bar, self.last_bar = first_bar, last_bar
+        self.random = np.random.default_rng(seed)
+        self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.cash)
+        self._clock = np.zeros((n_envs, 3), dtype=np.int64)
+        self._episode = np.zeros((n_envs, 1 + len(REWARD_PARTS)))
+        self.bar, self.steps_left, self.episode_length = self._clock.T
+        self.bar[:] = first_bar
+        self.episode_reward, self.episode_parts = self._episode[:, 0], self._episode[:, 1:]
+        self.ended: Ended | None = None
+        self._observations = [aligned((n_envs, observation_size(rows.shape[1], tape.n_symbols))) for _ in range(2)]
+        self._turn = 0
+        self._rules = ledger.rules_of(spec)
+        self._targets = np.zeros((n_envs, tape.n_symbols))
+        self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
+        self._workbench = kernel.workbench(tape.terms)
+        self._market = (self.rows, tape.board, tape.terms)
+
+    def _next_buffer(self) -> Float32Array:
+        """One of two buffers in turn: the caller still holds the previous observation."""
+        self._turn = 1 - self._turn
+        return self._observations[self._turn]
+
+    def _restart(self, which: IntArray, out: Float32Array) -> None:
+        """Begin new episodes at bars drawn from the whole range; one near its end is short and bootstraps there."""
+        starts = self.random.integers(self.first_bar, self.last_bar, size=len(which))
+        kernel.restart(which, starts, self.last_bar, self.env_spec.episode_bars, self._rules, self._clock, self._episode,
+                       *self._market, *self.accounts.arrays, out)  # fmt: skip
+
+    def reset(self) -> Float32Array:
+        """Begin a new episode in every account.
+
+        Returns:
+            Observations, shape (n, n_columns).
+        """
+        out = self._next_buffer()
+        self._restart(np.arange(len(self.bar)), out)
+        return out
+
+    def advance(self, actions: np.ndarray) -> tuple[Float32Array, Float32Array, BoolArray]:
+        """One step of every account. An account whose episode ends begins the next one at once; `ended` says what ended.
+
+        Args:
+            actions: shape (n, n_symbols).
+
+        Returns:
+            Observations (valid until the step after next), rewards and ends.
+        """
+        discrete = self.action_kind == "discrete"
+        if np.shape(actions) != self._targets.shape:
+            raise ConfigError(f"found actions of shape {np.shape(actions)}; expected {self._targets.shape}: accounts by symbols")
+        if discrete:
+            chosen = np.ascontiguousarray(actions, dtype=np.int64)
+        else:
+            chosen = self._no_actions
+            self._targets[:] = weights_within(np.asarray(actions, dtype=np.float64), self.env_spec)
+        n, out = len(chosen), self._next_buffer()
+        rewards, done = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
+        n_done = kernel.advance(
+            self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years,
+            self._rules, *self.accounts.arrays, self._episode, rewards, done, out,
+        )  # fmt: skip
+        self.ended = self._end(np.flatnonzero(done), out) if n_done else None
+        return out, rewards, done
+
+    def _end(self, which: IntArray, out: Float32Array) -> Ended:
+        observations = []
+        for i in which:
+            terminal = aligned(out[i].shape)
+            terminal[:] = out[i]
+            observations.append(terminal)
+        ended = Ended(
+            which, observations, ~self.accounts.ruined[which], self.episode_reward[which], self.episode_parts[which],
+            self.episode_length[which], self.accounts.equity[which],
+        )  # fmt: skip
+        self._restart(which, out)
+        return ended
+
+    def observe(self) -> Float32Array:
+        """What every account sees now."""
+        out = self._next_buffer()
+        money, _, positions, _ = self.accounts.arrays
+        kernel.observe(self._clock[:, kernel.BAR], *self._market, money, positions, out)
+        return out
+
+    def action_masks(self) -> BoolArray:
+        """Which discrete actions can do anything now, shape (n, n_symbols * 3)."""
+        return action_masks(self.accounts, self.bar, self.tape, self.env_spec)
