@@ -64,7 +64,7 @@ def _main() -> None:
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %) or full.")] = "full",
+    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "full",
     source: Annotated[str | None, typer.Option(help="sample or files.")] = None,
     path: Annotated[Path | None, typer.Option(help="File or folder for source files.")] = None,
     market: Annotated[str | None, typer.Option(help="Symbols to trade, separated by commas; all of the source by default.")] = None,
