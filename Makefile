@@ -22,6 +22,7 @@ lint: $(VENV)/.installed-test ## style and types
 
 bench: $(VENV)/.installed-test ## speed and memory, as ratios
 	$(BIN)/python -m benchmarks.environment
+	$(BIN)/python -m benchmarks.processes
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)
