@@ -125,7 +125,11 @@ def test_hardware_maximized_writes_the_numbers_it_chose_and_they_repeat_the_run(
     sizes = [text for text in SMALL if not text.startswith(("training.n_envs", "training.n_steps", "training.batch_size"))]
     chosen = pipeline(load_config("hardware_maximized", overrides=[*sizes, "hardware.device=cpu", f"out={tmp_path / 'chosen'}"]))
     written = load_config("full", file=chosen / "config.yaml")
-    assert (written.training.n_envs, written.training.n_steps, written.training.batch_size) == (2, 32, 16)  # an eighth of 512 steps, in quarters
+    assert (written.training.n_envs, written.training.n_steps, written.training.batch_size) == (
+        2,
+        32,
+        16,
+    )  # an eighth of 512 steps, in quarters
     assert not written.hardware.left_to_machine
     again = run_file(chosen / "config.yaml", tmp_path / "again")
     assert computed(json.loads((again / "manifest.json").read_text())["stages"]) == set()

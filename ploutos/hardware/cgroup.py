@@ -70,10 +70,9 @@ def _groups(root: Path) -> dict[str, PurePosixPath]:
     return groups
 
 
-def _levels(controller: str, root: Path) -> Iterator[tuple[bool, Path]]:
+def _levels(controller: str, mounts: tuple[_Mount, ...], groups: dict[str, PurePosixPath]) -> Iterator[tuple[bool, Path]]:
     """Folders of the process's group and of all above it, innermost first, each with whether it is v2."""
-    groups = _groups(root)
-    for mount in _mounts(root):
+    for mount in mounts:
         unified = not mount.controllers
         group = groups.get("" if unified else controller)
         if group is None or not (unified or controller in mount.controllers):
@@ -114,9 +113,9 @@ def _quota(unified: bool, folder: Path) -> float | None:
     return quota / period if quota and period and quota > 0 else None
 
 
-def _cpuset(root: Path) -> frozenset[int] | None:
+def _cpuset(levels: Iterable[tuple[bool, Path]]) -> frozenset[int] | None:
     """Cores of the innermost group that names any; a group's cores are always among its parent's."""
-    for unified, folder in _levels("cpuset", root):
+    for unified, folder in levels:
         for name in ("cpuset.cpus.effective",) if unified else ("cpuset.effective_cpus", "cpuset.cpus"):
             if found := _text(folder / name):
                 return parse_cpus(found)
@@ -152,10 +151,11 @@ def read_limits(root: Path = _ROOT) -> Limits:
         Limits; without control groups, or where the container hides them, none. v1 writes "no limit" as a number larger
         than any memory, so compare with what the host has.
     """
-    memory = [found for unified, folder in _levels("memory", root) if (found := _memory(unified, folder)) is not None]
+    mounts, groups = tuple(_mounts(root)), _groups(root)
+    memory = [found for unified, folder in _levels("memory", mounts, groups) if (found := _memory(unified, folder)) is not None]
     return Limits(
-        cpus=_least(_quota(unified, folder) for unified, folder in _levels("cpu", root)),
-        cpuset=_cpuset(root),
+        cpus=_least(_quota(unified, folder) for unified, folder in _levels("cpu", mounts, groups)),
+        cpuset=_cpuset(_levels("cpuset", mounts, groups)),
         memory_bytes=min((limit for limit, _ in memory), default=None),
         memory_free_bytes=min((free for _, free in memory), default=None),
     )
