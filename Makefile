@@ -25,6 +25,7 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.environment
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.parsing
+	$(BIN)/python -m benchmarks.processes
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

@@ -8,9 +8,11 @@ from prefect import State, flow, get_run_logger
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from ploutos.config import PipelineConfig
+from ploutos.config import PipelineConfig, fitted_to
 from ploutos.envs.spec import sized_for
 from ploutos.evaluation.rundir import RunRefs
+from ploutos.features.build import read_features
+from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.hardware.probe import usable_cores
 from ploutos.llm.advisor import make_advisor
 from ploutos.llm.memory import GPUMemoryManager
@@ -48,6 +50,11 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     Returns:
         The run's folder.
     """
+    with HardwareMonitor(config.hardware.log_interval) as monitor:
+        return _phases(config, monitor)
+
+
+def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
     settings, stages = Settings(), _Stages()
     store = Store(settings.store_root)
     make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
@@ -59,6 +66,8 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     refs = RunRefs(bars, stages.ref("quality", quality), features, plan, policies=())
     _log_plan(store, refs)
     config = config.model_copy(update={"env": sized_for(config.env, read_bars(store.path(bars)))})
+    if config.hardware.left_to_machine:
+        config = fitted_to(config, read_features(store.path(features)))
 
     settle("phase 2", config.pipeline)
     memory = GPUMemoryManager(config.llm, settings)
@@ -74,7 +83,7 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
         inside = stages.ref("in-sample", inside_future)
     metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config))
     refs = replace(refs, signals=signals, backtests=backtests, metrics=metrics)
-    return report(store, refs, config, settings.runs_root, stages.ended)
+    return report(store, refs, config, settings.runs_root, stages.ended, monitor)
 
 
 def _log_plan(store: Store, refs: RunRefs) -> None:

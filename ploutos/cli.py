@@ -50,7 +50,7 @@ def _main() -> None:
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %) or full.")] = "full",
+    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "full",
     source: Annotated[
         str | None, typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
     ] = None,

@@ -1,24 +1,32 @@
 """One configuration for one run: every room's spec in one tree, presets, and a YAML file or `a.b=c` on top."""
 
 import difflib
+import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
+import torch
 import yaml
-from pydantic import BaseModel, NonNegativeInt, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
 
+from ploutos.envs.observation import observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.evaluation.significance import BootstrapSpec
-from ploutos.features.build import FeatureSpec
+from ploutos.features.build import FeatureSet, FeatureSpec
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.hardware.gate import GateSpec
+from ploutos.hardware.autoscale import Scale, Workload, autoscale
+from ploutos.hardware.gate import GateSpec, describe
+from ploutos.hardware.probe import Machine, read_machine
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.sources import DataSpec
 from ploutos.specs import Spec
 from ploutos.training.folds import FoldSpec
-from ploutos.training.ppo import CheckpointSpec, TrainingSpec
+from ploutos.training.ppo import CheckpointSpec, Device, TrainingSpec
+
+logger = logging.getLogger(__name__)
 
 
 class HardwareSpec(Spec):
@@ -26,8 +34,18 @@ class HardwareSpec(Spec):
 
     workers: PositiveInt | None = None
     """Training processes at once, one thread each; empty means one per usable core, and more than that does not help."""
-    device: Literal["cpu", "cuda"] = "cpu"
-    """Where networks are trained."""
+    device: Device = "cpu"
+    """Where networks are trained; `auto` is the GPU where there is one that torch can use. A run's config.yaml names what it was."""
+    autoscale: bool = False
+    """Fit n_envs, n_steps, batch_size and workers to the machine, at most what is set; results then depend on the machine.
+    A run's config.yaml holds the fitted numbers and false, so it gives the same anywhere."""
+    log_interval: PositiveFloat = 1.0
+    """Seconds between two readings of memory, cores and GPU for hardware.csv."""
+
+    @property
+    def left_to_machine(self) -> bool:
+        """Whether a setting waits for the machine it runs on."""
+        return self.autoscale or self.device == "auto"
 
 
 class PipelineConfig(Spec):
@@ -78,7 +96,14 @@ PRESETS: dict[str, dict[str, Any]] = {
     "quick": {"training": {"timesteps_reduction": 0.01}},
     "test": {"training": {"timesteps_reduction": 0.1}},
     "full": {"training": {"net_arch": [512, 512, 512]}},
+    "hardware_maximized": {
+        "training": {"total_timesteps": 10_000_000, "n_envs": 256, "n_steps": 4_096, "batch_size": 65_536},
+        "hardware": {"device": "auto", "autoscale": True},
+    },
 }
+
+_COPIES_OF_MARKET = 6
+"""A worker holds the features as a table, as an array and as scaled rows, and bars in float64."""
 
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
@@ -166,3 +191,43 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
 def dump_yaml(config: PipelineConfig) -> str:
     """The resolved configuration as YAML that `load_config` reads again."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def fitted_to(config: PipelineConfig, features: FeatureSet, machine: Machine | None = None) -> PipelineConfig:
+    """The configuration with everything that is left to the machine written out; nothing else changes.
+
+    Args:
+        features: what policies will observe.
+        machine: this one by default.
+
+    Returns:
+        A configuration with `hardware.device` named and `hardware.autoscale` false, which gives the same on any machine.
+
+    Raises:
+        ResourceError: not even the smallest training fits.
+    """
+    if not config.hardware.left_to_machine:
+        return config
+    machine = machine or read_machine()
+    hardware, training = config.hardware, config.training
+    if hardware.device == "auto":
+        on_gpu = bool(machine.gpus) and torch.cuda.is_available()
+        hardware = hardware.model_copy(update={"device": "cuda" if on_gpu else "cpu"})
+        logger.info(
+            "training runs on %s: %s, torch %s CUDA", hardware.device, describe(machine), "has" if torch.cuda.is_available() else "has no"
+        )
+    if hardware.autoscale:
+        load = Workload(
+            n_columns=len(observation_names(features)),
+            n_symbols=len(features.symbols),
+            hidden_units=sum(training.net_arch),
+            market_bytes=_COPIES_OF_MARKET * features.values.nbytes,
+            timesteps=round(training.total_timesteps * training.timesteps_reduction),
+        )
+        wish = Scale(training.n_envs, training.n_steps, training.batch_size, hardware.workers or machine.cores)
+        scale = autoscale(machine if hardware.device == "cuda" else replace(machine, gpus=()), load=load, wish=wish)
+        logger.info("wished %s; %s gives %s", wish, describe(machine), scale)
+        sizes = {"n_envs": scale.n_envs, "n_steps": scale.n_steps, "batch_size": scale.batch_size}
+        training = training.model_copy(update=sizes)
+        hardware = hardware.model_copy(update={"workers": scale.workers, "autoscale": False})
+    return config.model_copy(update={"training": training, "hardware": hardware})

@@ -14,6 +14,7 @@ from ploutos.evaluation.backtest import read_backtests, write_backtests
 from ploutos.evaluation.report import render_markdown
 from ploutos.evaluation.rundir import RunRefs, write_run
 from ploutos.features.build import read_features
+from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.signals import read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
@@ -80,9 +81,9 @@ def metrics_of(store: Store, refs: RunRefs, signals: Ref, backtests: Ref, inside
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str]) -> Path:
+def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor) -> Path:
     """Write the run's folder and put its summary, its fold table and a link into the UI. Never cached."""
-    folder, summary = write_run(store, refs, config, runs_root, stages)
+    folder, summary = write_run(store, refs, config, runs_root, stages, monitor)
     create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
     create_table_artifact(_fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
     create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")

@@ -56,13 +56,20 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert computed(first) == set(first)
     folder = tmp_path / "first"
     names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
-    names |= {"signals.parquet", "equity.parquet", "trades.parquet"}
+    names |= {"signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
     summary = json.loads((folder / "metrics.json").read_text())
     assert summary["advisor"]["is_mock"]
     assert [name for name in summary["strategies"] if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
     assert len(summary["folds"][0]["members"]) == 2
+    taken = json.loads((folder / "manifest.json").read_text())["hardware"]
+    readings = pd.read_csv(folder / "hardware.csv")
+    assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20
+    assert 0 < taken["mean_cpu_cores"] < 64
+    assert (taken["gpu_utilization"] is None) == readings["gpu_utilization"].isna().all()
     page = (folder / "report.html").read_text()
+    assert "peak memory of all processes" in page
+    assert ("not evaluated" in page) == (taken["gpu_utilization"] is None)
     assert "The advisor was a mock" in page
     assert 'src="http' not in page
     equity = pd.read_parquet(folder / "equity.parquet")
@@ -134,6 +141,29 @@ def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_pa
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "three"))
     run(tmp_path / "three-run", "seed=43")
     assert (tmp_path / "three-run" / "metrics.json").read_bytes() != (one / "metrics.json").read_bytes()
+
+
+def test_hardware_maximized_writes_the_numbers_it_chose_and_they_repeat_the_run(home, tmp_path):
+    from flows.pipeline import pipeline
+
+    sizes = [text for text in SMALL if not text.startswith(("training.n_envs", "training.n_steps", "training.batch_size"))]
+    chosen = pipeline(load_config("hardware_maximized", overrides=[*sizes, "hardware.device=cpu", f"out={tmp_path / 'chosen'}"]))
+    written = load_config("full", file=chosen / "config.yaml")
+    assert (written.training.n_envs, written.training.n_steps, written.training.batch_size) == (
+        2,
+        32,
+        16,
+    )  # an eighth of 512 steps, in quarters
+    assert not written.hardware.left_to_machine
+    again = run_file(chosen / "config.yaml", tmp_path / "again")
+    assert computed(json.loads((again / "manifest.json").read_text())["stages"]) == set()
+    assert (again / "metrics.json").read_bytes() == (chosen / "metrics.json").read_bytes()
+
+
+def run_file(file: Path, out: Path) -> Path:
+    from flows.pipeline import pipeline
+
+    return pipeline(load_config("full", file=file, overrides=[f"out={out}"]))
 
 
 def test_artifacts_reach_the_server(home, tmp_path):

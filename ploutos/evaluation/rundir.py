@@ -12,6 +12,7 @@ from ploutos.envs.spec import CostSpec
 from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import read_backtests
 from ploutos.evaluation.report import render_report
+from ploutos.hardware.monitor import HardwareMonitor, describe_usage
 from ploutos.market.bars import Bars, read_bars
 from ploutos.market.sources import proxies
 from ploutos.market.specs import InstrumentSpec
@@ -91,21 +92,25 @@ def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) ->
     rows = [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
     rows += [("initial cash", f"{config.env.cash:,.0f}")]
     rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
-    rows += [("seed", str(manifest["seed"]))]
+    rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"])]
     rows += [(f"artifact {name}", sha256) for name, sha256 in manifest["artifacts"].items() if not name.startswith("policy")]
     rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
     return rows
 
 
-def write_run(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str]) -> tuple[Path, dict[str, Any]]:
+def write_run(
+    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor
+) -> tuple[Path, dict[str, Any]]:
     """Write config, folds, policies, metrics, tables, report and manifest.
 
     Args:
         stages: stage to `Cached` or `Completed`, for the manifest.
+        monitor: what watched the run; stopped here. Its figures differ from run to run, so no metric holds them.
 
     Returns:
         The folder, and the metrics.
     """
+    monitor.stop_monitoring()
     folder = _new_folder(config, runs_root)
     bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
     backtests = read_backtests(store.path(refs.require("backtests")))
@@ -129,6 +134,7 @@ def write_run(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Pa
         "source": bars.source,
         "proxies": proxies(config.data),
         "data_quality": quality["warnings"],
+        "hardware": monitor.summary(),
     }
     plan = fold_table(folds, bars.timestamps)
     for name, text in (
@@ -143,5 +149,6 @@ def write_run(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Pa
     for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):
         with writing(folder / name) as temporary:
             frame.to_parquet(temporary, index=False)
+    monitor.save_metrics(folder / "hardware.csv")
     write_json(folder / "manifest.json", manifest)
     return folder, summary

@@ -1,13 +1,16 @@
 """What the machine has, and how much of it this process may use. Containers are read, not only the host."""
 
+import logging
 import os
 from dataclasses import dataclass
-from pathlib import Path
+from typing import Any
 
 import psutil
 import pynvml
 
-_CGROUP = Path("/sys/fs/cgroup")
+from ploutos.hardware.cgroup import Limits, read_limits
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -28,49 +31,68 @@ class Machine:
     free_bytes: int
     gpus: tuple[Gpu, ...]
 
-
-def _cgroup_number(name: str) -> int | None:
-    file = _CGROUP / name
-    if not file.is_file():
-        return None
-    text = file.read_text(encoding="ascii").split()[0]
-    return int(text) if text.isdigit() else None
+    @property
+    def vram_bytes(self) -> int | None:
+        """Memory of the smallest GPU; None without a GPU, which is not the same as 0."""
+        return min((gpu.total_bytes for gpu in self.gpus), default=None)
 
 
-def usable_cores() -> int:
-    """Cores that this process may run on: affinity, cut down by a container's quota."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    file = _CGROUP / "cpu.max"
-    if file.is_file():
-        quota, period = file.read_text(encoding="ascii").split()
-        if quota.isdigit():
-            cores = min(cores, max(int(quota) // int(period), 1))
-    return cores
+def _affinity() -> frozenset[int]:
+    """Numbers of the cores that the scheduler may put this process on."""
+    if hasattr(os, "sched_getaffinity"):
+        return frozenset(os.sched_getaffinity(0))
+    return frozenset(range(os.cpu_count() or 1))
 
 
-def read_gpus() -> tuple[Gpu, ...]:
-    """NVIDIA devices by NVML; empty without a driver."""
+def usable_cores(limits: Limits | None = None, affinity: frozenset[int] | None = None) -> int:
+    """Cores that this process can keep busy: affinity and cpuset, cut down by a container's quota.
+
+    A quota of 2.5 cores counts as two: a third process of one thread would be throttled.
+
+    Args:
+        limits: of the control groups; those of this process by default.
+        affinity: core numbers; those of this process by default.
+    """
+    limits = read_limits() if limits is None else limits
+    allowed = _affinity() if affinity is None else affinity
+    if limits.cpuset is not None:
+        allowed = allowed & limits.cpuset or allowed
+    return max(len(allowed) if limits.cpus is None else min(len(allowed), int(limits.cpus)), 1)
+
+
+def usable_memory(limits: Limits, host_total: int, host_free: int) -> tuple[int, int]:
+    """Total and free bytes that this process may use: the host's, or the container's where it has less."""
+    total, free = host_total, host_free
+    if limits.memory_bytes is not None:
+        total = min(total, limits.memory_bytes)
+    if limits.memory_free_bytes is not None:
+        free = min(free, limits.memory_free_bytes)
+    return total, free
+
+
+def read_gpus(nvml: Any = pynvml) -> tuple[Gpu, ...]:
+    """NVIDIA devices by NVML; empty without a driver. A device that does not say its memory is left out, with a warning."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        nvml.nvmlInit()
+    except nvml.NVMLError:
         return ()
+    gpus = []
     try:
-        gpus = []
-        for index in range(pynvml.nvmlDeviceGetCount()):
-            handle = pynvml.nvmlDeviceGetHandleByIndex(index)
-            memory = pynvml.nvmlDeviceGetMemoryInfo(handle)
-            name = pynvml.nvmlDeviceGetName(handle)
-            gpus.append(Gpu(str(name), int(memory.total), int(memory.free)))
-        return tuple(gpus)
+        for index in range(nvml.nvmlDeviceGetCount()):
+            handle = nvml.nvmlDeviceGetHandleByIndex(index)
+            try:
+                memory = nvml.nvmlDeviceGetMemoryInfo(handle)
+            except nvml.NVMLError as error:
+                logger.warning("GPU %d does not say its memory (%s) and is not used", index, error)
+                continue
+            gpus.append(Gpu(str(nvml.nvmlDeviceGetName(handle)), int(memory.total), int(memory.free)))
     finally:
-        pynvml.nvmlShutdown()
+        nvml.nvmlShutdown()
+    return tuple(gpus)
 
 
 def read_machine() -> Machine:
     """Cores, memory and GPUs as they are now."""
-    memory = psutil.virtual_memory()
-    total, free = int(memory.total), int(memory.available)
-    limit, used = _cgroup_number("memory.max"), _cgroup_number("memory.current")
-    if limit is not None and limit < total:
-        total, free = limit, min(free, max(limit - (used or 0), 0))
-    return Machine(usable_cores(), total, free, read_gpus())
+    limits, host = read_limits(), psutil.virtual_memory()
+    total, free = usable_memory(limits, int(host.total), int(host.available))
+    return Machine(usable_cores(limits), total, free, read_gpus())

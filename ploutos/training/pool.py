@@ -1,7 +1,8 @@
 """Worker processes for training: spawned, capped to one thread each, and gone when their parent is gone.
 
 The thread caps are in the environment that the workers are born with, before they import numpy or torch. A worker that
-loses its parent, to `kill -9` even, ends itself within a second.
+loses its parent, to `kill -9` even, ends itself within a second. A worker whose pool is interrupted ends at once as well;
+its training goes on from its snapshot next time.
 """
 
 import logging
@@ -12,7 +13,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing.connection import wait
+from multiprocessing.connection import Connection, wait
 from typing import ParamSpec, TypeVar
 
 from ploutos.errors import TrainingError
@@ -22,21 +23,21 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def _end_with_parent() -> None:
-    """Leave at once when the parent process ends, however it ends."""
+def _end_with(pool: Connection) -> None:
+    """Leave at once when the parent process ends, however it ends, or when the pool drops its end of the pipe."""
     parent = multiprocessing.parent_process()
     if parent is None:
         return
 
     def watch() -> None:
-        wait([parent.sentinel])
+        wait([parent.sentinel, pool])
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _start_worker(log_level: int) -> None:
-    _end_with_parent()
+def _start_worker(log_level: int, pool: Connection) -> None:
+    _end_with(pool)
     logging.basicConfig(level=log_level, format="%(levelname)s %(name)s: %(message)s")
 
 
@@ -61,6 +62,7 @@ class WorkerPool:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
         self._lock = threading.Lock()
+        self._workers_end, self._our_end = multiprocessing.Pipe(duplex=False)
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Run a module-level function in a worker."""
@@ -70,7 +72,7 @@ class WorkerPool:
                     self.workers,
                     mp_context=multiprocessing.get_context("spawn"),
                     initializer=_start_worker,
-                    initargs=(logging.getLogger("ploutos").getEffectiveLevel(),),
+                    initargs=(logging.getLogger("ploutos").getEffectiveLevel(), self._workers_end),
                 )
             with _environment(capped_environment(1)):  # workers are spawned on submit
                 return self._executor.submit(function, *args, **kwargs)
@@ -95,14 +97,24 @@ class WorkerPool:
                 ) from error
 
     def close(self) -> None:
-        """End the workers; jobs that have not started are dropped."""
+        """End the workers when their jobs are done; jobs that have not started are dropped, and no job is taken after."""
         with self._lock:
             if self._executor is not None:
                 self._executor.shutdown(wait=True, cancel_futures=True)
                 self._executor = None
+        self._our_end.close()
+        self._workers_end.close()
+
+    def abandon(self) -> None:
+        """End the workers at once, in the middle of their jobs."""
+        self._our_end.close()
+        self.close()
 
     def __enter__(self) -> "WorkerPool":
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None or issubclass(kind, Exception):
+            self.close()
+        else:  # Ctrl-C or a cancelled run: nobody waits for a training to end
+            self.abandon()

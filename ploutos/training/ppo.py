@@ -31,6 +31,9 @@ from ploutos.training.folds import Fold
 
 logger = logging.getLogger(__name__)
 
+Device = Literal["auto", "cpu", "cuda"]
+"""Where a network is trained, as torch names it; `auto` is `cuda` where torch can use it."""
+
 
 class TrainingSpec(Spec):
     """PPO and the ensemble around it."""
@@ -103,7 +106,7 @@ class Workplace:
 
     folder: Path
     """Snapshots and progress of this training, removed when it is done."""
-    device: Literal["cpu", "cuda"] = "cpu"
+    device: Device = "cpu"
 
     @property
     def progress_file(self) -> Path:

@@ -1,0 +1,151 @@
+"""Worker processes by the dozen: one thread each, gone when they should be, and no larger after the fiftieth job."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+
+import numpy as np
+import psutil
+import pytest
+from light_jobs import count, multiply_and_wait, multiply_with_torch
+from markets import TINY
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.features.build import write_features
+from ploutos.hardware.probe import usable_cores
+from ploutos.hardware.threads import VARIABLES
+from ploutos.market.bars import write_bars
+from ploutos.training.jobs import MemberJob, run_job
+from ploutos.training.pool import WorkerPool
+from ploutos.training.ppo import CheckpointSpec, Workplace
+
+N_WORKERS = 64
+
+
+def alive(pids):
+    """Those that still run; a zombie does not."""
+    return [p for p in pids if psutil.pid_exists(p) and psutil.Process(p).status() != psutil.STATUS_ZOMBIE]
+
+
+@pytest.mark.slow
+def test_sixty_four_workers_have_one_thread_for_work_and_one_that_watches_their_parent(tmp_path, monkeypatch):
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "7")  # what they would take over without their caps
+    with WorkerPool(N_WORKERS) as pool:
+        futures = [pool.submit(multiply_and_wait, tmp_path) for _ in range(N_WORKERS)]
+        deadline = time.monotonic() + 240
+        while len(signed_in := list(tmp_path.iterdir())) < N_WORKERS and time.monotonic() < deadline:
+            time.sleep(0.1)
+        workers = [psutil.Process(int(file.name)) for file in signed_in]
+        threads = [worker.num_threads() for worker in workers]  # all of them at the same time: they wait
+        (tmp_path / "gate").touch()
+        answers = [pool.result(future, lambda: None) for future in futures]
+        assert pool.result(pool.submit(multiply_with_torch), lambda: None) == (64e6, 1, 2)
+    assert threads == [2] * N_WORKERS
+    assert answers == [(False, 27e6, [1])] * N_WORKERS
+    assert alive(worker.pid for worker in workers) == []
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(usable_cores() < 2, reason="one core: one thread with caps and without")
+def test_the_same_work_without_the_caps_takes_more_threads():
+    code = "import numpy as np, psutil; np.ones((300, 300)) @ np.ones((300, 300)); print(psutil.Process().num_threads())"
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES}
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert int(found.stdout) > 1
+
+
+def test_an_interrupted_pool_leaves_its_jobs_and_no_process():
+    pool = WorkerPool(2)
+    first = [pool.submit(count, 1_000_000) for _ in range(2)]
+    assert [pool.result(future, lambda: None) for future in first] == [count(1_000_000)] * 2
+    workers = [process.pid for process in psutil.Process().children() if "spawn_main" in " ".join(process.cmdline())]
+    assert workers
+
+    def interrupted():
+        with pool:
+            futures.extend(pool.submit(time.sleep, 600) for _ in range(4))
+            raise KeyboardInterrupt
+
+    futures = []
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert alive(workers) == []
+    assert all(future.cancelled() or isinstance(future.exception(), BrokenProcessPool) for future in futures)
+
+
+_PARENT = """
+from light_jobs import count
+
+from ploutos.training.pool import WorkerPool
+
+if __name__ == "__main__":
+    with WorkerPool(2) as pool:
+        futures = [pool.submit(count, 15_000_000) for _ in range(5)]
+        print("started", flush=True)
+        for future in futures:
+            pool.result(future, lambda: None)
+    print("ended", flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_fifty_jobs_interrupted_or_not_leave_no_orphan(tmp_path):
+    script = tmp_path / "parent.py"
+    script.write_text(_PARENT)
+    mark = f"PLOUTOS_TEST_MARK={os.getpid()}-{time.time_ns()}"
+    environment = {**os.environ, **dict([mark.split("=", 1)]), "PYTHONPATH": os.pathsep.join(sys.path)}
+    random, printed = np.random.default_rng(8), {}
+    for number in range(10):
+        how = (None, signal.SIGKILL, signal.SIGINT, signal.SIGTERM, signal.SIGKILL)[number % 5]
+        parent = subprocess.Popen(
+            [sys.executable, str(script)], env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        )
+        assert parent.stdout.readline() == "started\n"
+        time.sleep(random.uniform(0, 0.6))
+        if how is not None and parent.poll() is None:
+            parent.send_signal(how)
+        printed[number] = how, parent.stdout.read()
+        parent.wait(timeout=60)
+        parent.stdout.close()
+    assert [text for how, text in printed.values() if how is None] == ["ended\n"] * 2
+    assert sum(text == "" for how, text in printed.values() if how is not None) >= 4  # they were in the middle of it
+    deadline = time.monotonic() + 20
+    while (left := marked(mark)) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert left == []
+
+
+def marked(mark):
+    """Processes that were born with a mark in their environment, but for those that already ended."""
+    name, value = mark.split("=", 1)
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(name) == value and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process.pid)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@pytest.mark.slow
+def test_a_worker_is_no_larger_after_fifty_trainings_than_after_ten(tmp_path, panel, panel_features, panel_fold):
+    write_bars(panel, tmp_path / "bars.parquet")
+    write_features(panel_features, tmp_path / "features.parquet")
+    job = MemberJob(
+        bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
+        training=TINY, checkpoint=CheckpointSpec(every_rollouts=1), seed=0, place=Workplace(tmp_path / "work"), target=tmp_path / "p.zip",
+    )  # fmt: skip
+    resident = []
+    with WorkerPool(1) as pool:
+        worker = psutil.Process(pool.result(pool.submit(os.getpid), lambda: None))
+        for number in range(60):
+            pool.result(pool.submit(run_job, replace(job, seed=number)), lambda: None)
+            resident.append(worker.memory_info().rss)
+    assert max(resident[10:]) <= 1.05 * resident[9]
+    assert alive([worker.pid]) == []
