@@ -511,11 +511,14 @@ def test_an_interval_that_is_no_time_is_refused(interval):
 
 
 def test_cores_and_memory_of_children_count_also_after_they_ended():
-    work = "import time; block = bytearray(256 << 20); start = time.process_time()\nwhile time.process_time() < start + 0.4: pass\nprint(1)"
+    work = "import time; start = time.process_time()\nwhile time.process_time() < start + 0.4: pass\nblock = b'x' * (256 << 20); input()"
     with HardwareMonitor(0.02) as monitor:
         before = monitor.samples[0]
-        child = psutil.Popen([__import__("sys").executable, "-c", work], stdout=-3)
-        child.wait()
+        with psutil.Popen([__import__("sys").executable, "-c", work], stdin=-1) as child:
+            patience = time.monotonic() + 60
+            while monitor.get_peak_memory_usage() - before.memory_bytes < 160 << 20 and time.monotonic() < patience:
+                time.sleep(0.05)  # a reading that is dear comes seldom
+            child.communicate(b"\n")
     used = monitor.samples[-1].cpu_seconds - before.cpu_seconds
     assert used >= 0.4
     assert monitor.get_average_cpu_cores() * monitor.samples[-1].elapsed_s == pytest.approx(used, rel=0.1)
