@@ -1,0 +1,126 @@
+"""Compiled pointwise arithmetic for training on a CPU: tanh and the LSTM cell, several times faster than torch's.
+
+Everything is float32 and exact to about two units in the last place. Each function works in place on contiguous arrays,
+row by row in order, so the same input gives the same bytes. A nan stays a nan.
+"""
+
+import numpy as np
+from numba import njit
+
+_F = np.float32
+_ROUND = _F(12582912.0)  # 1.5 * 2**23: adding and taking it away rounds a float32 to a whole number
+_PER_LN2 = _F(1 / np.log(2))
+_LN2_HIGH = _F(0.693145751953125)  # ln 2 in two parts, the first short enough to be multiplied without an error
+_LN2_LOW = _F(np.log(2) - 0.693145751953125)
+_HALF, _3, _4, _5, _6, _7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
+_ZERO, _ONE, _TWO, _FAR = _F(0), _F(1), _F(2), _F(-60)
+_MATH = {"contract", "nsz"}
+
+
+@njit(inline="always", fastmath=_MATH)
+def _expm1(x):  # x <= 0: exp(x) - 1 and exp(x)
+    x = _FAR if x < _FAR else x
+    whole = x * _PER_LN2 + _ROUND - _ROUND
+    r = x - whole * _LN2_HIGH - whole * _LN2_LOW
+    small = r * (_ONE + r * (_HALF + r * (_3 + r * (_4 + r * (_5 + r * (_6 + r * _7))))))
+    power = np.int32((np.int32(whole) + np.int32(127)) << np.int32(23)).view(np.float32)
+    return power * small + (power - _ONE), power * small + power
+
+
+@njit(inline="always", fastmath=_MATH)
+def _tanh(x):
+    below, _ = _expm1(-_TWO * abs(x))
+    y = -below / (_TWO + below)
+    return y if x >= _ZERO else -y
+
+
+@njit(inline="always", fastmath=_MATH)
+def _sigmoid(x):
+    _, e = _expm1(-abs(x))
+    return (_ONE if x >= _ZERO else e) / (_ONE + e)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def tanh_(x):
+    """x := tanh(x); x of any length."""
+    for i in range(x.size):
+        x[i] = _tanh(x[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def _sigmoid_(x):
+    for i in range(x.size):
+        x[i] = _sigmoid(x[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def tanh_gradient_(y, gradient):
+    """y := gradient * (1 - y * y), where y was a tanh."""
+    for i in range(y.size):
+        y[i] = gradient[i] * (_ONE - y[i] * y[i])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def gather_add_(x, table, at):
+    """x[i] := x[i] + table[at[i]]; x is (n, k), table (m, k), at (n,)."""
+    for i in range(len(at)):
+        row, out = table[at[i]], x[i]
+        for j in range(out.size):
+            out[j] += row[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def gather_add_tanh_(x, table, at):
+    """x[i] := tanh(x[i] + table[at[i]])."""
+    for i in range(len(at)):
+        row, out = table[at[i]], x[i]
+        for j in range(out.size):
+            out[j] = _tanh(out[j] + row[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def cell_(gates, cell, tanh_cell, hidden):
+    """One step of an LSTM.
+
+    Args:
+        gates: shape (n, 4 * h), input, forget, cell, output before their functions; holds their values afterwards.
+        cell: shape (n, h); the cell before, then after.
+        tanh_cell, hidden: shape (n, h), written.
+    """
+    n, h = cell.shape
+    for i in range(n):
+        g, c, tc, out = gates[i], cell[i], tanh_cell[i], hidden[i]
+        enter, keep, new, show = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
+        _sigmoid_(g[: 2 * h])
+        tanh_(new)
+        _sigmoid_(show)
+        for j in range(c.size):
+            c[j] = keep[j] * c[j] + enter[j] * new[j]
+        for j in range(c.size):
+            tc[j] = _tanh(c[j])
+        for j in range(c.size):
+            out[j] = show[j] * tc[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def cell_gradient_(gates, cell_before, tanh_cell, gradient_hidden, gradient_cell):
+    """Backwards through one step of an LSTM.
+
+    Args:
+        gates: shape (n, 4 * h), the gates' values; holds the loss's gradient with respect to their arguments afterwards.
+        cell_before, tanh_cell: shape (n, h), of this step.
+        gradient_hidden: shape (n, h), of the loss with respect to this step's output.
+        gradient_cell: shape (n, h), with respect to the cell after this step; then to the cell before it.
+    """
+    n, h = tanh_cell.shape
+    for i in range(n):
+        g, before, tc, up, carry = gates[i], cell_before[i], tanh_cell[i], gradient_hidden[i], gradient_cell[i]
+        enters, keeps, news, shows = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
+        for j in range(carry.size):
+            enter, keep, new, show = enters[j], keeps[j], news[j], shows[j]
+            d = carry[j] + up[j] * show * (_ONE - tc[j] * tc[j])
+            enters[j] = d * new * enter * (_ONE - enter)
+            keeps[j] = d * before[j] * keep * (_ONE - keep)
+            news[j] = d * enter * (_ONE - new * new)
+            shows[j] = up[j] * tc[j] * show * (_ONE - show)
+            carry[j] = d * keep

@@ -1,0 +1,286 @@
+"""The layers of stable-baselines3's actor-critic networks, computed with less work and the same result but for rounding.
+
+An observation is the market's row of a bar and a short part of the account's own. All accounts at one bar see the same row,
+so its product with the first layer's weights is computed once per bar and not once per account: half of all arithmetic and
+more, where a batch visits a bar several times. Backwards, the gradients of a bar's samples are added up before the product.
+
+The weights are the policy's own parameters; nothing here has a state. On a CPU the pointwise work is compiled
+(`ploutos.training.elementwise`), elsewhere it is torch's. With `half`, matrix products take bfloat16 and add in float32.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ploutos.training import elementwise
+
+_WORTH_SHARING = 0.8  # of a batch's samples: with more distinct bars, adding up costs what it saves
+_BLOCK = 4096
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a batch of n samples observes: whole observations, or an index into market rows and the accounts' own part."""
+
+    whole: Tensor | None  # (n, n_columns)
+    rows: Tensor | None = None  # (m, n_market_columns)
+    at: Tensor | None = None  # (n,), which of the rows
+    own: Tensor | None = None  # (n, n_own_columns)
+
+
+class Market:
+    """The rows that a training's observations share, on the device of the networks.
+
+    Args:
+        rows: shape (n_bars, n_market_columns); read only.
+    """
+
+    def __init__(self, rows: Tensor, device: torch.device, share: bool) -> None:
+        self.rows = rows.to(device)
+        self.share = share and device.type == "cpu"  # adding up on a GPU is in no fixed order, and its products are cheap
+
+    def see(self, bars: Tensor, own: Tensor) -> Seen:
+        """Samples that observed some bars; shared where that pays."""
+        if self.share:
+            visited = torch.zeros(len(self.rows), dtype=torch.bool)
+            visited[bars] = True
+            distinct = visited.nonzero().squeeze(1)
+            if len(distinct) <= _WORTH_SHARING * len(bars):
+                place = torch.empty(len(self.rows), dtype=torch.int64)
+                place[distinct] = torch.arange(len(distinct))
+                return Seen(None, self.rows[distinct], place[bars], own)
+        return Seen(torch.cat([self.rows[bars], own], dim=1))
+
+
+def _product(a: Tensor, b: Tensor, half: bool) -> Tensor:
+    return (a.bfloat16() @ b.bfloat16()).float() if half else a @ b
+
+
+def _biased(bias: Tensor, a: Tensor, b: Tensor, half: bool) -> Tensor:
+    return _product(a, b, half).add_(bias) if half else torch.addmm(bias, a, b)
+
+
+def _squash(x: Tensor) -> Tensor:
+    if x.is_cuda:
+        return x.tanh_()
+    elementwise.tanh_(x.view(-1).numpy())
+    return x
+
+
+def _unsquash(gradient: Tensor, y: Tensor) -> Tensor:
+    """The gradient before a tanh from that behind it; y, its value, is used up."""
+    if gradient.is_cuda:
+        return gradient * (1 - y * y)
+    elementwise.tanh_gradient_(y.view(-1).numpy(), gradient.contiguous().view(-1).numpy())
+    return y
+
+
+class _Layer(torch.autograd.Function):
+    """tanh(x W' + b), or without the tanh."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
+        y = _biased(bias, x, weight.t(), half)
+        y = _squash(y) if squash else y
+        ctx.squash, ctx.half = squash, half
+        ctx.save_for_backward(x, weight, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, weight, y = ctx.saved_tensors
+        g = _unsquash(gradients[0], y) if ctx.squash else gradients[0]
+        back = _product(g, weight, ctx.half) if ctx.needs_input_grad[0] else None
+        return back, _product(g.t(), x, ctx.half), g.sum(0), None, None
+
+
+class _SharedLayer(torch.autograd.Function):
+    """The same for samples that share rows: columns of the weights to the left of the split belong to the rows."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, at: Tensor, own: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
+        split = rows.shape[1]
+        y = _biased(bias, own, weight[:, split:].t(), half)
+        table = _product(rows, weight[:, :split].t(), half)
+        add = elementwise.gather_add_tanh_ if squash else elementwise.gather_add_
+        add(y.numpy(), table.numpy(), at.numpy())
+        ctx.squash, ctx.half = squash, half
+        ctx.save_for_backward(rows, at, own, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        rows, at, own, y = ctx.saved_tensors
+        g = _unsquash(gradients[0], y) if ctx.squash else gradients[0]
+        by_row = torch.zeros(len(rows), g.shape[1]).index_add_(0, at, g)
+        weight = torch.empty(g.shape[1], rows.shape[1] + own.shape[1])
+        weight[:, : rows.shape[1]] = _product(by_row.t(), rows, ctx.half)
+        weight[:, rows.shape[1] :] = _product(g.t(), own, ctx.half)
+        return None, None, None, weight, g.sum(0), None, None
+
+
+def first_layer(seen: Seen, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
+    """The layer that reads observations, shape (n, n_out)."""
+    if seen.whole is not None:
+        return _Layer.apply(seen.whole, weight, bias, squash, half)
+    return _SharedLayer.apply(seen.rows, seen.at, seen.own, weight, bias, squash, half)
+
+
+def project_rows(rows: Tensor, weight: Tensor, half: bool) -> Tensor:
+    """Every row's product with its columns of a first layer's weights, shape (n_bars, n_out); no gradient.
+
+    Rows are copied in blocks to where torch aligns memory, since products differ in the last bit with the alignment.
+    """
+    columns = weight[:, : rows.shape[1]].t()
+    return torch.cat([_product(block.clone(), columns, half) for block in rows.split(_BLOCK)])
+
+
+def known_layer(table: Tensor, at: Tensor, own: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
+    """A first layer whose rows' products are known already; no gradient, on a CPU."""
+    y = _biased(bias, own, weight[:, -own.shape[1] :].t(), half)
+    add = elementwise.gather_add_tanh_ if squash else elementwise.gather_add_
+    add(y.numpy(), table.numpy(), at.numpy())
+    return y
+
+
+def linear_layers(net: nn.Sequential) -> list[nn.Linear]:
+    """The linear layers of one branch of a stable-baselines3 `MlpExtractor`; a tanh follows each."""
+    return [layer for layer in net if isinstance(layer, nn.Linear)]
+
+
+def hidden_layers(x: Tensor, layers: Sequence[nn.Linear], half: bool) -> Tensor:
+    """Linear layers with a tanh behind each."""
+    for layer in layers:
+        x = _Layer.apply(x, layer.weight, layer.bias, True, half)
+    return x
+
+
+class _Recurrence(torch.autograd.Function):
+    """An LSTM's steps over whole sequences, once the products with its inputs are known.
+
+    Backwards, its weights' gradient is one product over all steps, and not one per step.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, inputs: Tensor, keep: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, half: bool) -> Tensor:
+        steps, n, size = *inputs.shape[:2], cell.shape[1]
+        gates, out = torch.empty_like(inputs), torch.empty(steps, n, size, device=inputs.device)
+        before = torch.empty(2, steps, n, size, device=inputs.device)  # hidden, cell as each step finds them
+        tanh_cell = torch.empty_like(out)
+        turned = weight.t().bfloat16() if half else weight.t()
+        for t in range(steps):
+            torch.mul(hidden, keep[t, :, None], out=before[0, t])
+            torch.mul(cell, keep[t, :, None], out=before[1, t])
+            if half:
+                torch.add(inputs[t], before[0, t].bfloat16() @ turned, out=gates[t])
+            else:
+                torch.addmm(inputs[t], before[0, t], turned, out=gates[t])
+            cell = _cell(gates[t], before[1, t].clone(), tanh_cell[t], out[t])
+            hidden = out[t]
+        ctx.half = half
+        ctx.save_for_backward(keep, weight, gates, before, tanh_cell)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        keep, weight, gates, before, tanh_cell = ctx.saved_tensors
+        steps, n, size = tanh_cell.shape
+        carry_cell = torch.zeros_like(tanh_cell[0])
+        carry_hidden = torch.zeros_like(carry_cell)
+        back = weight.bfloat16() if ctx.half else weight
+        for t in reversed(range(steps)):
+            up = carry_hidden.add_(gradients[0][t])
+            _cell_gradient(gates[t], before[1, t], tanh_cell[t], up, carry_cell)
+            carry_cell.mul_(keep[t, :, None])
+            carry_hidden = (gates[t].bfloat16() @ back).float() if ctx.half else gates[t] @ back
+            carry_hidden.mul_(keep[t, :, None])
+        flat = gates.view(steps * n, -1)
+        return gates, None, None, None, _product(flat.t(), before[0].view(steps * n, size), ctx.half), None
+
+
+def _cell(gates: Tensor, cell: Tensor, tanh_cell: Tensor, hidden: Tensor) -> Tensor:
+    """One step: gates become their values, `tanh_cell` and `hidden` are written, the new cell is returned."""
+    if not gates.is_cuda:
+        elementwise.cell_(gates.numpy(), cell.numpy(), tanh_cell.numpy(), hidden.numpy())
+        return cell
+    enter, keep, new, show = gates.chunk(4, dim=1)
+    enter.sigmoid_(), keep.sigmoid_(), new.tanh_(), show.sigmoid_()
+    cell = torch.addcmul(keep * cell, enter, new)
+    torch.tanh(cell, out=tanh_cell)
+    torch.mul(show, tanh_cell, out=hidden)
+    return cell
+
+
+def _cell_gradient(gates: Tensor, before: Tensor, tanh_cell: Tensor, up: Tensor, carry: Tensor) -> None:
+    """Backwards through one step: gates become the gradient of their arguments, `carry` that of the cell before."""
+    if not gates.is_cuda:
+        elementwise.cell_gradient_(gates.numpy(), before.numpy(), tanh_cell.numpy(), up.numpy(), carry.numpy())
+        return
+    enter, keep, new, show = gates.chunk(4, dim=1)
+    d = carry + up * show * (1 - tanh_cell * tanh_cell)
+    carry.copy_(d * keep)
+    gates.copy_(
+        torch.cat(
+            [
+                d * new * enter * (1 - enter), d * before * keep * (1 - keep), d * enter * (1 - new * new),
+                up * tanh_cell * show * (1 - show),
+            ],
+            dim=1,
+        )
+    )  # fmt: skip
+
+
+def recurrent_layer(inputs: Tensor, keep: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, half: bool) -> Tensor:
+    """What an LSTM puts out over whole sequences.
+
+    Args:
+        inputs: shape (n_steps, n, 4 * size), products of the inputs with their weights, both biases added.
+        keep: shape (n_steps, n), 0 where an episode starts and the state is forgotten, else 1.
+        hidden, cell: shape (n, size), before the first step.
+        weight: shape (4 * size, size).
+
+    Returns:
+        Shape (n_steps, n, size).
+    """
+    return _Recurrence.apply(inputs.contiguous(), keep, hidden, cell, weight, half)
+
+
+def recurrent_step(inputs: Tensor, keep: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, half: bool) -> tuple[Tensor, Tensor]:
+    """One step of the same without a gradient: hidden and cell afterwards, shape (n, size)."""
+    hidden, cell = hidden * keep[:, None], cell * keep[:, None]
+    gates = inputs + _product(hidden, weight.t(), half)
+    out, tanh_cell = torch.empty_like(hidden), torch.empty_like(cell)
+    cell = _cell(gates, cell, tanh_cell, out)
+    return out, cell
+
+
+def choices(logits: Tensor, n_actions: int, masks: Tensor | None) -> Tensor:
+    """Log-probabilities of every symbol's actions, shape (n, n_symbols, n_actions), from logits (n, n_symbols * n_actions).
+
+    Args:
+        masks: the same shape, false for an action that is not allowed; its probability is 0.
+    """
+    each = logits.reshape(len(logits), -1, n_actions)
+    if masks is not None:
+        each = torch.where(masks, each, torch.full((), -1e8, dtype=each.dtype, device=each.device))
+    one_by_one = each.unbind(-1)  # planes add up faster than short rows
+    highest = one_by_one[0].detach()
+    for plane in one_by_one[1:]:
+        highest = torch.maximum(highest, plane.detach())
+    total = sum((plane - highest).exp() for plane in one_by_one)
+    return each - (highest + torch.as_tensor(total).log()).unsqueeze(-1)
+
+
+def draw(log_probabilities: Tensor) -> Tensor:
+    """One action per symbol, shape (n, n_symbols), by torch's generator: the first of as many exponential clocks to ring."""
+    clocks = torch.empty_like(log_probabilities).exponential_().clamp_min_(1e-38)
+    return (log_probabilities - clocks.log_()).argmax(dim=-1)
+
+
+def chosen(log_probabilities: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of the actions of all symbols together and the entropy, shape (n,) both."""
+    taken = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
+    return taken.sum(-1), -(log_probabilities.exp() * log_probabilities).sum((-2, -1))

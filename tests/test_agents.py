@@ -1,0 +1,196 @@
+"""Quick agents: the same losses and gradients as stable-baselines3's but for rounding, and the same learning."""
+
+import numpy as np
+import pytest
+import torch
+from markets import random_panel
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from ploutos.envs.ledger import make_tape
+from ploutos.envs.spec import EnvSpec
+from ploutos.envs.vector import MarketVecEnv
+from ploutos.errors import ConfigError
+from ploutos.training import elementwise, layers
+from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
+
+N_ENVS, N_STEPS = 8, 32
+QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}
+
+
+def make_env(seed=0, n_bars=60):
+    """A short slice, so that accounts share bars, with halts and episodes that end within a rollout."""
+    bars = random_panel(3, n_bars + 200)
+    rows = np.random.default_rng(1).normal(size=(bars.n_bars, 12)).astype(np.float32)
+    return MarketVecEnv(make_tape(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed)
+
+
+def make(algorithm, **kwargs):
+    recurrent = algorithm.__name__.endswith("RecurrentPPO")
+    return algorithm(
+        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(), n_steps=N_STEPS, batch_size=128, n_epochs=2, seed=3, ent_coef=0.01,
+        policy_kwargs={"net_arch": [24, 16], **({"lstm_hidden_size": 20} if recurrent else {})}, device="cpu", **kwargs,
+    )  # fmt: skip
+
+
+def filled(algorithm, **kwargs):
+    """A quick model with one rollout, and the observations of that rollout."""
+    model = make(QUICK[algorithm], **kwargs)
+    _, callback = model._setup_learn(10**6, None)
+    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, N_STEPS)
+    rollout = model._rollout
+    observations = torch.cat([model._market.rows[rollout.bars], rollout.own], dim=-1)
+    return model, rollout, observations
+
+
+def stock_evaluation(model, rollout, observations):
+    """Value, log-probability and entropy by the policy's own method, each of shape (n_steps, n_envs)."""
+    by_account = observations.transpose(0, 1).reshape(-1, observations.shape[-1])
+    actions = rollout.actions.transpose(0, 1).reshape(by_account.shape[0], -1)
+    if isinstance(model, MaskablePPO):
+        masks = rollout.masks.transpose(0, 1).reshape(len(by_account), -1)
+        result = model.policy.evaluate_actions(by_account, actions, action_masks=masks)
+    elif isinstance(model, RecurrentPPO):
+        states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in model._states_at_start))
+        result = model.policy.evaluate_actions(by_account, actions, states, torch.from_numpy(rollout.starts.T.copy()).flatten())
+    else:
+        result = model.policy.evaluate_actions(by_account, actions)
+    return [part.flatten().view(N_ENVS, N_STEPS).T for part in result]
+
+
+def quick_evaluation(model, rollout):
+    bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
+    from ploutos.training.agents import _Batch
+
+    batch = _Batch(model._market.see(bars, own), torch.arange(len(bars)), torch.arange(N_ENVS))
+    latent = model._latent(batch)
+    masks = model._masks_of(rollout.flat(rollout.masks))
+    log_prob, entropy = layers.chosen(model._choices(latent.actor, masks), rollout.flat(rollout.actions))
+    return batch.seen, [part.view(N_STEPS, N_ENVS) for part in (model._values(latent.critic), log_prob, entropy)]
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+@pytest.mark.parametrize("share_rows", [True, False])
+def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algorithm, share_rows):
+    model, rollout, observations = filled(algorithm, share_rows=share_rows)
+    assert rollout.starts[1:].any()  # episodes end within the rollout
+    if algorithm is MaskablePPO:
+        assert not rollout.masks.all()
+    seen, ours = quick_evaluation(model, rollout)
+    assert (seen.rows is not None) == share_rows
+    theirs = stock_evaluation(model, rollout, observations)
+    for mine, stock in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, stock, rtol=2e-5, atol=2e-6)
+    weights = torch.randn(3, N_STEPS, N_ENVS, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for parts in (ours, theirs):
+        model.policy.zero_grad()
+        sum((w * part).sum() for w, part in zip(weights, parts, strict=True)).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.policy.named_parameters()})
+    for name, stock in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], stock, rtol=2e-4, atol=2e-4 * float(stock.abs().max()), msg=name)
+    torch.testing.assert_close(rollout.log_probs, theirs[1], rtol=2e-5, atol=2e-6)  # and so are those of the rollout
+    torch.testing.assert_close(rollout.values_there, theirs[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
+def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_rounding(algorithm):
+    """Stock train() on the same samples, in the same minibatches."""
+    model, rollout, observations = filled(algorithm)
+    stock = make(algorithm)
+    stock.policy.load_state_dict(model.policy.state_dict())
+    stock._setup_learn(10**6, None)
+    buffer: RolloutBuffer = stock.rollout_buffer
+    buffer.reset()
+    for t in range(N_STEPS):
+        masks = {"action_masks": rollout.masks[t].numpy()} if algorithm is MaskablePPO else {}
+        buffer.add(
+            observations[t].numpy(), rollout.actions[t].numpy(), rollout.rewards[t], rollout.starts[t], rollout.values_there[t],
+            rollout.log_probs[t], **masks,
+        )  # fmt: skip
+    with torch.no_grad():
+        last = stock.policy.predict_values(torch.from_numpy(model._last_obs))
+    buffer.compute_returns_and_advantage(last, model._last_episode_starts)
+    np.testing.assert_allclose(buffer.advantages, rollout.advantages.numpy(), rtol=1e-4, atol=1e-4)
+    for one in (model, stock):
+        np.random.seed(5)
+        one.train()
+    logged = stock.logger.name_to_value
+    for name in ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction", "approx_kl", "loss", "explained_variance"):
+        assert model.logger.name_to_value[f"train/{name}"] == pytest.approx(logged[f"train/{name}"], rel=2e-3, abs=2e-5), name
+    for (name, mine), theirs in zip(model.policy.named_parameters(), stock.policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=5e-5, msg=name)  # Adam's steps are 3e-4 each
+
+
+def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
+    model = make(QuickRecurrentPPO)
+    _, callback = model._setup_learn(10**6, None)
+    paid, values = [], []
+    step, value_of = model.env.step, model._value_of
+
+    def stepping(actions):
+        answer = step(actions)
+        paid.append(answer[1].copy())
+        return answer
+
+    def valuing(observations, accounts, started):
+        answer = value_of(observations, accounts, started)
+        values.append((len(paid) - 1, accounts, answer.numpy().copy()))
+        return answer
+
+    model.env.step, model._value_of = stepping, valuing
+    model.collect_rollouts(model.env, callback, None, N_STEPS)
+    expected = np.array(paid)
+    assert len(values) > 1
+    for t, accounts, answer in values[:-1]:
+        expected[t, accounts] += np.float32(model.gamma) * answer
+    np.testing.assert_allclose(model._rollout.rewards, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm):
+    full, rollout, _ = filled(algorithm)
+    _, exact = quick_evaluation(full, rollout)
+    full._half = True
+    _, rough = quick_evaluation(full, rollout)
+    assert all(torch.allclose(a, b, atol=0.05) for a, b in zip(exact, rough, strict=True))
+    assert not torch.equal(exact[0], rough[0])
+    ends = []
+    for _ in range(2):
+        model = make(QUICK[algorithm], half=True)
+        model.learn(2 * N_ENVS * N_STEPS)
+        ends.append(torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+    assert torch.equal(*ends)
+
+
+def test_masked_actions_are_never_drawn():
+    _, rollout, _ = filled(MaskablePPO)
+    masks = rollout.masks.view(N_STEPS, N_ENVS, -1, 3)
+    assert masks.gather(-1, rollout.actions[..., None]).all()
+    assert not masks.all()
+
+
+def test_drawn_actions_follow_their_probabilities():
+    torch.manual_seed(0)
+    probabilities = torch.tensor([[[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]]])
+    drawn = torch.stack([layers.draw(probabilities.log().clamp_min(-1e8)) for _ in range(4000)])[:, 0]
+    share = torch.stack([(drawn == action).float().mean(0) for action in range(3)], dim=-1)
+    np.testing.assert_allclose(share, probabilities[0], atol=0.03)
+    assert (drawn[:, 1] > 0).all()
+
+
+def test_recurrent_batches_must_hold_whole_sequences():
+    with pytest.raises(ConfigError, match="batch_size 100 is no multiple of n_steps 32"):
+        QuickRecurrentPPO("MlpLstmPolicy", make_env(), n_steps=32, batch_size=100)
+
+
+def test_compiled_tanh_is_float32_exact_and_passes_nan_on():
+    x = np.concatenate([np.linspace(-90, 90, 100_001), np.geomspace(1e-30, 1, 10_001)]).astype(np.float32)
+    y = x.copy()
+    elementwise.tanh_(y)
+    np.testing.assert_allclose(y, np.tanh(x.astype(np.float64)), rtol=3e-7)
+    odd = np.array([np.nan, np.inf, -np.inf], dtype=np.float32)
+    elementwise.tanh_(odd)
+    np.testing.assert_array_equal(odd, [np.nan, 1, -1])
