@@ -20,7 +20,8 @@ lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(VENV)/.installed-test ## speed and memory, as ratios
+bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers of the bench extra
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.environment
 
 clean: ## forget the environment; runs and the store stay

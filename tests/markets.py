@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ploutos.market.bars import Bars, align
+from ploutos.market.specs import InstrumentSpec
 from ploutos.training.ppo import TrainingSpec
 
 TINY = TrainingSpec(total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2)
@@ -25,3 +26,23 @@ def random_panel(seed: int, n_bars: int = 700, n_symbols: int = 3) -> Bars:
         keep &= np.arange(n_bars) >= (200 if s == 2 else 0)
         frames.append(frame[keep])
     return align(pd.concat(frames), pd.Timedelta(days=1), "NYSE", f"random panel {seed}")
+
+
+def session_panel(seed: int, n_sessions: int = 12) -> Bars:
+    """Half-hour bars of two shares and a future on the NYSE's clock, with halts that may swallow a session's last bar."""
+    random = np.random.default_rng(seed)
+    days = pd.bdate_range("2024-03-04", periods=n_sessions)
+    clock = pd.DatetimeIndex([day + pd.Timedelta(minutes=570 + 30 * k) for day in days for k in range(13)])
+    clock = clock.tz_localize("America/New_York").tz_convert("UTC")
+    frames = []
+    for symbol, start in (("A", 50.0), ("B", 80.0), ("F", 400.0)):
+        n = len(clock)
+        close = start * np.exp(np.cumsum(random.normal(0, 0.01, n)))
+        open_ = np.r_[close[0], close[:-1]] * np.exp(random.normal(0, 0.006, n))
+        high, low = np.maximum(open_, close) * random.uniform(1, 1.01, n), np.minimum(open_, close) * random.uniform(0.99, 1, n)
+        columns = {"open": open_, "high": high, "low": low, "close": close, "volume": random.integers(0, 5000, n) * 1.0}
+        frames.append(pd.DataFrame({"symbol": symbol, "timestamp": clock, **columns})[random.random(n) > 0.08])
+    future = InstrumentSpec(
+        symbol="F", asset_class="future", multiplier=5, tick_size=0.25, lot=1, commission_per_unit=2, slippage_ticks=1, margin=300
+    )
+    return align(pd.concat(frames), pd.Timedelta(minutes=30), "NYSE", f"session panel {seed}", [future])

@@ -1,18 +1,27 @@
 """The environments: the public checkers, the two ends of an episode, and who may see what."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
+from gymnasium import spaces
 from gymnasium.utils.env_checker import check_env as gymnasium_check
+from markets import session_panel
+from sb3_contrib import MaskablePPO
+from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check
+from stable_baselines3.common.logger import KVWriter, Logger
 
-from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.envs.actions import BUY, HOLD, SELL, target_weights, weights_within
+from ploutos.envs.batch import REWARD_PARTS
+from ploutos.envs.gymnasium_vector import MarketGymnasiumVectorEnv
 from ploutos.envs.ledger import make_tape
-from ploutos.envs.observation import market_rows, observation_names
-from ploutos.envs.single import MarketEnv
-from ploutos.envs.spec import EnvSpec
-from ploutos.envs.vector import MarketVecEnv
+from ploutos.envs.observation import map_rows, market_rows, observation_names, open_rows
+from ploutos.envs.single import MarketEnv, UniversalTradingEnvV8LSTM
+from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
+from ploutos.envs.vector import MarketVecEnv, RewardLog
 from ploutos.errors import ConfigError
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.scaling import fit_scaler
@@ -28,12 +37,13 @@ def market(panel, panel_features):
     return parts(panel, panel_features)
 
 
-def vector(market, spec=None, n_envs=8, first=110, last=399, seed=1):
-    return MarketVecEnv(*market, spec or EnvSpec(episode_bars=50), first, last, n_envs=n_envs, seed=seed)
+def vector(market, spec=None, n_envs=8, first=110, last=399, seed=1, actions="discrete"):
+    return MarketVecEnv(*market, spec or EnvSpec(episode_bars=50), first, last, n_envs=n_envs, seed=seed, actions=actions)
 
 
-def test_gymnasium_and_stable_baselines_accept_the_single_environment(market):
-    env = MarketEnv(*market, EnvSpec(episode_bars=50), 110, 399)
+@pytest.mark.parametrize("actions", ["discrete", "weights"])
+def test_gymnasium_and_stable_baselines_accept_the_single_environment(market, actions):
+    env = MarketEnv(*market, EnvSpec(episode_bars=50, allow_short=True), 110, 399, actions=actions)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         gymnasium_check(env, skip_render_check=True)
@@ -141,3 +151,221 @@ def test_selling_goes_flat_unless_shorts_are_allowed(market):
 def test_a_range_without_a_step_is_refused(market):
     with pytest.raises(ConfigError, match="hold no step"):
         vector(market, first=300, last=300)
+
+
+def test_mapped_rows_give_the_same_episodes_and_cannot_be_written(market, tmp_path):
+    tape, rows = market
+    mapped = map_rows(rows, tmp_path / "rows.npy")
+    for held in (mapped, open_rows(tmp_path / "rows.npy"), vector((tape, rows)).rows):
+        np.testing.assert_array_equal(held, rows)
+        with pytest.raises(ValueError, match="read-only"):
+            held[0, 0] = 1
+    envs = [vector((tape, each)) for each in (rows, mapped)]
+    for env in envs:
+        env.reset()
+    for _ in range(60):
+        action = np.random.default_rng(1).integers(0, 3, (8, 3))
+        first, second = (env.step(action)[0] for env in envs)
+        np.testing.assert_array_equal(first, second)
+
+
+def test_rows_of_another_panel_are_refused(market):
+    tape, rows = market
+    with pytest.raises(ConfigError, match="found 600 market rows for 700 bars"):
+        vector((tape, rows[:600]))
+
+
+def test_actions_of_another_shape_are_refused(market):
+    env = vector(market)
+    env.reset()
+    with pytest.raises(ConfigError, match=r"actions of shape \(8, 2\); expected \(8, 3\)"):
+        env.step(np.zeros((8, 2), dtype=int))
+
+
+def test_weights_are_shares_of_the_limit_and_scaled_down_together(market):
+    env = vector(market, EnvSpec(episode_bars=50, gross_limit=2, rebalance_band=0, costs=CostSpec(commission_bps=0)), actions="weights")
+    assert env.action_space == spaces.Box(0.0, 1.0, (3,), np.float32)
+    assert vector(market, EnvSpec(allow_short=True), actions="weights").action_space.low.tolist() == [-1.0] * 3
+    env.reset()
+    env.bar[:] = 110
+    asked = np.tile(np.float32([1.0, 0.6, 0.0]), (8, 1))
+    env.step(asked)
+    known = env.tape.mark[110, :2]
+    np.testing.assert_allclose(env.accounts.units[:, :2], np.tile(2 * 100_000 * np.array([1.0, 0.6]) / 1.6 / known, (8, 1)), rtol=0.05)
+    np.testing.assert_array_equal(weights_within(np.array([[0.25, -0.5]]), EnvSpec(gross_limit=2)), [[0.5, -1.0]])
+
+
+def test_a_masked_action_never_does_anything_else_than_hold(market):
+    """Every action that is masked fills like HOLD in the next bar, and every one that fills otherwise is allowed."""
+    env = vector(market, EnvSpec(episode_bars=50), n_envs=64)
+    env.reset()
+    random = np.random.default_rng(2)
+    spared = 0
+    for _ in range(120):
+        masks = env.action_masks().reshape(64, 3, 3)
+        assert masks[..., HOLD].all()
+        np.testing.assert_array_equal(np.stack(env.env_method("action_masks")).reshape(masks.shape), masks)
+        live = env.tape.tradable[env.bar]
+        np.testing.assert_array_equal(masks[..., BUY], live)
+        np.testing.assert_array_equal(masks[..., SELL], live & (env.accounts.units != 0))
+        actions = random.integers(0, 3, (64, 3))
+        sells_nothing = (actions == SELL) & ~masks[..., SELL] & (env.accounts.units == 0)
+        spared += sells_nothing.sum()
+        targets = target_weights(actions, env.tape.n_tradable[env.bar], env.env_spec)
+        assert (targets[sells_nothing] == 0).all()
+        env.step(actions)
+    assert spared > 100
+
+
+def test_no_order_is_offered_that_the_end_of_the_session_would_void():
+    bars = session_panel(2)
+    tape = make_tape(bars)
+    env = vector((tape, np.zeros((bars.n_bars, 1), np.float32)), EnvSpec(flat_by_session_end=True, allow_short=True), 4, 5, bars.n_bars - 1)
+    env.reset()
+    for t in range(5, bars.n_bars - 1):
+        env.bar[:] = t
+        masks = env.action_masks().reshape(4, 3, 3)
+        allowed = bars.tradable[t] & ~tape.session_end[t + 1]
+        np.testing.assert_array_equal(masks[0, :, BUY], allowed)
+        np.testing.assert_array_equal(masks[0, :, SELL], allowed)
+
+
+def test_maskable_ppo_trains_on_the_masks_and_ppo_on_weights(market):
+    torch.set_num_threads(1)
+    masked = MaskablePPO("MlpPolicy", vector(market), n_steps=16, batch_size=64, n_epochs=1, seed=0, device="cpu").learn(256)
+    assert masked.num_timesteps == 256
+    env = vector(market, n_envs=1)
+    observation = env.reset()
+    for _ in range(30):
+        mask = env.action_masks()
+        action, _ = masked.predict(observation, action_masks=mask)
+        assert mask.reshape(3, 3)[np.arange(3), action[0]].all()
+        observation = env.step(action)[0]
+    PPO("MlpPolicy", vector(market, actions="weights"), n_steps=16, batch_size=64, n_epochs=1, seed=0, device="cpu").learn(256)
+
+
+def test_the_older_name_is_the_same_environment_and_features_come_precomputed(market):
+    assert UniversalTradingEnvV8LSTM is MarketEnv
+    UniversalTradingEnvV8LSTM(*market, EnvSpec(), 110, 399, features_precomputed=True).reset(seed=1)
+    with pytest.raises(ConfigError, match="features_precomputed=False"):
+        UniversalTradingEnvV8LSTM(*market, EnvSpec(), 110, 399, features_precomputed=False)
+
+
+def play(market, reward, steps=120, n_envs=4):
+    """Rewards, ended parts and equity of random play over one long episode."""
+    spec = EnvSpec(episode_bars=1000, allow_short=True, reward=reward, ruin_fraction=0)
+    env = vector(market, spec, n_envs, 110, 399)
+    env.reset()
+    env.bar[:], env.steps_left[:] = 110, 200
+    random, equity, rewards, drawdown, traded = np.random.default_rng(4), [], [], [], []
+    for _ in range(steps):
+        for held, now in ((equity, env.accounts.equity), (drawdown, env.accounts.drawdown), (traded, env.accounts.traded)):
+            held.append(now.copy())
+        rewards.append(env.step(random.integers(0, 3, (n_envs, 3)))[1])
+    for held, now in ((equity, env.accounts.equity), (drawdown, env.accounts.drawdown), (traded, env.accounts.traded)):
+        held.append(now.copy())
+    return np.array(rewards), np.array(equity), np.array(drawdown), np.array(traded), env
+
+
+def decayed_sharpe(returns, mean, square, decay):
+    """The Sharpe ratio of decayed moments after one more return."""
+    mean, square = mean + decay * (returns - mean), square + decay * (returns**2 - square)
+    return mean / np.sqrt(square - mean**2)
+
+
+def test_the_differential_sharpe_ratio_is_the_derivative_of_the_sharpe_ratio(market):
+    """Moody and Saffell define it as dS/d(decay) at decay 0, at the moments so far; here by central differences."""
+    only = RewardSpec(log_return=0, differential_sharpe=1, sharpe_decay=0.05, sharpe_prior=0.02)
+    rewards, equity, *_ = play(market, only)
+    mean, square, h = np.zeros(4), np.full(4, 0.02**2), 1e-6
+    for t, reward in enumerate(rewards):
+        r = equity[t + 1] / equity[t] - 1
+        slope = (decayed_sharpe(r, mean, square, h) - decayed_sharpe(r, mean, square, -h)) / (2 * h)
+        np.testing.assert_allclose(reward / 100, slope, rtol=1e-4, atol=1e-6)
+        mean, square = mean + 0.05 * (r - mean), square + 0.05 * (r**2 - square)
+
+
+def test_penalties_are_the_growth_of_the_drawdown_and_the_turnover(market):
+    rewards, _, drawdown, _, _ = play(market, RewardSpec(log_return=0, drawdown=2))
+    np.testing.assert_allclose(rewards, 200 * np.minimum(np.diff(drawdown, axis=0), 0), rtol=1e-4, atol=1e-4)
+    assert (rewards < -0.01).any()
+    rewards, equity, _, traded, _ = play(market, RewardSpec(log_return=0, turnover=0.5))
+    np.testing.assert_allclose(rewards, -50 * np.diff(traded, axis=0) / equity[:-1], rtol=1e-4, atol=1e-4)
+
+
+def test_reward_parts_add_up_to_the_reward_and_are_logged_by_name(market):
+    every = RewardSpec(log_return=1, differential_sharpe=0.01, drawdown=0.3, turnover=0.002)
+    spec = EnvSpec(episode_bars=30, reward=every, allow_short=True)
+    env = vector(market, spec, 16)
+    model = PPO("MlpPolicy", env, n_steps=64, batch_size=256, n_epochs=1, seed=0, device="cpu")
+    written = {}
+
+    class Written(KVWriter):
+        def write(self, values, *_):
+            written.update(values)
+
+        def close(self):
+            pass
+
+    seen = []
+
+    class Spy(RewardLog):
+        def _on_step(self):
+            seen.extend(info for info in self.locals["infos"] if info)
+            return super()._on_step()
+
+    model.set_logger(Logger(None, [Written()]))
+    model.learn(1024, callback=Spy())
+    assert {f"reward/{name}" for name in REWARD_PARTS} <= set(written)
+    assert len(seen) >= 16
+    for info in seen:
+        assert tuple(info["reward_parts"]) == REWARD_PARTS
+        assert sum(info["reward_parts"].values()) == pytest.approx(info["episode"]["r"], abs=1e-3)
+        assert info["reward_parts"]["turnover"] < 0
+    for name in REWARD_PARTS:
+        assert written[f"reward/{name}"] == pytest.approx(np.mean([info["reward_parts"][name] for info in seen]))
+
+
+def test_a_reward_may_be_given_by_its_bare_name():
+    assert EnvSpec(reward="log_return") == EnvSpec()
+    assert EnvSpec(reward="differential_sharpe").reward == RewardSpec(log_return=0, differential_sharpe=1)
+
+
+def test_swapping_two_symbols_swaps_everything_that_an_account_does(market):
+    """The environment treats symbols alike: swapped columns and swapped actions give swapped positions and the same money."""
+    tape, rows = market
+    board, terms = tape.board[:, :, [1, 0, 2]].copy(), tape.terms[:, [1, 0, 2]].copy()
+    board.setflags(write=False)
+    terms.setflags(write=False)
+    swapped = replace(tape, board=board, terms=terms)
+    plain, other = vector((tape, rows)), vector((swapped, rows))
+    plain.reset()
+    other.reset()
+    for _ in range(40):
+        actions = np.random.default_rng(5).integers(0, 3, (8, 3))
+        plain.step(actions)
+        other.step(actions[:, [1, 0, 2]])
+    np.testing.assert_allclose(other.accounts.units[:, [1, 0, 2]], plain.accounts.units, rtol=1e-12)
+    np.testing.assert_allclose(other.accounts.equity, plain.accounts.equity, rtol=1e-12)
+
+
+def test_the_gymnasium_vector_environment_lives_the_same_episodes(market):
+    spec = EnvSpec(episode_bars=20, ruin_fraction=0.97)
+    ours, theirs = vector(market, spec), MarketGymnasiumVectorEnv(*market, spec, 110, 399, n_envs=8, seed=1)
+    assert theirs.observation_space.shape == (8, *ours.observation_space.shape)
+    np.testing.assert_array_equal(ours.reset(), theirs.reset()[0])
+    ends = set()
+    for k in range(120):
+        actions = np.random.default_rng(k).integers(0, 3, (8, 3))
+        assert theirs.action_space.contains(actions)
+        observations, rewards, done, infos = ours.step(actions)
+        others, same_rewards, terminated, truncated, vector_infos = theirs.step(actions)
+        np.testing.assert_array_equal(others, observations)
+        np.testing.assert_array_equal(same_rewards, rewards)
+        np.testing.assert_array_equal(terminated | truncated, done)
+        for i in np.flatnonzero(done):
+            assert truncated[i] == infos[i]["TimeLimit.truncated"]
+            np.testing.assert_array_equal(vector_infos["final_obs"][i], infos[i]["terminal_observation"])
+            ends.add(bool(truncated[i]))
+    assert ends == {True, False}
+    np.testing.assert_array_equal(theirs.reset(seed=3)[0], theirs.reset(seed=3)[0])

@@ -1,11 +1,14 @@
 """The ledger: a market worked out by hand, a plain second implementation, and the identity that money obeys."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import random_panel
+from markets import random_panel, session_panel
+from plain_ledger import PlainAccount
 
 from ploutos.envs import ledger
 from ploutos.envs.spec import CostSpec, EnvSpec, sized_for
@@ -118,84 +121,221 @@ def test_an_account_of_contracts_starts_with_ten_of_the_dearest_unless_told():
         sized_for(EnvSpec(initial_cash=399_999), bars)
 
 
-def plain_step(state, t, targets, bars, spec):
-    """One step of one account, written for reading: the second implementation that the kernel must equal."""
-    cash, units, equity = state
-    n = bars.n_symbols
-    live = bars.tradable[t + 1]
-    price = [bars.open[t + 1, j] if live[j] else bars.mark[t, j] for j in range(n)]
-    price = [p if np.isfinite(p) else 0.0 for p in price]
-    wanted = list(units)
-    for j in range(n):
-        known = bars.mark[t, j]
-        if live[j] and not np.isnan(targets[j]) and known > 0:
-            weight = units[j] * known / equity
-            if targets[j] == 0 or abs(targets[j] - weight) > spec.rebalance_band:
-                wanted[j] = targets[j] * equity / known
-    opening = cash + sum(units[j] * price[j] for j in range(n))
-    gross = [(abs(units[j]) * price[j], abs(wanted[j]) * price[j]) for j in range(n)]
-    kept = sum(min(pair) for pair in gross)
-    added = sum(max(after - before, 0) for before, after in gross)
-    limit = spec.gross_limit * opening
-    if added and kept + added > limit:
-        share = max(limit - kept, 0) / added
-        wanted = [u + (w - u) * share if abs(w) > abs(u) else w for u, w in zip(units, wanted, strict=True)]
-    pnl = costs = 0.0
-    for j in range(n):
-        change = wanted[j] - units[j]
-        if live[j]:
-            if units[j]:
-                pnl += units[j] * (price[j] - bars.mark[t, j])
-            fill = price[j] * (1 + np.sign(change) * spec.costs.slippage_bps / 1e4)
-            fee = abs(change) * fill * spec.costs.commission_bps / 1e4
-            costs += fee + abs(change) * abs(fill - price[j])
-            cash -= change * fill + fee
-            pnl += wanted[j] * (bars.close[t + 1, j] - price[j])
-    equity = cash + sum(wanted[j] * bars.mark[t + 1, j] for j in range(n) if wanted[j])
-    return (cash, wanted, equity), pnl, costs
+def random_orders(seed, n_bars, n_symbols, spec):
+    random = np.random.default_rng(seed)
+    low = -1.0 if spec.allow_short else 0.0
+    targets = random.uniform(low, 1.0, (n_bars - 1, n_symbols)) * 1.5 * spec.gross_limit / n_symbols
+    targets[random.random(targets.shape) < 0.4] = np.nan
+    targets[random.random(targets.shape) < 0.1] = 0.0
+    return targets
+
+
+def assert_equal_to_plain(bars, targets, spec):
+    """Bar by bar: equity, units and every kind of cost of kernel and plain ledger, 1e-9 relative; money adds up to 1e-9."""
+    tape, plain = ledger.make_tape(bars), PlainAccount(bars, spec)
+    accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
+    for t, target in enumerate(targets):
+        ledger.step(accounts, np.array([t]), target[None], tape, spec)
+        plain.step(t, target)
+        assert accounts.equity[0] == pytest.approx(spec.cash + accounts.pnl[0] - accounts.costs[0], rel=1e-9, abs=1e-9 * spec.cash)
+        assert accounts.equity[0] == pytest.approx(plain.equity, rel=1e-9, abs=1e-9 * spec.cash)
+        np.testing.assert_allclose(accounts.units[0], plain.units, rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(accounts.entry[0], plain.entry, rtol=1e-9)
+        for name in ("commission", "slippage", "impact", "borrow"):
+            assert getattr(accounts, name)[0] == pytest.approx(getattr(plain, name), rel=1e-9, abs=1e-9)
+    assert accounts.pnl[0] == pytest.approx(plain.pnl, rel=1e-7, abs=1e-4)
+    assert accounts.margin_calls[0] == plain.margin_calls
+    return plain
 
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 10_000), allow_short=st.booleans(), gross=st.sampled_from([0.5, 1.0, 2.0]))
 def test_the_kernel_equals_the_plain_ledger_and_money_adds_up(seed, allow_short, gross):
-    """Random orders over gaps, halts, a late listing and an unadjusted split; 1e-9 of the equity."""
+    """Random orders over gaps, halts, a late listing and an unadjusted split."""
     bars = random_panel(seed % 7, n_bars=260)
-    random = np.random.default_rng(seed)
     spec = EnvSpec(allow_short=allow_short, gross_limit=gross, ruin_fraction=0, costs=CostSpec(commission_bps=7, slippage_bps=13))
-    low = -1.0 if allow_short else 0.0
-    targets = random.uniform(low, 1.0, (259, bars.n_symbols)) * gross / bars.n_symbols
-    targets[random.random(targets.shape) < 0.4] = np.nan
-    targets[random.random(targets.shape) < 0.1] = 0.0
-    tape = ledger.make_tape(bars)
-    accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
-    state = (spec.cash, [0.0] * bars.n_symbols, spec.cash)
-    pnl = costs = 0.0
-    for t in range(259):
-        ledger.step(accounts, np.array([t]), targets[t][None], tape, spec)
-        state, earned, paid = plain_step(state, t, targets[t], bars, spec)
-        pnl, costs = pnl + earned, costs + paid
-        booked = spec.cash + accounts.pnl[0] - accounts.commission[0] - accounts.slippage[0]
-        assert accounts.equity[0] == pytest.approx(booked, rel=1e-9)
-        assert accounts.equity[0] == pytest.approx(state[2], rel=1e-9)
-        np.testing.assert_allclose(accounts.units[0], state[1], rtol=1e-9, atol=1e-9)
-    assert accounts.pnl[0] == pytest.approx(pnl, rel=1e-7, abs=1e-4)
-    assert accounts.commission[0] + accounts.slippage[0] == pytest.approx(costs, rel=1e-9)
+    assert_equal_to_plain(bars, random_orders(seed, 260, bars.n_symbols, spec), spec)
+
+
+COSTS = st.builds(
+    CostSpec,
+    commission_bps=st.floats(0, 20),
+    half_spread_bps=st.floats(0, 20),
+    slippage_bps=st.floats(0, 20),
+    slippage_per_volatility=st.floats(0, 0.5),
+    impact=st.floats(0, 2),
+    borrow_per_year=st.floats(0, 0.5),
+)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), costs=COSTS, allow_short=st.booleans(), gross=st.sampled_from([0.5, 1.0, 4.0]),
+    participation=st.none() | st.floats(0.001, 1), stop=st.none() | st.floats(0.005, 0.2), margin=st.booleans(), flat=st.booleans(),
+    maintenance=st.floats(0.5, 0.98), band=st.sampled_from([0.0, 0.02]), cash=st.sampled_from([5_000.0, 100_000.0, 10_000_000.0]),
+)  # fmt: skip
+def test_with_every_rule_switched_at_random_the_kernel_equals_the_plain_ledger(
+    seed, costs, allow_short, gross, participation, stop, margin, flat, maintenance, band, cash
+):
+    """Shares and a future in lots, intraday, with halts over session ends, empty volumes, reversals and leverage."""
+    bars = session_panel(seed % 5)
+    spec = EnvSpec(
+        initial_cash=cash, allow_short=allow_short, gross_limit=gross, max_participation=participation, stop_loss=stop,
+        margin_calls=margin, maintenance_margin=maintenance, flat_by_session_end=flat, rebalance_band=band, ruin_fraction=0, costs=costs,
+    )  # fmt: skip
+    assert_equal_to_plain(bars, random_orders(seed, bars.n_bars, bars.n_symbols, spec), spec)
+
+
+def test_every_rule_bites_in_that_comparison():
+    """The comparison would prove nothing of a rule that never fires."""
+    spec = EnvSpec(
+        initial_cash=100_000, allow_short=True, gross_limit=4, max_participation=0.2, stop_loss=0.01, margin_calls=True, ruin_fraction=0,
+        flat_by_session_end=True, costs=CostSpec(slippage_per_volatility=0.2, impact=0.5, borrow_per_year=0.1),
+    )  # fmt: skip
+    levered = spec.model_copy(update={"initial_cash": 5_000.0, "gross_limit": 10.0, "stop_loss": None, "maintenance_margin": 0.98})
+    calls = 0
+    for seed in range(4):
+        bars = session_panel(seed)
+        plain = assert_equal_to_plain(bars, random_orders(seed, bars.n_bars, bars.n_symbols, spec), spec)
+        assert min(plain.stops, plain.forced) > 10
+        assert min(plain.impact, plain.borrow, plain.slippage, plain.commission) > 1
+        calls += assert_equal_to_plain(bars, random_orders(seed, bars.n_bars, bars.n_symbols, levered), levered).margin_calls
+    assert calls > 3
+
+
+FREE = CostSpec(commission_bps=0, slippage_bps=0)
+
+
+def candles(rows, instruments=()):
+    """Daily bars of one symbol from (open, high, low, close) rows."""
+    days = pd.date_range("2024-01-01", periods=len(rows), tz="UTC")
+    frame = pd.DataFrame(rows, columns=["open", "high", "low", "close"]).assign(symbol="A", timestamp=days, volume=1000.0)
+    return align(frame, pd.Timedelta(days=1), "24/7", "by hand", instruments)
+
+
+@pytest.mark.parametrize(
+    ("third_bar", "leaves_at"),
+    [((99, 100, 94, 98), 95.0), ((90, 96, 89, 95), 90.0), ((99, 101, 95.5, 96), None)],
+    ids=["within the bar", "at an open beyond it", "not reached"],
+)
+def test_a_stop_fills_at_the_worse_of_stop_and_open(third_bar, leaves_at):
+    bars = candles([(100, 100, 100, 100), (100, 102, 99, 100), third_bar, (96, 96, 96, 96)])
+    spec = EnvSpec(initial_cash=1_000, stop_loss=0.05, rebalance_band=0, costs=FREE)
+    accounts, equity = run(bars, [[1.0], [np.nan]], spec)
+    assert equity[-1] == pytest.approx(1_000 + 10 * ((leaves_at or third_bar[3]) - 100))
+    assert (accounts.units[0, 0] == 0) == (leaves_at is not None)
+    assert (accounts.stop_units[0, 0] == -10) == (leaves_at == 95.0)
+
+
+def test_a_position_opened_at_this_open_can_be_stopped_in_this_bar():
+    bars = candles([(100, 100, 100, 100), (100, 101, 90, 101)])
+    accounts, equity = run(bars, [[1.0]], EnvSpec(initial_cash=1_000, stop_loss=0.05, costs=FREE))
+    assert equity[-1] == pytest.approx(950)
+    assert accounts.loss_streak[0, 0] == 1
+    assert (accounts.fill_units[0, 0], accounts.stop_units[0, 0], accounts.stop_price[0, 0]) == (10, -10, 95)
+
+
+def test_a_margin_call_cuts_positions_alike_until_the_margin_fits():
+    future = FUTURES["MES"].model_copy(update={"symbol": "A", "margin": 2_000, "commission_per_unit": 0, "slippage_ticks": 0})
+    closes = [4_000.0, 4_000.0, 3_500.0, 3_500.0, 3_500.0]
+    bars = candles([(c, c, c, c) for c in closes], [future])
+    spec = EnvSpec(initial_cash=20_000, gross_limit=20, margin_calls=True, ruin_fraction=0, rebalance_band=0)
+    # ten contracts tie up all 20,000; 500 points against them cost 5 * 10 * 500, more than there is
+    accounts, equity = run(bars, [[20.0], [np.nan]], spec)
+    assert accounts.units[0, 0] == 10
+    assert equity[-1] == pytest.approx(-5_000)
+    accounts, _ = run(bars, [[20.0], [np.nan], [1.0]], spec)
+    assert (accounts.units[0, 0], bool(accounts.ruined[0])) == (0, True)  # beyond a call: closed for good
+    closes[2:] = [3_900.0] * 3
+    bars = candles([(c, c, c, c) for c in closes], [future])
+    # 100 points cost 5,000: 15,000 are left, less than 0.9 of 20,000; seven contracts fit
+    accounts, equity = run(bars, [[20.0], [np.nan], [20.0]], spec)
+    assert equity[2] == pytest.approx(15_000)
+    assert (accounts.units[0, 0], accounts.margin_calls[0]) == (7, 1)
+
+
+def test_nothing_is_held_over_a_session_end_unless_a_halt_kept_it():
+    for seed in range(4):
+        bars = session_panel(seed)
+        spec = EnvSpec(initial_cash=1_000_000, allow_short=True, flat_by_session_end=True, costs=FREE, ruin_fraction=0)
+        tape, targets = ledger.make_tape(bars), random_orders(seed, bars.n_bars, bars.n_symbols, spec)
+        accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
+        held_inside = kept_by_a_halt = 0
+        for t, target in enumerate(targets):
+            ledger.step(accounts, np.array([t]), target[None], tape, spec)
+            held_inside += bool(accounts.units.any())
+            if tape.session_end[t + 1]:
+                assert not accounts.units[0, bars.tradable[t + 1]].any()
+                kept_by_a_halt += bool(accounts.units.any())
+        assert held_inside > 50
+        assert kept_by_a_halt > 0
+
+
+def test_a_rule_that_would_forbid_every_position_is_refused():
+    with pytest.raises(ConfigError, match="every bar ends a session"):
+        ledger.require_rules(ledger.make_tape(random_panel(1, 50)), EnvSpec(flat_by_session_end=True))
+
+
+def test_an_order_takes_its_share_of_the_usual_volume_and_the_rest_lapses():
+    bars = one_symbol([100.0] * 4, [100.0] * 4)  # one unit of volume per bar
+    accounts, _ = run(bars, [[1.0, np.nan]], EnvSpec(max_participation=0.25, costs=FREE))
+    assert accounts.units[0, 0] == 0.25
+    accounts, _ = run(bars, [[1.0, np.nan], [np.nan, np.nan]], EnvSpec(max_participation=0.25, costs=FREE))
+    assert accounts.units[0, 0] == 0.25
+
+
+def test_impact_is_volatility_times_the_root_of_the_share_of_volume():
+    closes = [100.0, 110.0, 100.0, 100.0, 100.0]
+    bars = one_symbol([100.0] * 5, closes)
+    spec = EnvSpec(rebalance_band=0, costs=CostSpec(commission_bps=0, slippage_bps=0, impact=0.3))
+    accounts, _ = run(bars, [[np.nan, np.nan]] * 3 + [[0.0004, np.nan]], spec)  # 40 of 100,000: 0.4 units of a volume of 1
+    square = np.log(1.1) ** 2
+    volatility = np.sqrt(0.94 * square + 0.06 * 0)  # two moves of the same size, then none
+    assert accounts.impact[0] == pytest.approx(0.4 * 100 * 0.3 * volatility * np.sqrt(0.4))
+
+
+def test_a_short_pays_for_the_nights_it_is_held():
+    bars = one_symbol([100.0] * 5, [100.0] * 5)
+    spec = EnvSpec(allow_short=True, rebalance_band=0, costs=CostSpec(commission_bps=0, slippage_bps=0, borrow_per_year=0.365))
+    accounts, equity = run(bars, [[-0.5, np.nan], [np.nan, np.nan], [np.nan, np.nan], [0.0, np.nan]], spec)
+    # opened at the second bar's open, closed at the fifth's: three nights at 0.1 % of 50,000
+    assert accounts.borrow[0] == pytest.approx(3 * 0.001 * 50_000)
+    assert equity[-1] == pytest.approx(100_000 - 150)
+
+
+@settings(max_examples=15, deadline=None)
+@given(t=st.integers(3, 150), seed=st.integers(0, 4))
+def test_cutting_the_future_changes_nothing_that_the_tape_knew(t, seed):
+    bars = session_panel(seed)
+    whole, past = ledger.make_tape(bars), ledger.make_tape(bars.head(t))
+    for name in ("board", "years", "session_end", "n_tradable"):
+        np.testing.assert_array_equal(getattr(past, name), getattr(whole, name)[:t], err_msg=name)
 
 
 @settings(max_examples=10, deadline=None)
 @given(seed=st.integers(0, 10_000))
 def test_doubling_the_costs_never_makes_anyone_richer(seed):
-    bars = random_panel(3, n_bars=200)
-    targets = np.random.default_rng(seed).uniform(0, 0.3, (199, bars.n_symbols))
-    dear = EnvSpec(costs=CostSpec(commission_bps=10, slippage_bps=10))
-    cheap = EnvSpec(costs=CostSpec(commission_bps=5, slippage_bps=5))
-    assert run(bars, targets, dear)[1][-1] < run(bars, targets, cheap)[1][-1]
+    """All kinds of cost. The band and the stop are off: they trade at other moments when the account or its entry differ."""
+    bars = session_panel(seed % 5)
+    targets = np.random.default_rng(seed).uniform(-0.3, 0.3, (bars.n_bars - 1, bars.n_symbols))
+    kinds = {
+        "commission_bps": 3, "half_spread_bps": 1, "slippage_bps": 2, "slippage_per_volatility": 0.05, "impact": 0.2, "borrow_per_year": 0.1
+    }  # fmt: skip
+    wealth = []
+    for factor in (1, 2, 4):
+        costs = CostSpec(**{kind: factor * size for kind, size in kinds.items()})
+        spec = EnvSpec(initial_cash=1_000_000, allow_short=True, rebalance_band=0, ruin_fraction=0, costs=costs)
+        wealth.append(run(bars, targets, spec)[1][-1])
+    assert wealth[0] > wealth[1] > wealth[2]
 
 
 def test_scaling_all_prices_changes_no_return(panel):
-    from dataclasses import replace
-
-    scaled = replace(panel, **{name: getattr(panel, name) * 10 for name in ("open", "high", "low", "close")})
-    targets = np.random.default_rng(0).uniform(0, 0.3, (300, panel.n_symbols))
-    spec = EnvSpec()
-    np.testing.assert_allclose(run(scaled, targets, spec)[1], run(panel, targets, spec)[1], rtol=1e-9)
+    """Ten times the price and a tenth of the volume: the same money changes hands."""
+    scaled = replace(panel, volume=panel.volume / 10, **{name: getattr(panel, name) * 10 for name in ("open", "high", "low", "close")})
+    targets = np.random.default_rng(0).uniform(-0.3, 0.3, (300, panel.n_symbols))
+    rules = EnvSpec(
+        allow_short=True, max_participation=0.01, stop_loss=0.05, margin_calls=True,
+        costs=CostSpec(half_spread_bps=2, slippage_per_volatility=0.1, impact=0.3, borrow_per_year=0.03),
+    )  # fmt: skip
+    for spec in (EnvSpec(), rules):
+        np.testing.assert_allclose(run(scaled, targets, spec)[1], run(panel, targets, spec)[1], rtol=1e-9)

@@ -7,7 +7,7 @@ is then truncated. A ruined account terminates instead.
 """
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from gymnasium import spaces
@@ -86,6 +86,9 @@ class MarketBatch:
         ConfigError: the range holds no step, rows and tape differ in length, or the rules cannot hold on these bars.
     """
 
+    observation_space: spaces.Space[Any]
+    action_space: spaces.Space[Any]
+
     def __init__(
         self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
         actions: ActionKind = "discrete",
@@ -106,7 +109,7 @@ class MarketBatch:
         self.bar[:] = first_bar
         self.episode_reward, self.episode_parts = self._episode[:, 0], self._episode[:, 1:]
         self.ended: Ended | None = None
-        self._observations = [aligned((n_envs, *self.observation_space.shape)) for _ in range(2)]
+        self._observations = [aligned((n_envs, observation_size(rows.shape[1], tape.n_symbols))) for _ in range(2)]
         self._turn = 0
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, tape.n_symbols))
@@ -135,7 +138,7 @@ class MarketBatch:
         self._restart(np.arange(len(self.bar)), out)
         return out
 
-    def advance(self, actions: IntArray | FloatArray) -> tuple[Float32Array, Float32Array, BoolArray]:
+    def advance(self, actions: np.ndarray) -> tuple[Float32Array, Float32Array, BoolArray]:
         """One step of every account. An account whose episode ends begins the next one at once; `ended` says what ended.
 
         Args:
@@ -145,18 +148,18 @@ class MarketBatch:
             Observations (valid until the step after next), rewards and ends.
         """
         discrete = self.action_kind == "discrete"
+        if np.shape(actions) != self._targets.shape:
+            raise ConfigError(f"found actions of shape {np.shape(actions)}; expected {self._targets.shape}: accounts by symbols")
         if discrete:
             chosen = np.ascontiguousarray(actions, dtype=np.int64)
         else:
             chosen = self._no_actions
             self._targets[:] = weights_within(np.asarray(actions, dtype=np.float64), self.env_spec)
-        if chosen.shape != self._targets.shape:
-            raise ConfigError(f"found actions of shape {chosen.shape}; expected {self._targets.shape}: accounts by symbols")
         n, out = len(chosen), self._next_buffer()
         rewards, done = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
         n_done = kernel.advance(
-            self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years, self._rules,
-            *self.accounts.arrays, self._episode, rewards, done, out,
+            self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years,
+            self._rules, *self.accounts.arrays, self._episode, rewards, done, out,
         )  # fmt: skip
         self.ended = self._end(np.flatnonzero(done), out) if n_done else None
         return out, rewards, done

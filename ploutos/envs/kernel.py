@@ -17,12 +17,15 @@ Everything compiled is in this one file: numba's disk cache notices a change of 
 other. State is packed: one row of `money` per account, one plane of `positions` and of `counts` per account and field.
 
 An account's step first copies its state and its two bars into `w`, the workbench, whose rows are padded to whole lanes and
-stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at once. Nearly everything is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums
-run over the symbols in their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
+stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at once. Nearly everything
+is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums run over the symbols in
+their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 HOLD, BUY, SELL = 0, 1, 2
 
@@ -70,10 +73,29 @@ _N_ROWS = 38
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
+_AHEAD = 2
+_FLOATS_PER_LINE = 16
 _KEPT_BITS = (1 << OUTCOMES_KEPT) - 1
 
 compiled = njit(cache=True, error_model="numpy")
 inlined = njit(cache=True, error_model="numpy", inline="always")
+
+
+@intrinsic
+def _prefetch(typingctx, array, index):
+    """Ask for the cache line of one element of an array, by its flat position, before it is needed."""
+    from llvmlite import ir
+
+    def generate(context, builder, signature, args):
+        data = context.make_array(signature.args[0])(context, builder, args[0]).data
+        address = builder.bitcast(builder.gep(data, [args[1]]), cgutils.voidptr_t)
+        flag = ir.IntType(32)
+        call = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
+        function = cgutils.get_or_insert_function(builder.module, call, "llvm.prefetch.p0")
+        builder.call(function, [address, flag(0), flag(3), flag(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
 
 
 @inlined
@@ -226,6 +248,35 @@ def _load(i, t, w, targets, board, rules, positions):
 
 
 @compiled
+def _calls(w, lanes, n_symbols, maintenance, equity):
+    """Whether the broker asks for money after the close of bar t: `_is_called` on the workbench."""
+    lanes = min(lanes, _ROW)
+    for j in range(lanes):
+        full, margin = w[_MARK + j] * w[_MULTIPLIER + j], w[_MARGIN + j]
+        w[_TIED + j] = abs(w[_HELD + j]) * (margin if margin > 0.0 else full)
+    required = 0.0
+    for j in range(n_symbols):
+        required += w[_TIED + j]
+    return equity < maintenance * required
+
+
+@compiled
+def _charge(w, lanes, n_symbols, rate):
+    """What all shorts owe at the close of bar t; each trade bears its own part."""
+    lanes = min(lanes, _ROW)
+    for j in range(lanes):
+        held = w[_HELD + j]
+        owed = -held * w[_MARK + j] * w[_MULTIPLIER + j] * w[_BPS + j] * rate
+        owed = owed if held < 0.0 else 0.0
+        w[_COST + j] = owed
+        w[_EARNED + j] -= owed
+    total = 0.0
+    for j in range(n_symbols):
+        total += w[_COST + j]
+    return total
+
+
+@compiled
 def _order(w, lanes, orders, broke, equity, band, participation, stop, by_session_end):
     """Write the units wanted at the open, before they are held against the account's limits."""
     lanes = min(lanes, _ROW)
@@ -354,18 +405,14 @@ def _settle(i, t, targets, w, record, board, terms, years, rules, money, ruined,
     """Move account i from the close of bar t to the close of bar t + 1; the module says in which order."""
     n_symbols = targets.shape[1]
     lanes = (n_symbols + LANES - 1) // LANES * LANES
-    called, broke = _is_called(i, t, board, terms, rules, money, positions), ruined[i]
+    broke = ruined[i]
     _load(i, t, w, targets, board, rules, positions)
+    called = _calls(w, lanes, n_symbols, rules[MAINTENANCE], money[i, EQUITY]) if rules[MARGIN_CALLS] != 0.0 else False
     cash = money[i, CASH_HELD]
     if rules[BORROW] > 0.0:
-        rate = rules[BORROW] * years[t + 1]
-        for j in range(n_symbols):
-            held = w[_HELD + j]
-            owed = -held * w[_MARK + j] * w[_MULTIPLIER + j] * w[_BPS + j] * rate
-            owed = owed if held < 0.0 else 0.0
-            cash -= owed
-            money[i, BORROW_PAID] += owed
-            w[_EARNED + j] -= owed
+        owed = _charge(w, lanes, n_symbols, rules[BORROW] * years[t + 1])
+        cash -= owed
+        money[i, BORROW_PAID] += owed
 
     orders = not (called or broke)
     _order(w, lanes, orders, broke, money[i, EQUITY], rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
@@ -383,8 +430,9 @@ def _settle(i, t, targets, w, record, board, terms, years, rules, money, ruined,
     elif trades:
         _scale_to_limit(w, lanes, n_symbols, rules[GROSS_LIMIT] * opening_equity)
         if rules[MARGIN_CALLS] != 0.0:
-            for j in range(n_symbols):
-                w[_PER_UNIT + j] = _required_margin(w[_MARGIN + j], w[_PRICE + j], w[_MULTIPLIER + j])
+            for j in range(min(lanes, _ROW)):
+                full, margin = w[_PRICE + j] * w[_MULTIPLIER + j], w[_MARGIN + j]
+                w[_PER_UNIT + j] = margin if margin > 0.0 else full
             _scale_to_limit(w, lanes, n_symbols, opening_equity)
 
     _fill(w, lanes, rules[COMMISSION_RATE], rules[SLIPPAGE_RATE], rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT], rules[STOP])
@@ -431,9 +479,11 @@ def settle(bar, targets, board, terms, years, rules, money, ruined, positions, c
 @inlined
 def _decode(i, actions, n_tradable, gross_limit, short, targets):
     slot = gross_limit / max(n_tradable, 1)
+    sold = -slot if short else 0.0
     for j in range(actions.shape[1]):
         action = actions[i, j]
-        targets[i, j] = slot if action == BUY else ((-slot if short else 0.0) if action == SELL else np.nan)
+        other = sold if action == SELL else np.nan
+        targets[i, j] = slot if action == BUY else other
 
 
 @compiled
@@ -549,6 +599,17 @@ def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, 
         _observe(i, starts[k], rows, board, terms, money, positions, out)
 
 
+@inlined
+def _fetch(t, rows, board):
+    """Ask for what a step to bar t will read, some accounts ahead: every account stands at another place of the market."""
+    first, last = t * rows.shape[1], (t + 1) * rows.shape[1]
+    for k in range(first, last, _FLOATS_PER_LINE):
+        _prefetch(rows, k)
+    width = board.shape[1] * board.shape[2]
+    for k in range(t * width, (t + 1) * width, _FLOATS_PER_LINE // 2):
+        _prefetch(board, k)
+
+
 @compiled
 def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms, years, rules, money, ruined, positions, counts,
             episode, rewards, done, out):  # fmt: skip
@@ -557,9 +618,11 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
     With `discrete` the actions are decoded, else `targets` holds the weights. Fills are not kept. Returns how many episodes
     have ended.
     """
-    n_done = 0
-    for i in range(len(money)):
+    n, n_done = len(money), 0
+    for i in range(n):
         t = clock[i, BAR]
+        if i + _AHEAD < n:
+            _fetch(clock[i + _AHEAD, BAR] + 1, rows, board)
         if discrete:
             _decode(i, actions, n_tradable[t], rules[GROSS_LIMIT], rules[SHORT] != 0.0, targets)
         before, peak, traded = money[i, EQUITY], money[i, PEAK], money[i, TRADED]

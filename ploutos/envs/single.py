@@ -12,7 +12,7 @@ from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 
 
-class MarketEnv(gymnasium.Env[Float32Array, IntArray | FloatArray]):
+class MarketEnv(gymnasium.Env[Float32Array, Any]):
     """One account trading one stretch of one market; see `MarketVecEnv` for spaces, reward, start and end.
 
     Args:

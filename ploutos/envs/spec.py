@@ -66,7 +66,7 @@ class EnvSpec(Spec):
     margin_calls: bool = False
     """Whether positions need margin: a contract its own, anything else its full value. Orders must fit the equity, and a called
     account is cut to what it can carry at the next open."""
-    maintenance_margin: float = Field(default=0.9, gt=0, le=1)
+    maintenance_margin: float = Field(default=0.9, gt=0, lt=1)
     """Share of the initial margin below which equity is called at a close."""
     flat_by_session_end: bool = False
     """Whether positions are closed at the open of a session's last bar and none is opened there; needs intraday bars."""
