@@ -23,6 +23,7 @@ lint: $(VENV)/.installed-test ## style and types
 bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers of the bench extra
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
 	$(BIN)/python -m benchmarks.environment
+	$(BIN)/python -m benchmarks.training
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

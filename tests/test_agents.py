@@ -67,7 +67,7 @@ def quick_evaluation(model, rollout):
     batch = _Batch(model._market.see(bars, own), torch.arange(len(bars)), torch.arange(N_ENVS))
     latent = model._latent(batch)
     masks = model._masks_of(rollout.flat(rollout.masks))
-    log_prob, entropy = layers.chosen(model._choices(latent.actor, masks), rollout.flat(rollout.actions))
+    log_prob, entropy = layers.chosen(model._logits(latent.actor), 3, masks, rollout.flat(rollout.actions))
     return batch.seen, [part.view(N_STEPS, N_ENVS) for part in (model._values(latent.critic), log_prob, entropy)]
 
 
@@ -153,7 +153,8 @@ def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
 def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm):
     full, rollout, _ = filled(algorithm)
     _, exact = quick_evaluation(full, rollout)
-    full._half = True
+    full._half = full._market.half = True
+    full._market._factors = full._market.rows.bfloat16()
     _, rough = quick_evaluation(full, rollout)
     assert all(torch.allclose(a, b, atol=0.05) for a, b in zip(exact, rough, strict=True))
     assert not torch.equal(exact[0], rough[0])
@@ -175,7 +176,7 @@ def test_masked_actions_are_never_drawn():
 def test_drawn_actions_follow_their_probabilities():
     torch.manual_seed(0)
     probabilities = torch.tensor([[[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]]])
-    drawn = torch.stack([layers.draw(probabilities.log().clamp_min(-1e8)) for _ in range(4000)])[:, 0]
+    drawn = torch.stack([layers.draw(probabilities.log().clamp_min(-1e8))[0] for _ in range(4000)])[:, 0]
     share = torch.stack([(drawn == action).float().mean(0) for action in range(3)], dim=-1)
     np.testing.assert_allclose(share, probabilities[0], atol=0.03)
     assert (drawn[:, 1] > 0).all()

@@ -8,7 +8,7 @@ learns from whole accounts' sequences in place of padded pieces.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -63,10 +63,10 @@ class _Quick(OnPolicyAlgorithm):
         super().__init__(policy, env, **kwargs)
         self._half = half
         market = torch.from_numpy(env.rows[env.first_bar : env.last_bar + 1].copy())
-        self._market = Market(market, self.device, share_rows)
+        self._market = Market(market, self.device, share_rows, half)
         self._first_bar, self._n_market = env.first_bar, market.shape[1]
-        n_own = env.observation_space.shape[0] - self._n_market
-        n_symbols = env.action_space.shape[0]
+        n_own = cast(Any, env.observation_space).shape[0] - self._n_market
+        n_symbols = env.tape.n_symbols
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
         self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device)
         self._tables: list[Tensor] = []
@@ -108,7 +108,7 @@ class _Quick(OnPolicyAlgorithm):
 
     def _read_now(self, bars: Tensor, own: Tensor) -> list[Tensor]:
         if not self._tables:
-            return self._read(Seen(torch.cat([self._market.rows[bars], own], dim=1)))
+            return self._read(Seen(self._market.whole(bars, own)))
         return [
             layers.known_layer(table, bars, own, weight, bias, self._squash_first, self._half)
             for table, (weight, bias) in zip(self._tables, self._first(), strict=True)
@@ -129,9 +129,8 @@ class _Quick(OnPolicyAlgorithm):
     def _values(self, critic: Tensor) -> Tensor:
         return F.linear(critic, self.policy.value_net.weight, self.policy.value_net.bias).flatten()
 
-    def _choices(self, actor: Tensor, masks: Tensor | None) -> Tensor:
-        net = self.policy.action_net
-        return layers.choices(F.linear(actor, net.weight, net.bias), N_ACTIONS, masks)
+    def _logits(self, actor: Tensor) -> Tensor:
+        return F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
 
     def _masks_of(self, masks: Tensor) -> Tensor | None:
         return masks.view(len(masks), -1, N_ACTIONS) if masks.shape[-1] else None
@@ -155,9 +154,8 @@ class _Quick(OnPolicyAlgorithm):
                 if rollout.masks.shape[-1]:
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
                 actor, critic = self._act(t)
-                probabilities = self._choices(actor, self._masks_of(rollout.masks[t]))
-                rollout.actions[t] = layers.draw(probabilities)
-                rollout.log_probs[t] = layers.chosen(probabilities, rollout.actions[t])[0]
+                probabilities = layers.choices(self._logits(actor), N_ACTIONS, self._masks_of(rollout.masks[t]))
+                rollout.actions[t], rollout.log_probs[t] = layers.draw(probabilities)
                 rollout.values_there[t] = self._values(critic)
                 new_obs, rewards, dones, infos = env.step(rollout.actions[t].cpu().numpy())
                 self.num_timesteps += env.num_envs
@@ -203,7 +201,7 @@ class _Quick(OnPolicyAlgorithm):
         )
         latent = self._latent(batch)
         masks = self._masks_of(rollout.flat(rollout.masks)[batch.at])
-        log_prob, entropy = layers.chosen(self._choices(latent.actor, masks), actions)
+        log_prob, entropy = layers.chosen(self._logits(latent.actor), N_ACTIONS, masks, actions)
         values = self._values(latent.critic)
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)

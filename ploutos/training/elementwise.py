@@ -15,6 +15,7 @@ _LN2_LOW = _F(np.log(2) - 0.693145751953125)
 _HALF, _3, _4, _5, _6, _7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
 _ZERO, _ONE, _TWO, _FAR = _F(0), _F(1), _F(2), _F(-60)
 _MATH = {"contract", "nsz"}
+_ROWS = 64
 
 
 @njit(inline="always", fastmath=_MATH)
@@ -48,34 +49,126 @@ def tanh_(x):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def _exp_(x):  # x <= 0
+    for i in range(x.size):
+        x[i] = _expm1(x[i])[1]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def add_tanh_(x, bias):
+    """x := tanh(x + bias); x is (n, k), bias (k,)."""
+    for i in range(len(x)):
+        row = x[i]
+        for j in range(row.size):
+            row[j] = _tanh(row[j] + bias[j])
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
 def _sigmoid_(x):
     for i in range(x.size):
         x[i] = _sigmoid(x[i])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def tanh_gradient_(y, gradient):
-    """y := gradient * (1 - y * y), where y was a tanh."""
-    for i in range(y.size):
-        y[i] = gradient[i] * (_ONE - y[i] * y[i])
+def tanh_gradient_(y, gradient, total):
+    """y := gradient * (1 - y * y), where y was a tanh of shape (n, k); total := its sum over n, added up in blocks of rows."""
+    block = np.empty_like(total)
+    total[:] = _ZERO
+    for first in range(0, len(y), _ROWS):
+        block[:] = _ZERO
+        for i in range(first, min(first + _ROWS, len(y))):
+            row, up = y[i], gradient[i]
+            for j in range(block.size):
+                row[j] = up[j] * (_ONE - row[j] * row[j])
+                block[j] += row[j]
+        for j in range(block.size):
+            total[j] += block[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def gather_beside_(out, table, at, own):
+    """out[i] := table[at[i]] with own[i] behind it."""
+    split = table.shape[1]
+    for i in range(len(at)):
+        left, right, row, mine = out[i, :split], out[i, split:], table[at[i]], own[i]
+        for j in range(row.size):
+            left[j] = row[j]
+        for j in range(mine.size):
+            right[j] = mine[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def gather_add_(x, table, at):
-    """x[i] := x[i] + table[at[i]]; x is (n, k), table (m, k), at (n,)."""
-    for i in range(len(at)):
-        row, out = table[at[i]], x[i]
-        for j in range(out.size):
-            out[j] += row[j]
+def choose_(log_p, masks, actions, log_prob, entropy):
+    """What a policy makes of its choices.
+
+    Args:
+        log_p: shape (n, n_symbols, k), logits; holds log-probabilities afterwards.
+        masks: the same shape, false for what is not allowed, or of no length at all.
+        actions: shape (n, n_symbols), what was chosen.
+        log_prob, entropy: shape (n,), written: of all symbols together.
+    """
+    n, n_symbols, k = log_p.shape
+    power = np.empty(n_symbols * k, dtype=np.float32)
+    for i in range(n):
+        rows = log_p[i]
+        for s in range(n_symbols):
+            highest = _F(-np.inf)
+            for j in range(k):
+                if len(masks) and not masks[i, s, j]:
+                    rows[s, j] = _F(-1e8)
+                highest = max(highest, rows[s, j])
+            for j in range(k):
+                rows[s, j] -= highest
+                power[s * k + j] = rows[s, j]
+        _exp_(power)
+        together, spread = _ZERO, _ZERO
+        for s in range(n_symbols):
+            total, product = _ZERO, _ZERO
+            for j in range(k):
+                total += power[s * k + j]
+                product += power[s * k + j] * rows[s, j]
+            shift = np.log(total)
+            spread += shift - product / total
+            for j in range(k):
+                rows[s, j] -= shift
+            together += rows[s, actions[i, s]]
+        log_prob[i], entropy[i] = together, spread
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def gather_add_tanh_(x, table, at):
-    """x[i] := tanh(x[i] + table[at[i]])."""
+def choose_gradient_(log_p, actions, gradient_log_prob, gradient_entropy):
+    """Backwards: log_p becomes the gradient of the logits."""
+    n, n_symbols, k = log_p.shape
+    power = np.empty(n_symbols * k, dtype=np.float32)
+    for i in range(n):
+        rows, up, apart = log_p[i], gradient_log_prob[i], gradient_entropy[i]
+        power[:] = rows.ravel()
+        _exp_(power)
+        for s in range(n_symbols):
+            mean = _ZERO
+            for j in range(k):
+                mean += power[s * k + j] * rows[s, j]
+            for j in range(k):
+                rows[s, j] = -power[s * k + j] * (up + apart * (rows[s, j] - mean))
+            rows[s, actions[i, s]] += up
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def gather_add_(x, table, at, bias):
+    """x[i] := x[i] + table[at[i]] + bias; x is (n, k), table (m, k), at (n,), bias (k,)."""
     for i in range(len(at)):
         row, out = table[at[i]], x[i]
         for j in range(out.size):
-            out[j] = _tanh(out[j] + row[j])
+            out[j] += row[j] + bias[j]
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def gather_add_tanh_(x, table, at, bias):
+    """x[i] := tanh(x[i] + table[at[i]] + bias)."""
+    for i in range(len(at)):
+        row, out = table[at[i]], x[i]
+        for j in range(out.size):
+            out[j] = _tanh(out[j] + row[j] + bias[j])
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)

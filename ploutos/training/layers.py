@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ploutos.training import elementwise
 
-_WORTH_SHARING = 0.8  # of a batch's samples: with more distinct bars, adding up costs what it saves
+_WORTH_SHARING = 0.9  # of a batch's samples: with more distinct bars, adding up costs what it saves
 _BLOCK = 4096
 
 
@@ -36,10 +36,13 @@ class Market:
 
     Args:
         rows: shape (n_bars, n_market_columns); read only.
+        share: whether samples at one bar may share its row.
+        half: whether the first layer takes bfloat16.
     """
 
-    def __init__(self, rows: Tensor, device: torch.device, share: bool) -> None:
-        self.rows = rows.to(device)
+    def __init__(self, rows: Tensor, device: torch.device, share: bool, half: bool) -> None:
+        self.rows, self.half = rows.to(device), half
+        self._factors = _rounded(self.rows, half)
         self.share = share and device.type == "cpu"  # adding up on a GPU is in no fixed order, and its products are cheap
 
     def see(self, bars: Tensor, own: Tensor) -> Seen:
@@ -51,31 +54,54 @@ class Market:
             if len(distinct) <= _WORTH_SHARING * len(bars):
                 place = torch.empty(len(self.rows), dtype=torch.int64)
                 place[distinct] = torch.arange(len(distinct))
-                return Seen(None, self.rows[distinct], place[bars], own)
-        return Seen(torch.cat([self.rows[bars], own], dim=1))
+                return Seen(None, self._factors[distinct], place[bars], _rounded(own, self.half))
+        return Seen(_rounded(self.whole(bars, own), self.half))
+
+    def whole(self, bars: Tensor, own: Tensor) -> Tensor:
+        """Whole observations, shape (n, n_columns)."""
+        if own.is_cuda:
+            return torch.cat([self.rows[bars], own], dim=1)
+        out = torch.empty(len(bars), self.rows.shape[1] + own.shape[1])
+        elementwise.gather_beside_(out.numpy(), self.rows.numpy(), bars.numpy(), own.numpy())
+        return out
+
+
+def _rounded(x: Tensor, half: bool) -> Tensor:
+    return x.bfloat16() if half else x
 
 
 def _product(a: Tensor, b: Tensor, half: bool) -> Tensor:
+    """A product in float32, of bfloat16 factors with `half`."""
     return (a.bfloat16() @ b.bfloat16()).float() if half else a @ b
 
 
-def _biased(bias: Tensor, a: Tensor, b: Tensor, half: bool) -> Tensor:
-    return _product(a, b, half).add_(bias) if half else torch.addmm(bias, a, b)
-
-
-def _squash(x: Tensor) -> Tensor:
+def _finish(x: Tensor, bias: Tensor, squash: bool) -> Tensor:
+    """x := x + bias, or its tanh."""
+    if not squash:
+        return x.add_(bias)
     if x.is_cuda:
-        return x.tanh_()
-    elementwise.tanh_(x.view(-1).numpy())
+        return x.add_(bias).tanh_()
+    elementwise.add_tanh_(x.numpy(), bias.detach().numpy())
     return x
 
 
-def _unsquash(gradient: Tensor, y: Tensor) -> Tensor:
-    """The gradient before a tanh from that behind it; y, its value, is used up."""
+def _add_rows(x: Tensor, table: Tensor, at: Tensor, bias: Tensor, squash: bool) -> Tensor:
+    """x := x + the table's rows + bias, or its tanh; on a CPU."""
+    add = elementwise.gather_add_tanh_ if squash else elementwise.gather_add_
+    add(x.numpy(), table.numpy(), at.numpy(), bias.detach().numpy())
+    return x
+
+
+def _before(gradient: Tensor, y: Tensor, squash: bool) -> tuple[Tensor, Tensor]:
+    """The gradient before a layer's tanh from that behind it, and its sum over the samples; y, the tanh, is used up."""
+    if not squash:
+        return gradient, gradient.sum(0)
     if gradient.is_cuda:
-        return gradient * (1 - y * y)
-    elementwise.tanh_gradient_(y.view(-1).numpy(), gradient.contiguous().view(-1).numpy())
-    return y
+        gradient = gradient * (1 - y * y)
+        return gradient, gradient.sum(0)
+    total = torch.empty(y.shape[1])
+    elementwise.tanh_gradient_(y.numpy(), gradient.contiguous().numpy(), total.numpy())
+    return y, total
 
 
 class _Layer(torch.autograd.Function):
@@ -83,8 +109,8 @@ class _Layer(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
-        y = _biased(bias, x, weight.t(), half)
-        y = _squash(y) if squash else y
+        x = _rounded(x, half)
+        y = _finish(_product(x, weight.t(), half), bias, squash)
         ctx.squash, ctx.half = squash, half
         ctx.save_for_backward(x, weight, y)
         return y
@@ -92,9 +118,10 @@ class _Layer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         x, weight, y = ctx.saved_tensors
-        g = _unsquash(gradients[0], y) if ctx.squash else gradients[0]
+        g, bias = _before(gradients[0], y, ctx.squash)
+        g = _rounded(g, ctx.half)
         back = _product(g, weight, ctx.half) if ctx.needs_input_grad[0] else None
-        return back, _product(g.t(), x, ctx.half), g.sum(0), None, None
+        return back, _product(g.t(), x, ctx.half), bias, None, None
 
 
 class _SharedLayer(torch.autograd.Function):
@@ -103,10 +130,8 @@ class _SharedLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, at: Tensor, own: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
         split = rows.shape[1]
-        y = _biased(bias, own, weight[:, split:].t(), half)
         table = _product(rows, weight[:, :split].t(), half)
-        add = elementwise.gather_add_tanh_ if squash else elementwise.gather_add_
-        add(y.numpy(), table.numpy(), at.numpy())
+        y = _add_rows(_product(own, weight[:, split:].t(), half), table, at, bias, squash)
         ctx.squash, ctx.half = squash, half
         ctx.save_for_backward(rows, at, own, y)
         return y
@@ -114,12 +139,13 @@ class _SharedLayer(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         rows, at, own, y = ctx.saved_tensors
-        g = _unsquash(gradients[0], y) if ctx.squash else gradients[0]
+        g, bias = _before(gradients[0], y, ctx.squash)
         by_row = torch.zeros(len(rows), g.shape[1]).index_add_(0, at, g)
+        g = _rounded(g, ctx.half)
         weight = torch.empty(g.shape[1], rows.shape[1] + own.shape[1])
         weight[:, : rows.shape[1]] = _product(by_row.t(), rows, ctx.half)
-        weight[:, rows.shape[1] :] = _product(g.t(), own, ctx.half)
-        return None, None, None, weight, g.sum(0), None, None
+        weight[:, rows.shape[1] :] = _product(own.t(), g, ctx.half).t()
+        return None, None, None, weight, bias, None, None
 
 
 def first_layer(seen: Seen, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
@@ -140,10 +166,7 @@ def project_rows(rows: Tensor, weight: Tensor, half: bool) -> Tensor:
 
 def known_layer(table: Tensor, at: Tensor, own: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
     """A first layer whose rows' products are known already; no gradient, on a CPU."""
-    y = _biased(bias, own, weight[:, -own.shape[1] :].t(), half)
-    add = elementwise.gather_add_tanh_ if squash else elementwise.gather_add_
-    add(y.numpy(), table.numpy(), at.numpy())
-    return y
+    return _add_rows(_product(own, weight[:, -own.shape[1] :].t(), half), table, at, bias, squash)
 
 
 def linear_layers(net: nn.Sequential) -> list[nn.Linear]:
@@ -274,13 +297,52 @@ def choices(logits: Tensor, n_actions: int, masks: Tensor | None) -> Tensor:
     return each - (highest + torch.as_tensor(total).log()).unsqueeze(-1)
 
 
-def draw(log_probabilities: Tensor) -> Tensor:
-    """One action per symbol, shape (n, n_symbols), by torch's generator: the first of as many exponential clocks to ring."""
+class _Choice(torch.autograd.Function):
+    """`chosen` and its gradient in one pass over the logits each, on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, masks: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = logits.clone()
+        log_prob, entropy = torch.empty(2, len(logits)).unbind()
+        elementwise.choose_(log_p.numpy(), masks.numpy(), actions.numpy(), log_prob.numpy(), entropy.numpy())
+        ctx.save_for_backward(log_p, actions)
+        return log_prob, entropy
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        log_p, actions = ctx.saved_tensors
+        up, apart = (gradient.contiguous().numpy() for gradient in gradients)
+        elementwise.choose_gradient_(log_p.numpy(), actions.numpy(), up, apart)
+        return log_p, None, None
+
+
+def chosen(logits: Tensor, n_actions: int, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-probability of the actions of all symbols together and the entropy, shape (n,) both.
+
+    Args:
+        logits: shape (n, n_symbols * n_actions).
+        masks: shape (n, n_symbols, n_actions), false for an action that is not allowed.
+        actions: shape (n, n_symbols).
+    """
+    if logits.is_cuda:
+        log_p = choices(logits, n_actions, masks)
+        return _taken(log_p, actions), -(log_p.exp() * log_p).sum((-2, -1))
+    each = logits.reshape(len(logits), -1, n_actions)
+    allowed = torch.empty(0, *each.shape[1:], dtype=torch.bool) if masks is None else masks
+    log_prob, entropy = _Choice.apply(each, allowed, actions)
+    return log_prob, entropy
+
+
+def _taken(log_p: Tensor, actions: Tensor) -> Tensor:
+    return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1).sum(-1)
+
+
+def draw(log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
+    """One action per symbol by torch's generator: the first of as many exponential clocks to ring.
+
+    Returns:
+        Actions, shape (n, n_symbols), and their log-probability together, shape (n,).
+    """
     clocks = torch.empty_like(log_probabilities).exponential_().clamp_min_(1e-38)
-    return (log_probabilities - clocks.log_()).argmax(dim=-1)
-
-
-def chosen(log_probabilities: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
-    """Log-probability of the actions of all symbols together and the entropy, shape (n,) both."""
-    taken = log_probabilities.gather(-1, actions.unsqueeze(-1)).squeeze(-1)
-    return taken.sum(-1), -(log_probabilities.exp() * log_probabilities).sum((-2, -1))
+    actions = (log_probabilities - clocks.log_()).argmax(dim=-1)
+    return actions, _taken(log_probabilities, actions)

@@ -27,6 +27,7 @@ from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPP
 from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
 from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, save_policy
 from ploutos.training.folds import Fold, Range
+from ploutos.training.memory import keep_freed_memory
 from ploutos.training.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,8 @@ class SpeedSpec(Spec):
     """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `quick_loop`)."""
     fast_matmul: bool = True
     """Torch's `medium` matrix products, if their error, measured at start-up, is that of float32."""
+    reuse_memory: bool = True
+    """Keep freed memory for the next minibatch instead of handing it to the system (glibc; holds for the whole process)."""
     bf16: bool = False
     """bfloat16 matrix products (`quick_loop`): faster, and not float32-exact. Weights and sums stay float32."""
 
@@ -216,6 +219,8 @@ def train_member(
         The policy's meta: fold, seed, steps, scaler, names, learning curve, versions.
     """
     torch.set_num_threads(1)
+    if spec.speed.reuse_memory:
+        keep_freed_memory()
     place.folder.mkdir(parents=True, exist_ok=True)
     scaler = fit_range_scaler(features, fold.train)
     env = build_env(bars, features, scaler, fold.train, env_spec, spec, seed)
