@@ -2,7 +2,9 @@
 
 One rollout and one update per round, one thread, 256 accounts, networks [256, 128], every rule of the environment on. Each case
 has a process of its own (what one switches on, such as how memory is kept, must not help another); the processes take turns,
-and each ratio is taken within its round. `stock` is stable-baselines3's or sb3-contrib's own class on the same environment.
+and each ratio is taken within its round: of time on the core, which neighbours on a shared machine disturb less, and of wall
+time. Both are one thread, so on a free core they are one. Against a peer of many processes only wall time counts. `stock` is
+stable-baselines3's or sb3-contrib's own class on the same environment.
 
 The floor is the time that the products of a dense pass would take at the rate of products measured in the same process, at the
 same precision: rollout forwards, update forwards and backwards. A case that multiplies shared rows once can be below it.
@@ -86,14 +88,14 @@ def dense_flops(case: Case, n_columns: int, n_logits: int) -> float:
 
 
 def product_rate(bf16: bool) -> float:
-    """Operations per second of one core's matrix products, best of ten, results written where memory is warm."""
+    """Operations per second of one core's matrix products, best of a hundred, results written where memory is warm."""
     import torch
 
     kind = torch.bfloat16 if bf16 else torch.float32
     a, b = torch.randn(BATCH, 512).to(kind), torch.randn(512, 256).to(kind)
     out = torch.empty(BATCH, 256, dtype=kind)
     best = 0.0
-    for _ in range(10):
+    for _ in range(100):
         started = time.perf_counter()
         torch.mm(a, b, out=out)
         best = max(best, 2 * BATCH * 512 * 256 / (time.perf_counter() - started))
@@ -168,11 +170,12 @@ def work(case: Case, pipe: Connection) -> None:
         pipe.send({"precision": "bf16" if case.bf16 else precision, "rate": rate, "floor": floor})
         while pipe.recv():
             in_env[0] = 0.0
-            started = time.perf_counter()
+            started, on_core = time.perf_counter(), time.process_time()
             model.collect_rollouts(model.env, callback, model.rollout_buffer, case.n_steps)
             rolled = time.perf_counter()
             model.train()
-            pipe.send({"rollout": rolled - started, "update": time.perf_counter() - rolled, "env": in_env[0]})
+            done = time.perf_counter()
+            pipe.send({"rollout": rolled - started, "update": done - rolled, "env": in_env[0], "core": time.process_time() - on_core})
     env.close()
 
 
@@ -213,16 +216,31 @@ def compare(groups: dict[str, list[Case]], rounds: int) -> None:
     for title, cases in groups.items():
         facts, measured = measure(cases, rounds)
         table = Table(title=f"{title}; {cases[0].samples:,} steps a rollout, {cases[0].n_epochs} epochs; load {os.getloadavg()[0]:.1f}")
-        headings = ("case", "samples/s", "x stock", "rollout", "of it env", "update", "products", "GFLOP/s", "x dense floor")
+        headings = (
+            "case",
+            "samples/s",
+            "x stock",
+            "x stock (wall)",
+            "rollout",
+            "of it env",
+            "update",
+            "products",
+            "GFLOP/s",
+            "x dense floor",
+        )
         for heading in headings:
             table.add_column(heading, justify="left" if heading == "case" else "right")
         for case, fact, held in zip(cases, facts, measured, strict=True):
-            seconds = statistics.median(map(total, held))
-            ratio = statistics.median(total(a) / total(b) for a, b in zip(measured[0], held, strict=True))
+            seconds, core = statistics.median(map(total, held)), statistics.median(s["core"] for s in held)
+            wall = statistics.median(total(a) / total(b) for a, b in zip(measured[0], held, strict=True))
+            on_core = statistics.median(a["core"] / b["core"] for a, b in zip(measured[0], held, strict=True))
+            ratio = wall if cases[0].peer else on_core
             share = {key: statistics.median(s[key] / total(s) for s in held) for key in ("rollout", "env", "update")}
+            shown = (f"{case.samples / seconds:,.0f}", "-" if cases[0].peer else f"{on_core:.2f}", f"{wall:.2f}")
+            floors = (seconds if case.peer else core) / fact["floor"]
             table.add_row(
-                case.name, f"{case.samples / seconds:,.0f}", f"{ratio:.2f}", f"{share['rollout']:.0%}", f"{share['env']:.1%}",
-                f"{share['update']:.0%}", fact["precision"], f"{fact['rate'] / 1e9:.0f}", f"{seconds / fact['floor']:.2f}",
+                case.name, *shown, f"{share['rollout']:.0%}", f"{share['env']:.1%}", f"{share['update']:.0%}", fact["precision"],
+                f"{fact['rate'] / 1e9:.0f}", f"{floors:.2f}",
             )  # fmt: skip
             for (start, name), target in TARGETS.items():
                 if title.startswith(start) and case.name == name:

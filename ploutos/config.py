@@ -18,7 +18,7 @@ from ploutos.llm.advisor import LLMSpec
 from ploutos.market.sources import DataSpec
 from ploutos.specs import Spec
 from ploutos.training.folds import FoldSpec
-from ploutos.training.ppo import CheckpointSpec, TrainingSpec
+from ploutos.training.ppo import CheckpointSpec, LogSpec, TrainingSpec
 
 
 class HardwareSpec(Spec):
@@ -61,6 +61,8 @@ class PipelineConfig(Spec):
     """The pause between phases."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Snapshots of training."""
+    logging: LogSpec = LogSpec()
+    """What trainings write for people to look at."""
 
 
 PRESETS: dict[str, dict[str, Any]] = {

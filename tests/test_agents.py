@@ -23,7 +23,7 @@ QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurr
 def make_env(seed=0, n_bars=60):
     """A short slice, so that accounts share bars, with halts and episodes that end within a rollout."""
     bars = random_panel(3, n_bars + 200)
-    rows = np.random.default_rng(1).normal(size=(bars.n_bars, 12)).astype(np.float32)
+    rows = np.random.default_rng(1).normal(size=(bars.n_bars, 60)).astype(np.float32)
     return MarketVecEnv(make_tape(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed)
 
 
@@ -175,11 +175,15 @@ def test_masked_actions_are_never_drawn():
 
 def test_drawn_actions_follow_their_probabilities():
     torch.manual_seed(0)
-    probabilities = torch.tensor([[[0.7, 0.2, 0.1], [0.0, 0.5, 0.5]]])
-    drawn = torch.stack([layers.draw(probabilities.log().clamp_min(-1e8))[0] for _ in range(4000)])[:, 0]
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
+    masks = torch.tensor([[True, True, True], [False, True, True]])
+    drawn, log_prob = layers.draw((probabilities.log() + 3).flatten().expand(20_000, 6), 3, masks.expand(20_000, 2, 3))
     share = torch.stack([(drawn == action).float().mean(0) for action in range(3)], dim=-1)
-    np.testing.assert_allclose(share, probabilities[0], atol=0.03)
+    expected = torch.tensor([[0.7, 0.2, 0.1], [0.0, 4 / 7, 3 / 7]])
+    np.testing.assert_allclose(share, expected, atol=0.015)
     assert (drawn[:, 1] > 0).all()
+    together = expected[0][drawn[:, 0]].log() + expected[1][drawn[:, 1]].log()
+    torch.testing.assert_close(log_prob, together)
 
 
 def test_recurrent_batches_must_hold_whole_sequences():

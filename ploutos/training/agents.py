@@ -154,8 +154,8 @@ class _Quick(OnPolicyAlgorithm):
                 if rollout.masks.shape[-1]:
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
                 actor, critic = self._act(t)
-                probabilities = layers.choices(self._logits(actor), N_ACTIONS, self._masks_of(rollout.masks[t]))
-                rollout.actions[t], rollout.log_probs[t] = layers.draw(probabilities)
+                masks = self._masks_of(rollout.masks[t])
+                rollout.actions[t], rollout.log_probs[t] = layers.draw(self._logits(actor), N_ACTIONS, masks)
                 rollout.values_there[t] = self._values(critic)
                 new_obs, rewards, dones, infos = env.step(rollout.actions[t].cpu().numpy())
                 self.num_timesteps += env.num_envs

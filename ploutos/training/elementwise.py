@@ -136,6 +136,45 @@ def choose_(log_p, masks, actions, log_prob, entropy):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def draw_(logits, masks, uniform, actions, log_prob):
+    """Draw one action per symbol.
+
+    Args:
+        logits, masks: as in `choose_`; logits are used up.
+        uniform: shape (n, n_symbols), from [0, 1).
+        actions: shape (n, n_symbols), written.
+        log_prob: shape (n,), written: of all symbols together.
+    """
+    n, n_symbols, k = logits.shape
+    power = np.empty(n_symbols * k, dtype=np.float32)
+    for i in range(n):
+        rows = logits[i]
+        for s in range(n_symbols):
+            highest = _F(-np.inf)
+            for j in range(k):
+                if len(masks) and not masks[i, s, j]:
+                    rows[s, j] = _F(-1e8)
+                highest = max(highest, rows[s, j])
+            for j in range(k):
+                rows[s, j] -= highest
+                power[s * k + j] = rows[s, j]
+        _exp_(power)
+        together = _ZERO
+        for s in range(n_symbols):
+            total = _ZERO
+            for j in range(k):
+                total += power[s * k + j]
+            below, chosen = uniform[i, s] * total, -1
+            for j in range(k):
+                if power[s * k + j] > _ZERO and (chosen < 0 or below >= _ZERO):  # the last one stands if rounding leaves none
+                    chosen = j
+                    below -= power[s * k + j]
+            actions[i, s] = chosen
+            together += rows[s, chosen] - np.log(total)
+        log_prob[i] = together
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
 def choose_gradient_(log_p, actions, gradient_log_prob, gradient_entropy):
     """Backwards: log_p becomes the gradient of the logits."""
     n, n_symbols, k = log_p.shape
@@ -172,17 +211,20 @@ def gather_add_tanh_(x, table, at, bias):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def cell_(gates, cell, tanh_cell, hidden):
+def cell_(gates, inputs, cell, tanh_cell, hidden):
     """One step of an LSTM.
 
     Args:
-        gates: shape (n, 4 * h), input, forget, cell, output before their functions; holds their values afterwards.
+        gates: shape (n, 4 * h), of input, forget, cell, output: what the hidden state adds; holds their values afterwards.
+        inputs: shape (n, 4 * h), what the inputs add.
         cell: shape (n, h); the cell before, then after.
         tanh_cell, hidden: shape (n, h), written.
     """
     n, h = cell.shape
     for i in range(n):
-        g, c, tc, out = gates[i], cell[i], tanh_cell[i], hidden[i]
+        g, x, c, tc, out = gates[i], inputs[i], cell[i], tanh_cell[i], hidden[i]
+        for j in range(x.size):
+            g[j] += x[j]
         enter, keep, new, show = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
         _sigmoid_(g[: 2 * h])
         tanh_(new)

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ploutos.training import elementwise
 
-_WORTH_SHARING = 0.9  # of a batch's samples: with more distinct bars, adding up costs what it saves
+_ADDING_UP = 24  # what it costs to share a sample's row, in columns of a product
 _BLOCK = 4096
 
 
@@ -51,7 +51,7 @@ class Market:
             visited = torch.zeros(len(self.rows), dtype=torch.bool)
             visited[bars] = True
             distinct = visited.nonzero().squeeze(1)
-            if len(distinct) <= _WORTH_SHARING * len(bars):
+            if (len(bars) - len(distinct)) * self.rows.shape[1] > _ADDING_UP * len(bars):
                 place = torch.empty(len(self.rows), dtype=torch.int64)
                 place[distinct] = torch.arange(len(distinct))
                 return Seen(None, self._factors[distinct], place[bars], _rounded(own, self.half))
@@ -161,7 +161,10 @@ def project_rows(rows: Tensor, weight: Tensor, half: bool) -> Tensor:
     Rows are copied in blocks to where torch aligns memory, since products differ in the last bit with the alignment.
     """
     columns = weight[:, : rows.shape[1]].t()
-    return torch.cat([_product(block.clone(), columns, half) for block in rows.split(_BLOCK)])
+    out = torch.empty(len(rows), len(weight), device=rows.device)
+    for start in range(0, len(rows), _BLOCK):
+        out[start : start + _BLOCK] = _product(rows[start : start + _BLOCK].clone(), columns, half)
+    return out
 
 
 def known_layer(table: Tensor, at: Tensor, own: Tensor, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
@@ -198,10 +201,10 @@ class _Recurrence(torch.autograd.Function):
             torch.mul(hidden, keep[t, :, None], out=before[0, t])
             torch.mul(cell, keep[t, :, None], out=before[1, t])
             if half:
-                torch.add(inputs[t], before[0, t].bfloat16() @ turned, out=gates[t])
+                gates[t] = before[0, t].bfloat16() @ turned
             else:
-                torch.addmm(inputs[t], before[0, t], turned, out=gates[t])
-            cell = _cell(gates[t], before[1, t].clone(), tanh_cell[t], out[t])
+                torch.mm(before[0, t], turned, out=gates[t])
+            cell = _cell(gates[t], inputs[t], before[1, t].clone(), tanh_cell[t], out[t])
             hidden = out[t]
         ctx.half = half
         ctx.save_for_backward(keep, weight, gates, before, tanh_cell)
@@ -224,12 +227,12 @@ class _Recurrence(torch.autograd.Function):
         return gates, None, None, None, _product(flat.t(), before[0].view(steps * n, size), ctx.half), None
 
 
-def _cell(gates: Tensor, cell: Tensor, tanh_cell: Tensor, hidden: Tensor) -> Tensor:
+def _cell(gates: Tensor, inputs: Tensor, cell: Tensor, tanh_cell: Tensor, hidden: Tensor) -> Tensor:
     """One step: gates become their values, `tanh_cell` and `hidden` are written, the new cell is returned."""
     if not gates.is_cuda:
-        elementwise.cell_(gates.numpy(), cell.numpy(), tanh_cell.numpy(), hidden.numpy())
+        elementwise.cell_(gates.numpy(), inputs.numpy(), cell.numpy(), tanh_cell.numpy(), hidden.numpy())
         return cell
-    enter, keep, new, show = gates.chunk(4, dim=1)
+    enter, keep, new, show = gates.add_(inputs).chunk(4, dim=1)
     enter.sigmoid_(), keep.sigmoid_(), new.tanh_(), show.sigmoid_()
     cell = torch.addcmul(keep * cell, enter, new)
     torch.tanh(cell, out=tanh_cell)
@@ -274,27 +277,46 @@ def recurrent_layer(inputs: Tensor, keep: Tensor, hidden: Tensor, cell: Tensor, 
 def recurrent_step(inputs: Tensor, keep: Tensor, hidden: Tensor, cell: Tensor, weight: Tensor, half: bool) -> tuple[Tensor, Tensor]:
     """One step of the same without a gradient: hidden and cell afterwards, shape (n, size)."""
     hidden, cell = hidden * keep[:, None], cell * keep[:, None]
-    gates = inputs + _product(hidden, weight.t(), half)
+    gates = _product(hidden, weight.t(), half)
     out, tanh_cell = torch.empty_like(hidden), torch.empty_like(cell)
-    cell = _cell(gates, cell, tanh_cell, out)
+    cell = _cell(gates, inputs.contiguous(), cell, tanh_cell, out)
     return out, cell
 
 
-def choices(logits: Tensor, n_actions: int, masks: Tensor | None) -> Tensor:
-    """Log-probabilities of every symbol's actions, shape (n, n_symbols, n_actions), from logits (n, n_symbols * n_actions).
+def _log_probabilities(logits: Tensor, masks: Tensor | None) -> Tensor:
+    if masks is not None:
+        logits = torch.where(masks, logits, torch.full((), -1e8, dtype=logits.dtype, device=logits.device))
+    return logits.log_softmax(dim=-1)
+
+
+def _taken(log_p: Tensor, actions: Tensor) -> Tensor:
+    return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1).sum(-1)
+
+
+def _allowed(each: Tensor, masks: Tensor | None) -> Tensor:
+    return torch.empty(0, *each.shape[1:], dtype=torch.bool) if masks is None else masks
+
+
+def draw(logits: Tensor, n_actions: int, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    """One action per symbol, by one uniform number each from torch's generator.
 
     Args:
-        masks: the same shape, false for an action that is not allowed; its probability is 0.
+        logits: shape (n, n_symbols * n_actions).
+        masks: shape (n, n_symbols, n_actions), false for an action that is not allowed; its probability is 0.
+
+    Returns:
+        Actions, shape (n, n_symbols), and their log-probability together, shape (n,).
     """
     each = logits.reshape(len(logits), -1, n_actions)
-    if masks is not None:
-        each = torch.where(masks, each, torch.full((), -1e8, dtype=each.dtype, device=each.device))
-    one_by_one = each.unbind(-1)  # planes add up faster than short rows
-    highest = one_by_one[0].detach()
-    for plane in one_by_one[1:]:
-        highest = torch.maximum(highest, plane.detach())
-    total = sum((plane - highest).exp() for plane in one_by_one)
-    return each - (highest + torch.as_tensor(total).log()).unsqueeze(-1)
+    uniform = torch.rand(each.shape[:2], device=logits.device)
+    if logits.is_cuda:
+        log_p = _log_probabilities(each, masks)
+        reached = log_p.exp().cumsum(-1)
+        actions = (reached <= uniform.unsqueeze(-1) * reached[..., -1:]).sum(-1).clamp_max(n_actions - 1)
+        return actions, _taken(log_p, actions)
+    actions, log_prob = torch.empty(each.shape[:2], dtype=torch.int64), torch.empty(len(each))
+    elementwise.draw_(each.clone().numpy(), _allowed(each, masks).numpy(), uniform.numpy(), actions.numpy(), log_prob.numpy())
+    return actions, log_prob
 
 
 class _Choice(torch.autograd.Function):
@@ -324,25 +346,9 @@ def chosen(logits: Tensor, n_actions: int, masks: Tensor | None, actions: Tensor
         masks: shape (n, n_symbols, n_actions), false for an action that is not allowed.
         actions: shape (n, n_symbols).
     """
-    if logits.is_cuda:
-        log_p = choices(logits, n_actions, masks)
-        return _taken(log_p, actions), -(log_p.exp() * log_p).sum((-2, -1))
     each = logits.reshape(len(logits), -1, n_actions)
-    allowed = torch.empty(0, *each.shape[1:], dtype=torch.bool) if masks is None else masks
-    log_prob, entropy = _Choice.apply(each, allowed, actions)
+    if logits.is_cuda:
+        log_p = _log_probabilities(each, masks)
+        return _taken(log_p, actions), -(log_p.exp() * log_p).sum((-2, -1))
+    log_prob, entropy = _Choice.apply(each, _allowed(each, masks), actions)
     return log_prob, entropy
-
-
-def _taken(log_p: Tensor, actions: Tensor) -> Tensor:
-    return log_p.gather(-1, actions.unsqueeze(-1)).squeeze(-1).sum(-1)
-
-
-def draw(log_probabilities: Tensor) -> tuple[Tensor, Tensor]:
-    """One action per symbol by torch's generator: the first of as many exponential clocks to ring.
-
-    Returns:
-        Actions, shape (n, n_symbols), and their log-probability together, shape (n,).
-    """
-    clocks = torch.empty_like(log_probabilities).exponential_().clamp_min_(1e-38)
-    actions = (log_probabilities - clocks.log_()).argmax(dim=-1)
-    return actions, _taken(log_probabilities, actions)

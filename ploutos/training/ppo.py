@@ -140,6 +140,13 @@ class CheckpointSpec(Spec):
     """Go on from the newest whole snapshot; false starts over."""
 
 
+class LogSpec(Spec):
+    """What a training writes for people to look at; it changes no result."""
+
+    tensorboard: Path | None = None
+    """Folder for TensorBoard's files, one folder in it per fold and member; empty for none. Needs `ploutos[tensorboard]`."""
+
+
 @dataclass(frozen=True)
 class Workplace:
     """Where a training leaves its traces while it runs."""
