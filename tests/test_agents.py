@@ -1,6 +1,7 @@
 """Quick agents: the same losses and gradients as stable-baselines3's but for rounding, and the same learning."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from markets import random_panel
@@ -10,11 +11,14 @@ from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 
 from ploutos.envs.ledger import make_tape
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
-from ploutos.training import elementwise, layers
-from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
+from ploutos.market.bars import align
+from ploutos.training import elementwise, layers, precision
+from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO, _Batch
+from ploutos.training.callbacks import BatchedCallback
+from ploutos.training.ppo import SpeedSpec, TrainingSpec, build_model
 
 N_ENVS, N_STEPS = 8, 32
 QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}
@@ -62,8 +66,6 @@ def stock_evaluation(model, rollout, observations):
 
 def quick_evaluation(model, rollout):
     bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
-    from ploutos.training.agents import _Batch
-
     batch = _Batch(model._market.see(bars, own), torch.arange(len(bars)), torch.arange(N_ENVS))
     latent = model._latent(batch)
     masks = model._masks_of(rollout.flat(rollout.masks))
@@ -93,6 +95,61 @@ def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algori
         torch.testing.assert_close(gradients[0][name], stock, rtol=2e-4, atol=2e-4 * float(stock.abs().max()), msg=name)
     torch.testing.assert_close(rollout.log_probs, theirs[1], rtol=2e-5, atol=2e-6)  # and so are those of the rollout
     torch.testing.assert_close(rollout.values_there, theirs[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, monkeypatch):
+    model, rollout, _ = filled(algorithm)
+    _, compiled = quick_evaluation(model, rollout)
+    monkeypatch.setattr(layers, "_compiled", lambda _: False)
+    monkeypatch.setattr(model._market, "share", False)
+    seen, plain = quick_evaluation(model, rollout)
+    assert seen.whole is not None
+    gradients = []
+    for parts in (compiled, plain):
+        model.policy.zero_grad()
+        sum((k * part).sum() for k, part in enumerate(parts, 1)).backward()
+        gradients.append(torch.nn.utils.parameters_to_vector(p.grad for p in model.policy.parameters()))
+    for one, other in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(*gradients, rtol=2e-4, atol=2e-4 * float(gradients[0].abs().max()))
+    model.learn(N_ENVS * N_STEPS)
+    drawn, log_prob = layers.draw(torch.zeros(4000, 9), 3, None)
+    assert abs(float((drawn == 2).float().mean()) - 1 / 3) < 0.02
+    torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["PPO", "RecurrentPPO"])
+def test_learning_curves_are_stock_ones_within_the_noise_of_seeds(algorithm):
+    """Bars whose next sign is an observation: the mean curve over some seeds differs by less than its error allows."""
+    curves, seeds = {}, 6 if algorithm == "PPO" else 4
+    for quick in (True, False):
+        spec = TrainingSpec(
+            algorithm=algorithm, n_envs=16, n_steps=32, batch_size=128, net_arch=(16,), lstm_size=8, gamma=0.5, learning_rate=3e-3,
+            n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(quick_loop=quick),
+        )  # fmt: skip
+        curves[quick] = np.array([learning_curve(spec, seed) for seed in range(seeds)])
+    error = np.sqrt((curves[True].var(axis=0, ddof=1) + curves[False].var(axis=0, ddof=1)) / seeds)
+    difference = np.abs(curves[True].mean(axis=0) - curves[False].mean(axis=0))
+    gained = curves[False][:, -1].mean() - curves[False][:, 0].mean()
+    assert gained > 0.3  # there is something to learn, and stock learns it
+    assert (difference < 4 * error + 0.05 * gained).all()
+
+
+def learning_curve(spec, seed):
+    """Mean reward per step in five parts of a short training."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], 500)
+    close = 100 * np.exp(np.cumsum(0.01 * signs))
+    open_ = np.r_[100.0, close[:-1]]
+    columns = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close, "volume": 1.0}
+    frame = pd.DataFrame({"symbol": "T", "timestamp": pd.date_range("2000-01-01", periods=500, tz="UTC"), **columns})
+    tape = make_tape(align(frame, pd.Timedelta(days=1), "24/7", "signs"))
+    rows = np.r_[signs[1:], 0.0].astype(np.float32)[:, None]
+    env = MarketVecEnv(tape, rows, EnvSpec(allow_short=True, episode_bars=40, costs=CostSpec(slippage_bps=1)), 0, 498, spec.n_envs, seed)
+    log = BatchedCallback(every_rollouts=4)
+    build_model(env, spec, seed, "cpu").learn(20 * spec.n_envs * spec.n_steps, callback=log)
+    return [record["episode/reward"] / record["episode/length"] for record in log.records]
 
 
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
@@ -199,3 +256,15 @@ def test_compiled_tanh_is_float32_exact_and_passes_nan_on():
     odd = np.array([np.nan, np.inf, -np.inf], dtype=np.float32)
     elementwise.tanh_(odd)
     np.testing.assert_array_equal(odd, [np.nan, 1, -1])
+
+
+def test_fast_products_are_used_only_where_they_are_exact(monkeypatch):
+    before = torch.get_float32_matmul_precision()
+    assert precision.product_error("highest") < 1e-6
+    for error, used in ((3e-7, "medium"), (2e-3, "highest")):
+        monkeypatch.setattr(precision, "product_error", lambda *_, error=error: error)
+        with precision.matmul_precision(True) as chosen:
+            assert chosen == torch.get_float32_matmul_precision() == used
+        assert torch.get_float32_matmul_precision() == before
+    with precision.matmul_precision(False) as chosen:
+        assert chosen == "highest"

@@ -59,11 +59,16 @@ class Market:
 
     def whole(self, bars: Tensor, own: Tensor) -> Tensor:
         """Whole observations, shape (n, n_columns)."""
-        if own.is_cuda:
+        if not _compiled(own):
             return torch.cat([self.rows[bars], own], dim=1)
         out = torch.empty(len(bars), self.rows.shape[1] + own.shape[1])
         elementwise.gather_beside_(out.numpy(), self.rows.numpy(), bars.numpy(), own.numpy())
         return out
+
+
+def _compiled(x: Tensor) -> bool:
+    """Whether pointwise work on a tensor is done by `elementwise`."""
+    return x.device.type == "cpu"
 
 
 def _rounded(x: Tensor, half: bool) -> Tensor:
@@ -79,7 +84,7 @@ def _finish(x: Tensor, bias: Tensor, squash: bool) -> Tensor:
     """x := x + bias, or its tanh."""
     if not squash:
         return x.add_(bias)
-    if x.is_cuda:
+    if not _compiled(x):
         return x.add_(bias).tanh_()
     elementwise.add_tanh_(x.numpy(), bias.detach().numpy())
     return x
@@ -96,7 +101,7 @@ def _before(gradient: Tensor, y: Tensor, squash: bool) -> tuple[Tensor, Tensor]:
     """The gradient before a layer's tanh from that behind it, and its sum over the samples; y, the tanh, is used up."""
     if not squash:
         return gradient, gradient.sum(0)
-    if gradient.is_cuda:
+    if not _compiled(gradient):
         gradient = gradient * (1 - y * y)
         return gradient, gradient.sum(0)
     total = torch.empty(y.shape[1])
@@ -229,7 +234,7 @@ class _Recurrence(torch.autograd.Function):
 
 def _cell(gates: Tensor, inputs: Tensor, cell: Tensor, tanh_cell: Tensor, hidden: Tensor) -> Tensor:
     """One step: gates become their values, `tanh_cell` and `hidden` are written, the new cell is returned."""
-    if not gates.is_cuda:
+    if _compiled(gates):
         elementwise.cell_(gates.numpy(), inputs.numpy(), cell.numpy(), tanh_cell.numpy(), hidden.numpy())
         return cell
     enter, keep, new, show = gates.add_(inputs).chunk(4, dim=1)
@@ -242,7 +247,7 @@ def _cell(gates: Tensor, inputs: Tensor, cell: Tensor, tanh_cell: Tensor, hidden
 
 def _cell_gradient(gates: Tensor, before: Tensor, tanh_cell: Tensor, up: Tensor, carry: Tensor) -> None:
     """Backwards through one step: gates become the gradient of their arguments, `carry` that of the cell before."""
-    if not gates.is_cuda:
+    if _compiled(gates):
         elementwise.cell_gradient_(gates.numpy(), before.numpy(), tanh_cell.numpy(), up.numpy(), carry.numpy())
         return
     enter, keep, new, show = gates.chunk(4, dim=1)
@@ -309,7 +314,7 @@ def draw(logits: Tensor, n_actions: int, masks: Tensor | None) -> tuple[Tensor, 
     """
     each = logits.reshape(len(logits), -1, n_actions)
     uniform = torch.rand(each.shape[:2], device=logits.device)
-    if logits.is_cuda:
+    if not _compiled(logits):
         log_p = _log_probabilities(each, masks)
         reached = log_p.exp().cumsum(-1)
         actions = (reached <= uniform.unsqueeze(-1) * reached[..., -1:]).sum(-1).clamp_max(n_actions - 1)
@@ -347,7 +352,7 @@ def chosen(logits: Tensor, n_actions: int, masks: Tensor | None, actions: Tensor
         actions: shape (n, n_symbols).
     """
     each = logits.reshape(len(logits), -1, n_actions)
-    if logits.is_cuda:
+    if not _compiled(logits):
         log_p = _log_probabilities(each, masks)
         return _taken(log_p, actions), -(log_p.exp() * log_p).sum((-2, -1))
     log_prob, entropy = _Choice.apply(each, _allowed(each, masks), actions)
