@@ -38,7 +38,7 @@ from ploutos.envs.tape import Tape, make_tape
 from ploutos.market.bars import align
 from ploutos.market.specs import FUTURES
 
-ROUNDS = 7
+ROUNDS = 11
 N_ENVS, N_SYMBOLS, N_FEATURES, N_BARS = 256, 15, 30, 10_000
 FIRST = 100
 MEMORY_FOR_256_PEERS = 6 * 2**30
@@ -292,11 +292,11 @@ def main() -> None:
         "row gather (no environment at all)",
     )  # fmt: skip
     cases: dict[str, Callable[[], float]] = {
-        ours: batched(tape, rows, 600),
-        everything_off: batched(tape, rows, 600, EnvSpec()),
-        one: batched(one_tape, one_rows, 3000),
-        "ploutos, two processes of 128 (sharded)": lambda: timed(600, halves.step),
-        limit: gathers(rows, 3000),
+        ours: batched(tape, rows, 300),
+        everything_off: batched(tape, rows, 300, EnvSpec()),
+        one: batched(one_tape, one_rows, 1500),
+        "ploutos, two processes of 128 (sharded)": lambda: timed(300, halves.step),
+        limit: gathers(rows, 1500),
     }
     others, opened = peers({"subprocess": 8, "dummy": 40, "anytrading": 150})
     cases |= others

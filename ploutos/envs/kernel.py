@@ -23,6 +23,7 @@ their order, one by one: the same orders give the same bytes, whatever the machi
 """
 
 import numpy as np
+from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -81,10 +82,14 @@ compiled = njit(cache=True, error_model="numpy")
 inlined = njit(cache=True, error_model="numpy", inline="always")
 
 
+def width_of(n_symbols: int) -> int:
+    """Places that a row of the board or of positions has: whole lanes, but no seven idle ones for a single symbol."""
+    return n_symbols if n_symbols <= LANES // 2 else -(-n_symbols // LANES) * LANES
+
+
 @intrinsic
 def _prefetch(typingctx, array, index):
     """Ask for the cache line of one element of an array, by its flat position, before it is needed."""
-    from llvmlite import ir
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -147,7 +152,7 @@ def _is_called(i, t, board, terms, rules, money, positions):
     """Whether the broker asks for money after the close of bar t."""
     required = 0.0
     if rules[MARGIN_CALLS] != 0.0:
-        for j in range(positions.shape[2]):
+        for j in range(terms.shape[1]):
             units = positions[i, UNITS, j]
             each = _required_margin(terms[MARGIN, j], board[t, MARK, j], terms[MULTIPLIER, j])
             tied = abs(units) * each
@@ -220,30 +225,31 @@ def workbench(terms):
 @compiled
 def _load(i, t, w, targets, board, rules, positions):
     """Copy an account's state, its orders and its two bars to the workbench; a mark that is not known becomes 0."""
-    n_symbols = min(targets.shape[1], MAX_SYMBOLS)
-    for j in range(n_symbols):
+    width = min(board.shape[2], _ROW)
+    for j in range(targets.shape[1]):
         w[_TARGET + j] = targets[i, j]
+    for j in range(width):
         w[_HELD + j] = positions[i, UNITS, j]
         w[_ENTRY + j] = positions[i, ENTRY, j]
-    for j in range(n_symbols):
+    for j in range(width):
         w[_EARNED + j] = positions[i, TRADE_PNL, j]
         w[_WORST + j] = positions[i, WORST, j]
         w[_BEST + j] = positions[i, BEST, j]
-    for j in range(n_symbols):
+    for j in range(width):
         mark, close = board[t, MARK, j], board[t + 1, MARK, j]
         w[_MARK + j] = mark if mark == mark else 0.0
         w[_CLOSE + j] = close if close == close else 0.0
         w[_OPEN + j] = board[t + 1, OPEN, j]
     if rules[SLIPPAGE_PER_VOLATILITY] > 0.0 or rules[IMPACT] > 0.0 or rules[PARTICIPATION] <= 1.0:
-        for j in range(n_symbols):
+        for j in range(width):
             w[_VOLATILITY + j] = board[t, VOLATILITY, j]
             w[_VOLUME + j] = board[t, VOLUME, j]
     if rules[STOP] > 0.0:
-        for j in range(n_symbols):
+        for j in range(width):
             w[_HIGH + j] = board[t + 1, HIGH, j]
             w[_LOW + j] = board[t + 1, LOW, j]
     if rules[CLOSE_BY_SESSION_END] != 0.0:
-        for j in range(n_symbols):
+        for j in range(width):
             w[_MUST_CLOSE + j] = board[t + 1, MUST_CLOSE, j]
 
 
@@ -359,14 +365,14 @@ def _fill(w, lanes, commission_rate, slippage_rate, per_volatility, impact, stop
 
 
 @compiled
-def _store(i, w, n_symbols, positions):
+def _store(i, w, positions):
     """Copy an account's state back from the workbench."""
-    n_symbols = min(n_symbols, MAX_SYMBOLS)
-    for j in range(n_symbols):
+    width = min(positions.shape[2], _ROW)
+    for j in range(width):
         positions[i, UNITS, j] = w[_WANT + j]
         positions[i, ENTRY, j] = w[_ENTRY + j]
         positions[i, TRADE_PNL, j] = w[_EARNED + j]
-    for j in range(n_symbols):
+    for j in range(width):
         positions[i, WORST, j] = w[_WORST + j]
         positions[i, BEST, j] = w[_BEST + j]
 
@@ -449,7 +455,7 @@ def _settle(i, t, targets, w, record, board, terms, years, rules, money, ruined,
         n_ended += w[_ENDS + j]
         n_stopped += w[_STOPPED + j]
     money[i, COMMISSION], money[i, SLIPPAGE], money[i, IMPACT_PAID], money[i, TRADED] = commission, slippage, impact, traded
-    _store(i, w, n_symbols, positions)
+    _store(i, w, positions)
     if record:
         _record(i, w, n_symbols, positions)
     if n_ended > 0.0:

@@ -58,7 +58,8 @@ class Accounts:
     def open(cls, n: int, n_symbols: int, initial_cash: float) -> "Accounts":
         """New accounts, all in cash."""
         money = np.zeros((n, kernel.N_MONEY))
-        positions = np.zeros((n, kernel.N_POSITIONS, n_symbols))
+        planes = np.zeros((n, kernel.N_POSITIONS, kernel.width_of(n_symbols)))
+        positions = planes[:, :, :n_symbols]
         counts = np.zeros((n, kernel.N_COUNTS, n_symbols), dtype=np.int64)
         accounts = cls(
             cash=money[:, kernel.CASH_HELD],
@@ -88,7 +89,7 @@ class Accounts:
             stop_units=positions[:, kernel.STOP_UNITS],
             stop_price=positions[:, kernel.STOP_PRICE],
         )
-        accounts.arrays = (money, accounts.ruined, positions, counts)
+        accounts.arrays = (money, accounts.ruined, planes, counts)
         accounts.reset(np.arange(n), initial_cash)
         return accounts
 

@@ -23,9 +23,9 @@ class Tape:
     """A panel as the kernels read it; every array is read-only.
 
     Attributes:
-        board: shape (n_bars, 7, n_symbols): open (nan without a bar), mark (the last known close), volatility (decayed
-            deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may be held through
-            this bar's open where positions end with the session.
+        board: shape (n_bars, 7, width), n_symbols and then zeros: open (nan without a bar), mark (the last known close),
+            volatility (decayed deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may
+            be held through this bar's open where positions end with the session.
         terms: shape (6, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
             cost model's basis points and a short its borrow fee (0 for futures, whose contract says what they cost), margin.
         years: shape (n_bars,), years of 365 days between the last bar's end and this one's.
@@ -45,17 +45,17 @@ class Tape:
 
     @property
     def n_symbols(self) -> int:
-        return self.board.shape[2]
+        return self.terms.shape[1]
 
     @property
     def open(self) -> FloatArray:
         """Shape (n_bars, n_symbols)."""
-        return self.board[:, kernel.OPEN]
+        return self.board[:, kernel.OPEN, : self.n_symbols]
 
     @property
     def mark(self) -> FloatArray:
         """Shape (n_bars, n_symbols), the last known close."""
-        return self.board[:, kernel.MARK]
+        return self.board[:, kernel.MARK, : self.n_symbols]
 
     @property
     def tradable(self) -> BoolArray:
@@ -89,8 +89,10 @@ def make_tape(bars: Bars) -> Tape:
         [0.0 if spec.asset_class == "future" else 1.0 for spec in specs],
         [spec.margin for spec in specs],
     ]
+    board = np.zeros((bars.n_bars, len(planes), kernel.width_of(bars.n_symbols)))
+    np.stack(planes, axis=1, out=board[:, :, : bars.n_symbols])
     tape = Tape(
-        board=np.stack(planes, axis=1),
+        board=board,
         terms=np.array(terms, dtype=np.float64),
         years=np.r_[0.0, np.diff(bars.available_at).astype(np.float64) / _YEAR],
         session_end=session_end,
