@@ -26,6 +26,7 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.processes
+	$(BIN)/python -m benchmarks.training
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from ploutos import cli_data, cli_llm
 from ploutos.cli_shared import JSON_OPTION, console, fail
-from ploutos.errors import PloutosError
+from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
@@ -63,6 +63,13 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
     llm_replay: Annotated[bool, typer.Option("--llm-replay", help="Answer from the cassette alone; a missing answer is an error.")] = False,
     reveal: Annotated[bool, typer.Option("--reveal", help="Prompts name the asset and the date: an ablation, never a result.")] = False,
+    auto_resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--auto-resume/--no-auto-resume",
+            help="Go on from the snapshots that a killed run left, as is done by default, or train from the start.",
+        ),
+    ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
@@ -73,6 +80,8 @@ def run(
     for key, value in (("data.source", source), ("data.path", path), ("out", out)):
         if value is not None:
             overrides.append(f"{key}={json.dumps(str(value))}")
+    if auto_resume is not None:
+        overrides.append(f"checkpoint.auto_resume={json.dumps(auto_resume)}")
     if market is not None:
         overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
@@ -111,6 +120,51 @@ def _print_summary(summary: dict[str, Any], folder: Path) -> None:
     for sentence in summary["verdict"]:
         terminal.print(sentence, highlight=False)
     terminal.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def optimize(
+    preset: Annotated[str, typer.Option(help="demo, quick, test or full.")] = "full",
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates.")] = 20,
+    timesteps: Annotated[int, typer.Option(min=1, help="Environment steps per candidate.")] = 200_000,
+    out: Annotated[Path | None, typer.Option(help="YAML file for what is found; `ploutos run --config` reads it.")] = None,
+) -> None:
+    """Search for settings of the training, inside the first fold's training bars; no later bar is read."""
+    _prepare_process()
+    import yaml
+
+    from ploutos.config import load_config
+
+    try:
+        found = _search(load_config(preset, config_file, list(settings or [])), trials, timesteps)
+    except PloutosError as error:
+        raise fail(error, as_json=False) from error
+    text = yaml.safe_dump({"training": found.values}, sort_keys=False)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    dropped = sum(trial.dropped for trial in found.trials)
+    print(f"# score {found.score:.3f}, the best of {len(found.trials)} candidates ({dropped} dropped early): chosen, so flattered")
+    print(text, end="")
+
+
+def _search(config: Any, trials: int, timesteps: int) -> Any:
+    try:
+        from ploutos.training.search import SearchSpec, search
+    except ImportError as error:
+        raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
+    from ploutos.envs.spec import sized_for
+    from ploutos.features.build import build_features
+    from ploutos.market.sources import load
+    from ploutos.settings import Settings
+    from ploutos.training.folds import plan_folds
+
+    bars = load(config.data, Settings().datasets_root)
+    features = build_features(bars, config.features)
+    fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
+    spec = SearchSpec(trials=trials, timesteps=timesteps)
+    return search(bars, features, fold, gap, sized_for(config.env, bars), config.training, spec, config.seed, config.hardware.device)
 
 
 @app.command()

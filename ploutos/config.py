@@ -24,7 +24,7 @@ from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.sources import DataSpec
 from ploutos.specs import Spec
 from ploutos.training.folds import FoldSpec
-from ploutos.training.ppo import CheckpointSpec, Device, TrainingSpec
+from ploutos.training.ppo import CheckpointSpec, Device, LogSpec, TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class PipelineConfig(Spec):
     """The pause between phases."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Snapshots of training."""
+    logging: LogSpec = LogSpec()
+    """What trainings write for people to look at."""
 
     @field_validator("llm", mode="before")
     @classmethod
@@ -225,7 +227,8 @@ def fitted_to(config: PipelineConfig, features: FeatureSet, machine: Machine | N
             timesteps=round(training.total_timesteps * training.timesteps_reduction),
         )
         wish = Scale(training.n_envs, training.n_steps, training.batch_size, hardware.workers or machine.cores)
-        scale = autoscale(machine if hardware.device == "cuda" else replace(machine, gpus=()), load=load, wish=wish)
+        recurrent = training.algorithm == "RecurrentPPO"
+        scale = autoscale(machine if hardware.device == "cuda" else replace(machine, gpus=()), recurrent, load, wish)
         logger.info("wished %s; %s gives %s", wish, describe(machine), scale)
         sizes = {"n_envs": scale.n_envs, "n_steps": scale.n_steps, "batch_size": scale.batch_size}
         training = training.model_copy(update=sizes)

@@ -31,7 +31,10 @@ def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold:
     }
     upstream = [fold.data_sha256]
     key, _ = stage_key("policy", _MODULES, settings, upstream)
-    place = Workplace(store.root / "checkpoints" / key, config.hardware.device)
+    board = config.logging.tensorboard
+    place = Workplace(
+        store.root / "checkpoints" / key, config.hardware.device, board and board / f"fold{fold.index}-member{member}-{key[:8]}"
+    )
 
     def write(path: Path) -> None:
         job = MemberJob(

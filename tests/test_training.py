@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+import zipfile
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +16,12 @@ import pandas as pd
 import pytest
 import torch
 from markets import TINY
+from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 
+from ploutos.envs.actions import action_masks, target_weights
+from ploutos.envs.ledger import Accounts, make_tape, step
+from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import TrainingError
 from ploutos.evaluation.backtest import Scheduled, Segment, Voted, run_backtests
@@ -26,11 +32,11 @@ from ploutos.features.build import FeatureSet, write_features
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.training.checkpoint import load_policy
-from ploutos.training.ensemble import action_probabilities, vote
+from ploutos.training.ensemble import Memory, action_probabilities, vote
 from ploutos.training.folds import Fold, Range
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
-from ploutos.training.ppo import CheckpointSpec, TrainingSpec, Workplace, train_member
+from ploutos.training.ppo import CheckpointSpec, SpeedSpec, TrainingSpec, Workplace, train_member
 
 
 def toy_market(seed, signal):
@@ -101,6 +107,22 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     assert not (tmp_path / "a").exists()  # no snapshots or progress are left
 
 
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+@pytest.mark.parametrize("quick", [True, False])
+def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(tmp_path, panel, panel_features, panel_fold, algorithm, quick):
+    speed = SpeedSpec(quick_loop=quick)
+    changes = {"algorithm": algorithm.__name__, "lstm_size": 16, "speed": speed}
+    first, meta = member(tmp_path, "a", panel, panel_features, panel_fold, **changes)
+    second, _ = member(tmp_path, "b", panel, panel_features, panel_fold, **changes)
+    assert first.read_bytes() == second.read_bytes()
+    plain = algorithm.load(first)
+    assert type(plain) is algorithm
+    assert plain.num_timesteps == 256
+    assert [record["timesteps"] for record in meta["curve"]] == [128, 256]
+    with zipfile.ZipFile(first) as archive:
+        assert b"ploutos" not in archive.read("data")  # nothing in it needs this library
+
+
 def test_bars_after_the_training_range_change_no_policy(tmp_path, panel, panel_features, panel_fold):
     stop = panel_fold.train.stop
     changed = panel_features.values.copy()
@@ -130,6 +152,112 @@ def test_probabilities_are_the_policys_own_and_the_vote_is_their_mean(panel_poli
     assert confidences == pytest.approx([0.5])
 
 
+def trained(tmp_path, panel, features, fold, algorithm):
+    return load_policy(member(tmp_path, algorithm, panel, features, fold, algorithm=algorithm, lstm_size=16)[0])
+
+
+def test_a_recurrent_policy_remembers_each_account_as_its_own_predict_does(tmp_path, panel, panel_features, panel_fold):
+    policy = trained(tmp_path, panel, panel_features, panel_fold, "RecurrentPPO")
+    random = np.random.default_rng(0)
+    memory, state, firsts = Memory(), None, []
+    for t in range(6):
+        observations = random.normal(size=(4, policy.model.observation_space.shape[0])).astype(np.float32)
+        actions, state = policy.model.predict(observations, state=state, episode_start=np.full(4, t == 0), deterministic=True)
+        probabilities = action_probabilities(policy, observations, memory=memory)
+        np.testing.assert_array_equal(probabilities.argmax(-1), actions)
+        firsts.append(np.abs(probabilities - action_probabilities(policy, observations)).max())
+    assert firsts[0] == 0
+    assert min(firsts[1:]) > 0  # what it saw before matters
+
+
+def test_a_masked_policy_never_asks_for_what_is_not_allowed(tmp_path, panel, panel_features, panel_fold):
+    policy = trained(tmp_path, panel, panel_features, panel_fold, "MaskablePPO")
+    random = np.random.default_rng(0)
+    observations = random.normal(size=(50, policy.model.observation_space.shape[0])).astype(np.float32)
+    masks = random.random((50, 3, 3)) < 0.5
+    masks[..., 0] = True
+    probabilities = action_probabilities(policy, observations, masks.reshape(50, 9))
+    assert (probabilities[~masks] == 0).all()
+    actions, _ = policy.model.predict(observations, action_masks=masks.reshape(50, 9), deterministic=True)
+    np.testing.assert_array_equal(probabilities.argmax(-1), actions)
+
+
+@pytest.mark.parametrize("algorithm", ["RecurrentPPO", "MaskablePPO"])
+def test_backtests_carry_memory_and_masks(tmp_path, panel, panel_features, panel_fold, algorithm):
+    """The vote of one member, decided again by the plain class's own `predict` over the account that the backtest kept."""
+    policy, env = trained(tmp_path, panel, panel_features, panel_fold, algorithm), EnvSpec()
+    asked = []
+
+    class Watched(Voted):
+        def decide(self, moment, row):
+            asked.append((moment.bar, moment.probabilities[0, row].copy()))
+            return super().decide(moment, row)
+
+    run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [Watched("v", panel, env, slice(0, 1))], env)
+    tape = make_tape(panel)
+    rows = market_rows(panel_features, panel.tradable, policy.scaler)
+    accounts, state = Accounts.open(1, 3, env.cash), None
+    for bar, probabilities in asked:
+        at = np.array([bar])
+        seen = np.zeros((1, policy.model.observation_space.shape[0]), dtype=np.float32)
+        observe(accounts, at, rows, tape, seen)
+        if algorithm == "MaskablePPO":
+            actions, _ = policy.model.predict(seen, action_masks=action_masks(accounts, at, tape, env), deterministic=True)
+            assert (probabilities[~panel.tradable[bar], 0] == 1).all()  # a symbol without a bar can only hold
+        else:
+            actions, state = policy.model.predict(seen, state=state, episode_start=np.array([state is None]), deterministic=True)
+        np.testing.assert_array_equal(probabilities.argmax(-1), actions[0])
+        step(accounts, at, target_weights(actions, panel.tradable[at].sum(axis=1), env), tape, env)
+    assert len(asked) == panel_fold.test.n_bars
+
+
+def test_the_best_policy_so_far_is_kept_on_demand(job, tmp_path):
+    job = replace(job, checkpoint=CheckpointSpec(every_rollouts=2, keep_best=True))
+    run_job(job)
+    best = load_policy(job.place.folder / "best.zip")
+    assert [path.name for path in job.place.folder.iterdir()] == ["best.zip"]
+    assert 0 < best.meta["timesteps"] <= 128 * 60
+    assert PPO.load(job.place.folder / "best.zip").num_timesteps == best.meta["timesteps"]
+
+
+@pytest.mark.parametrize("every", [1, 7])
+def test_the_learning_curve_loses_no_rollout_and_no_episode(job, every):
+    """60 rollouts; with 7 to a record, the last one holds four."""
+    run_job(replace(job, training=job.training.model_copy(update={"log_every_rollouts": every})))
+    curve = load_policy(job.target).meta["curve"]
+    assert len(curve) == -(-60 // every)
+    assert curve[-1]["timesteps"] == 128 * 60
+    assert sum(record["episodes"] for record in curve) > 100
+    for record in curve:
+        assert np.isfinite(list(record.values())).all()
+        if record["episodes"]:
+            assert record["reward/log_return"] == pytest.approx(record["episode/reward"], abs=1e-5)
+
+
+def test_records_of_several_rollouts_are_means_of_their_parts(job, tmp_path):
+    curves = []
+    for every in (1, 3):
+        one = replace(job, training=job.training.model_copy(update={"log_every_rollouts": every}), target=tmp_path / f"{every}.zip")
+        run_job(one)
+        curves.append(load_policy(one.target).meta["curve"])
+    for i, record in enumerate(curves[1]):
+        parts = curves[0][3 * i : 3 * i + 3]
+        assert record["train/value_loss"] == pytest.approx(np.mean([part["train/value_loss"] for part in parts]))
+        paid = sum(part["episode/reward"] * part["episodes"] for part in parts if part["episodes"])
+        assert record.get("episode/reward", 0.0) * record["episodes"] == pytest.approx(paid)
+
+
+def test_tensorboard_shows_the_learning_curve(job, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run_job(replace(job, place=Workplace(tmp_path / "work", tensorboard=tmp_path / "board")))
+    events = EventAccumulator(str(tmp_path / "board"))
+    events.Reload()
+    curve = load_policy(job.target).meta["curve"]
+    shown = [(event.step, event.value) for event in events.Scalars("train/value_loss")]
+    assert shown == [(record["timesteps"], pytest.approx(record["train/value_loss"])) for record in curve]
+
+
 @pytest.fixture
 def job(tmp_path, panel, panel_features, panel_fold) -> MemberJob:
     write_bars(panel, tmp_path / "bars.parquet")
@@ -141,31 +269,63 @@ def job(tmp_path, panel, panel_features, panel_fold) -> MemberJob:
     )  # fmt: skip
 
 
-_RUN = "import pickle, sys; from ploutos.training.jobs import run_job; run_job(pickle.load(open(sys.argv[1], 'rb')))"
+_FORK = """
+import os, pickle, sys, time
+from ploutos.hardware.threads import cap_threads
+cap_threads(1)
+from ploutos.training.jobs import run_job
+job, calm = pickle.load(open(sys.argv[1], "rb"))
+run_job(calm)  # children find everything imported and compiled
+started = time.monotonic()
+run_job(calm)
+print(time.monotonic() - started, flush=True)
+for _ in sys.stdin:
+    child = os.fork()
+    if child == 0:
+        run_job(job)
+        os._exit(0)
+    print(child, flush=True)
+    print(os.waitpid(child, 0)[1], flush=True)
+"""
 
 
 @pytest.mark.slow
-def test_a_training_killed_again_and_again_ends_in_the_same_bytes(job, tmp_path):
-    run_job(replace(job, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip"))
-    pickled = tmp_path / "job"
-    pickled.write_bytes(pickle.dumps(job))
+@pytest.mark.parametrize("algorithm", ["PPO", "RecurrentPPO", "MaskablePPO"])
+def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp_path, algorithm):
+    """The file holds parameters, optimiser and learning curve."""
+    changes = {"algorithm": algorithm, "total_timesteps": 128 * 48, "lstm_size": 16, "learning_rate_schedule": "linear"}
+    job = replace(job, training=job.training.model_copy(update=changes))
+    calm = replace(job, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip")
+    pickled = tmp_path / "jobs"
+    pickled.write_bytes(pickle.dumps((job, calm)))
     random = np.random.default_rng(4)
-    kills = 0
-    for _ in range(4):
-        process = subprocess.Popen([sys.executable, "-c", _RUN, str(pickled)])
-        before = set(job.place.folder.glob("step_*.zip"))
-        while process.poll() is None and set(job.place.folder.glob("step_*.zip")) <= before:
-            time.sleep(0.005)
-        time.sleep(random.uniform(0, 0.15))
-        if process.poll() is None:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
-        process.wait()
-    assert kills >= 2
-    assert not job.target.exists()
-    assert list(job.place.folder.glob("step_*.zip"))
-    run_job(job)
-    assert job.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
+    kills = resumed = 0
+    with subprocess.Popen([sys.executable, "-c", _FORK, str(pickled)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+
+        def start() -> int:
+            print(file=parent.stdin, flush=True)
+            return int(parent.stdout.readline())
+
+        takes = float(parent.stdout.readline())
+        while kills < 10:
+            goes_on = any(job.place.folder.glob("step_*.zip"))
+            child = start()
+            time.sleep(random.uniform(0, 0.3 * takes))
+            with suppress(ProcessLookupError):
+                os.kill(child, signal.SIGKILL)
+            killed = int(parent.stdout.readline()) == signal.SIGKILL
+            kills, resumed = kills + killed, resumed + (killed and goes_on)
+            if not killed:  # it was done before; the next one begins anew
+                assert job.target.read_bytes() == calm.target.read_bytes()
+                job.target.unlink()
+        start()
+        assert int(parent.stdout.readline()) == 0
+        parent.stdin.close()
+    assert resumed >= 3
+    assert job.target.read_bytes() == calm.target.read_bytes()
+    assert len(load_policy(job.target).meta["curve"]) == 48
 
 
 def test_a_damaged_snapshot_is_passed_over(job, tmp_path, caplog):

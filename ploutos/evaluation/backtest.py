@@ -1,7 +1,9 @@
 """Run strategies over out-of-sample bars: one account each, one ledger, one pass.
 
 The accounts live through all test ranges without a break. At a fold's boundary the new fold's policies take over the
-account as they find it, and the trades that this costs are paid. Policies are asked once per bar for all accounts.
+account as they find it, and the trades that this costs are paid. Policies are asked once per bar for all accounts. A
+recurrent policy remembers each account from bar to bar; it remembers nothing when it takes over. A masked one is told
+which actions are allowed.
 """
 
 from collections.abc import Sequence
@@ -14,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ploutos.envs import ledger
-from ploutos.envs.actions import target_weights
+from ploutos.envs.actions import action_masks, target_weights
 from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
@@ -23,7 +25,7 @@ from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import apply_vetoes, risk_scores
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import member_probabilities, vote
+from ploutos.training.ensemble import Memory, action_probabilities, vote
 from ploutos.training.folds import Range
 from ploutos.types import FloatArray, IntArray
 
@@ -221,7 +223,7 @@ def run_backtests(
     weights = np.zeros((k, n + 1, s))
     fills = {name: np.full((k, n + 1, s), np.nan if name.endswith("price") else 0.0) for name in _FILLS}
     for segment in segments:
-        think = _thinker(bars, features, tape, segment)
+        think = _thinker(bars, features, tape, segment, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(k, decided, dtype=np.int64)
             moment = Moment(decided, accounts, weights[:, decided - first], think(accounts, bar))
@@ -249,7 +251,7 @@ class _Thinker(Protocol):
     def __call__(self, accounts: ledger.Accounts, bar: IntArray) -> FloatArray: ...
 
 
-def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment) -> _Thinker:
+def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment, env: EnvSpec) -> _Thinker:
     """What a segment's policies make of every account's observation."""
     if not segment.policies:
         return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, 3))
@@ -257,20 +259,23 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
         raise DataError("policies decide from features; found none")
     for policy in segment.policies:
         policy.require(bars.symbols, features.names)
-    views: list[tuple[Policy, np.ndarray]] = []
+    views: list[tuple[Policy, np.ndarray, Memory]] = []
+    masked = any(policy.masked for policy in segment.policies)
     for policy in segment.policies:  # members of a fold share a scaler, and then the rows as well
-        shared = next((r for p, r in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
-        views.append((policy, market_rows(features, bars.tradable, policy.scaler) if shared is None else shared))
+        shared = next((r for p, r, _ in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
+        rows = market_rows(features, bars.tradable, policy.scaler) if shared is None else shared
+        views.append((policy, rows, Memory()))
 
     def think(accounts: ledger.Accounts, bar: IntArray) -> FloatArray:
         probabilities = []
         seen: dict[int, np.ndarray] = {}
-        for policy, rows in views:
+        masks = action_masks(accounts, bar, tape, env) if masked else None
+        for policy, rows, memory in views:
             if id(rows) not in seen:
                 out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols)), dtype=np.float32)
                 observe(accounts, bar, rows, tape, out)
                 seen[id(rows)] = out
-            probabilities.append(member_probabilities((policy,), seen[id(rows)])[0])
+            probabilities.append(action_probabilities(policy, seen[id(rows)], masks, memory))
         return np.stack(probabilities)
 
     return think

@@ -1,16 +1,20 @@
 """Two kinds of file: the snapshot that lets a killed training go on, and the policy that it ends in.
 
-A snapshot is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch,
-numpy and the environment, and every account, whose bar and state give the observation that comes next. A run that
-resumes from one ends in the same bytes as one that was never stopped. It holds arrays and JSON, no pickle.
+A snapshot is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch (and
+of its GPU), numpy, Python and the environment, every account, whose bar and state give the observation that comes next, an
+LSTM's state, the learning curve so far. Schedules follow from the step count. A run that resumes from one ends in the same
+bytes as one that was never stopped. It holds arrays and JSON, no pickle.
 
-A policy is an ordinary stable-baselines3 zip, which plain `PPO.load` opens, with one member more: `ploutos.json`, the
-scaler, the names of what it observed, the fold, the seed and the versions. Its bytes depend on its content alone.
+A policy is an ordinary stable-baselines3 zip, which plain `PPO.load` (`MaskablePPO.load`, `RecurrentPPO.load`) opens, with
+one member more: `ploutos.json`, the scaler, the names of what it observed, the fold, the seed, the learning curve and the
+versions. Its bytes depend on its content alone.
 """
 
 import io
 import json
+import random
 import zipfile
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -18,7 +22,10 @@ from typing import Any, cast
 
 import numpy as np
 import torch
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import PPO
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import TrainingError
@@ -26,6 +33,7 @@ from ploutos.features.scaling import Scaler
 from ploutos.store import writing
 
 META = "ploutos.json"
+ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # What stable-baselines3 would save of one moment of one run: clocks, last observations, episode statistics.
 _MOMENTARY = ["start_time", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts", "_last_original_obs"]
@@ -45,12 +53,14 @@ def _without_addresses(data: bytes) -> bytes:
     return json.dumps(attributes, indent=1).encode()
 
 
-def save_policy(model: PPO, meta: dict[str, Any], path: Path) -> None:
+def save_policy(model: OnPolicyAlgorithm, meta: dict[str, Any], path: Path) -> None:
     """Write a policy; the same parameters and meta give the same bytes."""
+    at_start = model._num_timesteps_at_start
     model._num_timesteps_at_start = 0  # where this process came in is no part of the policy
     buffer = io.BytesIO()
     model.save(buffer, exclude=_MOMENTARY)
-    with zipfile.ZipFile(buffer) as saved, zipfile.ZipFile(path, "w") as archive:
+    model._num_timesteps_at_start = at_start
+    with writing(path) as temporary, zipfile.ZipFile(buffer) as saved, zipfile.ZipFile(temporary, "w") as archive:
         for name in sorted(saved.namelist()):
             content = saved.read(name)
             _write_member(archive, name, _without_addresses(content) if name == "data" else content)
@@ -61,9 +71,19 @@ def save_policy(model: PPO, meta: dict[str, Any], path: Path) -> None:
 class Policy:
     """A trained member, ready to decide."""
 
-    model: PPO
+    model: OnPolicyAlgorithm
     scaler: Scaler
     meta: dict[str, Any]
+
+    @property
+    def masked(self) -> bool:
+        """Whether it must be told which actions are allowed."""
+        return isinstance(self.model, MaskablePPO)
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it remembers what it saw."""
+        return isinstance(self.model, RecurrentPPO)
 
     def require(self, symbols: tuple[str, ...], features: tuple[str, ...]) -> None:
         """Refuse to decide on anything but what the policy was trained to see.
@@ -81,7 +101,7 @@ def load_policy(path: Path) -> Policy:
     with zipfile.ZipFile(path) as archive:
         meta = json.loads(archive.read(META))
     scaler = Scaler(np.array(meta["scaler"]["mean"]), np.array(meta["scaler"]["deviation"]))
-    return Policy(PPO.load(path, device="cpu"), scaler, meta)
+    return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
 
 
 def _account_arrays(env: MarketVecEnv) -> dict[str, np.ndarray]:
@@ -90,24 +110,40 @@ def _account_arrays(env: MarketVecEnv) -> dict[str, np.ndarray]:
     return {**arrays, **{name: getattr(env, name) for name in names}}
 
 
-def save_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
-    """Write everything that decides the future of a training, between two rollouts."""
+def _lstm_arrays(model: OnPolicyAlgorithm) -> dict[str, np.ndarray]:
+    """An LSTM's state of every account: actor's hidden and cell, critic's hidden and cell; empty without an LSTM."""
+    if not isinstance(model, RecurrentPPO):
+        return {}
+    states = cast(RNNStates, model._last_lstm_states)
+    return {f"lstm.{i}": part.cpu().numpy() for i, part in enumerate((*states.pi, *states.vf))}
+
+
+def save_snapshot(model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, Any], path: Path) -> None:
+    """Write everything that decides the future of a training, between two rollouts.
+
+    Args:
+        extra: whatever else a caller wants to find again, JSON-able.
+    """
     weights = io.BytesIO()
     torch.save({"policy": model.policy.state_dict(), "optimizer": model.policy.optimizer.state_dict()}, weights)
     name, keys, position, has_gauss, cached_gauss = np.random.get_state()
     arrays = io.BytesIO()
+    on_gpu = {"cuda_state": torch.cuda.get_rng_state(model.device).numpy()} if model.device.type == "cuda" else {}
     np.savez(
         arrays,
         torch_state=torch.get_rng_state().numpy(),
         numpy_keys=np.asarray(keys),
         episode_starts=np.asarray(model._last_episode_starts),
-        **cast(dict[str, Any], _account_arrays(env)),
+        **cast(dict[str, Any], _account_arrays(env) | _lstm_arrays(model) | on_gpu),
     )
     state = {
         "num_timesteps": model.num_timesteps,
         "n_updates": model._n_updates,
         "numpy": [name, int(position), int(has_gauss), float(cached_gauss)],
+        "python": random.getstate(),
         "environment": env.random.bit_generator.state,
+        "episodes": list(model.ep_info_buffer or ()),
+        "extra": extra,
     }
     with writing(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
         _write_member(archive, "weights.pth", weights.getvalue())
@@ -115,10 +151,14 @@ def save_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
         _write_member(archive, "state.json", json.dumps(state).encode())
 
 
-def load_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
-    """Put a freshly built model and environment into a snapshot's state."""
+def load_snapshot(model: OnPolicyAlgorithm, env: MarketVecEnv, path: Path) -> dict[str, Any]:
+    """Put a freshly built model and environment into a snapshot's state.
+
+    Returns:
+        The snapshot's `extra`.
+    """
     with zipfile.ZipFile(path) as archive:
-        weights = torch.load(io.BytesIO(archive.read("weights.pth")), weights_only=True)
+        weights = torch.load(io.BytesIO(archive.read("weights.pth")), weights_only=True, map_location=model.device)
         arrays = dict(np.load(io.BytesIO(archive.read("arrays.npz")), allow_pickle=False))
         state = json.loads(archive.read("state.json"))
     model.policy.load_state_dict(weights["policy"])
@@ -127,10 +167,20 @@ def load_snapshot(model: PPO, env: MarketVecEnv, path: Path) -> None:
     for name, held in _account_arrays(env).items():
         held[...] = arrays[name]
     model._last_obs, model._last_episode_starts = env.observe(), arrays["episode_starts"]
+    if isinstance(model, RecurrentPPO):
+        lstm = [torch.tensor(arrays[f"lstm.{i}"], device=model.device) for i in range(4)]
+        cast(Any, model)._last_lstm_states = RNNStates((lstm[0], lstm[1]), (lstm[2], lstm[3]))
+    model.ep_info_buffer = deque(state["episodes"], maxlen=model._stats_window_size)
+    model.ep_success_buffer = deque(maxlen=model._stats_window_size)
     env.random.bit_generator.state = state["environment"]
     torch.set_rng_state(torch.from_numpy(arrays["torch_state"]))
+    if model.device.type == "cuda":
+        torch.cuda.set_rng_state(torch.from_numpy(arrays["cuda_state"]), model.device)
     name, position, has_gauss, cached_gauss = state["numpy"]
     np.random.set_state((name, arrays["numpy_keys"], position, has_gauss, cached_gauss))
+    version, internal, gauss = state["python"]
+    random.setstate((version, tuple(internal), gauss))
+    return dict(state["extra"])
 
 
 class SnapshotFolder:
@@ -142,28 +192,26 @@ class SnapshotFolder:
     def _found(self) -> list[Path]:
         return sorted(self.folder.glob("step_*.zip"))
 
-    def save(self, model: PPO, env: MarketVecEnv) -> None:
-        save_snapshot(model, env, self.folder / f"step_{model.num_timesteps:012d}.zip")
+    def save(self, model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, Any]) -> None:
+        save_snapshot(model, env, extra, self.folder / f"step_{model.num_timesteps:012d}.zip")
         for old in self._found()[: -self.keep]:
             old.unlink(missing_ok=True)
 
-    def resume(self, model: PPO, env: MarketVecEnv, warn: Callable[[str], None]) -> int:
+    def resume(self, model: OnPolicyAlgorithm, env: MarketVecEnv, warn: Callable[[str], None]) -> dict[str, Any] | None:
         """Load the newest whole snapshot; a damaged one is passed over with a warning.
 
         Returns:
-            Steps done so far, 0 when there is none.
+            The snapshot's `extra`, None when there is no snapshot.
         """
         for path in reversed(self._found()):
             try:
-                load_snapshot(model, env, path)
+                return load_snapshot(model, env, path)
             except (zipfile.BadZipFile, KeyError, EOFError) as error:
                 warn(f"snapshot {path.name} is damaged ({error}); trying the one before")
-                continue
-            return model.num_timesteps
-        return 0
+        return None
 
     def clear(self) -> None:
-        """Remove the snapshots of a finished training."""
+        """Remove the snapshots of a finished training, and their folder when nothing else is in it."""
         for path in self._found():
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):

@@ -1,21 +1,18 @@
 """Train one member: one fold, one seed, one policy file.
 
-Stable-baselines3's PPO on the batched environment, with the scaler fitted on the fold's training rows. A member is bound
-to one thread: two members on two cores beat one member on two threads.
+Stable-baselines3's PPO, or sb3-contrib's MaskablePPO or RecurrentPPO, on the batched environment, with the scaler fitted on
+the fold's training rows. A member is bound to one thread: two members on two cores beat one member on two threads.
 """
 
-import json
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-import numpy as np
 import torch
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
-from stable_baselines3 import PPO
-from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import LinearSchedule
 
 from ploutos.envs.ledger import make_tape
 from ploutos.envs.observation import market_rows
@@ -26,18 +23,49 @@ from ploutos.features.scaling import Scaler, fit_scaler
 from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.specs import Spec
-from ploutos.training.checkpoint import SnapshotFolder, save_policy
-from ploutos.training.folds import Fold
+from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
+from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
+from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, save_policy
+from ploutos.training.folds import Fold, Range
+from ploutos.training.memory import keep_freed_memory
+from ploutos.training.precision import matmul_precision
 
 logger = logging.getLogger(__name__)
 
 Device = Literal["auto", "cpu", "cuda"]
 """Where a network is trained, as torch names it; `auto` is `cuda` where torch can use it."""
 
+BEST = "best.zip"
+_QUICK = {"PPO": QuickPPO, "MaskablePPO": QuickMaskablePPO, "RecurrentPPO": QuickRecurrentPPO}
+
+
+class SpeedSpec(Spec):
+    """How training is computed. Nothing here but `bf16` changes a number beyond rounding."""
+
+    quick_loop: bool = True
+    """Our rollout and update in place of stable-baselines3's: fewer Python calls per step, one tensor for the actions of all
+    symbols, a rollout kept as tensors on the device; RecurrentPPO learns from whole accounts' sequences, not padded pieces."""
+    share_rows: bool = True
+    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `quick_loop`)."""
+    fast_matmul: bool = True
+    """Torch's `medium` matrix products, if their error, measured at start-up, is that of float32."""
+    reuse_memory: bool = True
+    """Keep freed memory for the next minibatch instead of handing it to the system (glibc; holds for the whole process)."""
+    bf16: bool = False
+    """bfloat16 matrix products (`quick_loop`): faster, and not float32-exact. Weights and sums stay float32."""
+
+    @model_validator(mode="after")
+    def _ours(self) -> "SpeedSpec":
+        if self.bf16 and not self.quick_loop:
+            raise ValueError("training.speed.bf16 is part of our own loop; leave training.speed.quick_loop on")
+        return self
+
 
 class TrainingSpec(Spec):
-    """PPO and the ensemble around it."""
+    """The agent and the ensemble around it."""
 
+    algorithm: Literal["PPO", "MaskablePPO", "RecurrentPPO"] = "PPO"
+    """`MaskablePPO` is told which actions can do anything; `RecurrentPPO` has an LSTM each for policy and value."""
     total_timesteps: PositiveInt = 2_000_000
     """Environment steps of one member in production."""
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
@@ -54,6 +82,8 @@ class TrainingSpec(Spec):
     """Passes over a rollout."""
     learning_rate: PositiveFloat = 3e-4
     """Adam's step."""
+    learning_rate_schedule: Literal["constant", "linear"] = "constant"
+    """`linear` falls to 0 over the steps that are trained."""
     gamma: float = Field(default=0.99, gt=0, le=1)
     """Discount per bar."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
@@ -69,7 +99,13 @@ class TrainingSpec(Spec):
     target_kl: PositiveFloat | None = None
     """Stop a rollout's updates beyond this divergence; none by default."""
     net_arch: tuple[PositiveInt, ...] = (256, 128)
-    """Hidden layers of policy and of value function."""
+    """Hidden layers of policy and of value function; behind the LSTM, where there is one."""
+    lstm_size: PositiveInt = 256
+    """Width of each LSTM of RecurrentPPO."""
+    log_every_rollouts: PositiveInt = 1
+    """Rollouts that one point of the learning curve sums up."""
+    speed: SpeedSpec = SpeedSpec()
+    """How training is computed."""
 
     @model_validator(mode="after")
     def _batch_divides_rollout(self) -> "TrainingSpec":
@@ -77,6 +113,10 @@ class TrainingSpec(Spec):
         if rollout % self.batch_size:
             raise ValueError(
                 f"training.batch_size {self.batch_size} does not divide n_envs * n_steps = {self.n_envs} * {self.n_steps} = {rollout}"
+            )
+        if self.algorithm == "RecurrentPPO" and self.speed.quick_loop and self.batch_size % self.n_steps:
+            raise ValueError(
+                f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; RecurrentPPO learns from whole sequences"
             )
         return self
 
@@ -95,9 +135,19 @@ class CheckpointSpec(Spec):
     every_rollouts: PositiveInt = 10
     """Rollouts between two snapshots."""
     keep: PositiveInt = 2
-    """Snapshots kept of each training."""
+    """Snapshots kept of each training, the newest ones."""
+    keep_best: bool = False
+    """Keep beside the snapshots, and after the training, the policy whose last episodes had paid best when a snapshot was made.
+    It is the best on its own training bars, which is no measure of skill."""
     auto_resume: bool = True
     """Go on from the newest whole snapshot; false starts over."""
+
+
+class LogSpec(Spec):
+    """What a training writes for people to look at; it changes no result."""
+
+    tensorboard: Path | None = None
+    """Folder for TensorBoard's files, one folder in it per fold and member; empty for none. Needs `ploutos[tensorboard]`."""
 
 
 @dataclass(frozen=True)
@@ -107,76 +157,54 @@ class Workplace:
     folder: Path
     """Snapshots and progress of this training, removed when it is done."""
     device: Device = "cpu"
+    tensorboard: Path | None = None
+    """Where TensorBoard's files go; None for no such files."""
 
     @property
     def progress_file(self) -> Path:
         return self.folder / "progress.json"
 
 
-class _Progress(BaseCallback):
-    """At every rollout boundary: say how far, and leave a snapshot when one is due."""
-
-    model: PPO
-
-    def __init__(self, env: MarketVecEnv, place: Workplace, spec: CheckpointSpec, total: int) -> None:
-        super().__init__()
-        self.env, self.place, self.spec, self.total = env, place, spec, total
-        self.snapshots = SnapshotFolder(place.folder, spec.keep)
-        self.rollouts = 0
-        self.started, self.first_step = time.perf_counter(), 0
-
-    def _on_training_start(self) -> None:
-        self.started, self.first_step = time.perf_counter(), self.num_timesteps
-
-    def _on_rollout_start(self) -> None:
-        if self.rollouts:
-            self._report()
-            if self.spec.enabled and self.rollouts % self.spec.every_rollouts == 0:
-                self.snapshots.save(self.model, self.env)
-        self.rollouts += 1
-
-    def _report(self) -> None:
-        seconds = time.perf_counter() - self.started
-        episodes = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        progress = {
-            "steps": self.num_timesteps,
-            "total": self.total,
-            "steps_per_second": round((self.num_timesteps - self.first_step) / max(seconds, 1e-9)),
-            "mean_episode_reward": round(float(np.mean(episodes)), 3) if episodes else None,
-        }
-        temporary = self.place.progress_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(progress), encoding="utf-8")
-        temporary.replace(self.place.progress_file)
-
-    def _on_step(self) -> bool:
-        return True
-
-
-def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -> PPO:
-    """A PPO with fresh weights, drawn from the seed."""
-    return PPO(
-        "MlpPolicy",
-        env,
-        learning_rate=spec.learning_rate,
-        n_steps=spec.n_steps,
-        batch_size=spec.batch_size,
-        n_epochs=spec.n_epochs,
-        gamma=spec.gamma,
-        gae_lambda=spec.gae_lambda,
-        clip_range=spec.clip_range,
-        ent_coef=spec.ent_coef,
-        vf_coef=spec.vf_coef,
-        max_grad_norm=spec.max_grad_norm,
-        target_kl=spec.target_kl,
-        policy_kwargs={"net_arch": list(spec.net_arch)},
-        seed=seed,
-        device=device,
+def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -> OnPolicyAlgorithm:
+    """An agent with fresh weights, drawn from the seed."""
+    recurrent, quick = spec.algorithm == "RecurrentPPO", spec.speed.quick_loop
+    network = {"net_arch": list(spec.net_arch)}
+    algorithm: Any = _QUICK[spec.algorithm] if quick else ALGORITHMS[spec.algorithm]
+    return cast(
+        OnPolicyAlgorithm,
+        algorithm(
+            "MlpLstmPolicy" if recurrent else "MlpPolicy",
+            env,
+            learning_rate=LinearSchedule(spec.learning_rate, 0.0, 1.0) if spec.learning_rate_schedule == "linear" else spec.learning_rate,
+            n_steps=spec.n_steps,
+            batch_size=spec.batch_size,
+            n_epochs=spec.n_epochs,
+            gamma=spec.gamma,
+            gae_lambda=spec.gae_lambda,
+            clip_range=spec.clip_range,
+            ent_coef=spec.ent_coef,
+            vf_coef=spec.vf_coef,
+            max_grad_norm=spec.max_grad_norm,
+            target_kl=spec.target_kl,
+            policy_kwargs=network | ({"lstm_hidden_size": spec.lstm_size} if recurrent else {}),
+            seed=seed,
+            device=device,
+            **({"share_rows": spec.speed.share_rows, "half": spec.speed.bf16} if quick else {}),
+        ),
     )
 
 
-def fit_fold_scaler(features: FeatureSet, fold: Fold) -> Scaler:
-    """The scaler of a fold: its training rows and nothing else."""
-    return fit_scaler(features.values[fold.train.start : fold.train.stop])
+def fit_range_scaler(features: FeatureSet, train: Range) -> Scaler:
+    """The scaler of a training range: its rows and nothing else."""
+    return fit_scaler(features.values[train.start : train.stop])
+
+
+def build_env(
+    bars: Bars, features: FeatureSet, scaler: Scaler, train: Range, env_spec: EnvSpec, spec: TrainingSpec, seed: int
+) -> MarketVecEnv:
+    """The environment of a training range."""
+    rows = market_rows(features, bars.tradable, scaler)
+    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, n_envs=spec.n_envs, seed=seed)
 
 
 def train_member(
@@ -198,25 +226,19 @@ def train_member(
         path: where the policy goes.
 
     Returns:
-        The policy's meta: fold, seed, steps, scaler, names, versions.
+        The policy's meta: fold, seed, steps, scaler, names, learning curve, versions.
     """
     torch.set_num_threads(1)
+    if spec.speed.reuse_memory:
+        keep_freed_memory()
     place.folder.mkdir(parents=True, exist_ok=True)
-    scaler = fit_fold_scaler(features, fold)
-    rows = market_rows(features, bars.tradable, scaler)
-    env = MarketVecEnv(make_tape(bars), rows, env_spec, fold.train.start, fold.train.stop - 1, n_envs=spec.n_envs, seed=seed)
+    scaler = fit_range_scaler(features, fold.train)
+    env = build_env(bars, features, scaler, fold.train, env_spec, spec, seed)
     model = build_model(env, spec, seed, place.device)
     total = spec.planned_timesteps
-    callback = _Progress(env, place, checkpoints, total)
-    done = callback.snapshots.resume(model, env, logger.warning) if checkpoints.auto_resume else 0
-    if done:
-        logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, done, total)
-    if done < total:
-        model.learn(total - done, callback=callback, reset_num_timesteps=done == 0)
-    meta = {
+    meta: dict[str, Any] = {
         "fold": fold.model_dump(),
         "seed": seed,
-        "timesteps": model.num_timesteps,
         "planned_timesteps": total,
         "timesteps_reduction": spec.timesteps_reduction,
         "symbols": list(bars.symbols),
@@ -224,9 +246,27 @@ def train_member(
         "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
         "env": env_spec.model_dump(mode="json"),
         "training": spec.model_dump(mode="json"),
-        "versions": library_versions({"torch", "stable_baselines3", "gymnasium", "numpy", "numba"}),
+        "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
     }
+    log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(place.tensorboard) if place.tensorboard else None)
+    snapshots = SnapshotFolder(place.folder, checkpoints.keep)
+    every = checkpoints.every_rollouts if checkpoints.enabled else None
+    best = place.folder / BEST if checkpoints.keep_best else None
+    progress = Progress(env, log, snapshots, every, total, place.progress_file, best, meta)
+    found = snapshots.resume(model, env, logger.warning) if checkpoints.auto_resume else None
+    if found is not None:
+        progress.restore(found)
+        logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)
+    with matmul_precision(spec.speed.fast_matmul, place.device):
+        if model.num_timesteps < total:
+            model.learn(
+                total - model.num_timesteps,
+                callback=[log, progress],
+                log_interval=cast(int, None),  # stable-baselines3 then logs nothing of its own
+                reset_num_timesteps=found is None,
+            )
+    meta |= {"timesteps": model.num_timesteps, "curve": log.records}
     save_policy(model, meta, path)
     place.progress_file.unlink(missing_ok=True)
-    callback.snapshots.clear()
+    snapshots.clear()
     return meta

@@ -1,0 +1,270 @@
+"""Quick agents: the same losses and gradients as stable-baselines3's but for rounding, and the same learning."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from markets import random_panel
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3 import PPO
+from stable_baselines3.common.buffers import RolloutBuffer
+
+from ploutos.envs.ledger import make_tape
+from ploutos.envs.spec import CostSpec, EnvSpec
+from ploutos.envs.vector import MarketVecEnv
+from ploutos.errors import ConfigError
+from ploutos.market.bars import align
+from ploutos.training import elementwise, layers, precision
+from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO, _Batch
+from ploutos.training.callbacks import BatchedCallback
+from ploutos.training.ppo import SpeedSpec, TrainingSpec, build_model
+
+N_ENVS, N_STEPS = 8, 32
+QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}
+
+
+def make_env(seed=0, n_bars=60):
+    """A short slice, so that accounts share bars, with halts and episodes that end within a rollout."""
+    bars = random_panel(3, n_bars + 200)
+    rows = np.random.default_rng(1).normal(size=(bars.n_bars, 60)).astype(np.float32)
+    return MarketVecEnv(make_tape(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed)
+
+
+def make(algorithm, **kwargs):
+    recurrent = algorithm.__name__.endswith("RecurrentPPO")
+    return algorithm(
+        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(), n_steps=N_STEPS, batch_size=128, n_epochs=2, seed=3, ent_coef=0.01,
+        policy_kwargs={"net_arch": [24, 16], **({"lstm_hidden_size": 20} if recurrent else {})}, device="cpu", **kwargs,
+    )  # fmt: skip
+
+
+def filled(algorithm, **kwargs):
+    """A quick model with one rollout, and the observations of that rollout."""
+    model = make(QUICK[algorithm], **kwargs)
+    _, callback = model._setup_learn(10**6, None)
+    assert model.collect_rollouts(model.env, callback, model.rollout_buffer, N_STEPS)
+    rollout = model._rollout
+    observations = torch.cat([model._market.rows[rollout.bars], rollout.own], dim=-1)
+    return model, rollout, observations
+
+
+def stock_evaluation(model, rollout, observations):
+    """Value, log-probability and entropy by the policy's own method, each of shape (n_steps, n_envs)."""
+    by_account = observations.transpose(0, 1).reshape(-1, observations.shape[-1])
+    actions = rollout.actions.transpose(0, 1).reshape(by_account.shape[0], -1)
+    if isinstance(model, MaskablePPO):
+        masks = rollout.masks.transpose(0, 1).reshape(len(by_account), -1)
+        result = model.policy.evaluate_actions(by_account, actions, action_masks=masks)
+    elif isinstance(model, RecurrentPPO):
+        states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in model._states_at_start))
+        result = model.policy.evaluate_actions(by_account, actions, states, torch.from_numpy(rollout.starts.T.copy()).flatten())
+    else:
+        result = model.policy.evaluate_actions(by_account, actions)
+    return [part.flatten().view(N_ENVS, N_STEPS).T for part in result]
+
+
+def quick_evaluation(model, rollout):
+    bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
+    batch = _Batch(model._market.see(bars, own), torch.arange(len(bars)), torch.arange(N_ENVS))
+    latent = model._latent(batch)
+    masks = model._masks_of(rollout.flat(rollout.masks))
+    log_prob, entropy = layers.chosen(model._logits(latent.actor), 3, masks, rollout.flat(rollout.actions))
+    return batch.seen, [part.view(N_STEPS, N_ENVS) for part in (model._values(latent.critic), log_prob, entropy)]
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+@pytest.mark.parametrize("share_rows", [True, False])
+def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algorithm, share_rows):
+    model, rollout, observations = filled(algorithm, share_rows=share_rows)
+    assert rollout.starts[1:].any()  # episodes end within the rollout
+    if algorithm is MaskablePPO:
+        assert not rollout.masks.all()
+    seen, ours = quick_evaluation(model, rollout)
+    assert (seen.rows is not None) == share_rows
+    theirs = stock_evaluation(model, rollout, observations)
+    for mine, stock in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, stock, rtol=2e-5, atol=2e-6)
+    weights = torch.randn(3, N_STEPS, N_ENVS, generator=torch.Generator().manual_seed(0))
+    gradients = []
+    for parts in (ours, theirs):
+        model.policy.zero_grad()
+        sum((w * part).sum() for w, part in zip(weights, parts, strict=True)).backward()
+        gradients.append({name: p.grad.clone() for name, p in model.policy.named_parameters()})
+    for name, stock in gradients[1].items():
+        torch.testing.assert_close(gradients[0][name], stock, rtol=2e-4, atol=2e-4 * float(stock.abs().max()), msg=name)
+    torch.testing.assert_close(rollout.log_probs, theirs[1], rtol=2e-5, atol=2e-6)  # and so are those of the rollout
+    torch.testing.assert_close(rollout.values_there, theirs[0], rtol=2e-5, atol=2e-5)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, monkeypatch):
+    model, rollout, _ = filled(algorithm)
+    _, compiled = quick_evaluation(model, rollout)
+    monkeypatch.setattr(layers, "_compiled", lambda _: False)
+    monkeypatch.setattr(model._market, "share", False)
+    seen, plain = quick_evaluation(model, rollout)
+    assert seen.whole is not None
+    gradients = []
+    for parts in (compiled, plain):
+        model.policy.zero_grad()
+        sum((k * part).sum() for k, part in enumerate(parts, 1)).backward()
+        gradients.append(torch.nn.utils.parameters_to_vector(p.grad for p in model.policy.parameters()))
+    for one, other in zip(compiled, plain, strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
+    torch.testing.assert_close(*gradients, rtol=2e-4, atol=2e-4 * float(gradients[0].abs().max()))
+    model.learn(N_ENVS * N_STEPS)
+    drawn, log_prob = layers.draw(torch.zeros(4000, 9), 3, None)
+    assert abs(float((drawn == 2).float().mean()) - 1 / 3) < 0.02
+    torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("algorithm", ["PPO", "RecurrentPPO"])
+def test_learning_curves_are_stock_ones_within_the_noise_of_seeds(algorithm):
+    """Bars whose next sign is an observation: the mean curve over some seeds differs by less than its error allows."""
+    curves, seeds = {}, 6 if algorithm == "PPO" else 4
+    for quick in (True, False):
+        spec = TrainingSpec(
+            algorithm=algorithm, n_envs=16, n_steps=32, batch_size=128, net_arch=(16,), lstm_size=8, gamma=0.5, learning_rate=3e-3,
+            n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(quick_loop=quick),
+        )  # fmt: skip
+        curves[quick] = np.array([learning_curve(spec, seed) for seed in range(seeds)])
+    error = np.sqrt((curves[True].var(axis=0, ddof=1) + curves[False].var(axis=0, ddof=1)) / seeds)
+    difference = np.abs(curves[True].mean(axis=0) - curves[False].mean(axis=0))
+    gained = curves[False][:, -1].mean() - curves[False][:, 0].mean()
+    assert gained > 0.3  # there is something to learn, and stock learns it
+    assert (difference < 4 * error + 0.05 * gained).all()
+
+
+def learning_curve(spec, seed):
+    """Mean reward per step in five parts of a short training."""
+    signs = np.random.default_rng(0).choice([-1.0, 1.0], 500)
+    close = 100 * np.exp(np.cumsum(0.01 * signs))
+    open_ = np.r_[100.0, close[:-1]]
+    columns = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close, "volume": 1.0}
+    frame = pd.DataFrame({"symbol": "T", "timestamp": pd.date_range("2000-01-01", periods=500, tz="UTC"), **columns})
+    tape = make_tape(align(frame, pd.Timedelta(days=1), "24/7", "signs"))
+    rows = np.r_[signs[1:], 0.0].astype(np.float32)[:, None]
+    env = MarketVecEnv(tape, rows, EnvSpec(allow_short=True, episode_bars=40, costs=CostSpec(slippage_bps=1)), 0, 498, spec.n_envs, seed)
+    log = BatchedCallback(every_rollouts=4)
+    build_model(env, spec, seed, "cpu").learn(20 * spec.n_envs * spec.n_steps, callback=log)
+    return [record["episode/reward"] / record["episode/length"] for record in log.records]
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
+def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_rounding(algorithm):
+    """Stock train() on the same samples, in the same minibatches."""
+    model, rollout, observations = filled(algorithm)
+    stock = make(algorithm)
+    stock.policy.load_state_dict(model.policy.state_dict())
+    stock._setup_learn(10**6, None)
+    buffer: RolloutBuffer = stock.rollout_buffer
+    buffer.reset()
+    for t in range(N_STEPS):
+        masks = {"action_masks": rollout.masks[t].numpy()} if algorithm is MaskablePPO else {}
+        buffer.add(
+            observations[t].numpy(), rollout.actions[t].numpy(), rollout.rewards[t], rollout.starts[t], rollout.values_there[t],
+            rollout.log_probs[t], **masks,
+        )  # fmt: skip
+    with torch.no_grad():
+        last = stock.policy.predict_values(torch.from_numpy(model._last_obs))
+    buffer.compute_returns_and_advantage(last, model._last_episode_starts)
+    np.testing.assert_allclose(buffer.advantages, rollout.advantages.numpy(), rtol=1e-4, atol=1e-4)
+    for one in (model, stock):
+        np.random.seed(5)
+        one.train()
+    logged = stock.logger.name_to_value
+    for name in ("entropy_loss", "policy_gradient_loss", "value_loss", "clip_fraction", "approx_kl", "loss", "explained_variance"):
+        assert model.logger.name_to_value[f"train/{name}"] == pytest.approx(logged[f"train/{name}"], rel=2e-3, abs=2e-5), name
+    for (name, mine), theirs in zip(model.policy.named_parameters(), stock.policy.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=0, atol=5e-5, msg=name)  # Adam's steps are 3e-4 each
+
+
+def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
+    model = make(QuickRecurrentPPO)
+    _, callback = model._setup_learn(10**6, None)
+    paid, values = [], []
+    step, value_of = model.env.step, model._value_of
+
+    def stepping(actions):
+        answer = step(actions)
+        paid.append(answer[1].copy())
+        return answer
+
+    def valuing(observations, accounts, started):
+        answer = value_of(observations, accounts, started)
+        values.append((len(paid) - 1, accounts, answer.numpy().copy()))
+        return answer
+
+    model.env.step, model._value_of = stepping, valuing
+    model.collect_rollouts(model.env, callback, None, N_STEPS)
+    expected = np.array(paid)
+    assert len(values) > 1
+    for t, accounts, answer in values[:-1]:
+        expected[t, accounts] += np.float32(model.gamma) * answer
+    np.testing.assert_allclose(model._rollout.rewards, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm):
+    full, rollout, _ = filled(algorithm)
+    _, exact = quick_evaluation(full, rollout)
+    full._half = full._market.half = True
+    full._market._factors = full._market.rows.bfloat16()
+    _, rough = quick_evaluation(full, rollout)
+    assert all(torch.allclose(a, b, atol=0.05) for a, b in zip(exact, rough, strict=True))
+    assert not torch.equal(exact[0], rough[0])
+    ends = []
+    for _ in range(2):
+        model = make(QUICK[algorithm], half=True)
+        model.learn(2 * N_ENVS * N_STEPS)
+        ends.append(torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+    assert torch.equal(*ends)
+
+
+def test_masked_actions_are_never_drawn():
+    _, rollout, _ = filled(MaskablePPO)
+    masks = rollout.masks.view(N_STEPS, N_ENVS, -1, 3)
+    assert masks.gather(-1, rollout.actions[..., None]).all()
+    assert not masks.all()
+
+
+def test_drawn_actions_follow_their_probabilities():
+    torch.manual_seed(0)
+    probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
+    masks = torch.tensor([[True, True, True], [False, True, True]])
+    drawn, log_prob = layers.draw((probabilities.log() + 3).flatten().expand(20_000, 6), 3, masks.expand(20_000, 2, 3))
+    share = torch.stack([(drawn == action).float().mean(0) for action in range(3)], dim=-1)
+    expected = torch.tensor([[0.7, 0.2, 0.1], [0.0, 4 / 7, 3 / 7]])
+    np.testing.assert_allclose(share, expected, atol=0.015)
+    assert (drawn[:, 1] > 0).all()
+    together = expected[0][drawn[:, 0]].log() + expected[1][drawn[:, 1]].log()
+    torch.testing.assert_close(log_prob, together)
+
+
+def test_recurrent_batches_must_hold_whole_sequences():
+    with pytest.raises(ConfigError, match="batch_size 100 is no multiple of n_steps 32"):
+        QuickRecurrentPPO("MlpLstmPolicy", make_env(), n_steps=32, batch_size=100)
+
+
+def test_compiled_tanh_is_float32_exact_and_passes_nan_on():
+    x = np.concatenate([np.linspace(-90, 90, 100_001), np.geomspace(1e-30, 1, 10_001)]).astype(np.float32)
+    y = x.copy()
+    elementwise.tanh_(y)
+    np.testing.assert_allclose(y, np.tanh(x.astype(np.float64)), rtol=3e-7)
+    odd = np.array([np.nan, np.inf, -np.inf], dtype=np.float32)
+    elementwise.tanh_(odd)
+    np.testing.assert_array_equal(odd, [np.nan, 1, -1])
+
+
+def test_fast_products_are_used_only_where_they_are_exact(monkeypatch):
+    before = torch.get_float32_matmul_precision()
+    assert precision.product_error("highest") < 1e-6
+    for error, used in ((3e-7, "medium"), (2e-3, "highest")):
+        monkeypatch.setattr(precision, "product_error", lambda *_, error=error: error)
+        with precision.matmul_precision(True) as chosen:
+            assert chosen == torch.get_float32_matmul_precision() == used
+        assert torch.get_float32_matmul_precision() == before
+    with precision.matmul_precision(False) as chosen:
+        assert chosen == "highest"
