@@ -227,6 +227,8 @@ class _Quick(OnPolicyAlgorithm):
         self._tables = []
         optimizer = self.policy.optimizer
         self._update_learning_rate(optimizer)
+        for group in optimizer.param_groups:
+            group["fused"] = True  # all of Adam in one pass; saved as stable-baselines3 has it
         clip = self.clip_range(self._current_progress_remaining)
         seen: dict[str, list[Tensor]] = {}
         for _ in range(self.n_epochs):
@@ -244,6 +246,8 @@ class _Quick(OnPolicyAlgorithm):
             self._n_updates += 1
             if moved_too_far:
                 break
+        for group in optimizer.param_groups:
+            group["fused"] = None
         for name, values in seen.items():
             self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else torch.stack(values).mean()))
         rollout = self._rollout
