@@ -24,7 +24,7 @@ from ploutos.training.pool import WorkerPool
 from tasks.evaluation import backtest, in_sample_of, metrics_of, report
 from tasks.phase1 import features_of, folds_of, load_bars, quality_of
 from tasks.phase2 import train_member
-from tasks.phase3 import llm_features_of, signals_of
+from tasks.phase3 import llm_features_of, mirrored_of, signals_of
 from tasks.resources import settle
 
 DEFAULT = PipelineConfig()
@@ -77,12 +77,15 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
     settle("phase 3", config.pipeline)
     llm_features = stages.ref("llm-features", llm_features_of.submit(store, bars))
     signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config.llm, settings))
+    refs = replace(refs, signals=signals)
+    if config.llm.flips:
+        refs = replace(refs, mirrored=stages.ref("mirrored", mirrored_of.submit(store, bars, signals, plan, config.llm, settings)))
     with memory.freed("backtests"):
         inside_future = in_sample_of.submit(store, refs, config)
         backtests = stages.ref("backtests", backtest.submit(store, refs, signals, config))
         inside = stages.ref("in-sample", inside_future)
     metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config))
-    refs = replace(refs, signals=signals, backtests=backtests, metrics=metrics)
+    refs = replace(refs, backtests=backtests, metrics=metrics)
     return report(store, refs, config, settings.runs_root, stages.ended, monitor)
 
 

@@ -15,7 +15,7 @@ from ploutos.evaluation.report import render_markdown
 from ploutos.evaluation.rundir import RunRefs, write_run
 from ploutos.features.build import read_features
 from ploutos.hardware.monitor import HardwareMonitor
-from ploutos.llm.signals import read_signals
+from ploutos.llm.signals import Signals, read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
 from ploutos.training.checkpoint import Policy, load_policy
@@ -27,6 +27,14 @@ _MODULES = ["ploutos.evaluation.assess"]
 
 def _policies(store: Store, refs: RunRefs) -> list[list[Policy]]:
     return [[load_policy(store.path(ref)) for ref in members] for members in refs.policies]
+
+
+def _mirrored(store: Store, refs: RunRefs) -> Signals | None:
+    return None if refs.mirrored is None else read_signals(store.path(refs.mirrored))
+
+
+def _mirrored_sha256(refs: RunRefs) -> list[str]:
+    return [] if refs.mirrored is None else [refs.mirrored.sha256]
 
 
 def _upstream(refs: RunRefs) -> list[str]:
@@ -42,11 +50,13 @@ def backtest(store: Store, refs: RunRefs, signals: Ref, config: PipelineConfig) 
         result = out_of_sample(
             read_bars(store.path(refs.bars)), read_features(store.path(refs.features)), read_folds(store.path(refs.folds)),
             _policies(store, refs), read_signals(store.path(signals)), config.env, config.fusion, config.seed,
+            _mirrored(store, refs), config.evaluation.placebo_draws,
         )  # fmt: skip
         write_backtests(result, path)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
-    return run_stage(store, "backtests", _MODULES, settings, [*_upstream(refs), signals.sha256], ".npz", write)
+    settings["placebo_draws"] = config.evaluation.placebo_draws
+    return run_stage(store, "backtests", _MODULES, settings, [*_upstream(refs), signals.sha256, *_mirrored_sha256(refs)], ".npz", write)
 
 
 @task(name="in-sample", cache_policy=NO_CACHE)
@@ -70,13 +80,13 @@ def metrics_of(store: Store, refs: RunRefs, signals: Ref, backtests: Ref, inside
         summary = summarise(
             read_backtests(store.path(backtests)), read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds)),
             json.loads(store.path(inside).read_text(encoding="utf-8")), read_signals(store.path(signals)),
-            config.evaluation, config.seed, config.training.timesteps_reduction < 1,
+            config.evaluation, config.seed, config.training.timesteps_reduction < 1, _mirrored(store, refs),
         )  # fmt: skip
         write_json(path, summary)
 
     reduced = config.training.timesteps_reduction < 1
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
-    upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
+    upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, *_mirrored_sha256(refs)]
     return run_stage(store, "metrics", _MODULES, settings, upstream, ".json", write)
 
 

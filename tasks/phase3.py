@@ -9,11 +9,12 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.features.llm_features import market_features
 from ploutos.llm.advisor import advise, make_advisor
 from ploutos.llm.config import LLMConfig
+from ploutos.llm.mirror import ask_mirrored
 from ploutos.llm.signals import read_signals, write_signals
 from ploutos.market.bars import read_bars
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.folds import read_folds
+from ploutos.training.folds import read_folds, tested_decisions
 from tasks.stage import run_stage
 
 
@@ -47,3 +48,16 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: L
         "advisor: %s; %d pieces of advice, %d abstentions, %d calls", signals.model, len(signals.frame), signals.n_abstained, advisor.calls
     )
     return state
+
+
+@task(name="advise-mirrored", cache_policy=NO_CACHE)
+def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMConfig, settings: Settings) -> State[Ref]:
+    """Ask every question of the test ranges again, on the mirrored market."""
+    advisor = make_advisor(config, settings)
+    first, last = tested_decisions(read_folds(store.path(folds)))
+
+    def write(path: Path) -> None:
+        write_signals(ask_mirrored(read_signals(store.path(signals)).within(first, last), read_bars(store.path(bars)), advisor), path)
+
+    stands_on = config.deciding() | {"digest": advisor.digest, "tested": [first, last]}
+    return run_stage(store, "mirrored", ["ploutos.llm.mirror"], stands_on, [bars.sha256, signals.sha256], ".parquet", write)

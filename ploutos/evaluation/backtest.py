@@ -7,7 +7,7 @@ which actions are allowed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -159,6 +159,11 @@ class Backtests:
     def row(self, name: str) -> int:
         """Which account a strategy had."""
         return self.names.index(name)
+
+    def only(self, names: Sequence[str]) -> "Backtests":
+        """The accounts of some strategies."""
+        rows = [self.row(name) for name in names]
+        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in (*_RECORDED, "weights", *_FILLS)})
 
     @property
     def returns(self) -> FloatArray:
