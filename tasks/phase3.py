@@ -57,7 +57,9 @@ def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMCo
     first, last = tested_decisions(read_folds(store.path(folds)))
 
     def write(path: Path) -> None:
-        write_signals(ask_mirrored(read_signals(store.path(signals)).within(first, last), read_bars(store.path(bars)), advisor), path)
+        asked = read_signals(store.path(signals)).within(first, last)
+        get_run_logger().info("advisor: %d questions asked again about the mirrored market", len(asked.frame))
+        write_signals(ask_mirrored(asked, read_bars(store.path(bars)), advisor), path)
 
     stands_on = config.deciding() | {"digest": advisor.digest, "tested": [first, last]}
     return run_stage(store, "mirrored", ["ploutos.llm.mirror"], stands_on, [bars.sha256, signals.sha256], ".parquet", write)

@@ -101,7 +101,7 @@ def against(summary, label):
 
 
 def test_an_advisor_that_knows_the_next_bars_helps_and_beats_every_placebo(panel, market, play):
-    _, summary = play(scripted(panel, market, knowing(panel)))
+    result, summary = play(scripted(panel, market, knowing(panel)))
     for label in ("RL vote", *PLACEBOS):
         row = against(summary, label)
         assert row["sign"] == 1
@@ -109,6 +109,7 @@ def test_an_advisor_that_knows_the_next_bars_helps_and_beats_every_placebo(panel
         assert "a year more than" in row["sentence"]
         assert row["beaten"] in (None, 1.0)
     assert summary["advisor"]["conclusion"].startswith("The advice helped")
+    assert "<b>The advice helped" in render_advisor_page(result, summary)
 
 
 @pytest.mark.parametrize("lasting", [1, 6])

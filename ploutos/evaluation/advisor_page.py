@@ -8,7 +8,7 @@ import plotly.graph_objects as go
 
 from ploutos.evaluation.assess import VOTE
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.comparisons import is_placebo
+from ploutos.evaluation.comparisons import MIRRORED, is_placebo
 from ploutos.evaluation.report import figure_html, render_page, show
 
 _COLOURS = {1: "#067647", 0: "#98a2b3", -1: "#b42318"}
@@ -41,7 +41,7 @@ def _paths(backtests: Backtests, summary: dict[str, Any]) -> go.Figure:
     """The fused account among those with placebos in the advisor's place."""
     figure = go.Figure()
     stamps = backtests.timestamps.astype("datetime64[ms]").astype(object)
-    placebos = [name for name in backtests.names if is_placebo(name)]
+    placebos = [name for name in backtests.names if is_placebo(name) and name != MIRRORED]
     for place, name in enumerate(placebos):
         figure.add_scatter(
             x=stamps, y=backtests.equity[backtests.row(name)], name="placebos", legendgroup="placebos", showlegend=place == 0,

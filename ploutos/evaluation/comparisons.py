@@ -20,7 +20,8 @@ from ploutos.llm.signals import ACTIONS, Signals
 from ploutos.market.bars import Bars
 
 _PLACEBO = "placebo "
-_MIRRORED = f"{_PLACEBO}mirrored"
+MIRRORED = f"{_PLACEBO}mirrored"
+"""The account that follows what the advisor says about the mirrored market, and nothing else."""
 _CONTROLS = {
     "shuffled": ("Does its timing matter?", "the same with its advice shuffled in time"),
     "shifted": ("Does its timing matter, at the same pace of trading?", "the same with its advice shifted in time"),
@@ -50,7 +51,7 @@ def placebo_strategies(
             stances, confidences = placebo(signals, seed, draw).stances(bars)
             strategies.append(replace(fused, name=f"{_PLACEBO}{kind} {draw}", stances=stances, confidences=confidences))
     if mirrored is not None:
-        strategies.append(replace(advised, name=_MIRRORED, stances=mirrored.stances(bars)[0]))
+        strategies.append(replace(advised, name=MIRRORED, stances=mirrored.stances(bars)[0]))
     return strategies
 
 
@@ -82,7 +83,7 @@ def pairs(names: Sequence[str], final: str, vote: str, advisor: str, benchmark: 
     ]
     for kind, (question, label) in _CONTROLS.items():
         found.append(Pair(question, final, tuple(name for name in names if name.startswith(f"{_PLACEBO}{kind} ")), label))
-    found.append(Pair("Is the advice better than its opposite?", advisor, (_MIRRORED,), "what the advisor says about the mirrored market"))
+    found.append(Pair("Is the advice better than its opposite?", advisor, (MIRRORED,), "what the advisor says about the mirrored market"))
     found.append(Pair("Does training with the advice help?", _HYBRID, (vote,), vote))
     found.append(Pair("Was it the advice, or the training?", _HYBRID, (_BLANKED,), _BLANKED))
     return [pair for pair in found if pair.against and {pair.of, *pair.against} <= set(names)]
