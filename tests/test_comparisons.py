@@ -25,6 +25,7 @@ from ploutos.training.folds import Range, fold_table
 
 BOOTSTRAP = BootstrapSpec(replications=200)
 CADENCE = 5
+UNCOUNTED = "so none of this counts for it"
 PLACEBOS = ["shuffled in time", "shifted in time", "drawn at random"]
 
 
@@ -297,6 +298,8 @@ def test_the_page_is_one_file_that_holds_every_comparison_and_says_what_was_not_
     ):
         assert wanted in bare
     assert "How the desk weighs it" not in bare
+    assert UNCOUNTED in bare
+    assert UNCOUNTED not in page
 
 
 def test_the_page_shows_a_certificate_spans_and_chosen_fusion_where_there_are_any(mock_run):
@@ -318,6 +321,8 @@ def test_the_page_shows_a_certificate_spans_and_chosen_fusion_where_there_are_an
     for wanted in ("reidentification: symbol: rate", "0.25", "2023-12-01", "contaminated", "12.5 %", "no evidence", "llm weight", "0.5"):
         assert wanted in page[page.index("<body>") :]
     assert "Not probed" not in page
+    assert UNCOUNTED in page
+    assert UNCOUNTED not in render_advisor_page(result, known | {"spans": [span, span | {"tag": "clean"}]})
 
 
 def test_markup_in_a_models_name_does_no_harm(mock_run):

@@ -19,6 +19,7 @@ _TAGS = {
     "clean": "after everything that it can have read; these count",
     "not applicable": "the advisor has no memory",
 }
+_COUNTING = ("clean", "not applicable")
 
 
 def _intervals(comparisons: Sequence[dict[str, Any]]) -> go.Figure:
@@ -115,6 +116,7 @@ def render_advisor_page(backtests: Backtests, summary: dict[str, Any]) -> str:
         },
         certificate=list(_flat(certificate)) if certificate else [],
         spans=_span_rows(summary),
+        counts=advisor["is_mock"] or any(span["tag"] in _COUNTING for span in summary.get("spans", ())),
         vote=VOTE,
         fusion=_table(fusion if isinstance(fusion, list) else [fusion]) if fusion else None,
     )

@@ -205,12 +205,11 @@ def verdict(summary: dict[str, Any]) -> list[str]:
             "This was a shortened run. A demo proves nothing: its policies saw a small share of the steps that production "
             "asks for, and no number here is evidence of skill."
         )
-    sentences.append(difference_in_words(name, BENCHMARK, low, high))
+    excess = difference_in_words(name, BENCHMARK, low, high)
     if low > 0:
-        sentences.append(
-            f"That is a {summary['confidence'] * 100:g} % interval of this one history; how many variants were tried before is not "
-            "counted here."
-        )
+        of_what = f"{summary['confidence'] * 100:g} % interval of this one history"
+        excess = f"{excess.removesuffix('.')} ({of_what}; how many variants were tried before is not counted here)."
+    sentences.append(excess)
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])
