@@ -152,6 +152,15 @@ def test_placebos_have_accounts_and_pairs_and_no_place_among_the_strategies(mock
     assert len(np.unique(paths, axis=0)) == len(placebos)
 
 
+def test_shifted_advice_trades_about_as_much_as_the_advisor_and_shuffled_advice_trades_more(panel, market, play):
+    result, _ = play(scripted(panel, market, ignorant(1, lasting=6)))
+    traded = dict(zip(result.names, result.traded[:, -1], strict=True))
+    ours = traded["fused (LLM)"]
+    share = {kind: np.mean([traded[f"placebo {kind} {draw}"] for draw in range(5)]) / ours for kind in ("shuffled", "shifted", "drawn")}
+    assert share["shifted"] == pytest.approx(1, abs=0.3)
+    assert min(share["shuffled"], share["drawn"]) > 1.4
+
+
 def test_placebos_change_no_other_account(mock_run, play):
     signals, result, _ = mock_run
     alone, summary = play(signals, draws=0)
