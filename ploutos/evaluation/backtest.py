@@ -117,10 +117,10 @@ class Fused(_Discrete):
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of bars and the policies that decide in it; no policies for baselines alone."""
+    """A stretch of bars and the policies that decide in it; no policies for baselines alone. They are read when their turn comes."""
 
     bars: Range
-    policies: tuple[Policy, ...] = ()
+    policies: Sequence[Policy] = ()
 
 
 @dataclass(frozen=True)
@@ -253,15 +253,16 @@ class _Thinker(Protocol):
 
 def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment, env: EnvSpec) -> _Thinker:
     """What a segment's policies make of every account's observation."""
-    if not segment.policies:
+    policies = tuple(segment.policies)
+    if not policies:
         return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, 3))
     if features is None:
         raise DataError("policies decide from features; found none")
-    for policy in segment.policies:
+    for policy in policies:
         policy.require(bars.symbols, features.names)
     views: list[tuple[Policy, np.ndarray, Memory]] = []
-    masked = any(policy.masked for policy in segment.policies)
-    for policy in segment.policies:  # members of a fold share a scaler, and then the rows as well
+    masked = any(policy.masked for policy in policies)
+    for policy in policies:  # members of a fold share a scaler, and then the rows as well
         shared = next((r for p, r, _ in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
         rows = market_rows(features, bars.tradable, policy.scaler) if shared is None else shared
         views.append((policy, rows, Memory()))
