@@ -220,7 +220,7 @@ def fitted_to(config: PipelineConfig, features: FeatureSet, machine: Machine | N
         )
     if hardware.autoscale:
         load = Workload(
-            n_columns=len(observation_names(features)),
+            n_columns=len(observation_names(features, config.env.observe_account)),
             n_symbols=len(features.symbols),
             hidden_units=sum(training.net_arch),
             market_bytes=_COPIES_OF_MARKET * features.values.nbytes,

@@ -268,14 +268,15 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
 
     def think(accounts: ledger.Accounts, bar: IntArray) -> FloatArray:
         probabilities = []
-        seen: dict[int, np.ndarray] = {}
+        seen: dict[tuple[int, bool], np.ndarray] = {}
         masks = action_masks(accounts, bar, tape, env) if masked else None
         for policy, rows, memory in views:
-            if id(rows) not in seen:
-                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols)), dtype=np.float32)
+            view = id(rows), policy.observes_account
+            if view not in seen:
+                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols, policy.observes_account)), dtype=np.float32)
                 observe(accounts, bar, rows, tape, out)
-                seen[id(rows)] = out
-            probabilities.append(action_probabilities(policy, seen[id(rows)], masks, memory))
+                seen[view] = out
+            probabilities.append(action_probabilities(policy, seen[view], masks, memory))
         return np.stack(probabilities)
 
     return think

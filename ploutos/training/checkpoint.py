@@ -85,6 +85,11 @@ class Policy:
         """Whether it remembers what it saw."""
         return isinstance(self.model, RecurrentPPO)
 
+    @property
+    def observes_account(self) -> bool:
+        """Whether its observations end with the account's features."""
+        return bool(self.meta["env"].get("observe_account", False))
+
     def require(self, symbols: tuple[str, ...], features: tuple[str, ...]) -> None:
         """Refuse to decide on anything but what the policy was trained to see.
 
