@@ -4,6 +4,8 @@ It starts from the Phase 2 policy of the same fold and member and observes three
 the advisor reads, the advice that stands, and the account's five features, which the environment writes.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -14,6 +16,7 @@ from ploutos.features.llm_features import MARKET_NAMES
 from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.specs import Spec
+from ploutos.training.folds import Fold
 from ploutos.training.ppo import TrainingSpec
 from ploutos.types import Float32Array
 
@@ -21,7 +24,6 @@ ADVICE_NAMES = (
     "advice",  # the stance times its confidence: 1 a sure BUY, -1 a sure SELL, 0 HOLD
     "advice_freshness",  # 1 where advice was just given, falling to 0 where none stands; 0 for an abstention
 )
-NAMES = tuple(f"llm.{name}" for name in (*MARKET_NAMES, *ADVICE_NAMES))
 
 
 class HybridSpec(Spec):
@@ -55,7 +57,7 @@ def hybrid_features(features: FeatureSet, bars: Bars, market: Float32Array, sign
         advice[..., 1] = signals.freshness(bars)
     return FeatureSet(
         values=np.concatenate([features.values, market, advice], axis=2),
-        names=features.names + NAMES,
+        names=hybrid_names(features.names),
         timestamps=features.timestamps,
         available_at=features.available_at,
         symbols=features.symbols,
@@ -63,9 +65,25 @@ def hybrid_features(features: FeatureSet, bars: Bars, market: Float32Array, sign
     )
 
 
+def hybrid_names(features: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of a hybrid policy's features, Phase 2's first."""
+    return (*features, *(f"llm.{name}" for name in (*MARKET_NAMES, *ADVICE_NAMES)))
+
+
 def hybrid_env(env: EnvSpec) -> EnvSpec:
     """The environment of a hybrid policy, which observes its account."""
     return env.model_copy(update={"observe_account": True})
+
+
+def first_decision(folds: Sequence[Fold], hybrid: bool, choose: bool) -> int:
+    """The first bar after whose close advice is read.
+
+    Args:
+        hybrid: policies are trained on the advice.
+        choose: fusion is chosen on the validation ranges.
+    """
+    first = folds[0].train if hybrid else folds[0].validation if choose else folds[0].test
+    return max(first.start - 1, 0)
 
 
 def fine_tuning(training: TrainingSpec, spec: HybridSpec) -> TrainingSpec:
