@@ -46,11 +46,11 @@ def train_stage(
         job: what to train, given where it leaves its traces and where the policy goes.
     """
     key, _ = stage_key(stage, modules, settings, upstream)
-    board = config.logging.tensorboard
-    place = Workplace(store.root / "checkpoints" / key, config.hardware.device, board and board / f"{label.replace(' ', '-')}-{key[:8]}")
+    board, title = config.logging.tensorboard, f"{stage} {label}"
+    place = Workplace(store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}")
 
     def write(path: Path) -> None:
-        pool.result(pool.submit(run_job, job(place, path)), _progress_logger(place, label))
+        pool.result(pool.submit(run_job, job(place, path)), _progress_logger(place, title))
 
     return run_stage(store, stage, modules, settings, upstream, ".zip", write, label)
 

@@ -85,6 +85,5 @@ def train_hybrid(
 
     settings = training_settings(fold, env, training, config.hardware.device, seed)
     upstream = [policy.sha256, read_signals(signals).digest_before(fold.train.stop) if advised else ""]
-    stage = "hybrid" if advised else "blanked"
-    label = f"{stage} fold {fold.index} member {member}"
+    stage, label = "hybrid" if advised else "blanked", f"fold {fold.index} member {member}"
     return train_stage(store, pool, stage, ["ploutos.training.jobs"], settings, upstream, label, config, job)

@@ -55,6 +55,8 @@ def _log_odds(confidences: FloatArray) -> FloatArray:
 def fit_calibration(confidences: FloatArray, right: BoolArray) -> Calibration:
     """Fit by maximum likelihood, with Platt's targets, which are not quite 0 and 1.
 
+    The slope is not below 0: a policy that is right less often where it is surer is taken for one whose confidence says nothing.
+
     Args:
         confidences: shape (n,), of BUY and SELL decisions.
         right: shape (n,), whether the price then moved that way.
@@ -75,7 +77,10 @@ def fit_calibration(confidences: FloatArray, right: BoolArray) -> Calibration:
         error = expit(z) - targets
         return float((np.logaddexp(0, z) - targets * z).mean()), np.array([(error * scores).mean(), error.mean()])
 
-    found = minimize(loss, np.array([1.0, 0.0]), jac=True, method="BFGS", options={"gtol": 1e-8})
+    free = (None, None)
+    found = minimize(
+        loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), free], options={"gtol": 1e-10, "ftol": 0}
+    )
     return Calibration(slope=float(found.x[0]), intercept=float(found.x[1]), n=n, n_right=n_right)
 
 
