@@ -12,16 +12,17 @@ import pytest
 import torch
 from markets import TINY, mock_advisor
 
+from ploutos.config import load_config
 from ploutos.envs import kernel
 from ploutos.envs.ledger import make_tape
 from ploutos.envs.observation import market_rows, observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
-from ploutos.errors import TrainingError
+from ploutos.errors import ConfigError, TrainingError
 from ploutos.features.build import FeatureSpec, build_features, write_features
 from ploutos.features.llm_features import MARKET_NAMES, account_features, market_features
 from ploutos.features.scaling import fit_scaler
-from ploutos.fusion.hybrid import HybridSpec, fine_tuning, hybrid_env, hybrid_features
+from ploutos.fusion.hybrid import HybridSpec, fine_tuning, first_decision, hybrid_env, hybrid_features
 from ploutos.llm.advisor import advise
 from ploutos.llm.signals import write_signals
 from ploutos.market.bars import write_bars
@@ -141,6 +142,25 @@ def test_the_digest_of_advice_is_that_of_its_past(signals):
     assert replace(signals, frame=late).digest_before(400) == base
     assert replace(signals, frame=early).digest_before(400) != base
     assert replace(signals, cadence_bars=7).digest_before(400) != base
+
+
+def test_a_longer_history_leaves_the_advice_of_a_training_range_as_it_was(panel, signals):
+    """What keeps yesterday's hybrid policies cached."""
+    shorter = panel.head(650)
+    earlier = advise(shorter, market_features(shorter), 109, 648, mock_advisor())
+    assert earlier.digest_before(400) == signals.digest_before(400)
+    assert len(earlier.frame) < len(signals.frame)
+
+
+def test_hybrid_policies_are_trained_with_the_mock_and_with_a_real_model_on_demand(panel_fold):
+    assert load_config("demo").with_hybrid
+    assert not load_config("demo", overrides=["llm.provider=ollama"]).with_hybrid
+    assert load_config("demo", overrides=["llm.provider=ollama", "hybrid.enabled=true"]).with_hybrid
+    assert not load_config("demo", overrides=["hybrid.enabled=false"]).with_hybrid
+    assert [first_decision([panel_fold], *what) for what in ((True, True), (False, True), (False, False))] == [109, 405, 505]
+    with pytest.raises(ConfigError, match=r"hybrid.members is 4 and training.members 3; a hybrid policy starts from"):
+        load_config("demo", overrides=["hybrid.members=4"])
+    assert load_config("demo", overrides=["hybrid.members=4", "hybrid.enabled=false"]).hybrid.members == 4
 
 
 def trained(folder, panel, features, fold, env, spec, seed, warm=None):
