@@ -227,7 +227,7 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append(
             f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, and zero lies inside."
         )
-    sentences += _about_hybrid(summary["advice_to_hybrid"])
+    sentences += _about_hybrid(summary.get("advice_to_hybrid"))
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])

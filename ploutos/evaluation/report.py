@@ -139,7 +139,7 @@ def _choice_rows(summary: dict[str, Any]) -> list[list[str]]:
     rows = []
     for choice in summary["fusion"]:
         fitted, chosen, configured = choice["calibration"], choice["chosen"], choice["table"][0]
-        odds = fitted["uncalibrated"] or f"{fitted['slope']:.2f} x + {fitted['intercept']:.2f}"
+        odds = fitted["uncalibrated"] or f"{fitted['slope']:.2f} x {fitted['intercept']:+.2f}"
         right = f"{fitted['n_right']} of {fitted['n']}"
         earned = [f"{1e4 * candidate['growth']:.1f}" for candidate in (chosen, configured)]
         rows.append([str(choice["fold"]), right, odds, f"{chosen['llm_weight']:g}", f"{chosen['confidence_threshold']:g}", *earned])
