@@ -7,7 +7,7 @@ which actions are allowed.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -21,6 +21,7 @@ from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
+from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import apply_vetoes, risk_scores
 from ploutos.market.bars import Bars
@@ -35,6 +36,7 @@ class Moment:
     """What a strategy may know when it decides, after the close of `bar`."""
 
     bar: int
+    segment: int  # position among the segments that are run
     accounts: ledger.Accounts
     held: FloatArray  # (n_accounts, n_symbols), share of equity
     probabilities: FloatArray  # (n_members, n_accounts, n_symbols, 3), no members without policies
@@ -105,12 +107,17 @@ class Fused(_Discrete):
     stances: IntArray  # (n_bars, n_symbols)
     confidences: FloatArray  # (n_bars, n_symbols)
     fusion: FusionSpec
+    choices: tuple[FusionChoice, ...] = ()  # one per segment, or none to take `fusion` as it is
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
         bar = moment.bar
         actions, confidences = vote(moment.probabilities[:, row])
+        fusion = self.fusion
+        if self.choices:
+            choice = self.choices[moment.segment]
+            fusion, confidences = choice.applied(fusion), choice.calibration.apply(actions, confidences)
         risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
-        fused = VectorizedDecisionFusion(self.fusion).fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk)
+        fused = VectorizedDecisionFusion(fusion).fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk)
         wanted = np.broadcast_to(self.weights(fused, bar), moment.held.shape)
         return apply_vetoes(wanted, moment.held, moment.accounts, bar, self.fusion.risk)[row]
 
@@ -222,11 +229,11 @@ def run_backtests(
     money["equity"][:, 0] = env.cash
     weights = np.zeros((k, n + 1, s))
     fills = {name: np.full((k, n + 1, s), np.nan if name.endswith("price") else 0.0) for name in _FILLS}
-    for segment in segments:
+    for index, segment in enumerate(segments):
         think = _thinker(bars, features, tape, segment, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(k, decided, dtype=np.int64)
-            moment = Moment(decided, accounts, weights[:, decided - first], think(accounts, bar))
+            moment = Moment(decided, index, accounts, weights[:, decided - first], think(accounts, bar))
             targets = np.stack([strategy.decide(moment, row) for row, strategy in enumerate(strategies)])
             ledger.step(accounts, bar, targets, tape, env)
             at = decided + 1 - first
@@ -245,6 +252,22 @@ def run_backtests(
         **money,
         **fills,
     )
+
+
+def joined(first: Backtests, second: Backtests) -> Backtests:
+    """Accounts of two runs side by side; accounts never meet, so it is as if they had run together.
+
+    Raises:
+        DataError: the runs are over other bars or symbols.
+    """
+    if first.symbols != second.symbols or not np.array_equal(first.positions, second.positions):
+        raise DataError("backtests over other bars or symbols cannot be joined; run them over the same segments")
+    arrays: dict[str, Any] = {
+        field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
+        for field in fields(Backtests)
+        if field.name not in ("names", "symbols", "timestamps", "positions")
+    }
+    return replace(first, names=first.names + second.names, **arrays)
 
 
 class _Thinker(Protocol):
@@ -269,14 +292,15 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
 
     def think(accounts: ledger.Accounts, bar: IntArray) -> FloatArray:
         probabilities = []
-        seen: dict[int, np.ndarray] = {}
+        seen: dict[tuple[int, bool], np.ndarray] = {}
         masks = action_masks(accounts, bar, tape, env) if masked else None
         for policy, rows, memory in views:
-            if id(rows) not in seen:
-                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols)), dtype=np.float32)
+            view = id(rows), policy.observes_account
+            if view not in seen:
+                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols, policy.observes_account)), dtype=np.float32)
                 observe(accounts, bar, rows, tape, out)
-                seen[id(rows)] = out
-            probabilities.append(action_probabilities(policy, seen[id(rows)], masks, memory))
+                seen[view] = out
+            probabilities.append(action_probabilities(policy, seen[view], masks, memory))
         return np.stack(probabilities)
 
     return think

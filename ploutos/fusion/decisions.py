@@ -18,6 +18,9 @@ class FusionSpec(Spec):
     """Above this, one confident side wins over one that is not."""
     llm_weight: float = Field(default=0.3, ge=0, le=1)
     """Weight of the advisor's confidence when neither side wins by itself."""
+    choose: bool = True
+    """Calibrate the policy's confidence, and choose `llm_weight` and `confidence_threshold`, on each fold's validation range; what is
+    set here wins ties. False takes what is set here."""
     risk: RiskSpec = RiskSpec()
     """Risk limits."""
 

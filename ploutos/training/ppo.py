@@ -15,7 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from ploutos.envs.ledger import make_tape
-from ploutos.envs.observation import market_rows
+from ploutos.envs.observation import market_rows, observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import FeatureSet
@@ -23,9 +23,10 @@ from ploutos.features.scaling import Scaler, fit_scaler
 from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.specs import Spec
+from ploutos.store import file_sha256
 from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
 from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
-from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, save_policy
+from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, load_policy, save_policy, warm_start
 from ploutos.training.folds import Fold, Range
 from ploutos.training.memory import keep_freed_memory
 from ploutos.training.precision import matmul_precision
@@ -196,7 +197,7 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
 
 def fit_range_scaler(features: FeatureSet, train: Range) -> Scaler:
     """The scaler of a training range: its rows and nothing else."""
-    return fit_scaler(features.values[train.start : train.stop])
+    return fit_scaler(features.values[train.start : train.stop], features.n_required)
 
 
 def build_env(
@@ -217,6 +218,7 @@ def train_member(
     seed: int,
     place: Workplace,
     path: Path,
+    warm: Path | None = None,
 ) -> dict[str, Any]:
     """Train one policy and write it to `path`.
 
@@ -224,6 +226,7 @@ def train_member(
         seed: of weights, actions, minibatches and episode starts.
         place: snapshots are read from and written to its folder; they are cleared at the end.
         path: where the policy goes.
+        warm: a policy to start from, which observed part of what this one does; None starts from fresh weights.
 
     Returns:
         The policy's meta: fold, seed, steps, scaler, names, learning curve, versions.
@@ -248,12 +251,16 @@ def train_member(
         "training": spec.model_dump(mode="json"),
         "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
     }
+    if warm is not None:
+        meta["warm_start"] = file_sha256(warm)
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(place.tensorboard) if place.tensorboard else None)
     snapshots = SnapshotFolder(place.folder, checkpoints.keep)
     every = checkpoints.every_rollouts if checkpoints.enabled else None
     best = place.folder / BEST if checkpoints.keep_best else None
     progress = Progress(env, log, snapshots, every, total, place.progress_file, best, meta)
     found = snapshots.resume(model, env, logger.warning) if checkpoints.auto_resume else None
+    if warm is not None and found is None:
+        warm_start(model, observation_names(features, env_spec.observe_account), load_policy(warm))
     if found is not None:
         progress.restore(found)
         logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)
