@@ -20,6 +20,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 
 from ploutos.envs.actions import action_masks, target_weights
+from ploutos.envs.batch import REWARD_PARTS
 from ploutos.envs.ledger import Accounts, make_tape, step
 from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
@@ -254,8 +255,10 @@ def test_tensorboard_shows_the_learning_curve(job, tmp_path):
     events = EventAccumulator(str(tmp_path / "board"))
     events.Reload()
     curve = load_policy(job.target).meta["curve"]
-    shown = [(event.step, event.value) for event in events.Scalars("train/value_loss")]
-    assert shown == [(record["timesteps"], pytest.approx(record["train/value_loss"])) for record in curve]
+    for name in ("train/value_loss", *(f"reward/{part}" for part in REWARD_PARTS)):
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        assert shown == [(record["timesteps"], pytest.approx(record[name])) for record in curve if name in record]
+        assert shown
 
 
 @pytest.fixture
