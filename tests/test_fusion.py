@@ -48,6 +48,19 @@ def test_ten_thousand_random_decisions_equal_the_rules_read_one_by_one():
     assert set(fused[risk > 0.7]) == {HOLD}
 
 
+def test_rows_and_columns_of_tables_are_fused_as_they_lie_and_a_missing_one_is_refused():
+    random = np.random.default_rng(1)
+    rl, llm = random.integers(0, 3, (2, 8, 5))
+    rl_confidence, llm_confidence, risk = random.random((3, 8, 5))
+    columns = [rl, rl_confidence, llm, llm_confidence, risk]
+    expected = np.array([plain(*row) for row in zip(*(column.ravel() for column in columns), strict=True)]).reshape(8, 5)
+    np.testing.assert_array_equal(fuse(*columns), expected)
+    np.testing.assert_array_equal(fuse(*(column.T for column in columns)), expected.T)
+    np.testing.assert_array_equal(fuse(*(column[:, ::2] for column in columns)), expected[:, ::2])
+    with pytest.raises(ValueError, match="differ in length"):
+        fuse(rl, rl_confidence[:7], llm, llm_confidence, risk)
+
+
 def test_the_thresholds_and_the_weight_are_settings():
     one = (np.array([BUY]), np.array([0.6]), np.array([SELL]), np.array([0.65]), np.array([0.5]))
     assert fuse(*one) == BUY
