@@ -123,8 +123,8 @@ def main() -> None:
     with_cache, hit_rate = replay(bars, cached=True)
     without, _ = replay(bars, cached=False)
     console.print(
-        f"replay of {REPLAY_BARS} bars after {REPLAY_FROM:,}, {N_SYMBOLS} symbols, two deciding accounts and an advisor every "
-        f"{LLMConfig().cadence_bars} bars: {with_cache:.1f} ms a bar through one cache, {without:.1f} ms each alone; hit rate {hit_rate:.1%}"
+        f"replay of {REPLAY_BARS} bars after {REPLAY_FROM:,}, {N_SYMBOLS} symbols, two accounts, an advisor every "
+        f"{LLMConfig().cadence_bars} bars: {with_cache:.1f} ms a bar by one cache, {without:.1f} ms each alone; hit rate {hit_rate:.1%}"
     )
 
 
