@@ -26,11 +26,13 @@ from ploutos.envs.ledger import Accounts, make_tape, step
 from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError, TrainingError
-from ploutos.evaluation.backtest import Scheduled, Segment, Voted, run_backtests
+from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, run_backtests
 from ploutos.evaluation.baselines import buy_and_hold, flat
 from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
 from ploutos.features.build import FeatureSet, write_features
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.risk import RiskSpec, risk_scores
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.training.checkpoint import load_policy
@@ -255,6 +257,41 @@ def test_backtests_carry_memory_masks_and_weights(tmp_path, panel, panel_feature
             np.testing.assert_array_equal(probabilities.argmax(-1), chosen[0])
         step(accounts, at, targets[None], tape, env)
     assert len(asked) == panel_fold.test.n_bars
+
+
+def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto_forbids(tmp_path, panel, panel_features, panel_fold):
+    policy, env = trained(tmp_path, panel, panel_features, panel_fold, "PPO", "weights"), EnvSpec(rebalance_band=0)
+    random = np.random.default_rng(3)
+    stances, confidences = random.integers(0, 3, (panel.n_bars, 3)), random.random((panel.n_bars, 3))
+    risk = RiskSpec(max_consecutive_losses=1, cooldown_bars=5, min_win_rate=0.6)
+    seen = {"blended": 0, "the policy's": 0, "too risky": 0, "vetoed": 0}
+
+    class Watched(Fused):
+        def decide(self, moment, row):
+            targets = super().decide(moment, row)
+            mine, _ = self.voted_weights(moment.probabilities[:, row])
+            advised = self.weights(self.stances[moment.bar], moment.bar)
+            scores = risk_scores(moment.accounts, moment.bar, risk)[row]
+            for s in range(3):
+                if scores[s] > 0.5:
+                    assert np.isnan(targets[s])
+                    seen["too risky"] += 1
+                elif np.isnan(targets[s]):
+                    assert scores[s] >= 0.3  # a losing streak or a poor hit rate
+                    assert moment.held[row, s] == 0
+                    seen["vetoed"] += 1
+                elif np.isnan(advised[s]):
+                    assert targets[s] == mine[s]
+                    seen["the policy's"] += 1
+                else:
+                    assert min(mine[s], advised[s]) <= targets[s] <= max(mine[s], advised[s])
+                    seen["blended"] += mine[s] != targets[s] != advised[s]
+            return targets
+
+    fusion = FusionSpec(risk_threshold=0.5, llm_weight=0.5, risk=risk)
+    strategy = Watched("fused", panel, env, stances, confidences, fusion)
+    run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
+    assert min(seen.values()) >= 10, seen
 
 
 def test_the_best_policy_so_far_is_kept_on_demand(job, tmp_path):
