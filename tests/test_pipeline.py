@@ -106,7 +106,8 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
 
 def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
-    stages = run(tmp_path / "run", "training.actions=weights", "fusion.llm_weight=0.6")
+    changes = ["training.actions=weights", "fusion.llm_weight=0.6", "env.rebalance_band=0"]
+    stages = run(tmp_path / "run", *changes)
     assert computed(stages) == set(stages)
     policy = json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["policy 0 0"]
     [path] = (home / "store" / "objects").glob(f"*/{policy}.zip")
@@ -116,9 +117,7 @@ def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
     assert len({path["total_return"] for path in (vote, fused, member)}) == 3
     assert all(0 < path["exposure"] < 1.01 for path in (vote, fused, member))
     trades = pd.read_parquet(tmp_path / "run" / "trades.parquet")
-    assert (trades["strategy"] == "RL vote").sum() > 100
-    assert run(tmp_path / "again", "training.actions=weights", "fusion.llm_weight=0.6").values()
-    assert (tmp_path / "again" / "metrics.json").read_bytes() == (tmp_path / "run" / "metrics.json").read_bytes()
+    assert (trades["strategy"] == "RL vote").sum() > 1000  # every bar asks for a weight, however small the change
 
 
 @pytest.mark.parametrize("source", ["synthetic", "files"])
