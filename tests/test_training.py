@@ -63,11 +63,13 @@ def toy_market(seed, signal):
     return bars, features, fold
 
 
-def learn(tmp_path, seed, signal):
+def learn(tmp_path, seed, signal, actions="discrete"):
     """Yearly mean of PPO less flat and less buy and hold, each with its interval, over the test range."""
     bars, features, fold = toy_market(seed, signal)
     env = EnvSpec(allow_short=True, costs=CostSpec(commission_bps=1, slippage_bps=1))
-    spec = TrainingSpec(total_timesteps=30_000, n_envs=16, n_steps=64, batch_size=256, net_arch=(16,), gamma=0.5, learning_rate=2e-3)
+    spec = TrainingSpec(
+        actions=actions, total_timesteps=30_000, n_envs=16, n_steps=64, batch_size=256, net_arch=(16,), gamma=0.5, learning_rate=2e-3
+    )
     train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, Workplace(tmp_path / "w"), tmp_path / "p.zip")
     policy = load_policy(tmp_path / "p.zip")
     strategies = [
@@ -82,8 +84,9 @@ def learn(tmp_path, seed, signal):
 
 
 @pytest.mark.slow
-def test_ppo_learns_a_market_whose_next_sign_it_can_see(tmp_path):
-    over_flat, over_holding = learn(tmp_path, 3, signal=True)
+@pytest.mark.parametrize("actions", ["discrete", "weights"])
+def test_ppo_learns_a_market_whose_next_sign_it_can_see(tmp_path, actions):
+    over_flat, over_holding = learn(tmp_path, 3, signal=True, actions=actions)
     assert over_flat[0] > 1.0  # a percent a bar less costs, 365 times a year: far more than 100 %
     assert over_holding[0] > 1.0
 
