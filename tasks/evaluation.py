@@ -18,15 +18,15 @@ from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.signals import read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
-from ploutos.training.checkpoint import Policy, load_policy
+from ploutos.training.checkpoint import StoredPolicies
 from ploutos.training.folds import Fold, read_folds
 from tasks.stage import run_stage
 
 _MODULES = ["ploutos.evaluation.assess"]
 
 
-def _policies(store: Store, refs: RunRefs) -> list[list[Policy]]:
-    return [[load_policy(store.path(ref)) for ref in members] for members in refs.policies]
+def _policies(store: Store, refs: RunRefs) -> list[StoredPolicies]:
+    return [StoredPolicies(tuple(store.path(ref) for ref in members)) for members in refs.policies]
 
 
 def _upstream(refs: RunRefs) -> list[str]:

@@ -60,7 +60,7 @@ def out_of_sample(
         *all_baselines(bars, folds[0].test.start - 1, env, seed),
         *(Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(members)),
     ]
-    segments = [Segment(fold.test, tuple(brains)) for fold, brains in zip(folds, policies, strict=True)]
+    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
     return run_backtests(bars, features, segments, strategies, env)
 
 
@@ -75,9 +75,9 @@ def in_sample(
     rows = []
     for fold, members in zip(folds, policies, strict=True):
         strategies = [Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(len(members))]
-        row = {}
+        brains, row = tuple(members), {}
         for name, part in (("train", fold.train), ("validation", fold.validation)):
-            result = run_backtests(bars, features, [Segment(part, tuple(members))], strategies, env)
+            result = run_backtests(bars, features, [Segment(part, brains)], strategies, env)
             periods = periods_of(bars, result)
             row[name] = [sharpe_ratio(session_returns(result.equity[m], periods), periods.per_year) for m in range(len(members))]
         rows.append(row)

@@ -25,7 +25,7 @@ from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import apply_vetoes, risk_scores
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import Memory, action_probabilities, mean_weights, vote, weights_and_confidences
+from ploutos.training.ensemble import Memory, answer, mean_weights, vote
 from ploutos.training.folds import Range
 from ploutos.types import FloatArray, IntArray
 
@@ -40,8 +40,8 @@ class Moment:
     accounts: ledger.Accounts
     held: FloatArray  # (n_accounts, n_symbols), share of equity
     probabilities: FloatArray
-    """Shape (n_members, n_accounts, n_symbols, 3), no members without policies. Of policies that give weights the last axis has
-    length 2: `ploutos.training.ensemble.weights_and_confidences`."""
+    """Shape (n_members, n_accounts, n_symbols, 3), no members without policies; of policies that give weights (..., 2), as
+    `ploutos.training.ensemble.answer` gives them."""
 
     @property
     def gives_weights(self) -> bool:
@@ -136,10 +136,10 @@ class Fused(_Discrete):
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of bars and the policies that decide in it; no policies for baselines alone."""
+    """A stretch of bars and the policies that decide in it; no policies for baselines alone. They are read when their turn comes."""
 
     bars: Range
-    policies: tuple[Policy, ...] = ()
+    policies: Sequence[Policy] = ()
 
 
 @dataclass(frozen=True)
@@ -272,17 +272,18 @@ class _Thinker(Protocol):
 
 def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment, env: EnvSpec) -> _Thinker:
     """What a segment's policies make of every account's observation."""
-    if not segment.policies:
+    policies = tuple(segment.policies)
+    if not policies:
         return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, 3))
     if features is None:
         raise DataError("policies decide from features; found none")
-    for policy in segment.policies:
+    for policy in policies:
         policy.require(bars.symbols, features.names)
-    if len({policy.gives_weights for policy in segment.policies}) > 1:
+    if len({policy.gives_weights for policy in policies}) > 1:
         raise DataError("some policies give weights and others actions; members of one vote must all do the same")
     views: list[tuple[Policy, np.ndarray, Memory]] = []
-    masked = any(policy.masked for policy in segment.policies)
-    for policy in segment.policies:  # members of a fold share a scaler, and then the rows as well
+    masked = any(policy.masked for policy in policies)
+    for policy in policies:  # members of a fold share a scaler, and then the rows as well
         shared = next((r for p, r, _ in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
         rows = market_rows(features, bars.tradable, policy.scaler) if shared is None else shared
         views.append((policy, rows, Memory()))
@@ -296,13 +297,7 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
                 out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols)), dtype=np.float32)
                 observe(accounts, bar, rows, tape, out)
                 seen[id(rows)] = out
-            observations = seen[id(rows)]
-            answer = (
-                weights_and_confidences(policy, observations, memory)
-                if policy.gives_weights
-                else action_probabilities(policy, observations, masks, memory)
-            )
-            probabilities.append(answer)
+            probabilities.append(answer(policy, seen[id(rows)], masks, memory))
         return np.stack(probabilities)
 
     return think

@@ -216,16 +216,17 @@ class _Quick(OnPolicyAlgorithm):
         order = np.random.permutation(bars.numel())
         for start in range(0, len(order), self.batch_size):
             at = rollout.positions(order[start : start + self.batch_size])
-            yield _Batch(self._market.see(bars[at], own[at]), at)
+            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at)
 
     def _loss(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
         """PPO's loss of a minibatch and how far the policy has moved from the rollout's."""
         rollout: Rollout = self._rollout
         old, advantages, returns, actions = (
-            rollout.flat(tensor)[batch.at] for tensor in (rollout.log_probs, rollout.advantages, rollout.returns, rollout.actions)
+            rollout.flat(tensor).index_select(0, batch.at)
+            for tensor in (rollout.log_probs, rollout.advantages, rollout.returns, rollout.actions)
         )
         latent = self._latent(batch)
-        masks = self._masks_of(rollout.flat(rollout.masks)[batch.at])
+        masks = self._masks_of(rollout.flat(rollout.masks).index_select(0, batch.at))
         log_prob, entropy = self._judge(latent.actor, masks, actions)
         values = self._values(latent.critic)
         if self.normalize_advantage and len(advantages) > 1:
@@ -358,7 +359,7 @@ class QuickRecurrentPPO(_Quick, RecurrentPPO):
         for start in range(0, n_envs, self.batch_size // n_steps):
             accounts = order[start : start + self.batch_size // n_steps]
             at = self._to_device((np.arange(n_steps)[:, None] * n_envs + accounts).ravel())
-            yield _Batch(self._market.see(bars[at], own[at]), at, self._to_device(accounts))
+            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at, self._to_device(accounts))
 
     def _latent(self, batch: _Batch) -> _Latent:
         assert batch.accounts is not None

@@ -15,10 +15,10 @@ import json
 import random
 import zipfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
@@ -108,6 +108,23 @@ def load_policy(path: Path) -> Policy:
         meta = json.loads(archive.read(META))
     scaler = Scaler(np.array(meta["scaler"]["mean"]), np.array(meta["scaler"]["deviation"]))
     return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
+
+
+@dataclass(frozen=True)
+class StoredPolicies(Sequence[Policy]):
+    """Policies that are read from their files whenever one is asked for: of many folds, only the one at work is in memory."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, at: int) -> Policy: ...
+    @overload
+    def __getitem__(self, at: slice) -> "StoredPolicies": ...
+    def __getitem__(self, at: int | slice) -> "Policy | StoredPolicies":
+        return StoredPolicies(self.paths[at]) if isinstance(at, slice) else load_policy(self.paths[at])
 
 
 def _account_arrays(env: MarketVecEnv) -> dict[str, np.ndarray]:

@@ -62,6 +62,13 @@ def weights_and_confidences(policy: Policy, observations: Float32Array, memory: 
     return np.stack([np.clip(mean.numpy(), space.low, space.high), sure.numpy()], axis=-1)
 
 
+def answer(policy: Policy, observations: Float32Array, masks: BoolArray | None = None, memory: Memory | None = None) -> FloatArray:
+    """What a member says in its own way: `weights_and_confidences` or `action_probabilities`."""
+    if policy.gives_weights:
+        return weights_and_confidences(policy, observations, memory)
+    return action_probabilities(policy, observations, masks, memory)
+
+
 def _last_layer(policy: Policy, observations: Float32Array, memory: Memory | None) -> torch.Tensor:
     """What the actor's last layer puts out, float64: logits of all symbols, or the means of their weights."""
     network: Any = policy.model.policy

@@ -56,13 +56,13 @@ class Market:
             if (len(bars) - len(distinct)) * self.rows.shape[1] > _ADDING_UP * len(bars):
                 place = torch.empty(len(self.rows), dtype=torch.int64)
                 place[distinct] = torch.arange(len(distinct))
-                return Seen(None, self._factors[distinct], place[bars], _rounded(own, self.half))
+                return Seen(None, self._factors.index_select(0, distinct), place.index_select(0, bars), _rounded(own, self.half))
         return Seen(_rounded(self.whole(bars, own), self.half))
 
     def whole(self, bars: Tensor, own: Tensor) -> Tensor:
         """Whole observations, shape (n, n_columns)."""
         if not _compiled(own):
-            return torch.cat([self.rows[bars], own], dim=1)
+            return torch.cat([self.rows.index_select(0, bars), own], dim=1)
         out = torch.empty(len(bars), self.rows.shape[1] + own.shape[1])
         elementwise.gather_beside_(out.numpy(), self.rows.numpy(), bars.numpy(), own.numpy())
         return out
