@@ -20,7 +20,7 @@ from markets import TINY
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 
-from ploutos.envs.actions import action_masks, target_weights, weights_within
+from ploutos.envs.actions import BUY, HOLD, SELL, action_masks, target_weights, weights_within
 from ploutos.envs.batch import REWARD_PARTS
 from ploutos.envs.ledger import Accounts, make_tape, step
 from ploutos.envs.observation import market_rows, observe
@@ -36,7 +36,7 @@ from ploutos.fusion.risk import RiskSpec, risk_scores
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.training.checkpoint import load_policy
-from ploutos.training.ensemble import Memory, action_probabilities, mean_weights, vote, weights_and_confidences
+from ploutos.training.ensemble import Memory, action_probabilities, leaning, mean_weights, vote, weights_and_confidences
 from ploutos.training.folds import Fold, Range
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
@@ -188,6 +188,10 @@ def test_a_weight_is_the_policys_mean_and_its_confidence_the_share_of_draws_on_i
     np.testing.assert_allclose(confidences, (answers[0, ..., 1] + answers[1, ..., 1]) / 2)
     assert ((confidences >= 0.5) & (confidences <= 1)).all()
     np.testing.assert_array_equal(mean_weights(answers[1:])[0], answers[1, ..., 0])
+    actions, sure = leaning(answers - [0.2, 0.0])
+    np.testing.assert_array_equal(actions, np.where(weights > 0.2, BUY, SELL))
+    np.testing.assert_array_equal(sure, confidences)
+    assert leaning(0 * answers)[0].max() == HOLD
 
 
 def test_a_recurrent_policy_remembers_each_account_as_its_own_predict_does(tmp_path, panel, panel_features, panel_fold):
@@ -272,7 +276,7 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
     class Watched(Fused):
         def decide(self, moment, row):
             targets = super().decide(moment, row)
-            mine, _ = self.voted_weights(moment.probabilities[:, row])
+            mine = self.voted_weights(moment.probabilities[:, row])
             advised = self.weights(self.stances[moment.bar], moment.bar)
             scores = risk_scores(moment.accounts, moment.bar, risk)[row]
             for s in range(3):

@@ -25,11 +25,9 @@ from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import apply_vetoes, risk_scores
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import Memory, answer, mean_weights, vote
+from ploutos.training.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
 from ploutos.training.folds import Range
 from ploutos.types import FloatArray, IntArray
-
-_WEIGHT_AND_CONFIDENCE = 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Moment:
     @property
     def gives_weights(self) -> bool:
         """Whether the policies give weights and not actions."""
-        return self.probabilities.shape[-1] == _WEIGHT_AND_CONFIDENCE
+        return gives_weights(self.probabilities)
 
 
 class Strategy(Protocol):
@@ -85,10 +83,9 @@ class _Discrete:
         tradable = np.array([self.bars.tradable[bar].sum()])
         return target_weights(actions[None], tradable, self.env)[0]
 
-    def voted_weights(self, answers: FloatArray) -> tuple[FloatArray, FloatArray]:
-        """Target weights and confidences, shape (n_symbols,), of members that give weights."""
-        shares, confidences = mean_weights(answers)
-        return weights_within(shares[None], self.env)[0], confidences
+    def voted_weights(self, answers: FloatArray) -> FloatArray:
+        """Target weights, shape (n_symbols,), of members that give weights."""
+        return weights_within(mean_weights(answers)[0][None], self.env)[0]
 
 
 @dataclass(frozen=True)
@@ -100,7 +97,7 @@ class Voted(_Discrete):
     def decide(self, moment: Moment, row: int) -> FloatArray:
         answers = moment.probabilities[self.members, row]
         if moment.gives_weights:
-            return self.voted_weights(answers)[0]
+            return self.voted_weights(answers)
         actions, _ = vote(answers)
         return self.weights(actions, moment.bar)
 
@@ -125,12 +122,14 @@ class Fused(_Discrete):
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
         bar = moment.bar
-        answers, fusion = moment.probabilities[:, row], VectorizedDecisionFusion(self.fusion)
+        answers, fuse = moment.probabilities[:, row], VectorizedDecisionFusion(self.fusion)
+        actions, confidences = leaning(answers)
         risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
         if moment.gives_weights:
-            wanted = fusion.blend_batch(*self.voted_weights(answers), self.weights(self.stances[bar], bar), self.confidences[bar], risk)
+            advised = self.weights(self.stances[bar], bar)
+            wanted = fuse.blend_batch(self.voted_weights(answers), confidences, advised, self.confidences[bar], risk)
         else:
-            wanted = self.weights(fusion.fuse_batch(*vote(answers), self.stances[bar], self.confidences[bar], risk), bar)
+            wanted = self.weights(fuse.fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk), bar)
         return apply_vetoes(np.broadcast_to(wanted, moment.held.shape), moment.held, moment.accounts, bar, self.fusion.risk)[row]
 
 

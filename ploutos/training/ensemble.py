@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from gymnasium import spaces
 
-from ploutos.envs.actions import N_ACTIONS
+from ploutos.envs.actions import BUY, HOLD, N_ACTIONS, SELL
 from ploutos.training.checkpoint import Policy
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
+
+_WEIGHT_AND_CONFIDENCE = 2
 
 
 @dataclass
@@ -106,3 +108,23 @@ def vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
     """
     mean = probabilities.mean(axis=0)
     return mean.argmax(axis=-1), mean.max(axis=-1)
+
+
+def gives_weights(answers: FloatArray) -> bool:
+    """Whether answers are weights and confidences; else they are probabilities of actions."""
+    return answers.shape[-1] == _WEIGHT_AND_CONFIDENCE
+
+
+def leaning(answers: FloatArray) -> tuple[IntArray, FloatArray]:
+    """Which way the members lean together and how sure they are, whichever way they answer.
+
+    Args:
+        answers: shape (n_members, ..., 3) or (n_members, ..., 2), from `answer`.
+
+    Returns:
+        Actions and confidences, shape (...): those of the vote, or BUY for a mean weight above 0, SELL below it, HOLD at 0.
+    """
+    if not gives_weights(answers):
+        return vote(answers)
+    weights, confidences = mean_weights(answers)
+    return np.where(weights > 0, BUY, np.where(weights < 0, SELL, HOLD)), confidences
