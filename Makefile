@@ -28,6 +28,8 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.fusion
+	$(BIN)/python -m benchmarks.features
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

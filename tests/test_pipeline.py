@@ -110,6 +110,21 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
 
 
+def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
+    changes = ["training.actions=weights", "fusion.llm_weight=0.6", "env.rebalance_band=0"]
+    stages = run(tmp_path / "run", *changes)
+    assert computed(stages) == set(stages)
+    policy = json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["policy 0 0"]
+    [path] = (home / "store" / "objects").glob(f"*/{policy}.zip")
+    assert load_policy(path).gives_weights
+    summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    vote, fused, member = (summary["strategies"][name] for name in ("RL vote", "fused (mock advisor)", "RL member 0"))
+    assert len({path["total_return"] for path in (vote, fused, member)}) == 3
+    assert all(0 < path["exposure"] < 1.01 for path in (vote, fused, member))
+    trades = pd.read_parquet(tmp_path / "run" / "trades.parquet")
+    assert (trades["strategy"] == "RL vote").sum() > 1000  # every bar asks for a weight, however small the change
+
+
 @pytest.mark.parametrize("source", ["synthetic", "files"])
 def test_a_future_trades_whole_contracts_on_its_own_terms(home, tmp_path, source):
     span = ["data.symbols=[NQ]", "data.start=2023-01-02", "data.end=2024-12-31", "folds.train_years=1", "folds.test_months=6"]

@@ -3,7 +3,7 @@
 The accounts live through all test ranges without a break. At a fold's boundary the new fold's policies take over the
 account as they find it, and the trades that this costs are paid. Policies are asked once per bar for all accounts. A
 recurrent policy remembers each account from bar to bar; it remembers nothing when it takes over. A masked one is told
-which actions are allowed.
+which actions are allowed. Policies that give weights are taken at the mean of their distribution.
 """
 
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from ploutos.envs import ledger
-from ploutos.envs.actions import action_masks, target_weights
+from ploutos.envs.actions import action_masks, target_weights, weights_within
 from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
@@ -26,7 +26,7 @@ from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import apply_vetoes, risk_scores
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import Memory, action_probabilities, vote
+from ploutos.training.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
 from ploutos.training.folds import Range
 from ploutos.types import FloatArray, IntArray
 
@@ -39,7 +39,14 @@ class Moment:
     segment: int  # position among the segments that are run
     accounts: ledger.Accounts
     held: FloatArray  # (n_accounts, n_symbols), share of equity
-    probabilities: FloatArray  # (n_members, n_accounts, n_symbols, 3), no members without policies
+    probabilities: FloatArray
+    """Shape (n_members, n_accounts, n_symbols, 3), no members without policies; of policies that give weights (..., 2), as
+    `ploutos.training.ensemble.answer` gives them."""
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether the policies give weights and not actions."""
+        return gives_weights(self.probabilities)
 
 
 class Strategy(Protocol):
@@ -68,7 +75,7 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class _Discrete:
-    """Shared half of the strategies that choose HOLD, BUY or SELL."""
+    """Shared half of the strategies that choose HOLD, BUY or SELL, or ask policies that do, or that give weights."""
 
     name: str
     bars: Bars
@@ -78,6 +85,10 @@ class _Discrete:
         tradable = np.array([self.bars.tradable[bar].sum()])
         return target_weights(actions[None], tradable, self.env)[0]
 
+    def voted_weights(self, answers: FloatArray) -> FloatArray:
+        """Target weights, shape (n_symbols,), of members that give weights."""
+        return weights_within(mean_weights(answers)[0][None], self.env)[0]
+
 
 @dataclass(frozen=True)
 class Voted(_Discrete):
@@ -86,7 +97,10 @@ class Voted(_Discrete):
     members: slice
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
-        actions, _ = vote(moment.probabilities[self.members, row])
+        answers = moment.probabilities[self.members, row]
+        if moment.gives_weights:
+            return self.voted_weights(answers)
+        actions, _ = vote(answers)
         return self.weights(actions, moment.bar)
 
 
@@ -111,15 +125,18 @@ class Fused(_Discrete):
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
         bar = moment.bar
-        actions, confidences = vote(moment.probabilities[:, row])
-        fusion = self.fusion
+        answers, fusion = moment.probabilities[:, row], self.fusion
+        actions, confidences = leaning(answers)
         if self.choices:
             choice = self.choices[moment.segment]
             fusion, confidences = choice.applied(fusion), choice.calibration.apply(actions, confidences)
-        risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
-        fused = VectorizedDecisionFusion(fusion).fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk)
-        wanted = np.broadcast_to(self.weights(fused, bar), moment.held.shape)
-        return apply_vetoes(wanted, moment.held, moment.accounts, bar, self.fusion.risk)[row]
+        risk, fuse = risk_scores(moment.accounts, bar, fusion.risk)[row], VectorizedDecisionFusion(fusion)
+        if moment.gives_weights:
+            advised = self.weights(self.stances[bar], bar)
+            wanted = fuse.blend_batch(self.voted_weights(answers), confidences, advised, self.confidences[bar], risk)
+        else:
+            wanted = self.weights(fuse.fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk), bar)
+        return apply_vetoes(np.broadcast_to(wanted, moment.held.shape), moment.held, moment.accounts, bar, fusion.risk)[row]
 
 
 @dataclass(frozen=True)
@@ -283,6 +300,8 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
         raise DataError("policies decide from features; found none")
     for policy in policies:
         policy.require(bars.symbols, features.names)
+    if len({policy.gives_weights for policy in policies}) > 1:
+        raise DataError("some policies give weights and others actions; members of one vote must all do the same")
     views: list[tuple[Policy, np.ndarray, Memory]] = []
     masked = any(policy.masked for policy in policies)
     for policy in policies:  # members of a fold share a scaler, and then the rows as well
@@ -300,7 +319,7 @@ def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment
                 out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols, policy.observes_account)), dtype=np.float32)
                 observe(accounts, bar, rows, tape, out)
                 seen[view] = out
-            probabilities.append(action_probabilities(policy, seen[view], masks, memory))
+            probabilities.append(answer(policy, seen[view], masks, memory))
         return np.stack(probabilities)
 
     return think

@@ -14,7 +14,7 @@ from ploutos.fusion.decisions import FusionSpec
 from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import vote
+from ploutos.training.ensemble import leaning
 from ploutos.training.folds import Fold
 from ploutos.types import BoolArray, FloatArray, IntArray
 
@@ -49,7 +49,7 @@ class _Noted(Voted):
     notes: list[tuple[int, IntArray, FloatArray]] = field(default_factory=list)
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
-        self.notes.append((moment.bar, *vote(moment.probabilities[self.members, row])))
+        self.notes.append((moment.bar, *leaning(moment.probabilities[self.members, row])))
         return super().decide(moment, row)
 
 

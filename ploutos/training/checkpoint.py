@@ -22,6 +22,7 @@ from typing import Any, cast, overload
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import PPO
@@ -98,6 +99,11 @@ class Policy:
     def observes(self) -> list[str]:
         """Names of the columns of its observations."""
         return column_names(self.meta["symbols"], self.meta["features"], self.observes_account)
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether it answers with weights and not with actions."""
+        return isinstance(self.model.action_space, spaces.Box)
 
     def require(self, symbols: tuple[str, ...], features: tuple[str, ...]) -> None:
         """Refuse to decide on anything but what the policy was trained to see.

@@ -14,6 +14,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
+from ploutos.envs.batch import ActionKind
 from ploutos.envs.ledger import make_tape
 from ploutos.envs.observation import market_rows, observation_names
 from ploutos.envs.spec import EnvSpec
@@ -37,6 +38,7 @@ Device = Literal["auto", "cpu", "cuda"]
 """Where a network is trained, as torch names it; `auto` is `cuda` where torch can use it."""
 
 BEST = "best.zip"
+_FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
 _QUICK = {"PPO": QuickPPO, "MaskablePPO": QuickMaskablePPO, "RecurrentPPO": QuickRecurrentPPO}
 
 
@@ -67,6 +69,9 @@ class TrainingSpec(Spec):
 
     algorithm: Literal["PPO", "MaskablePPO", "RecurrentPPO"] = "PPO"
     """`MaskablePPO` is told which actions can do anything; `RecurrentPPO` has an LSTM each for policy and value."""
+    actions: ActionKind = "discrete"
+    """What a policy decides for each symbol: `discrete` is HOLD, BUY or SELL; `weights` is a share of the gross limit, drawn from a
+    normal distribution in training and its mean afterwards. MaskablePPO has discrete actions only."""
     total_timesteps: PositiveInt = 2_000_000
     """Environment steps of one member in production."""
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
@@ -107,6 +112,12 @@ class TrainingSpec(Spec):
     """Rollouts that one point of the learning curve sums up."""
     speed: SpeedSpec = SpeedSpec()
     """How training is computed."""
+
+    @model_validator(mode="after")
+    def _masks_are_of_actions(self) -> "TrainingSpec":
+        if self.algorithm == "MaskablePPO" and self.actions == "weights":
+            raise ValueError("training.algorithm MaskablePPO masks discrete actions; with training.actions=weights use PPO or RecurrentPPO")
+        return self
 
     @model_validator(mode="after")
     def _batch_divides_rollout(self) -> "TrainingSpec":
@@ -169,7 +180,9 @@ class Workplace:
 def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -> OnPolicyAlgorithm:
     """An agent with fresh weights, drawn from the seed."""
     recurrent, quick = spec.algorithm == "RecurrentPPO", spec.speed.quick_loop
-    network = {"net_arch": list(spec.net_arch)}
+    network: dict[str, Any] = {"net_arch": list(spec.net_arch)}
+    if spec.actions == "weights":
+        network["log_std_init"] = _FIRST_LOG_STD
     algorithm: Any = _QUICK[spec.algorithm] if quick else ALGORITHMS[spec.algorithm]
     return cast(
         OnPolicyAlgorithm,
@@ -205,7 +218,7 @@ def build_env(
 ) -> MarketVecEnv:
     """The environment of a training range."""
     rows = market_rows(features, bars.tradable, scaler)
-    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, n_envs=spec.n_envs, seed=seed)
+    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions)
 
 
 def train_member(
