@@ -81,7 +81,7 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
         inside_future = in_sample_of.submit(store, refs, config)
         backtests = stages.ref("backtests", backtest.submit(store, refs, signals, config))
         inside = stages.ref("in-sample", inside_future)
-    metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config))
+    metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config, settings.cutoffs_root))
     refs = replace(refs, signals=signals, backtests=backtests, metrics=metrics)
     return report(store, refs, config, settings.runs_root, stages.ended, monitor)
 
