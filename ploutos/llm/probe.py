@@ -301,21 +301,34 @@ def _share(right: np.ndarray, asked: np.ndarray) -> float | None:
 
 
 def _date(rose: IntArray, said: IntArray, random: np.random.Generator) -> tuple[float, int]:
-    """p-value of a change point, and the position of the last month before the likeliest one."""
-    gains = _gains(rose, said)
-    best, as_good = gains.max(), 1
-    for _ in range(_PERMUTATIONS):
-        as_good += _gains(rose, said[random.permutation(len(said))]).max() >= best
-    return float(as_good / (_PERMUTATIONS + 1)), int(gains.argmax())
+    """p-value of a change point, and the position of the last month before the likeliest one.
+
+    Months change their answers with each other as a whole, because symbols move together. Where a month lacks an answer
+    that another one needs, it is drawn at the rate at which that symbol was said to rise.
+    """
+    given = said != _NONE
+    asked = given & (rose != _NONE)
+    up_rate = (said == 1).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
+    right = np.empty((_PERMUTATIONS + 1, len(said)), dtype=np.int64)
+    right[0] = (asked & (rose == said)).sum(axis=1)
+    for i in range(1, len(right)):
+        whole = np.where(given, said, random.random(said.shape) < up_rate)
+        right[i] = (asked & (rose == whole[random.permutation(len(said))])).sum(axis=1)
+    gains = _gains(right, asked.sum(axis=1))
+    best = gains.max(axis=1)
+    return float((best >= best[0]).mean()), int(gains[0].argmax())
 
 
-def _gains(rose: IntArray, said: IntArray) -> FloatArray:
-    """Log-likelihood of (one rate of right answers up to each month, a coin's after it) over that of a coin throughout."""
-    asked = (rose != _NONE) & (said != _NONE)
-    n = asked.sum(axis=1).cumsum()
-    rate = (asked & (rose == said)).sum(axis=1).cumsum() / np.maximum(n, 1)
-    gains = n * (xlogy(rate, 2 * rate) + xlogy(1 - rate, 2 * (1 - rate)))
-    return np.where(rate > 0.5, gains, 0.0)
+def _gains(right: IntArray, n: IntArray) -> FloatArray:
+    """Log-likelihood of (one rate of right answers up to each month, a coin's after it) over that of a coin throughout.
+
+    Args:
+        right: right answers by month, shape (..., m).
+        n: answers by month, shape (m,).
+    """
+    total = n.cumsum()
+    rate = right.cumsum(axis=-1) / np.maximum(total, 1)
+    return np.where(rate > 0.5, total * (xlogy(rate, 2 * rate) + xlogy(1 - rate, 2 * (1 - rate))), 0.0)
 
 
 # --- in words
