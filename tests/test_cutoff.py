@@ -224,7 +224,7 @@ def test_without_a_clean_session_the_verdict_says_that_nothing_counts(tested, me
     bars, result, summary = tested
     found = summary(memory, reveal=reveal)
     (sentence,) = [s for s in found["verdict"] if "Nothing here can count for the advisor" in s]
-    assert f"of its sessions 120 {tag}, none clean" in sentence
+    assert f"its sessions are 120 {tag}, none is clean" in sentence
     assert not clean_sessions(found, bars.sessions[result.positions[1:]]).any()
 
 

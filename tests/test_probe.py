@@ -193,6 +193,22 @@ def test_guesses_are_taken_for_memory_no_more_often_than_the_level_says(together
     assert found <= 11  # 5 expected; more than 11 has a chance of 0.4 %
 
 
+def test_a_weak_memory_is_dated_without_a_lean_whatever_the_habit_after_it(monkeypatch):
+    """Seven in ten right for 40 of 67 months in which six in ten rise, then "up" always."""
+    monkeypatch.setattr("ploutos.llm.probe._PERMUTATIONS", 199)
+    random = np.random.default_rng(4)
+    months = np.arange("2001-01", "2006-08", dtype="datetime64[M]")
+    late = []
+    for seed in range(40):
+        rose = (random.random((67, 5)) < 0.6).astype(int)
+        said = np.where(random.random((67, 5)) < 0.7, rose, 1 - rose)
+        said[40:] = 1
+        cutoff = score_recall(tuple("ABCDE"), months, rose, said, seed).cutoff
+        late.append(int((np.datetime64(cutoff, "M") - months[39]).astype(int)))
+    assert abs(np.median(late)) <= 3
+    assert np.mean(np.abs(late) <= 12) > 0.8
+
+
 def test_with_fewer_questions_than_months_the_gap_to_the_next_one_counts_as_recalled(world):
     found = recalled(world, Remembers(truth_of(world[0]), "2004-06"), questions=23).recall
     assert len(found.months) == found.n == 23

@@ -239,7 +239,7 @@ def _about_memory(summary: dict[str, Any]) -> list[str]:
     if not counting_spans(summary):
         tags = " and ".join(f"{span['n_sessions']} {span['tag']}" for span in summary["spans"])
         sentences.append(
-            f"Nothing here can count for the advisor: of its sessions {tags}, none clean. A session is clean when it lies past the "
+            f"Nothing here can count for the advisor: its sessions are {tags}, none is clean. A session is clean when it lies past the "
             "cutoff that the model's maker states (llm.stated_cutoff), past a margin, and past all that a probe found recalled."
         )
     certificate = summary["advisor"].get("certificate") or {}

@@ -5,8 +5,9 @@ spread evenly over symbols and years and the choices stand in another order each
 a favourite place beats guessing.
 
 Recall names a symbol and a month, shows no data, and asks whether the price rose. The effective cutoff is the month up to
-which the answers are most likely better than a coin's, and a coin's after it. Its p-value comes from giving the answers
-to other months: a model that always says "up" scores as well there, one that remembers does not.
+which the answers are most likely better than a coin's, and a coin's after it; right rises and right falls weigh alike, so
+that always saying "up" is a coin too. Its p-value comes from giving the answers to other months: a habit scores as well
+there, a memory does not.
 """
 
 from collections import Counter
@@ -303,31 +304,34 @@ def _share(right: np.ndarray, asked: np.ndarray) -> float | None:
 def _date(rose: IntArray, said: IntArray, random: np.random.Generator) -> tuple[float, int]:
     """p-value of a change point, and the position of the last month before the likeliest one.
 
+    A symbol's rises weigh as much together as its falls, so that any habit, such as "up" always, is as good as a coin.
     Months change their answers with each other as a whole, because symbols move together. Where a month lacks an answer
     that another one needs, it is drawn at the rate at which that symbol was said to rise.
     """
     given = said != _NONE
     asked = given & (rose != _NONE)
+    of_kind = [(asked & (rose == kind)).sum(axis=0) for kind in (0, 1)]
+    weight = np.where(asked, asked.sum(axis=0) / (2 * np.maximum(np.where(rose == 1, of_kind[1], of_kind[0]), 1)), 0.0)
     up_rate = (said == 1).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
-    right = np.empty((_PERMUTATIONS + 1, len(said)), dtype=np.int64)
-    right[0] = (asked & (rose == said)).sum(axis=1)
+    right = np.empty((_PERMUTATIONS + 1, len(said)))
+    right[0] = np.where(rose == said, weight, 0.0).sum(axis=1)
     for i in range(1, len(right)):
         whole = np.where(given, said, random.random(said.shape) < up_rate)
-        right[i] = (asked & (rose == whole[random.permutation(len(said))])).sum(axis=1)
-    gains = _gains(right, asked.sum(axis=1))
+        right[i] = np.where(rose == whole[random.permutation(len(said))], weight, 0.0).sum(axis=1)
+    gains = _gains(right, weight.sum(axis=1))
     best = gains.max(axis=1)
     return float((best >= best[0]).mean()), int(gains[0].argmax())
 
 
-def _gains(right: IntArray, n: IntArray) -> FloatArray:
+def _gains(right: FloatArray, asked: FloatArray) -> FloatArray:
     """Log-likelihood of (one rate of right answers up to each month, a coin's after it) over that of a coin throughout.
 
     Args:
-        right: right answers by month, shape (..., m).
-        n: answers by month, shape (m,).
+        right: weight of the right answers by month, shape (..., m).
+        asked: weight of all answers by month, shape (m,).
     """
-    total = n.cumsum()
-    rate = right.cumsum(axis=-1) / np.maximum(total, 1)
+    total = asked.cumsum()
+    rate = np.clip(right.cumsum(axis=-1) / np.maximum(total, 1e-9), 0, 1)
     return np.where(rate > 0.5, total * (xlogy(rate, 2 * rate) + xlogy(1 - rate, 2 * (1 - rate))), 0.0)
 
 
