@@ -88,7 +88,7 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
             refs = replace(refs, fusion=stages.ref("fusion-choice", fusion_choice_of.submit(store, refs, config)))
         refs = replace(refs, backtests=stages.ref("backtests", backtest.submit(store, refs, config)))
         inside = stages.ref("in-sample", inside_future)
-    refs = replace(refs, metrics=stages.ref("metrics", metrics_of.submit(store, refs, inside, config)))
+    refs = replace(refs, metrics=stages.ref("metrics", metrics_of.submit(store, refs, inside, config, settings.cutoffs_root)))
     return report(store, refs, config, settings.runs_root, stages.ended, monitor)
 
 

@@ -19,6 +19,7 @@ from ploutos.features.build import read_features
 from ploutos.fusion.choice import FusionChoice, read_choices, write_choices
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import HardwareMonitor
+from ploutos.llm.cutoff import known_cutoff
 from ploutos.llm.signals import read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
@@ -101,20 +102,22 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
 
 
 @task(name="metrics", cache_policy=NO_CACHE)
-def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig) -> State[Ref]:
+def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
     signals, backtests = refs.require("signals"), refs.require("backtests")
+    known = known_cutoff(config.llm, read_signals(store.path(signals)).digest, cutoffs_root)
 
     def write(path: Path) -> None:
         summary = summarise(
             read_backtests(store.path(backtests)), read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds)),
             json.loads(store.path(inside).read_text(encoding="utf-8")), read_signals(store.path(signals)),
-            config.evaluation, config.seed, config.training.timesteps_reduction < 1, _choices(store, refs),
+            config.evaluation, config.seed, config.training.timesteps_reduction < 1, _choices(store, refs), known,
         )  # fmt: skip
         write_json(path, summary)
 
     reduced = config.training.timesteps_reduction < 1
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
+    settings |= {"known": known.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
     upstream += [] if refs.fusion is None else [refs.fusion.sha256]
     return run_stage(store, "metrics", _MODULES, settings, upstream, ".json", write)

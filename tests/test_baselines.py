@@ -121,6 +121,7 @@ LITERAL = {
     "source": "elsewhere",
     "confidence": 0.9,
     "strategies": {"fused (LLM)": {"excess_low": 0.02, "excess_high": 0.04}},
+    "spans": [{"tag": "clean", "n_sessions": 60}],
 }
 
 

@@ -9,9 +9,11 @@ from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Stra
 from ploutos.evaluation.baselines import all_baselines
 from ploutos.evaluation.metrics import Periods, measure, periods_of, session_closes, session_returns, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
+from ploutos.evaluation.spans import counting_spans, spans_of
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec
+from ploutos.llm.cutoff import UNKNOWN, Known, tag_dates
 from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
@@ -144,12 +146,14 @@ def summarise(
     seed: int,
     reduced: bool,
     choices: Sequence[FusionChoice] = (),
+    known: Known = UNKNOWN,
 ) -> dict[str, Any]:
     """All numbers of the report as one JSON-able value; a metric without a value is None.
 
     Args:
         choices: what was chosen for fusion on each fold's validation range.
         reduced: the policies saw fewer steps than production asks for.
+        known: how far the advisor's memory reaches.
     """
     periods = periods_of(bars, backtests)
     benchmark = session_returns(backtests.equity[backtests.row(BENCHMARK)], periods)
@@ -165,6 +169,9 @@ def summarise(
             "excess_low": excess_low,
             "excess_high": excess_high,
         }
+    dates = bars.sessions[backtests.positions[periods.ends[1:]]]
+    tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
+    equity = dict(zip(backtests.names, backtests.equity, strict=True))
     summary = {
         "first": str(backtests.timestamps[1].astype("datetime64[D]")),
         "last": str(backtests.timestamps[-1].astype("datetime64[D]")),
@@ -182,10 +189,12 @@ def summarise(
             "n_abstained": signals.n_abstained,
             "tokens": int(signals.frame["tokens"].sum()),
             "reveal": signals.reveal,
+            "certificate": None if signals.is_mock else known.certificate(),
         },
         "reduced": reduced,
         "final": fused_name(signals),
         "strategies": strategies,
+        "spans": spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
         "folds": _fold_rows(backtests, bars, folds, inside, periods.per_year),
         "fusion": [choice.model_dump(mode="json") for choice in choices],
         "advice_to_hybrid": _advice_to_hybrid(backtests, periods, bootstrap, seed),
@@ -231,6 +240,7 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])
+    sentences += _about_memory(summary)
     if summary["source"] == sample.NAME:
         sentences.append(sample.CAVEAT)
     if summary["source"].startswith("synthetic"):
@@ -263,6 +273,25 @@ def _about_answers(advisor: dict[str, Any]) -> list[str]:
             "The prompts named the asset and the date. This is an ablation: a model may remember what came next, so no number "
             "that rests on its advice is a result."
         )
+    return sentences
+
+
+def _about_memory(summary: dict[str, Any]) -> list[str]:
+    """What a reader must know of what the advisor may remember."""
+    sentences = []
+    if not counting_spans(summary):
+        tags = " and ".join(f"{span['n_sessions']} {span['tag']}" for span in summary["spans"])
+        sentences.append(
+            f"Nothing here can count for the advisor: its sessions are {tags}, none is clean. A session is clean when it lies past the "
+            "cutoff that the model's maker states (llm.stated_cutoff), past a margin, and past all that a probe found recalled."
+        )
+    certificate = summary["advisor"].get("certificate") or {}
+    for kind, hits in (certificate.get("reidentification") or {}).items():
+        if hits["low"] > hits["chance"]:
+            sentences.append(
+                f"The prompts are less blind than they look: a probe found the {kind} recognised in {hits['rate']:.1%} of them "
+                f"({hits['low']:.1%} to {hits['high']:.1%}; guessing gives {hits['chance']:.1%})."
+            )
     return sentences
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from ploutos.errors import LLMError
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
-from ploutos.llm.advisor import Advisor, Outcome, make_backend, prompt_at
+from ploutos.llm.advisor import Advice, Advisor, Outcome, make_backend, prompt_at
 from ploutos.llm.config import LLMConfig
 from ploutos.market.sources import DataSpec, load
 from ploutos.settings import Settings
@@ -26,7 +26,7 @@ class CheckResult:
 
     model: str
     digest: str
-    outcome: Outcome
+    outcome: Outcome[Advice]
     cache: OptimizedFeatureCache
 
 
