@@ -24,7 +24,7 @@ from ploutos.training.pool import WorkerPool
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.phase1 import features_of, folds_of, load_bars, quality_of
 from tasks.phase2 import train_member
-from tasks.phase3 import llm_features_of, signals_of, train_hybrid
+from tasks.phase3 import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.resources import settle
 
 DEFAULT = PipelineConfig()
@@ -78,6 +78,8 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
     llm_features = stages.ref("llm-features", llm_features_of.submit(store, bars))
     signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config, settings))
     refs = replace(refs, llm_features=llm_features, signals=signals)
+    if config.llm.flips:
+        refs = replace(refs, mirrored=stages.ref("mirrored", mirrored_of.submit(store, bars, signals, plan, config.llm, settings)))
     if config.with_hybrid:
         with memory.freed("training"):
             hybrids, blanked = _fine_tune(store, refs, config, stages)

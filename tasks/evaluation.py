@@ -10,9 +10,10 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact, cr
 from prefect.cache_policies import NO_CACHE
 
 from ploutos.config import PipelineConfig
-from ploutos.evaluation.assess import BLANKED, HYBRID, hybrid_out_of_sample, in_sample, out_of_sample, summarise
+from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import joined, read_backtests, write_backtests
 from ploutos.evaluation.choice import choose_fusion
+from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.report import render_markdown
 from ploutos.evaluation.rundir import RunRefs, write_run
 from ploutos.features.build import read_features
@@ -20,7 +21,7 @@ from ploutos.fusion.choice import FusionChoice, read_choices, write_choices
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.cutoff import known_cutoff
-from ploutos.llm.signals import read_signals
+from ploutos.llm.signals import Signals, read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
 from ploutos.training.checkpoint import StoredPolicies
@@ -37,6 +38,15 @@ def _stored(store: Store, policies: _Policies) -> list[StoredPolicies]:
 
 def _digests(policies: _Policies) -> list[str]:
     return [ref.sha256 for members in policies for ref in members]
+
+
+def _mirrored(store: Store, refs: RunRefs) -> Signals | None:
+    return None if refs.mirrored is None else read_signals(store.path(refs.mirrored))
+
+
+def _sha256_of(*found: Ref | None) -> list[str]:
+    """Of what a run has of several things that not every run has."""
+    return ["" if ref is None else ref.sha256 for ref in found]
 
 
 def _upstream(refs: RunRefs) -> list[str]:
@@ -73,8 +83,9 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
         bars, features = read_bars(store.path(refs.bars)), read_features(store.path(refs.features))
         folds, advice = read_folds(store.path(refs.folds)), read_signals(store.path(signals))
         result = out_of_sample(
-            bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed, _choices(store, refs)
-        )
+            bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed, _choices(store, refs),
+            _mirrored(store, refs), config.evaluation.placebo_draws,
+        )  # fmt: skip
         for name, policies, seen in ((HYBRID, refs.hybrids, advice), (BLANKED, refs.blanked, None)):
             if policies:
                 market = np.load(store.path(refs.require("llm_features")), allow_pickle=False)
@@ -83,8 +94,8 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
         write_backtests(result, path)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
-    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.blanked)]
-    upstream += [] if refs.fusion is None else [refs.fusion.sha256]
+    settings["placebo_draws"] = config.evaluation.placebo_draws
+    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.blanked), *_sha256_of(refs.fusion, refs.mirrored)]
     return run_stage(store, "backtests", [*_MODULES, "ploutos.fusion.hybrid"], settings, upstream, ".npz", write)
 
 
@@ -111,7 +122,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         summary = summarise(
             read_backtests(store.path(backtests)), read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds)),
             json.loads(store.path(inside).read_text(encoding="utf-8")), read_signals(store.path(signals)),
-            config.evaluation, config.seed, config.training.timesteps_reduction < 1, _choices(store, refs), known,
+            config.evaluation, config.seed, config.training.timesteps_reduction < 1, _choices(store, refs), known, _mirrored(store, refs),
         )  # fmt: skip
         write_json(path, summary)
 
@@ -119,7 +130,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
     settings |= {"known": known.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
-    upstream += [] if refs.fusion is None else [refs.fusion.sha256]
+    upstream += _sha256_of(refs.fusion, refs.mirrored)
     return run_stage(store, "metrics", _MODULES, settings, upstream, ".json", write)
 
 

@@ -11,13 +11,15 @@ from ploutos.evaluation.rundir import RunRefs
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.hybrid import fine_tuning, first_decision, hybrid_env
 from ploutos.llm.advisor import advise, make_advisor
+from ploutos.llm.config import LLMConfig
+from ploutos.llm.mirror import ask_mirrored
 from ploutos.llm.schedule import decision_times
 from ploutos.llm.signals import read_signals, write_signals
 from ploutos.market.bars import read_bars
 from ploutos.seeding import seed_integer
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.folds import Fold, read_folds
+from ploutos.training.folds import Fold, read_folds, tested_decisions
 from ploutos.training.jobs import MemberJob, Start
 from ploutos.training.pool import WorkerPool
 from ploutos.training.ppo import Workplace
@@ -61,6 +63,21 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         "advisor: %s; %d pieces of advice, %d abstentions, %d calls", signals.model, len(signals.frame), signals.n_abstained, advisor.calls
     )
     return state
+
+
+@task(name="advise-mirrored", cache_policy=NO_CACHE)
+def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMConfig, settings: Settings) -> State[Ref]:
+    """Ask every question of the test ranges again, on the mirrored market."""
+    advisor = make_advisor(config, settings)
+    first, last = tested_decisions(read_folds(store.path(folds)))
+
+    def write(path: Path) -> None:
+        asked = read_signals(store.path(signals)).within(first, last)
+        get_run_logger().info("advisor: %d questions asked again about the mirrored market", len(asked.frame))
+        write_signals(ask_mirrored(asked, read_bars(store.path(bars)), advisor), path)
+
+    stands_on = config.deciding() | {"digest": advisor.digest, "tested": [first, last]}
+    return run_stage(store, "mirrored", ["ploutos.llm.mirror"], stands_on, [bars.sha256, signals.sha256], ".parquet", write)
 
 
 @task(name="train-hybrid", task_run_name="fine-tune fold {fold.index} member {member}, advised {advised}", cache_policy=NO_CACHE)

@@ -56,7 +56,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert computed(first) == set(first)
     folder = tmp_path / "first"
     names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
-    names |= {"signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
+    names |= {"advisor.html", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
     summary = json.loads((folder / "metrics.json").read_text())
     assert summary["advisor"]["is_mock"]
@@ -70,7 +70,12 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20
     assert 0 < taken["mean_cpu_cores"] < 64
     assert (taken["gpu_utilization"] is None) == readings["gpu_utilization"].isna().all()
+    mirrored = pd.read_parquet(folder / "mirrored.parquet")
+    assert len(mirrored) == summary["advisor"]["mirrored"]["n_asked"] == len(pd.read_parquet(folder / "signals.parquet"))
+    assert [row["draws"] for row in summary["comparisons"]] == [1, 1, 5, 5, 5, 1]
+    assert summary["advisor"]["conclusion"] in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
+    assert 'href="advisor.html"' in page
     assert "peak memory of all processes" in page
     assert ("not evaluated" in page) == (taken["gpu_utilization"] is None)
     assert "The advisor was a mock" in page
@@ -90,7 +95,14 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
     # one feature less: features and what stands on them, and neither bars nor the advisor's features
     changed = run(tmp_path / "changed", "features.exclude=[gap]")
-    assert set(changed) - computed(changed) == {"bars", "quality", "llm-features"}
+    # (the advisor's answers come out the same, and so does what stands on them alone)
+    assert set(changed) - computed(changed) == {"bars", "quality", "llm-features", "mirrored"}
+
+    # the number of placebos: no question again
+    fewer = run(tmp_path / "fewer", "evaluation.placebo_draws=1", "llm.flip=false")
+    assert computed(fewer) == {"backtests", "metrics"}
+    assert not (tmp_path / "fewer" / "mirrored.parquet").exists()
+    assert "Not asked." in (tmp_path / "fewer" / "advisor.html").read_text()
 
     # a risk limit: what stands on fusion, and no policy
     risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")

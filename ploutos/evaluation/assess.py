@@ -7,6 +7,16 @@ from typing import Any
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
 from ploutos.evaluation.baselines import all_baselines
+from ploutos.evaluation.comparisons import (
+    BLANKED,
+    compare,
+    conclusion,
+    consistency,
+    difference_in_words,
+    is_placebo,
+    pairs,
+    placebo_strategies,
+)
 from ploutos.evaluation.metrics import Periods, measure, periods_of, session_closes, session_returns, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.evaluation.spans import counting_spans, spans_of
@@ -14,16 +24,15 @@ from ploutos.features.build import FeatureSet
 from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.llm.cutoff import UNKNOWN, Known, tag_dates
+from ploutos.llm.schedule import CADENCE
 from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
 from ploutos.training.checkpoint import Policy
-from ploutos.training.folds import Fold, Range
+from ploutos.training.folds import Fold, Range, tested_decisions
 
 VOTE = "RL vote"
 BENCHMARK = "buy and hold"
-HYBRID = "hybrid"
-BLANKED = "hybrid, advice blanked"
 
 
 def member_name(member: int) -> str:
@@ -51,21 +60,28 @@ def out_of_sample(
     fusion: FusionSpec,
     seed: int,
     choices: tuple[FusionChoice, ...] = (),
+    mirrored: Signals | None = None,
+    placebo_draws: int = 0,
 ) -> Backtests:
-    """Every strategy over all test ranges.
+    """Every strategy over all test ranges, the placebos last.
 
     Args:
         policies: one sequence of members per fold, alike in number.
         choices: fusion's parameters of each fold; none to take what is configured.
+        mirrored: what the advisor said about the mirrored market, if it was asked.
+        placebo_draws: of each kind of placebo.
     """
     stances, confidences = signals.stances(bars)
     members = len(policies[0])
+    fused = Fused(fused_name(signals), bars, env, stances, confidences, fusion, choices)
+    advised = Advised(advisor_name(signals), bars, env, stances)
     strategies: list[Strategy] = [
-        Fused(fused_name(signals), bars, env, stances, confidences, fusion, choices),
+        fused,
         Voted(VOTE, bars, env, slice(None)),
-        Advised(advisor_name(signals), bars, env, stances),
+        advised,
         *all_baselines(bars, folds[0].test.start - 1, env, seed),
         *(Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(members)),
+        *placebo_strategies(fused, advised, bars, signals.within(*tested_decisions(folds)), mirrored, placebo_draws, seed),
     ]
     segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
     return run_backtests(bars, features, segments, strategies, env)
@@ -147,6 +163,7 @@ def summarise(
     reduced: bool,
     choices: Sequence[FusionChoice] = (),
     known: Known = UNKNOWN,
+    mirrored: Signals | None = None,
 ) -> dict[str, Any]:
     """All numbers of the report as one JSON-able value; a metric without a value is None.
 
@@ -154,15 +171,17 @@ def summarise(
         choices: what was chosen for fusion on each fold's validation range.
         reduced: the policies saw fewer steps than production asks for.
         known: how far the advisor's memory reaches.
+        mirrored: what the advisor said about the mirrored market, if it was asked.
     """
     periods = periods_of(bars, backtests)
+    contenders = backtests.only([name for name in backtests.names if not is_placebo(name)])
     benchmark = session_returns(backtests.equity[backtests.row(BENCHMARK)], periods)
     strategies = {}
-    for row, name in enumerate(backtests.names):
-        returns = session_returns(backtests.equity[row], periods)
+    for row, name in enumerate(contenders.names):
+        returns = session_returns(contenders.equity[row], periods)
         low, high = sharpe_interval(returns, periods.per_year, bootstrap, seed)
         excess_low, excess_high = mean_interval(returns - benchmark, periods.per_year, bootstrap, seed)
-        strategies[name] = measure(backtests, row, periods) | {
+        strategies[name] = measure(contenders, row, periods) | {
             "sharpe_low": low,
             "sharpe_high": high,
             "excess_return": float((returns - benchmark).mean() * periods.per_year),
@@ -171,7 +190,10 @@ def summarise(
         }
     dates = bars.sessions[backtests.positions[periods.ends[1:]]]
     tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
-    equity = dict(zip(backtests.names, backtests.equity, strict=True))
+    equity = dict(zip(contenders.names, contenders.equity, strict=True))
+    played = pairs(backtests.names, fused_name(signals), VOTE, advisor_name(signals), BENCHMARK)
+    comparisons = [compare(backtests, periods, pair, bootstrap, seed) for pair in played]
+    tested = signals.within(*tested_decisions(folds))
     summary = {
         "first": str(backtests.timestamps[1].astype("datetime64[D]")),
         "last": str(backtests.timestamps[-1].astype("datetime64[D]")),
@@ -190,26 +212,23 @@ def summarise(
             "tokens": int(signals.frame["tokens"].sum()),
             "reveal": signals.reveal,
             "certificate": None if signals.is_mock else known.certificate(),
+            "prompt_tokens": int(signals.frame["prompt_tokens"].sum()),
+            "cadence_bars": signals.cadence_bars,
+            "triggered": int((signals.frame["asked_for"] != CADENCE).sum()),
+            "asked": [str(time.date()) for time in signals.frame["as_of"].iloc[[0, -1]]] if len(signals.frame) else None,
+            "mirrored": None if mirrored is None else consistency(tested, mirrored, bootstrap, seed),
+            "conclusion": conclusion(comparisons, signals.is_mock),
         },
+        "comparisons": comparisons,
         "reduced": reduced,
         "final": fused_name(signals),
         "strategies": strategies,
         "spans": spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
-        "folds": _fold_rows(backtests, bars, folds, inside, periods.per_year),
+        "folds": _fold_rows(contenders, bars, folds, inside, periods.per_year),
         "fusion": [choice.model_dump(mode="json") for choice in choices],
-        "advice_to_hybrid": _advice_to_hybrid(backtests, periods, bootstrap, seed),
     }
     summary["verdict"] = verdict(summary)
     return _without_nan(summary)
-
-
-def _advice_to_hybrid(backtests: Backtests, periods: Periods, bootstrap: BootstrapSpec, seed: int) -> dict[str, float] | None:
-    """Yearly mean return of the hybrid policies less that of their twins without advice; None where there are none."""
-    if HYBRID not in backtests.names:
-        return None
-    advised, blank = (session_returns(backtests.equity[backtests.row(name)], periods) for name in (HYBRID, BLANKED))
-    low, high = mean_interval(advised - blank, periods.per_year, bootstrap, seed)
-    return {"mean": float((advised - blank).mean() * periods.per_year), "low": low, "high": high}
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
@@ -223,20 +242,12 @@ def verdict(summary: dict[str, Any]) -> list[str]:
             "This was a shortened run. A demo proves nothing: its policies saw a small share of the steps that production "
             "asks for, and no number here is evidence of skill."
         )
-    if math.isnan(low):
-        sentences.append(f"{name} never differed from buy and hold, so there is nothing to compare.")
-    elif low > 0:
-        sentences.append(
-            f"{name} earned {low:.1%} to {high:.1%} a year more than buy and hold "
-            f"({summary['confidence'] * 100:g} % interval of this one history; how many variants were tried before is not counted here)."
-        )
-    elif high < 0:
-        sentences.append(f"{name} earned {-high:.1%} to {-low:.1%} a year less than buy and hold, beyond what luck explains.")
-    else:
-        sentences.append(
-            f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, and zero lies inside."
-        )
-    sentences += _about_hybrid(summary.get("advice_to_hybrid"))
+    excess = difference_in_words(name, BENCHMARK, low, high)
+    if low > 0:
+        of_what = f"{summary['confidence'] * 100:g} % interval of this one history"
+        excess = f"{excess.removesuffix('.')} ({of_what}; how many variants were tried before is not counted here)."
+    sentences.append(excess)
+    sentences += [row["sentence"] for row in summary["comparisons"] if row["against"] == BLANKED]
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])
@@ -247,17 +258,6 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append("The bars are simulated. Nothing here says anything about a real market.")
     sentences += [f"{stand_in}: its own hours, dividends and costs, and no roll." for stand_in in summary["source"].split("; ")[1:]]
     return sentences
-
-
-def _about_hybrid(brought: dict[str, float] | None) -> list[str]:
-    """What the advice itself brought to policies that observe it."""
-    if brought is None:
-        return []
-    low, high = brought["low"], brought["high"]
-    if math.isnan(low):
-        return ["The hybrid policies decided alike with the advice and with its columns blank."]
-    found = "beyond what luck explains" if low > 0 or high < 0 else "which cannot be told from luck"
-    return [f"Seeing the advice brought the hybrid policies {low:.1%} to {high:.1%} a year over their twins that saw it blank, {found}."]
 
 
 def _about_answers(advisor: dict[str, Any]) -> list[str]:

@@ -184,6 +184,11 @@ class Backtests:
         """Which account a strategy had."""
         return self.names.index(name)
 
+    def only(self, names: Sequence[str]) -> "Backtests":
+        """The accounts of some strategies."""
+        rows = [self.row(name) for name in names]
+        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in (*_RECORDED, "weights", *_FILLS)})
+
     @property
     def returns(self) -> FloatArray:
         """Shape (k, n): simple returns from close to close, net of costs."""

@@ -10,6 +10,7 @@ from typing import Any
 from ploutos.config import PipelineConfig, dump_yaml
 from ploutos.envs.spec import CostSpec
 from ploutos.errors import StoreError
+from ploutos.evaluation.advisor_page import render_advisor_page
 from ploutos.evaluation.backtest import read_backtests
 from ploutos.evaluation.report import render_report
 from ploutos.hardware.monitor import HardwareMonitor, describe_usage
@@ -50,6 +51,7 @@ class RunRefs:
     blanked: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
     fusion: Ref | None = None  # stays None where nothing is chosen
     signals: Ref | None = None
+    mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
     metrics: Ref | None = None
 
@@ -109,7 +111,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) ->
 def write_run(
     store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor
 ) -> tuple[Path, dict[str, Any]]:
-    """Write config, folds, policies, metrics, tables, report and manifest.
+    """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
     Args:
         stages: stage to `Cached` or `Completed`, for the manifest.
@@ -133,6 +135,10 @@ def write_run(
                 with writing(folder / "folds" / str(fold.index) / place / f"seed_{member}" / "policy.zip") as temporary:
                     shutil.copyfile(store.path(ref), temporary)
                 artifacts[f"{kind} {fold.index} {member}"] = ref.sha256
+    copies = ["metrics.json", "folds.json", "signals.parquet"]
+    if refs.mirrored is not None:
+        artifacts["mirrored"] = refs.mirrored.sha256
+        copies.append("mirrored.parquet")
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
@@ -150,10 +156,11 @@ def write_run(
     for name, text in (
         ("config.yaml", dump_yaml(config)),
         ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, config))),
+        ("advisor.html", render_advisor_page(backtests, summary)),
     ):
         with writing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    for name in ("metrics.json", "folds.json", "signals.parquet"):
+    for name in copies:
         with writing(folder / name) as temporary:
             shutil.copyfile(store.path(refs.require(Path(name).stem)), temporary)
     for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):

@@ -34,7 +34,7 @@ from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.llm.prompts import TEMPLATE_VERSION, render
-from ploutos.llm.schedule import decision_times
+from ploutos.llm.schedule import DecisionTime, decision_times
 from ploutos.llm.signals import Signals
 from ploutos.llm.snapshot import Features, snapshot_at
 from ploutos.market.bars import Bars
@@ -331,11 +331,12 @@ def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advi
         first_bar, last_bar: inclusive range of decisions. A longer history asks the same questions at the same bars; the
             advice that still stands at `first_bar` is included.
     """
-    config = advisor.config
-    asked = decision_times(bars, market, first_bar, last_bar, config)
-    prompts = [
-        prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], config.reveal) for time in asked
-    ]
+    return ask_about(bars, market, decision_times(bars, market, first_bar, last_bar, advisor.config), advisor, advisor.config.reveal)
+
+
+def ask_about(bars: Bars, market: Float32Array, asked: Sequence[DecisionTime], advisor: Advisor, reveal: bool) -> Signals:
+    """Ask for advice on given symbols at given times; arguments as in `advise`."""
+    prompts = [prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], reveal) for time in asked]
     outcomes = advisor.ask_all(prompts)
     frame = pd.DataFrame(
         {
@@ -352,7 +353,7 @@ def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advi
             "prompt_sha256": [_digest(messages) for messages in prompts],
         }
     )
-    return Signals(frame, advisor.name, advisor.is_mock, config.cadence_bars, advisor.digest, config.reveal, TEMPLATE_VERSION)
+    return Signals(frame, advisor.name, advisor.is_mock, advisor.config.cadence_bars, advisor.digest, reveal, TEMPLATE_VERSION)
 
 
 def _digest(messages: Messages) -> str:

@@ -73,10 +73,18 @@ class LLMConfig(Spec):
     """Questions at once. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only wait."""
     reveal: bool = False
     """Show the asset's name, dates and prices: an ablation that measures memory, never a result."""
+    flip: bool | None = None
+    """Ask every question of the test ranges again on the mirrored market, where each return has the other sign: an advisor that
+    reads the numbers turns round. Empty means yes for the mock and no for a model, since it doubles the questions."""
     replay: bool = False
     """Answer from the cassette alone: no call is made, and a missing answer is an error."""
     unload_during_backtest: bool | None = None
     """Take the model out of the GPU while policies are trained and backtested; empty means UNLOAD_LLM_DURING_BACKTEST."""
+
+    @property
+    def flips(self) -> bool:
+        """Whether the mirrored market is asked about as well."""
+        return self.provider is LLMProvider.MOCK if self.flip is None else self.flip
 
     def deciding(self) -> dict[str, Any]:
         """The settings that advice depends on: no address, no patience, no number at once, nothing of the GPU."""

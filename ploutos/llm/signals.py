@@ -1,7 +1,7 @@
 """Signals: the advice of a whole range as one table, made once and read by every stage that comes after."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +43,12 @@ class Signals:
     def n_abstained(self) -> int:
         """Questions without a usable answer."""
         return int(self.frame["abstained"].sum())
+
+    def within(self, first_bar: int, last_bar: int) -> "Signals":
+        """The advice for the decisions after the bars of a range, both ends included, with what still stands at the first."""
+        bars = self.frame["bar"]
+        asked = (bars >= first_bar - first_bar % self.cadence_bars) & (bars <= last_bar)
+        return replace(self, frame=self.frame[asked].reset_index(drop=True))
 
     def stances(self, bars: Bars) -> tuple[IntArray, FloatArray]:
         """The advice that stands at each bar.
