@@ -83,8 +83,8 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
         bars, features = read_bars(store.path(refs.bars)), read_features(store.path(refs.features))
         folds, advice = read_folds(store.path(refs.folds)), read_signals(store.path(signals))
         result = out_of_sample(
-            bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed, _choices(store, refs),
-            _mirrored(store, refs), config.evaluation.placebo_draws,
+            bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
+            choices=_choices(store, refs), mirrored=_mirrored(store, refs), placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
         for name, policies, seen in ((HYBRID, refs.hybrids, advice), (BLANKED, refs.blanked, None)):
             if policies:
@@ -122,7 +122,8 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         summary = summarise(
             read_backtests(store.path(backtests)), read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds)),
             json.loads(store.path(inside).read_text(encoding="utf-8")), read_signals(store.path(signals)),
-            config.evaluation, config.seed, config.training.timesteps_reduction < 1, _choices(store, refs), known, _mirrored(store, refs),
+            config.evaluation, config.seed, config.training.timesteps_reduction < 1,
+            choices=_choices(store, refs), known=known, mirrored=_mirrored(store, refs),
         )  # fmt: skip
         write_json(path, summary)
 

@@ -12,10 +12,11 @@ from scipy.special import expit, logit
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
-from ploutos.evaluation.assess import HYBRID, hybrid_out_of_sample, in_sample, out_of_sample, summarise
+from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, joined, run_backtests
 from ploutos.evaluation.baselines import all_baselines, flat
 from ploutos.evaluation.choice import calibrate, choose_fusion
+from ploutos.evaluation.comparisons import HYBRID
 from ploutos.evaluation.report import render_report
 from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.build import FeatureSpec, build_features
@@ -191,13 +192,13 @@ def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_feat
     write_choices(choices, tmp_path / "choices.json")
     assert read_choices(tmp_path / "choices.json") == choices
     brains, env = [panel_policies] * 2, EnvSpec()
-    result = out_of_sample(panel, panel_features, folds, brains, signals, env, FusionSpec(), 1, choices)
+    result = out_of_sample(panel, panel_features, folds, brains, signals, env, FusionSpec(), 1, choices=choices)
     result = joined(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, HYBRID))
     result = joined(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, "hybrid, advice blanked"))
     inside = in_sample(panel, panel_features, folds, brains, env)
-    summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices)
+    summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices=choices)
     assert [FusionChoice.model_validate(item) for item in summary["fusion"]] == list(choices)
-    assert any("decided alike with the advice" in sentence for sentence in summary["verdict"])
+    assert any("hybrid never differed from hybrid, advice blanked" in sentence for sentence in summary["verdict"])
     page = render_report(result, summary, QUALITY, fold_table(tuple(folds), panel.timestamps), [])
     assert "Fusion, chosen on validation" in page
     assert f"{choices[0].calibration.n_right} of {choices[0].calibration.n}" in page
