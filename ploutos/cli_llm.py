@@ -36,10 +36,12 @@ def check(
     if as_json:
         spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
         answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **outcome.advice.model_dump(), **spent}
-        print(json.dumps({"ok": not outcome.abstained, **answer}))
+        cache = {"hits": result.cache.hits, "misses": result.cache.misses, "hit_rate": result.cache.hit_rate}
+        print(json.dumps({"ok": not outcome.abstained, **answer, "feature_cache": cache}))
     else:
         print(f"model: {result.model} {result.digest[:12]}".rstrip())
         print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
+        print(f"feature cache: {result.cache}")
         print(f"decision: {outcome.advice.action}, confidence {outcome.advice.confidence} of 100: {outcome.advice.reason}")
     if outcome.abstained:
         raise typer.Exit(1)

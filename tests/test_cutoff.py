@@ -176,7 +176,7 @@ def tested(panel, panel_features, panel_fold, panel_policies):
         who = replace(signals, is_mock=is_mock, reveal=reveal)
         names = tuple(name.replace("advisor (mock)", "advisor (LLM)").replace("(mock advisor)", "(LLM)") for name in result.names)
         backtests = result if is_mock else replace(result, names=names)
-        return summarise(backtests, panel, [fold], inside, who, BootstrapSpec(replications=30), 1, False, memory)
+        return summarise(backtests, panel, [fold], inside, who, BootstrapSpec(replications=30), 1, False, known=memory)
 
     return panel, result, summary
 

@@ -11,6 +11,7 @@ from ploutos.evaluation.metrics import Periods, measure, periods_of, session_clo
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.evaluation.spans import counting_spans, spans_of
 from ploutos.features.build import FeatureSet
+from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.llm.cutoff import UNKNOWN, Known, tag_dates
 from ploutos.llm.signals import Signals
@@ -21,6 +22,8 @@ from ploutos.training.folds import Fold, Range
 
 VOTE = "RL vote"
 BENCHMARK = "buy and hold"
+HYBRID = "hybrid"
+BLANKED = "hybrid, advice blanked"
 
 
 def member_name(member: int) -> str:
@@ -47,23 +50,38 @@ def out_of_sample(
     env: EnvSpec,
     fusion: FusionSpec,
     seed: int,
+    choices: tuple[FusionChoice, ...] = (),
 ) -> Backtests:
     """Every strategy over all test ranges.
 
     Args:
         policies: one sequence of members per fold, alike in number.
+        choices: fusion's parameters of each fold; none to take what is configured.
     """
     stances, confidences = signals.stances(bars)
     members = len(policies[0])
     strategies: list[Strategy] = [
-        Fused(fused_name(signals), bars, env, stances, confidences, fusion),
+        Fused(fused_name(signals), bars, env, stances, confidences, fusion, choices),
         Voted(VOTE, bars, env, slice(None)),
         Advised(advisor_name(signals), bars, env, stances),
         *all_baselines(bars, folds[0].test.start - 1, env, seed),
         *(Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(members)),
     ]
-    segments = [Segment(fold.test, tuple(brains)) for fold, brains in zip(folds, policies, strict=True)]
+    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
     return run_backtests(bars, features, segments, strategies, env)
+
+
+def hybrid_out_of_sample(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], policies: Sequence[Sequence[Policy]], env: EnvSpec, name: str
+) -> Backtests:
+    """The vote of the hybrid policies over all test ranges; they observe other features, so they run by themselves.
+
+    Args:
+        features: from `ploutos.fusion.hybrid.hybrid_features`.
+        policies: one sequence of members per fold.
+    """
+    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
+    return run_backtests(bars, features, segments, [Voted(name, bars, env, slice(None))], env)
 
 
 def in_sample(
@@ -77,9 +95,9 @@ def in_sample(
     rows = []
     for fold, members in zip(folds, policies, strict=True):
         strategies = [Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(len(members))]
-        row = {}
+        brains, row = tuple(members), {}
         for name, part in (("train", fold.train), ("validation", fold.validation)):
-            result = run_backtests(bars, features, [Segment(part, tuple(members))], strategies, env)
+            result = run_backtests(bars, features, [Segment(part, brains)], strategies, env)
             periods = periods_of(bars, result)
             row[name] = [sharpe_ratio(session_returns(result.equity[m], periods), periods.per_year) for m in range(len(members))]
         rows.append(row)
@@ -127,11 +145,13 @@ def summarise(
     bootstrap: BootstrapSpec,
     seed: int,
     reduced: bool,
+    choices: Sequence[FusionChoice] = (),
     known: Known = UNKNOWN,
 ) -> dict[str, Any]:
     """All numbers of the report as one JSON-able value; a metric without a value is None.
 
     Args:
+        choices: what was chosen for fusion on each fold's validation range.
         reduced: the policies saw fewer steps than production asks for.
         known: how far the advisor's memory reaches.
     """
@@ -176,9 +196,20 @@ def summarise(
         "strategies": strategies,
         "spans": spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
         "folds": _fold_rows(backtests, bars, folds, inside, periods.per_year),
+        "fusion": [choice.model_dump(mode="json") for choice in choices],
+        "advice_to_hybrid": _advice_to_hybrid(backtests, periods, bootstrap, seed),
     }
     summary["verdict"] = verdict(summary)
     return _without_nan(summary)
+
+
+def _advice_to_hybrid(backtests: Backtests, periods: Periods, bootstrap: BootstrapSpec, seed: int) -> dict[str, float] | None:
+    """Yearly mean return of the hybrid policies less that of their twins without advice; None where there are none."""
+    if HYBRID not in backtests.names:
+        return None
+    advised, blank = (session_returns(backtests.equity[backtests.row(name)], periods) for name in (HYBRID, BLANKED))
+    low, high = mean_interval(advised - blank, periods.per_year, bootstrap, seed)
+    return {"mean": float((advised - blank).mean() * periods.per_year), "low": low, "high": high}
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
@@ -205,6 +236,7 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append(
             f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, and zero lies inside."
         )
+    sentences += _about_hybrid(summary.get("advice_to_hybrid"))
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])
@@ -215,6 +247,17 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append("The bars are simulated. Nothing here says anything about a real market.")
     sentences += [f"{stand_in}: its own hours, dividends and costs, and no roll." for stand_in in summary["source"].split("; ")[1:]]
     return sentences
+
+
+def _about_hybrid(brought: dict[str, float] | None) -> list[str]:
+    """What the advice itself brought to policies that observe it."""
+    if brought is None:
+        return []
+    low, high = brought["low"], brought["high"]
+    if math.isnan(low):
+        return ["The hybrid policies decided alike with the advice and with its columns blank."]
+    found = "beyond what luck explains" if low > 0 or high < 0 else "which cannot be told from luck"
+    return [f"Seeing the advice brought the hybrid policies {low:.1%} to {high:.1%} a year over their twins that saw it blank, {found}."]
 
 
 def _about_answers(advisor: dict[str, Any]) -> list[str]:

@@ -51,6 +51,8 @@ class FeatureSet:
         names: n_features names.
         timestamps, available_at: shape (n_bars,), those of the bars.
         symbols: n_symbols names.
+        n_required: how many features, the first ones, a symbol needs to be usable; None means all. Another one that is not
+            known yet reads as its training mean.
     """
 
     values: Float32Array
@@ -58,11 +60,12 @@ class FeatureSet:
     timestamps: TimeArray
     available_at: TimeArray
     symbols: tuple[str, ...]
+    n_required: int | None = None
 
     @cached_property
     def ready(self) -> BoolArray:
-        """Shape (n_bars, n_symbols): every feature is a number."""
-        return np.asarray(np.isfinite(self.values).all(axis=2))
+        """Shape (n_bars, n_symbols): every required feature is a number."""
+        return np.asarray(np.isfinite(self.values[:, :, : self.n_required]).all(axis=2))
 
     @property
     def warmup_bars(self) -> int:
