@@ -106,7 +106,7 @@ def _beside(values: Float32Array, tradable: BoolArray, macro: pd.DataFrame) -> F
 
 
 def write_features(features: FeatureSet, path: Path) -> None:
-    """Write a long parquet: timestamp, available_at, symbol, then one column per feature."""
+    """Write a long parquet: timestamp, available_at, symbol, then one column per feature; all of them are required when it is read."""
     n_bars, n_symbols, n_features = features.values.shape
     frame = pd.DataFrame(features.values.reshape(-1, n_features), columns=list(features.names))
     frame.insert(0, "symbol", np.tile(np.array(features.symbols), n_bars))
