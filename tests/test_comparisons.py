@@ -87,7 +87,9 @@ def play(panel, panel_features, panel_policies, folds):
     inside = in_sample(panel, panel_features, folds, policies, env)
 
     def run(signals, mirrored=None, draws=5):
-        result = out_of_sample(panel, panel_features, folds, policies, signals, env, FusionSpec(), 1, mirrored, draws)
+        result = out_of_sample(
+            panel, panel_features, folds, policies, signals, env, FusionSpec(), 1, mirrored=mirrored, placebo_draws=draws
+        )
         return result, summarise(result, panel, folds, inside, signals, BOOTSTRAP, 1, reduced=False, mirrored=mirrored)
 
     return run

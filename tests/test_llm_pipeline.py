@@ -8,10 +8,12 @@ import pandas as pd
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 from servers.llama import LlamaServer
+from test_cutoff import probe_of
 from test_pipeline import SMALL
 
 from ploutos.config import load_config
 from ploutos.errors import LLMUnavailable
+from ploutos.llm.cutoff import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -105,3 +107,14 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
     for name in ("signals.parquet", "mirrored.parquet", "metrics.json", "equity.parquet", "trades.parquet"):
         assert (replayed / name).read_bytes() == (flipped / name).read_bytes()
     assert (flipped / "signals.parquet").read_bytes() == (live / "signals.parquet").read_bytes()
+
+    # what the ledger learns of the model changes the numbers' words, and nothing that they stand on
+    assert summary["advisor"]["certificate"] is None
+    assert [span["tag"] for span in summary["spans"]] == ["grey"]
+    Ledger(home / "llm" / "cutoffs").add("ollama", "tiny", summary["advisor"]["digest"], probe_of("2010-06"))
+    probed = run(tmp_path / "probed", "llm.replay=true", "llm.flip=true", "llm.stated_cutoff=2010-01-31")
+    assert (stages(probed)["backtests"], stages(probed)["metrics"]) == ("Cached", "Completed")
+    certified = json.loads((probed / "metrics.json").read_text())
+    assert (certified["advisor"]["certificate"]["probed"], certified["advisor"]["certificate"]["digest_match"]) == ("2010-06", True)
+    assert [span["tag"] for span in certified["spans"]] == ["contaminated", "grey", "clean"]
+    assert certified["strategies"] == summary["strategies"]

@@ -57,6 +57,9 @@ BAR, STEPS_LEFT, LENGTH = range(3)
 # episode[account, field]: the reward and its parts, summed
 TOTAL, PART_LOG_RETURN, PART_SHARPE, PART_DRAWDOWN, PART_TURNOVER = range(5)
 REWARD_PARTS = ("log_return", "differential_sharpe", "drawdown", "turnover")
+# features of the account that an observation may hold, per symbol, and what two of them are multiplied by there
+N_ACCOUNT = 5
+UNREALISED_SCALE, LOSSES_SCALE = 5.0, 0.1
 
 LANES = 8
 MAX_SYMBOLS = 256
@@ -548,10 +551,24 @@ def _reward(i, equity_before, peak_before, traded_before, rules, money, episode)
     return np.float32((grown + sharpe + deeper + turned) * scale)
 
 
+@compiled
+def _observe_account(i, j, at, drawdown, money, positions, counts, out):
+    """The account's features of one symbol, as `ploutos.features.llm_features.account_features` has them, scaled and clipped."""
+    wins, trades = 0, counts[i, N_OUTCOMES, j]
+    for k in range(OUTCOMES_KEPT):
+        wins += (counts[i, OUTCOMES, j] >> k) & 1
+    worst = positions[i, WORST, j]
+    swing = positions[i, BEST, j] - worst
+    out[i, at] = min(max(UNREALISED_SCALE * (positions[i, TRADE_PNL, j] / max(money[i, EQUITY], 1e-9)), -5.0), 5.0)
+    out[i, at + 1] = max(drawdown, -5.0)
+    out[i, at + 2] = min(LOSSES_SCALE * counts[i, LOSS_STREAK, j], 5.0)
+    out[i, at + 3] = wins / trades if trades > 0 else 0.5
+    out[i, at + 4] = -worst / swing if swing > 0.0 else 0.0
+
+
 @inlined
-def _observe(i, t, rows, board, terms, money, positions, out):
-    columns = rows.shape[1]
-    n_symbols = (out.shape[1] - columns - 2) // 2
+def _observe(i, t, rows, board, terms, money, positions, counts, out):
+    columns, n_symbols = rows.shape[1], terms.shape[1]
     for k in range(columns):
         out[i, k] = rows[t, k]
     equity = money[i, EQUITY]
@@ -565,14 +582,19 @@ def _observe(i, t, rows, board, terms, money, positions, out):
         out[i, columns + j] = min(max(weight, -5.0), 5.0)
         out[i, columns + n_symbols + j] = min(max(moved, -5.0), 5.0)
     out[i, columns + 2 * n_symbols] = min(max(money[i, CASH_HELD] / scale, -5.0), 5.0)
-    out[i, columns + 2 * n_symbols + 1] = equity / money[i, PEAK] - 1.0
+    drawdown = equity / money[i, PEAK] - 1.0
+    out[i, columns + 2 * n_symbols + 1] = drawdown
+    own = columns + 2 * n_symbols + 2
+    if out.shape[1] > own:
+        for j in range(n_symbols):
+            _observe_account(i, j, own + N_ACCOUNT * j, drawdown, money, positions, counts, out)
 
 
 @compiled
-def observe(bar, rows, board, terms, money, positions, out):
-    """Write every account's observation after the close of its bar."""
+def observe(bar, rows, board, terms, money, positions, counts, out):
+    """Write every account's observation after the close of its bar, with the account's features where `out` has room for them."""
     for i in range(len(money)):
-        _observe(i, bar[i], rows, board, terms, money, positions, out)
+        _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
 
 
 @compiled
@@ -602,7 +624,7 @@ def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, 
         clock[i, STEPS_LEFT] = min(episode_bars, last_bar - starts[k])
         clock[i, LENGTH] = 0
         episode[i] = 0.0
-        _observe(i, starts[k], rows, board, terms, money, positions, out)
+        _observe(i, starts[k], rows, board, terms, money, positions, counts, out)
 
 
 @inlined
@@ -640,7 +662,7 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
         clock[i, LENGTH] += 1
         done[i] = ruined[i] or clock[i, STEPS_LEFT] <= 0
         n_done += done[i]
-        _observe(i, t + 1, rows, board, terms, money, positions, out)
+        _observe(i, t + 1, rows, board, terms, money, positions, counts, out)
     return n_done
 
 

@@ -27,7 +27,7 @@ _CONTROLS = {
     "shifted": ("Does its timing matter, at the same pace of trading?", "the same with its advice shifted in time"),
     "drawn": ("Is it better than chance with the same habits?", "the same with advice drawn at random"),
 }
-_HYBRID, _BLANKED = "hybrid", "hybrid, advice blanked"
+HYBRID, BLANKED = "hybrid", "hybrid, advice blanked"
 
 
 def is_placebo(name: str) -> bool:
@@ -84,8 +84,8 @@ def pairs(names: Sequence[str], final: str, vote: str, advisor: str, benchmark: 
     for kind, (question, label) in _CONTROLS.items():
         found.append(Pair(question, final, tuple(name for name in names if name.startswith(f"{_PLACEBO}{kind} ")), label))
     found.append(Pair("Is the advice better than its opposite?", advisor, (MIRRORED,), "what the advisor says about the mirrored market"))
-    found.append(Pair("Does training with the advice help?", _HYBRID, (vote,), vote))
-    found.append(Pair("Was it the advice, or the training?", _HYBRID, (_BLANKED,), _BLANKED))
+    found.append(Pair("Does training with the advice help?", HYBRID, (vote,), vote))
+    found.append(Pair("Was it the advice, or the training?", HYBRID, (BLANKED,), BLANKED))
     return [pair for pair in found if pair.against and {pair.of, *pair.against} <= set(names)]
 
 

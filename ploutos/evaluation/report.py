@@ -10,9 +10,10 @@ from plotly.offline import get_plotlyjs
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.assess import BENCHMARK, VOTE
 from ploutos.evaluation.backtest import Backtests
+from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
 
-_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd")
+_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
 _COLUMNS = (
     ("total_return", "total return", "percent"),
     ("sharpe", "Sharpe", "ratio"),
@@ -105,7 +106,7 @@ def _drawdown(backtests: Backtests) -> go.Figure:
 def _heat_map(summary: dict[str, Any]) -> go.Figure:
     folds = summary["folds"]
     members = [name for name in summary["strategies"] if _is_member(name)]
-    rows = [BENCHMARK, summary["final"], VOTE, *members]
+    rows = [BENCHMARK, summary["final"], VOTE, *(name for name in (HYBRID, BLANKED) if name in summary["strategies"]), *members]
     values = [[fold["sharpe"][name] for fold in folds] for name in rows]
     columns = [f"fold {fold['fold']}<br>{fold['test'][0]}" for fold in folds]
     figure = go.Figure(
@@ -140,6 +141,18 @@ def _costs(backtests: Backtests) -> go.Figure:
     return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
 
 
+def _choice_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """What fusion took from each fold's validation range, as text."""
+    rows = []
+    for choice in summary["fusion"]:
+        fitted, chosen, configured = choice["calibration"], choice["chosen"], choice["table"][0]
+        odds = fitted["uncalibrated"] or f"{fitted['slope']:.2f} x {fitted['intercept']:+.2f}"
+        right = f"{fitted['n_right']} of {fitted['n']}"
+        earned = [f"{1e4 * candidate['growth']:.1f}" for candidate in (chosen, configured)]
+        rows.append([str(choice["fold"]), right, odds, f"{chosen['llm_weight']:g}", f"{chosen['confidence_threshold']:g}", *earned])
+    return rows
+
+
 def render_report(
     backtests: Backtests,
     summary: dict[str, Any],
@@ -169,11 +182,12 @@ def render_report(
         figures={
             "equity": figure_html(_equity(backtests, summary), 460),
             "drawdown": figure_html(_drawdown(backtests), 320),
-            "heat_map": figure_html(_heat_map(summary), 120 + 34 * (3 + len(summary["folds"][0]["members"]))),
+            "heat_map": figure_html(_heat_map(summary), 120 + 34 * (5 + len(summary["folds"][0]["members"]))),
             "in_sample": figure_html(_in_sample(summary), 420),
             "costs": figure_html(_costs(backtests), 360),
         },
         folds=folds,
+        choices=_choice_rows(summary),
         descriptions={label: DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
         provenance=provenance,
     )

@@ -46,6 +46,10 @@ class RunRefs:
     features: Ref
     folds: Ref
     policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
+    llm_features: Ref | None = None
+    hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
+    blanked: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
+    fusion: Ref | None = None  # stays None where nothing is chosen
     signals: Ref | None = None
     mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
@@ -95,7 +99,11 @@ def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) ->
     rows += [("initial cash", f"{config.env.cash:,.0f}")]
     rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
     rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"])]
-    rows += [(f"artifact {name}", sha256) for name, sha256 in manifest["artifacts"].items() if not name.startswith("policy")]
+    rows += [
+        (f"artifact {name}", sha256)
+        for name, sha256 in manifest["artifacts"].items()
+        if not name.startswith(("policy", "hybrid", "blanked"))
+    ]
     rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
     return rows
 
@@ -119,12 +127,14 @@ def write_run(
     summary = json.loads(store.path(refs.require("metrics")).read_text(encoding="utf-8"))
     quality = json.loads(store.path(refs.quality).read_text(encoding="utf-8"))
     artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
-    for fold, members in zip(folds, refs.policies, strict=True):
-        for member, ref in enumerate(members):
-            place = folder / "folds" / str(fold.index) / f"seed_{member}" / "policy.zip"
-            with writing(place) as temporary:
-                shutil.copyfile(store.path(ref), temporary)
-            artifacts[f"policy {fold.index} {member}"] = ref.sha256
+    if refs.fusion is not None:
+        artifacts["fusion"] = refs.fusion.sha256
+    for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("blanked", "blanked", refs.blanked)):
+        for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
+            for member, ref in enumerate(members):
+                with writing(folder / "folds" / str(fold.index) / place / f"seed_{member}" / "policy.zip") as temporary:
+                    shutil.copyfile(store.path(ref), temporary)
+                artifacts[f"{kind} {fold.index} {member}"] = ref.sha256
     copies = ["metrics.json", "folds.json", "signals.parquet"]
     if refs.mirrored is not None:
         artifacts["mirrored"] = refs.mirrored.sha256

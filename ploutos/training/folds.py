@@ -82,7 +82,7 @@ def _position(timestamps: TimeArray, moment: pd.Timestamp) -> int:
 def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
     """Digest of everything known before bar `stop`; bars that come later do not change it."""
     digest = hashlib.sha256(json.dumps([bars.symbols, features.names]).encode())
-    for array in (bars.timestamps, bars.open, bars.mark, bars.tradable, features.values):
+    for array in (bars.timestamps, bars.open, bars.high, bars.low, bars.mark, bars.volume, bars.tradable, features.values):
         digest.update(np.ascontiguousarray(array[:stop]).tobytes())
     return digest.hexdigest()
 
