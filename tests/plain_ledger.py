@@ -30,6 +30,7 @@ class PlainAccount:
     margin_calls: int = 0
     stops: int = 0
     forced: int = 0
+    ruined: bool = False
 
     def __post_init__(self):
         self.cash = self.equity = self.spec.cash
@@ -108,7 +109,8 @@ class PlainAccount:
         live = bars.tradable[t + 1]
         open_ = [bars.open[t + 1, j] if live[j] else mark[j] for j in range(n)]
         margin_now = sum(abs(self.units[j]) * self.margin_of(j, mark[j]) for j in range(n) if self.units[j])
-        called = spec.margin_calls and self.equity < spec.maintenance_margin * margin_now
+        broke = self.ruined
+        called = spec.margin_calls and not broke and self.equity < spec.maintenance_margin * margin_now
 
         years = (bars.available_at[t + 1] - bars.available_at[t]) / np.timedelta64(365, "D")
         for j in range(n):
@@ -120,7 +122,7 @@ class PlainAccount:
         opening = self.cash + sum(self.units[j] * open_[j] * worth[j] for j in range(n))
         wanted = list(self.units)
         for j in range(n):
-            if live[j] and not called and not math.isnan(targets[j]) and mark[j] > 0 and self.equity > 0:
+            if live[j] and not called and not broke and not math.isnan(targets[j]) and mark[j] > 0 and self.equity > 0:
                 weight = self.units[j] * mark[j] * worth[j] / self.equity
                 if targets[j] == 0 or abs(targets[j] - weight) > spec.rebalance_band:
                     wanted[j] = self.whole(j, targets[j] * self.equity / (mark[j] * worth[j]))
@@ -134,7 +136,7 @@ class PlainAccount:
             share = min(max(opening / margin_open, 0.0), 1.0)
             wanted = [self.whole(j, self.units[j] * share) if live[j] else self.units[j] for j in range(n)]
         for j in range(n):
-            closes = spec.flat_by_session_end and (self.last_of_session[t + 1] or self.missed_the_end(t + 1, j))
+            closes = broke or (spec.flat_by_session_end and (self.last_of_session[t + 1] or self.missed_the_end(t + 1, j)))
             if spec.stop_loss and self.units[j] > 0:
                 closes |= open_[j] <= self.entry[j] * (1 - spec.stop_loss)
             if spec.stop_loss and self.units[j] < 0:
@@ -162,6 +164,7 @@ class PlainAccount:
                 self.hold(j, 0.0, self.fill(t, j, -self.units[j], leaves_at))
             self.pnl += self.units[j] * (bars.close[t + 1, j] - open_[j]) * worth[j]
         self.equity = self.cash + sum(self.units[j] * bars.mark[t + 1, j] * worth[j] for j in range(n) if self.units[j])
+        self.ruined |= self.equity <= spec.ruin_fraction * spec.cash
 
     def stop_price(self, t, j, opened):
         """The worse of stop and open when bar t reaches the stop of what is held, else None."""

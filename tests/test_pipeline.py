@@ -13,9 +13,11 @@ from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
 
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.llm.signals import read_signals
 from ploutos.market.specs import instrument
 from ploutos.market.synthetic import SyntheticSpec, simulate
 from ploutos.training.checkpoint import load_policy
+from ploutos.training.folds import read_folds, tested_decisions
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -70,8 +72,9 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20
     assert 0 < taken["mean_cpu_cores"] < 64
     assert (taken["gpu_utilization"] is None) == readings["gpu_utilization"].isna().all()
-    mirrored = pd.read_parquet(folder / "mirrored.parquet")
-    assert len(mirrored) == summary["advisor"]["mirrored"]["n_asked"] == len(pd.read_parquet(folder / "signals.parquet"))
+    mirrored, tested = pd.read_parquet(folder / "mirrored.parquet"), tested_decisions(read_folds(folder / "folds.json"))
+    asked = read_signals(folder / "signals.parquet").within(*tested).frame
+    assert len(mirrored) == summary["advisor"]["mirrored"]["n_asked"] == len(asked)
     assert [row["draws"] for row in summary["comparisons"]] == [1, 1, 5, 5, 5, 1]
     assert summary["advisor"]["conclusion"] in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
