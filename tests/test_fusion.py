@@ -10,7 +10,7 @@ from ploutos.envs import ledger
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
-from ploutos.fusion.risk import RiskSpec, apply_vetoes, risk_scores
+from ploutos.fusion.risk import RiskHistory, RiskSpec
 
 fuse = VectorizedDecisionFusion().fuse_batch
 
@@ -142,7 +142,7 @@ def account(losses=0, exit_bar=100, drawdown=0.0, outcomes=0, n_outcomes=0, unit
     ],
 )
 def test_the_risk_score_adds_up(state, score):
-    assert risk_scores(account(**state), 100, RiskSpec()) == pytest.approx(score)
+    assert RiskHistory.of(account(**state), 100, RiskSpec()).scores() == pytest.approx(score)
 
 
 def traded(orders, closes, **spec):
@@ -158,7 +158,7 @@ def traded(orders, closes, **spec):
 
 def allowed(target, accounts, bar, **spec):
     held = 0.5 * np.sign(accounts.units)
-    return apply_vetoes(np.full((1, 2), target), held, accounts, bar, RiskSpec(**spec))[0, 0]
+    return RiskHistory.of(accounts, bar, RiskSpec(**spec)).veto(np.full((1, 2), target), held)[0, 0]
 
 
 def test_three_losing_trades_in_a_row_block_the_next_entry_for_a_while():

@@ -32,7 +32,7 @@ from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
 from ploutos.features.build import FeatureSet, write_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.fusion.risk import RiskSpec, risk_scores
+from ploutos.fusion.risk import RiskHistory, RiskSpec
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.training.checkpoint import load_policy
@@ -278,7 +278,7 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
             targets = super().decide(moment, row)
             mine = self.voted_weights(moment.probabilities[:, row])
             advised = self.weights(self.stances[moment.bar], moment.bar)
-            scores = risk_scores(moment.accounts, moment.bar, risk)[row]
+            scores = RiskHistory.of(moment.accounts, moment.bar, risk).scores()[row]
             for s in range(3):
                 if scores[s] > 0.5:
                     assert np.isnan(targets[s])

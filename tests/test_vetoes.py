@@ -10,7 +10,7 @@ from ploutos.envs import ledger
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
-from ploutos.fusion.risk import RiskSpec, apply_vetoes, risk_scores
+from ploutos.fusion.risk import RiskHistory, RiskSpec
 
 share = st.floats(0, 1)
 LOSING = [0.1, 0.0]  # bought and sold at one price: the fee makes it a loss
@@ -29,7 +29,7 @@ def traded(orders, closes):
 def answer(target, accounts, bar, **limits):
     """What a veto leaves of an order for each symbol, None for no order."""
     held = 0.5 * np.sign(accounts.units)  # the size of a position does not matter here
-    left = apply_vetoes(np.full((1, 2), target), held, accounts, bar, RiskSpec(**limits))[0]
+    left = RiskHistory.of(accounts, bar, RiskSpec(**limits)).veto(np.full((1, 2), target), held)[0]
     return [None if np.isnan(order) else float(order) for order in left]
 
 
@@ -75,8 +75,8 @@ def test_each_rule_decides_its_own_case(row, action):
 
 def test_the_score_of_an_account_that_lost_three_trades_is_forgiven_after_the_cooldown():
     accounts, bar = traded(LOSING * 3, [100.0] * 8)
-    assert risk_scores(accounts, bar + 20, RiskSpec())[0].tolist() == [0.4, 0.0]  # the other symbol never traded
-    assert risk_scores(accounts, bar + 21, RiskSpec())[0].tolist() == [0.0, 0.0]
+    assert RiskHistory.of(accounts, bar + 20, RiskSpec()).scores()[0].tolist() == [0.4, 0.0]  # the other symbol never traded
+    assert RiskHistory.of(accounts, bar + 21, RiskSpec()).scores()[0].tolist() == [0.0, 0.0]
 
 
 def test_a_losing_streak_blocks_its_own_symbol_only():

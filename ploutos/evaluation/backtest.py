@@ -7,7 +7,7 @@ which actions are allowed. Policies that give weights are taken at the mean of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
-from ploutos.fusion.risk import apply_vetoes, risk_scores
+from ploutos.fusion.risk import RiskHistory, RiskSpec
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
 from ploutos.training.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
@@ -42,11 +42,18 @@ class Moment:
     probabilities: FloatArray
     """Shape (n_members, n_accounts, n_symbols, 3), no members without policies; of policies that give weights (..., 2), as
     `ploutos.training.ensemble.answer` gives them."""
+    _histories: dict[RiskSpec, RiskHistory] = field(default_factory=dict)
 
     @property
     def gives_weights(self) -> bool:
         """Whether the policies give weights and not actions."""
         return gives_weights(self.probabilities)
+
+    def risk(self, spec: RiskSpec) -> RiskHistory:
+        """Of all accounts; worked out once for all strategies under the same limits."""
+        if spec not in self._histories:
+            self._histories[spec] = RiskHistory.of(self.accounts, self.bar, spec)
+        return self._histories[spec]
 
 
 class Strategy(Protocol):
@@ -130,13 +137,14 @@ class Fused(_Discrete):
         if self.choices:
             choice = self.choices[moment.segment]
             fusion, confidences = choice.applied(fusion), choice.calibration.apply(actions, confidences)
-        risk, fuse = risk_scores(moment.accounts, bar, fusion.risk)[row], VectorizedDecisionFusion(fusion)
+        history, fuse = moment.risk(fusion.risk).row(row), VectorizedDecisionFusion(fusion)
+        risk = history.scores()[0]
         if moment.gives_weights:
             advised = self.weights(self.stances[bar], bar)
             wanted = fuse.blend_batch(self.voted_weights(answers), confidences, advised, self.confidences[bar], risk)
         else:
             wanted = self.weights(fuse.fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk), bar)
-        return apply_vetoes(np.broadcast_to(wanted, moment.held.shape), moment.held, moment.accounts, bar, fusion.risk)[row]
+        return history.veto(wanted[None], moment.held[row : row + 1])[0]
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,8 @@ A losing streak or a poor hit rate counts for `cooldown_bars` after the last exi
 may not trade could otherwise never win again.
 """
 
+from dataclasses import dataclass
+
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -35,50 +37,65 @@ class RiskSpec(Spec):
     """Share of the allowed drawdown that must be left for any purchase."""
 
 
-def _history(accounts: Accounts, bar: int, spec: RiskSpec) -> tuple[FloatArray, FloatArray, BoolArray]:
-    """Features of the account, its losses in a row that still count, and whether its hit rate is too low."""
-    features = account_features(accounts)
-    recent = (accounts.exit_bar >= 0) & (bar - accounts.exit_bar <= spec.cooldown_bars)
-    losses = features[:, :, _LOSSES] * recent
-    poor = recent & (accounts.n_outcomes >= _FEW_TRADES) & (features[:, :, _WIN_RATE] < spec.min_win_rate)
-    return features, losses, poor
+@dataclass(frozen=True)
+class RiskHistory:
+    """What accounts have gone through, after the close of a bar; n accounts, s symbols.
 
-
-def risk_scores(accounts: Accounts, bar: int, spec: RiskSpec) -> FloatArray:
-    """Risk of each account and symbol, 0..1.
-
-    0.4 for as many losses in a row as allowed (0.2 times their share below that), 0.3 for a high drawdown, 0.3 for a poor
-    hit rate.
-
-    Returns:
-        Shape (n_accounts, n_symbols).
+    Attributes:
+        drawdown: shape (n, s), decimal, <= 0, the same for all symbols.
+        losses: shape (n, s), losing trades in a row that still count.
+        poor: shape (n, s), the hit rate is too low and still counts.
+        spec: the limits.
     """
-    features, losses, poor = _history(accounts, bar, spec)
-    limit = spec.max_consecutive_losses
-    score = np.where(losses >= limit, 0.4, 0.2 * losses / limit)
-    score = score + 0.3 * (-features[:, :, _DRAWDOWN] > spec.high_drawdown) + 0.3 * poor
-    return np.minimum(score, 1.0)
 
+    drawdown: FloatArray
+    losses: FloatArray
+    poor: BoolArray
+    spec: RiskSpec
 
-def apply_vetoes(targets: FloatArray, held: FloatArray, accounts: Accounts, bar: int, spec: RiskSpec) -> FloatArray:
-    """Cancel forbidden orders.
+    @classmethod
+    def of(cls, accounts: Accounts, bar: int, spec: RiskSpec) -> "RiskHistory":
+        """Of every account at a bar."""
+        features = account_features(accounts)
+        recent = (accounts.exit_bar >= 0) & (bar - accounts.exit_bar <= spec.cooldown_bars)
+        poor = recent & (accounts.n_outcomes >= _FEW_TRADES) & (features[:, :, _WIN_RATE] < spec.min_win_rate)
+        return cls(features[:, :, _DRAWDOWN], features[:, :, _LOSSES] * recent, poor, spec)
 
-    Entering a symbol, from cash or from the other side, is forbidden after too many losses in a row or with a poor hit
-    rate. Entering or adding to any symbol is forbidden when too little of the allowed drawdown is left. Reducing is never
-    forbidden: of a forbidden reversal the closing half remains.
+    def row(self, at: int) -> "RiskHistory":
+        """Of one account, n = 1."""
+        one = slice(at, at + 1)
+        return RiskHistory(self.drawdown[one], self.losses[one], self.poor[one], self.spec)
 
-    Args:
-        targets: shape (n_accounts, n_symbols), share of equity wanted, nan for no order.
-        held: the same shape, share of equity held, signed.
+    def scores(self) -> FloatArray:
+        """Risk of each account and symbol, 0..1, shape (n, s).
 
-    Returns:
-        Targets with nan, or 0 for a reversal, where an order was forbidden.
-    """
-    features, losses, poor = _history(accounts, bar, spec)
-    sides, wanted = np.sign(held), np.sign(np.nan_to_num(targets))
-    reverses = wanted * sides < 0
-    enters = (wanted != 0) & (wanted != sides)
-    adds = enters | (np.abs(targets) > np.abs(held))
-    buffer = 1 + features[:, :, _DRAWDOWN] / spec.allowed_drawdown
-    vetoed = (enters & ((losses >= spec.max_consecutive_losses) | poor)) | (adds & (buffer < spec.min_drawdown_buffer))
-    return np.where(vetoed, np.where(reverses, 0.0, np.nan), targets)
+        0.4 for as many losses in a row as allowed (0.2 times their share below that), 0.3 for a high drawdown, 0.3 for a poor
+        hit rate.
+        """
+        limit = self.spec.max_consecutive_losses
+        score = np.where(self.losses >= limit, 0.4, 0.2 * self.losses / limit)
+        score = score + 0.3 * (-self.drawdown > self.spec.high_drawdown) + 0.3 * self.poor
+        return np.minimum(score, 1.0)
+
+    def veto(self, targets: FloatArray, held: FloatArray) -> FloatArray:
+        """Cancel forbidden orders.
+
+        Entering a symbol, from cash or from the other side, is forbidden after too many losses in a row or with a poor hit
+        rate. Entering or adding to any symbol is forbidden when too little of the allowed drawdown is left. Reducing is never
+        forbidden: of a forbidden reversal the closing half remains.
+
+        Args:
+            targets: shape (n, s), share of equity wanted, nan for no order.
+            held: the same shape, share of equity held, signed.
+
+        Returns:
+            Targets with nan, or 0 for a reversal, where an order was forbidden.
+        """
+        sides, wanted = np.sign(held), np.sign(np.nan_to_num(targets))
+        reverses = wanted * sides < 0
+        enters = (wanted != 0) & (wanted != sides)
+        adds = enters | (np.abs(targets) > np.abs(held))
+        buffer = 1 + self.drawdown / self.spec.allowed_drawdown
+        tired = (self.losses >= self.spec.max_consecutive_losses) | self.poor
+        vetoed = (enters & tired) | (adds & (buffer < self.spec.min_drawdown_buffer))
+        return np.where(vetoed, np.where(reverses, 0.0, np.nan), targets)
