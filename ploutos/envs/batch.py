@@ -22,7 +22,7 @@ from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 
 ActionKind = Literal["discrete", "weights"]
 REWARD_PARTS = kernel.REWARD_PARTS
-_CACHE_LINE = 64
+_ROOM = 32
 
 
 def make_spaces(
@@ -33,18 +33,6 @@ def make_spaces(
     if actions == "discrete":
         return observation, spaces.MultiDiscrete([N_ACTIONS] * n_symbols)
     return observation, spaces.Box(-1.0 if allow_short else 0.0, 1.0, (n_symbols,), np.float32)
-
-
-def aligned(shape: tuple[int, ...]) -> Float32Array:
-    """Zeros that start at a cache line.
-
-    Matrix products differ in the last bit with their input's alignment, and torch reads observations where numpy put
-    them. Aligned like torch's own memory, a resumed or repeated run gives the same bytes.
-    """
-    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
-    raw = np.zeros(size + _CACHE_LINE, dtype=np.uint8)
-    offset = -raw.ctypes.data % _CACHE_LINE
-    return raw[offset : offset + size].view(np.float32).reshape(shape)
 
 
 @dataclass(frozen=True)
@@ -103,18 +91,19 @@ class MarketBatch:
         self.first_bar, self.last_bar = first_bar, last_bar
         self.random = np.random.default_rng(seed)
         self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.cash)
-        self._clock = np.zeros((n_envs, 3), dtype=np.int64)
-        self._episode = np.zeros((n_envs, 1 + len(REWARD_PARTS)))
-        self.bar, self.steps_left, self.episode_length = self._clock.T
+        self._clock = np.zeros((3, n_envs), dtype=np.int64)
+        self._episode = np.zeros((1 + len(REWARD_PARTS), n_envs))
+        self.bar, self.steps_left, self.episode_length = self._clock
         self.bar[:] = first_bar
-        self.episode_reward, self.episode_parts = self._episode[:, 0], self._episode[:, 1:]
+        self.episode_reward, self.episode_parts = self._episode[0], self._episode[1:].T
         self.ended: Ended | None = None
-        self._observations = [aligned((n_envs, observation_size(rows.shape[1], tape.n_symbols))) for _ in range(2)]
+        self._observations = [kernel.aligned((n_envs, observation_size(rows.shape[1], tape.n_symbols)), np.float32) for _ in range(2)]
         self._turn = 0
+        self._room: list[Float32Array] = []
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, tape.n_symbols))
         self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
-        self._workbench = kernel.workbench(tape.terms)
+        self._workbench = kernel.workbench(tape.terms, kernel.width_of(tape.n_symbols))
         self._market = (self.rows, tape.board, tape.terms)
 
     def _next_buffer(self) -> Float32Array:
@@ -161,27 +150,31 @@ class MarketBatch:
             self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years,
             self._rules, *self.accounts.arrays, self._episode, rewards, done, out,
         )  # fmt: skip
-        self.ended = self._end(np.flatnonzero(done), out) if n_done else None
+        self.ended = self._end(done.nonzero()[0], out) if n_done else None
         return out, rewards, done
 
     def _end(self, which: IntArray, out: Float32Array) -> Ended:
-        observations = []
-        for i in which:
-            terminal = aligned(out[i].shape)
-            terminal[:] = out[i]
-            observations.append(terminal)
         ended = Ended(
-            which, observations, ~self.accounts.ruined[which], self.episode_reward[which], self.episode_parts[which],
-            self.episode_length[which], self.accounts.equity[which],
+            which, [self._kept(out[i]) for i in which], ~self.accounts.ruined[which], self.episode_reward[which],
+            self._episode[1:].take(which, axis=1).T, self.episode_length[which], self.accounts.equity[which],
         )  # fmt: skip
         self._restart(which, out)
         return ended
+
+    def _kept(self, observation: Float32Array) -> Float32Array:
+        """A copy for the caller, aligned too. Room is made for some at once: making it costs more than the copy."""
+        if not self._room:
+            lines = -(-observation.nbytes // kernel.LINE) * kernel.LINE // observation.itemsize
+            self._room = [row[: len(observation)] for row in kernel.aligned((_ROOM, lines), np.float32)]
+        kept = self._room.pop()
+        kept[:] = observation
+        return kept
 
     def observe(self) -> Float32Array:
         """What every account sees now."""
         out = self._next_buffer()
         money, _, positions, _ = self.accounts.arrays
-        kernel.observe(self._clock[:, kernel.BAR], *self._market, money, positions, out)
+        kernel.observe(self.bar, *self._market, money, positions, out)
         return out
 
     def action_masks(self) -> BoolArray:
