@@ -75,18 +75,18 @@ _SHORT = _GROUP + _VECTOR
     _PRICE, _PER_UNIT, _WORTH, _TIED, _WANT,  # on the way to an order
     _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE,  # of a fill
     _ENDS, _WON, _STOPPED,  # of a trade
-    _OF_SLOT, _OF_RATE, _OF_EQUITY, _OF_ABLE, _OF_GONE, _OF_SHARE, _OF_SCALE, _OF_NEXT,  # short rows, spread
-) = range(0, 46 * _LONG, _LONG)  # fmt: skip
+    _OF_EQUITY, _OF_ABLE, _OF_GONE, _OF_ACCOUNT,  # short rows, spread; the last is whatever is needed next
+) = range(0, 42 * _LONG, _LONG)  # fmt: skip
 # short rows of the workbench, the first as in money
 (
     _CASH, _EQUITY, _PEAK, _PNL, _FEES, _SLIPPAGE, _IMPACT, _BORROWED, _TURNED_OVER, _CALLS, _MEAN, _SQUARE,
     _BEFORE, _PEAK_BEFORE, _TURNED_BEFORE, _NEXT, _SLOT, _RATE, _GONE, _CALLED, _ABLE,  # before the step
     _OWED, _OPENING, _REQUIRED, _SHARE, _LIMIT, _KEPT, _ADDED, _SCALE, _HOLDINGS,  # sums over symbols and what they say
     _REWARD, _GROWN, _SHARPE, _DEEPER, _TURNED, _RATIO, _LOG,  # of the reward; the first five as in episode
-) = range(46 * _LONG, 46 * _LONG + 37 * _SHORT, _SHORT)  # fmt: skip
-_WORKBENCH = 46 * _LONG + 37 * _SHORT
-_FAR = 2**40
-_ALONE = -1.0  # a scale that leaves orders alone
+) = range(42 * _LONG, 42 * _LONG + 37 * _SHORT, _SHORT)  # fmt: skip
+_WORKBENCH = 42 * _LONG + 37 * _SHORT
+_FAR = 2**40  # beyond every account and lane
+_ALONE = -1.0  # a share that leaves orders as they are
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
@@ -224,9 +224,9 @@ def _scale_to_limit(w, n, n_symbols, width):
         n_over += w[_SCALE + a] != _ALONE
     if n_over == 0:
         return
-    _spread(w, _SCALE, _OF_SCALE, n, width)
+    _spread(w, _SCALE, _OF_ACCOUNT, n, width)
     for k in range(lanes):
-        held, want, scale = w[_HELD + k], w[_WANT + k], w[_OF_SCALE + k]
+        held, want, scale = w[_HELD + k], w[_WANT + k], w[_OF_ACCOUNT + k]
         less = held + _whole_lots((want - held) * scale, w[_LOT + k])
         w[_WANT + k] = less if (abs(want) > abs(held)) & (scale != _ALONE) else want
 
@@ -264,7 +264,7 @@ def _shortfall(price, change, volatility, volume, slippage_rate, slippage_price,
 
 
 @compiled
-def _stop(a, k, at_lane, w, rules, positions, counts):
+def _stop(w, a, k, at_lane, rules, positions, counts):
     """Close a position by its stop within the bar, at the worse of stop and open, after it was marked at the bar's close.
 
     Args:
@@ -321,7 +321,7 @@ def workbench(terms, width):
 
 
 @compiled
-def _load(first, n, w, bar, board, years, rules, money, ruined, positions):
+def _load(w, first, n, bar, board, years, rules, money, ruined, positions):
     """Copy the state and the two bars of n accounts to the workbench; a mark that is not known becomes 0."""
     width = _index(board.shape[2], _LONG)
     first, n, lanes, start = _index(first, _FAR), min(n, _SHORT), min(n * width, _LONG), _index(first * width, _FAR)
@@ -366,7 +366,7 @@ def _load(first, n, w, bar, board, years, rules, money, ruined, positions):
 
 
 @compiled
-def _load_targets(first, n, width, w, targets):
+def _load_targets(w, first, n, width, targets):
     """Copy the target weights of n accounts to the workbench."""
     first, width = _index(first, _FAR), _index(width, _LONG)
     for a in range(n):
@@ -389,16 +389,16 @@ def _target_of(action, slot, short):
 
 
 @compiled
-def _load_actions(first, n, width, w, actions, bar, n_tradable, gross_limit, short):
+def _load_actions(w, first, n, width, actions, bar, n_tradable, gross_limit, short):
     """Write the target weights of n accounts' discrete actions to the workbench."""
     first, n, n_symbols, width = _index(first, _FAR), _index(n, _SHORT), _index(actions.shape[1], _LONG), _index(width, _LONG)
     for a in range(n):
         w[_SLOT + a] = _slot(n_tradable[bar[first + a]], gross_limit)
         for j in range(n_symbols):
             w[_TARGET + a * width + j] = actions[first + a, j]
-    _spread(w, _SLOT, _OF_SLOT, n, width)
+    _spread(w, _SLOT, _OF_ACCOUNT, n, width)
     for k in range(min(_whole(n * width), _LONG)):
-        w[_TARGET + k] = _target_of(w[_TARGET + k], w[_OF_SLOT + k], short)
+        w[_TARGET + k] = _target_of(w[_TARGET + k], w[_OF_ACCOUNT + k], short)
 
 
 @compiled
@@ -421,10 +421,10 @@ def _call(w, n, n_symbols, width, maintenance):
 def _charge(w, n, n_symbols, width):
     """What all shorts owe at the close of bar t; each trade bears its own part."""
     accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
-    _spread(w, _RATE, _OF_RATE, n, width)
+    _spread(w, _RATE, _OF_ACCOUNT, n, width)
     for k in range(lanes):
         held = w[_HELD + k]
-        owed = -held * w[_MARK + k] * w[_MULTIPLIER + k] * w[_BPS + k] * w[_OF_RATE + k]
+        owed = -held * w[_MARK + k] * w[_MULTIPLIER + k] * w[_BPS + k] * w[_OF_ACCOUNT + k]
         owed = owed if held < 0.0 else 0.0
         w[_COST + k] = owed
         w[_EARNED + k] -= owed
@@ -482,9 +482,9 @@ def _cut(w, n, width):
     for a in range(accounts):
         share = min(max(w[_OPENING + a] / w[_REQUIRED + a], 0.0), 1.0)
         w[_SHARE + a] = share if w[_CALLED + a] != 0.0 else _ALONE
-    _spread(w, _SHARE, _OF_SHARE, n, width)
+    _spread(w, _SHARE, _OF_ACCOUNT, n, width)
     for k in range(lanes):
-        want, share = w[_WANT + k], w[_OF_SHARE + k]
+        want, share = w[_WANT + k], w[_OF_ACCOUNT + k]
         less = _whole_lots(w[_HELD + k] * share, w[_LOT + k])
         w[_WANT + k] = less if (share != _ALONE) & (w[_OPEN + k] == w[_OPEN + k]) & (want != 0.0) else want
 
@@ -563,7 +563,7 @@ def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, s
 
 
 @compiled
-def _store(start, lanes, w, positions):
+def _store(w, start, lanes, positions):
     """Copy positions back from the workbench."""
     start, lanes = _index(start, _FAR), min(lanes, _LONG)
     for k in range(lanes):
@@ -576,7 +576,7 @@ def _store(start, lanes, w, positions):
 
 
 @compiled
-def _record(start, lanes, w, positions):
+def _record(w, start, lanes, positions):
     """Keep the fills at the open; stops are written as they happen."""
     start, lanes = _index(start, _FAR), min(lanes, _LONG)
     for k in range(lanes):
@@ -587,10 +587,10 @@ def _record(start, lanes, w, positions):
 
 
 @compiled
-def _count(start, n, width, w, counts):
+def _count(w, start, n, width, counts):
     """Book the outcomes of the trades that have ended."""
     start, lanes = _index(start, _FAR), min(n * width, _LONG)
-    _spread(w, _NEXT, _OF_NEXT, n, width)
+    _spread(w, _NEXT, _OF_ACCOUNT, n, width)
     for k in range(lanes):
         ends, won, streak = w[_ENDS + k] != 0.0, w[_WON + k] > 0.0, counts[LOSS_STREAK, start + k]
         longer = 0 if won else streak + 1
@@ -603,11 +603,11 @@ def _count(start, n, width, w, counts):
         ends, n_outcomes, exit_bar = w[_ENDS + k] != 0.0, counts[N_OUTCOMES, start + k], counts[EXIT_BAR, start + k]
         more = n_outcomes + 1 if n_outcomes < OUTCOMES_KEPT else OUTCOMES_KEPT
         counts[N_OUTCOMES, start + k] = more if ends else n_outcomes
-        counts[EXIT_BAR, start + k] = np.int64(w[_OF_NEXT + k]) if ends else exit_bar
+        counts[EXIT_BAR, start + k] = np.int64(w[_OF_ACCOUNT + k]) if ends else exit_bar
 
 
 @compiled
-def _decide(n, n_symbols, width, w, rules):
+def _decide(w, n, n_symbols, width, rules):
     """The first half of a step, on the workbench: what is charged and called at the close of bar t, and what is wanted at the open."""
     for a in range(min(_whole(n), _SHORT)):
         w[_CALLED + a] = 0.0
@@ -621,7 +621,7 @@ def _decide(n, n_symbols, width, w, rules):
 
 
 @compiled
-def _trade(first, n, n_symbols, width, w, record, rules, ruined, positions, counts):
+def _trade(w, first, n, n_symbols, width, record, rules, ruined, positions, counts):
     """The second half: what is wanted is filled at the open, stopped within the bar, marked at the close and booked."""
     first, n = _index(first, _FAR), _index(n, _SHORT)
     accounts, lanes, start = min(_whole(n), _SHORT), min(n * width, _LONG), first * width
@@ -633,19 +633,19 @@ def _trade(first, n, n_symbols, width, w, record, rules, ruined, positions, coun
     _add(w, _PUSHED, _IMPACT, n, n_symbols, width)
     _add(w, _TRADED, _TURNED_OVER, n, n_symbols, width)
     _add(w, _VALUE, _HOLDINGS, n, n_symbols, width)
-    _store(start, lanes, w, positions)
+    _store(w, start, lanes, positions)
     if record:
-        _record(start, lanes, w, positions)
+        _record(w, start, lanes, positions)
     n_ended, n_stopped = 0, 0
     for k in range(lanes):
         n_ended += w[_ENDS + k] != 0.0
         n_stopped += w[_STOPPED + k] != 0.0
     if n_ended > 0:
-        _count(start, n, width, w, counts)
+        _count(w, start, n, width, counts)
     if n_stopped > 0:
         for k in range(lanes):
             if w[_STOPPED + k] != 0.0:
-                _stop(k // width, k, start + k, w, rules, positions, counts)
+                _stop(w, k // width, k, start + k, rules, positions, counts)
     for a in range(accounts):
         equity, peak = w[_CASH + a] + w[_HOLDINGS + a], w[_PEAK + a]
         w[_EQUITY + a] = equity
@@ -656,7 +656,7 @@ def _trade(first, n, n_symbols, width, w, record, rules, ruined, positions, coun
 
 
 @compiled
-def _store_money(first, n, w, money):
+def _store_money(w, first, n, money):
     """Copy money back from the workbench."""
     first, n = _index(first, _FAR), min(n, _SHORT)
     for field in range(N_MONEY):
@@ -671,11 +671,11 @@ def settle(bar, targets, board, terms, years, rules, money, ruined, positions, c
     w, group, n_symbols = workbench(terms, width), _group_of(width), terms.shape[1]
     for first in range(0, len(bar), group):
         n = min(group, len(bar) - first)
-        _load(first, n, w, bar, board, years, rules, money, ruined, positions)
-        _load_targets(first, n, width, w, targets)
-        _decide(n, n_symbols, width, w, rules)
-        _trade(first, n, n_symbols, width, w, True, rules, ruined, positions, counts)
-        _store_money(first, n, w, money)
+        _load(w, first, n, bar, board, years, rules, money, ruined, positions)
+        _load_targets(w, first, n, width, targets)
+        _decide(w, n, n_symbols, width, rules)
+        _trade(w, first, n, n_symbols, width, True, rules, ruined, positions, counts)
+        _store_money(w, first, n, money)
 
 
 @compiled
@@ -718,7 +718,7 @@ def differential_sharpe(mean, square, simple_return):
 
 
 @compiled
-def _reward(first, n, w, rules, episode, rewards):
+def _reward(w, first, n, rules, episode, rewards):
     """The rewards of n accounts' last step, and their parts added to the episodes'."""
     first, n = _index(first, _FAR), _index(n, _SHORT)
     accounts, floor, scale = min(_whole(n), _SHORT), _REWARD_FLOOR * rules[CASH], rules[REWARD_SCALE]
@@ -848,19 +848,19 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
     group, n_done = _group_of(width), 0
     for first in range(0, len(bar), group):
         n, following = min(group, len(bar) - first), first + group
-        _load(first, n, w, bar, board, years, rules, money, ruined, positions)
+        _load(w, first, n, bar, board, years, rules, money, ruined, positions)
         _ahead(0, following, bar, rows, board)
         if discrete:
-            _load_actions(first, n, width, w, actions, bar, n_tradable, rules[GROSS_LIMIT], rules[SHORT] != 0.0)
+            _load_actions(w, first, n, width, actions, bar, n_tradable, rules[GROSS_LIMIT], rules[SHORT] != 0.0)
         else:
-            _load_targets(first, n, width, w, targets)
+            _load_targets(w, first, n, width, targets)
         _ahead(1, following, bar, rows, board)
-        _decide(n, n_symbols, width, w, rules)
+        _decide(w, n, n_symbols, width, rules)
         _ahead(2, following, bar, rows, board)
-        _trade(first, n, n_symbols, width, w, False, rules, ruined, positions, counts)
+        _trade(w, first, n, n_symbols, width, False, rules, ruined, positions, counts)
         _ahead(3, following, bar, rows, board)
-        _reward(first, n, w, rules, episode, rewards)
-        _store_money(first, n, w, money)
+        _reward(w, first, n, rules, episode, rewards)
+        _store_money(w, first, n, money)
         n_done += _tick(first, n, clock, ruined, done)
         for i in range(first, first + n):
             _observe(i, bar[i], rows, board, terms, money, positions, out)
