@@ -22,7 +22,7 @@ from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 
 ActionKind = Literal["discrete", "weights"]
 REWARD_PARTS = kernel.REWARD_PARTS
-_ROOM = 32
+_FLOATS_PER_LINE = kernel.LINE // 4
 
 
 def make_spaces(
@@ -41,7 +41,7 @@ class Ended:
 
     Attributes:
         rows: shape (k,), which accounts.
-        observations: k terminal observations.
+        observations: k terminal observations, each aligned.
         truncated: shape (k,), time ran out; else the account was ruined.
         reward: shape (k,), summed over the episode.
         parts: shape (k, 4), the same by part, weighted and scaled, in the order of `REWARD_PARTS`.
@@ -99,7 +99,6 @@ class MarketBatch:
         self.ended: Ended | None = None
         self._observations = [kernel.aligned((n_envs, observation_size(rows.shape[1], tape.n_symbols)), np.float32) for _ in range(2)]
         self._turn = 0
-        self._room: list[Float32Array] = []
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, tape.n_symbols))
         self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
@@ -154,21 +153,15 @@ class MarketBatch:
         return out, rewards, done
 
     def _end(self, which: IntArray, out: Float32Array) -> Ended:
+        n_columns = out.shape[1]
+        kept = kernel.aligned((len(which), -(-n_columns // _FLOATS_PER_LINE) * _FLOATS_PER_LINE), np.float32)[:, :n_columns]
+        kept[:] = out[which]
         ended = Ended(
-            which, [self._kept(out[i]) for i in which], ~self.accounts.ruined[which], self.episode_reward[which],
-            self._episode[1:].take(which, axis=1).T, self.episode_length[which], self.accounts.equity[which],
+            which, list(kept), ~self.accounts.ruined[which], self.episode_reward[which], self._episode[1:].take(which, axis=1).T,
+            self.episode_length[which], self.accounts.equity[which],
         )  # fmt: skip
         self._restart(which, out)
         return ended
-
-    def _kept(self, observation: Float32Array) -> Float32Array:
-        """A copy for the caller, aligned too. Room is made for some at once: making it costs more than the copy."""
-        if not self._room:
-            lines = -(-observation.nbytes // kernel.LINE) * kernel.LINE // observation.itemsize
-            self._room = [row[: len(observation)] for row in kernel.aligned((_ROOM, lines), np.float32)]
-        kept = self._room.pop()
-        kept[:] = observation
-        return kept
 
     def observe(self) -> Float32Array:
         """What every account sees now."""

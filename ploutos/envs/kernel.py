@@ -155,6 +155,20 @@ def _prefetch(typingctx, array, index):
     return types.void(array, types.intp), generate
 
 
+@intrinsic
+def _copy(typingctx, target, to, source, start, count):
+    """Copy elements between arrays of one type by flat positions: a loop over a short row is mostly its remainder."""
+
+    def generate(context, builder, signature, args):
+        source_type = signature.args[2]
+        data = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)]
+        there, here = builder.gep(data[0], [args[1]]), builder.gep(data[1], [args[3]])
+        cgutils.raw_memcpy(builder, there, here, args[4], context.get_abi_sizeof(context.get_data_type(source_type.dtype)))
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), generate
+
+
 @inlined
 def _side(value):
     """1 or -1; without a branch, which random orders would mispredict. Nobody asks for the side of nothing."""
@@ -751,8 +765,7 @@ def _observe(i, t, rows, board, terms, money, positions, out):
     columns = rows.shape[1]
     n_symbols = (out.shape[1] - columns - 2) // 2
     at = _index(i * board.shape[2], _FAR)
-    for k in range(columns):
-        out[i, k] = rows[t, k]
+    _copy(out, i * out.shape[1], rows, t * columns, columns)
     equity = money[EQUITY, i]
     scale = max(equity, 1e-9)
     for j in range(n_symbols):
@@ -815,8 +828,11 @@ def _fetch(t, table, per_line):
 
 @compiled
 def _ahead(part, first, bar, rows, board):
-    """Ask for a part of what the next group will read, while this one is computed: all at once would be waited for."""
-    n = max(min(_group_of(board.shape[2]), len(bar) - first), 0)
+    """Ask for a part of what the next group will read, while this one is computed: all at once would be waited for.
+
+    After the last group comes the first, in the next step.
+    """
+    n = min(_group_of(board.shape[2]), len(bar) - first)
     for i in range(first + n * part // _PARTS, first + n * (part + 1) // _PARTS):
         _fetch(bar[i] + 1, board, _FLOATS_PER_LINE // 2)
         _fetch(bar[i] + 1, rows, _FLOATS_PER_LINE)
@@ -847,7 +863,7 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
     bar, width, n_symbols = clock[BAR], board.shape[2], terms.shape[1]
     group, n_done = _group_of(width), 0
     for first in range(0, len(bar), group):
-        n, following = min(group, len(bar) - first), first + group
+        n, following = min(group, len(bar) - first), first + group if first + group < len(bar) else 0
         _load(w, first, n, bar, board, years, rules, money, ruined, positions)
         _ahead(0, following, bar, rows, board)
         if discrete:

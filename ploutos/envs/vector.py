@@ -1,6 +1,6 @@
 """The batched environment as a stable-baselines3 `VecEnv`; stable-baselines3 bootstraps from the terminal observation."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,15 +13,21 @@ from ploutos.envs.tape import Tape
 from ploutos.types import Float32Array, FloatArray, IntArray
 
 
-def end_info(ended: Ended, k: int) -> dict[str, Any]:
-    """What stable-baselines3 and a log want to know of the k-th episode that ended."""
-    return {
-        "terminal_observation": ended.observations[k],
-        "TimeLimit.truncated": bool(ended.truncated[k]),
-        "episode": {"r": float(ended.reward[k]), "l": int(ended.length[k]), "t": 0.0},
-        "final_equity": float(ended.equity[k]),
-        "reward_parts": dict(zip(REWARD_PARTS, ended.parts[k].tolist(), strict=True)),
-    }
+def end_infos(ended: Ended) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The accounts whose episodes have ended, each with what stable-baselines3 and a log want to know of its episode."""
+    facts = (ended.rows, ended.truncated, ended.reward, ended.parts, ended.length, ended.equity)
+    columns = (column.tolist() for column in facts)
+    for observation, i, truncated, reward, parts, length, equity in zip(ended.observations, *columns, strict=True):
+        yield (
+            i,
+            {
+                "terminal_observation": observation,
+                "TimeLimit.truncated": truncated,
+                "episode": {"r": reward, "l": length, "t": 0.0},
+                "final_equity": equity,
+                "reward_parts": dict(zip(REWARD_PARTS, parts, strict=True)),
+            },
+        )
 
 
 class MarketVecEnv(MarketBatch, VecEnv):
@@ -55,8 +61,8 @@ class MarketVecEnv(MarketBatch, VecEnv):
         observations, rewards, done = self.advance(self._actions)
         infos = self._infos.copy()
         if self.ended is not None:
-            for k, i in enumerate(self.ended.rows):
-                infos[i] = end_info(self.ended, k)
+            for i, info in end_infos(self.ended):
+                infos[i] = info
         return observations, rewards, done, infos
 
     def close(self) -> None:
