@@ -6,8 +6,7 @@ An episode starts at a bar drawn uniformly from the whole range, runs `episode_b
 is then truncated. A ruined account terminates instead.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -18,11 +17,12 @@ from ploutos.envs.observation import observation_size, read_only
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
-from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
+from ploutos.types import BoolArray, Float32Array, IntArray
 
 ActionKind = Literal["discrete", "weights"]
 REWARD_PARTS = kernel.REWARD_PARTS
-_FLOATS_PER_LINE = kernel.LINE // 4
+_FLOATS = kernel.LINE // np.dtype(np.float32).itemsize
+_ROOM = 32
 
 
 def make_spaces(
@@ -35,27 +35,35 @@ def make_spaces(
     return observation, spaces.Box(-1.0 if allow_short else 0.0, 1.0, (n_symbols,), np.float32)
 
 
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """Episodes that ended in one step; k of them.
 
     Attributes:
         rows: shape (k,), which accounts.
         observations: k terminal observations, each aligned.
-        truncated: shape (k,), time ran out; else the account was ruined.
-        reward: shape (k,), summed over the episode.
-        parts: shape (k, 4), the same by part, weighted and scaled, in the order of `REWARD_PARTS`.
-        length: shape (k,), steps.
-        equity: shape (k,), at the end.
+        facts: k lists: whether time ran out (else the account was ruined), length in steps, equity at the end, reward summed
+            over the episode, and the same by part, weighted and scaled, in the order of `REWARD_PARTS`.
     """
 
     rows: IntArray
     observations: list[Float32Array]
-    truncated: BoolArray
-    reward: FloatArray
-    parts: FloatArray
-    length: IntArray
-    equity: FloatArray
+    facts: list[list[float]]
+
+    @property
+    def truncated(self) -> BoolArray:
+        """Shape (k,)."""
+        return np.array([facts[kernel.END_TRUNCATED] == 1.0 for facts in self.facts])
+
+    def info(self, k: int) -> dict[str, Any]:
+        """What a learner and a log want to know of the k-th episode."""
+        truncated, length, equity, reward, *parts = self.facts[k]
+        return {
+            "terminal_observation": self.observations[k],
+            "TimeLimit.truncated": truncated == 1.0,
+            "episode": {"r": reward, "l": int(length), "t": 0.0},
+            "final_equity": equity,
+            "reward_parts": dict(zip(REWARD_PARTS, parts, strict=True)),
+        }
 
 
 class MarketBatch:
@@ -104,17 +112,17 @@ class MarketBatch:
         self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
         self._workbench = kernel.workbench(tape.terms, kernel.width_of(tape.n_symbols))
         self._market = (self.rows, tape.board, tape.terms)
+        self._to_begin = (last_bar, spec.episode_bars, self._rules, self._clock, self._episode, *self._market, *self.accounts.arrays)
+        self._room, self._taken = kernel.aligned((0, 0), np.float32), 0
 
     def _next_buffer(self) -> Float32Array:
         """One of two buffers in turn: the caller still holds the previous observation."""
         self._turn = 1 - self._turn
         return self._observations[self._turn]
 
-    def _restart(self, which: IntArray, out: Float32Array) -> None:
-        """Begin new episodes at bars drawn from the whole range; one near its end is short and bootstraps there."""
-        starts = self.random.integers(self.first_bar, self.last_bar, size=len(which))
-        kernel.restart(which, starts, self.last_bar, self.env_spec.episode_bars, self._rules, self._clock, self._episode,
-                       *self._market, *self.accounts.arrays, out)  # fmt: skip
+    def _starts(self, k: int) -> IntArray:
+        """Bars drawn from the whole range for new episodes; one near its end is short and bootstraps there."""
+        return np.array([self.random.integers(self.first_bar, self.last_bar) for _ in range(k)])  # for one, quicker than an array
 
     def reset(self) -> Float32Array:
         """Begin a new episode in every account.
@@ -123,7 +131,7 @@ class MarketBatch:
             Observations, shape (n, n_columns).
         """
         out = self._next_buffer()
-        self._restart(np.arange(len(self.bar)), out)
+        kernel.restart(np.arange(len(self.bar)), self._starts(len(self.bar)), *self._to_begin, out)
         return out
 
     def advance(self, actions: np.ndarray) -> tuple[Float32Array, Float32Array, BoolArray]:
@@ -153,15 +161,18 @@ class MarketBatch:
         return out, rewards, done
 
     def _end(self, which: IntArray, out: Float32Array) -> Ended:
-        n_columns = out.shape[1]
-        kept = kernel.aligned((len(which), -(-n_columns // _FLOATS_PER_LINE) * _FLOATS_PER_LINE), np.float32)[:, :n_columns]
-        kept[:] = out[which]
-        ended = Ended(
-            which, list(kept), ~self.accounts.ruined[which], self.episode_reward[which], self._episode[1:].take(which, axis=1).T,
-            self.episode_length[which], self.accounts.equity[which],
-        )  # fmt: skip
-        self._restart(which, out)
-        return ended
+        k, facts = len(which), np.empty((len(which), kernel.N_FACTS))
+        kept = self._room_for(k)
+        kernel.finish(which, facts, kept, self._starts(k), *self._to_begin, out)
+        return Ended(which, list(kept[:, : out.shape[1]]), facts.tolist())
+
+    def _room_for(self, k: int) -> Float32Array:
+        """Aligned rows for k observations that the caller may keep, made many at once: making them costs more than filling them."""
+        if self._taken + k > len(self._room):
+            columns = self._observations[0].shape[1]
+            self._room, self._taken = kernel.aligned((max(k, _ROOM), -(-columns // _FLOATS) * _FLOATS), np.float32), 0
+        self._taken += k
+        return self._room[self._taken - k : self._taken]
 
     def observe(self) -> Float32Array:
         """What every account sees now."""

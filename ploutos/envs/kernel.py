@@ -24,6 +24,7 @@ then chosen: a branch that random orders mispredict costs more. Sums run over an
 one: the same orders give the same bytes, whatever the machine's vectors and whoever shares the group.
 """
 
+import math
 from typing import Any
 
 import numpy as np
@@ -61,6 +62,9 @@ BAR, STEPS_LEFT, LENGTH = range(3)
 # episode[field, account]: the reward and its parts, summed
 TOTAL, PART_LOG_RETURN, PART_SHARPE, PART_DRAWDOWN, PART_TURNOVER = range(5)
 REWARD_PARTS = ("log_return", "differential_sharpe", "drawdown", "turnover")
+# facts[ended episode, field], then the reward and its parts, as in episode
+END_TRUNCATED, END_LENGTH, END_EQUITY, END_REWARD = range(4)
+N_FACTS = 8
 
 MAX_SYMBOLS = 256
 _VECTOR = 8
@@ -128,7 +132,7 @@ def aligned(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
     Matrix products differ in the last bit with their input's alignment, and torch reads observations where numpy put
     them. Aligned like torch's own memory, a resumed or repeated run gives the same bytes.
     """
-    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    size = math.prod(shape) * np.dtype(dtype).itemsize
     raw = np.zeros(size + LINE, dtype=np.uint8)
     offset = -raw.ctypes.data % LINE
     return raw[offset : offset + size].view(dtype).reshape(shape)
@@ -816,6 +820,21 @@ def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, 
         clock[LENGTH, i] = 0
         episode[:, i] = 0.0
         _observe(i, starts[k], rows, board, terms, money, positions, out)
+
+
+@compiled
+def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions,
+           counts, out):  # fmt: skip
+    """Write down how episodes ended, keep their last observations, and begin the next ones."""
+    for k in range(len(which)):
+        i = which[k]
+        facts[k, END_TRUNCATED] = not ruined[i]
+        facts[k, END_LENGTH] = clock[LENGTH, i]
+        facts[k, END_EQUITY] = money[EQUITY, i]
+        for field in range(len(episode)):
+            facts[k, END_REWARD + field] = episode[field, i]
+        _copy(kept, k * kept.shape[1], out, i * out.shape[1], out.shape[1])
+    restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions, counts, out)
 
 
 @inlined

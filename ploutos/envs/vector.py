@@ -1,33 +1,16 @@
 """The batched environment as a stable-baselines3 `VecEnv`; stable-baselines3 bootstraps from the terminal observation."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from ploutos.envs.batch import REWARD_PARTS, ActionKind, Ended, MarketBatch
+from ploutos.envs.batch import REWARD_PARTS, ActionKind, MarketBatch
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.types import Float32Array, FloatArray, IntArray
-
-
-def end_infos(ended: Ended) -> Iterator[tuple[int, dict[str, Any]]]:
-    """The accounts whose episodes have ended, each with what stable-baselines3 and a log want to know of its episode."""
-    facts = (ended.rows, ended.truncated, ended.reward, ended.parts, ended.length, ended.equity)
-    columns = (column.tolist() for column in facts)
-    for observation, i, truncated, reward, parts, length, equity in zip(ended.observations, *columns, strict=True):
-        yield (
-            i,
-            {
-                "terminal_observation": observation,
-                "TimeLimit.truncated": truncated,
-                "episode": {"r": reward, "l": length, "t": 0.0},
-                "final_equity": equity,
-                "reward_parts": dict(zip(REWARD_PARTS, parts, strict=True)),
-            },
-        )
 
 
 class MarketVecEnv(MarketBatch, VecEnv):
@@ -61,8 +44,8 @@ class MarketVecEnv(MarketBatch, VecEnv):
         observations, rewards, done = self.advance(self._actions)
         infos = self._infos.copy()
         if self.ended is not None:
-            for i, info in end_infos(self.ended):
-                infos[i] = info
+            for k, i in enumerate(self.ended.rows.tolist()):
+                infos[i] = self.ended.info(k)
         return observations, rewards, done, infos
 
     def close(self) -> None:
