@@ -2,6 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV   ?= .venv
 RUN_ARGS ?= --preset demo
+TEST_ARGS ?= -n 2 --dist loadfile
 BIN    := $(VENV)/bin
 
 .PHONY: run test test-fast lint bench clean
@@ -9,11 +10,11 @@ BIN    := $(VENV)/bin
 run: $(VENV)/.installed ## the main job: bars to report
 	$(BIN)/ploutos run $(RUN_ARGS)
 
-test: $(VENV)/.installed-test ## the whole suite, slow tests too
-	$(BIN)/python -m pytest
+test: $(VENV)/.installed-test ## the whole suite, slow tests too, by two processes
+	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test-fast: $(VENV)/.installed-test ## without the slow tests
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow"
 
 lint: $(VENV)/.installed-test ## style and types
 	$(BIN)/ruff check .
@@ -27,6 +28,8 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.parsing
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.fusion
+	$(BIN)/python -m benchmarks.features
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

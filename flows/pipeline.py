@@ -21,10 +21,10 @@ from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.folds import fold_table, read_folds
 from ploutos.training.pool import WorkerPool
-from tasks.evaluation import backtest, in_sample_of, metrics_of, report
+from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.phase1 import features_of, folds_of, load_bars, quality_of
 from tasks.phase2 import train_member
-from tasks.phase3 import llm_features_of, signals_of
+from tasks.phase3 import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.resources import settle
 
 DEFAULT = PipelineConfig()
@@ -76,13 +76,21 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
 
     settle("phase 3", config.pipeline)
     llm_features = stages.ref("llm-features", llm_features_of.submit(store, bars))
-    signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config.llm, settings))
+    signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config, settings))
+    refs = replace(refs, llm_features=llm_features, signals=signals)
+    if config.llm.flips:
+        refs = replace(refs, mirrored=stages.ref("mirrored", mirrored_of.submit(store, bars, signals, plan, config.llm, settings)))
+    if config.with_hybrid:
+        with memory.freed("training"):
+            hybrids, blanked = _fine_tune(store, refs, config, stages)
+        refs = replace(refs, hybrids=hybrids, blanked=blanked)
     with memory.freed("backtests"):
         inside_future = in_sample_of.submit(store, refs, config)
-        backtests = stages.ref("backtests", backtest.submit(store, refs, signals, config))
+        if config.fusion.choose:
+            refs = replace(refs, fusion=stages.ref("fusion-choice", fusion_choice_of.submit(store, refs, config)))
+        refs = replace(refs, backtests=stages.ref("backtests", backtest.submit(store, refs, config)))
         inside = stages.ref("in-sample", inside_future)
-    metrics = stages.ref("metrics", metrics_of.submit(store, refs, signals, backtests, inside, config))
-    refs = replace(refs, signals=signals, backtests=backtests, metrics=metrics)
+    refs = replace(refs, metrics=stages.ref("metrics", metrics_of.submit(store, refs, inside, config, settings.cutoffs_root)))
     return report(store, refs, config, settings.runs_root, stages.ended, monitor)
 
 
@@ -104,3 +112,21 @@ def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages)
             tuple(stages.ref(f"policy {fold.index} {member}", future) for member, future in enumerate(members))
             for fold, members in zip(folds, futures, strict=True)
         )
+
+
+def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> list[tuple[tuple[Ref, ...], ...]]:
+    """The hybrid policies and their twins without advice: one task per fold and member, in worker processes."""
+    folds, members = read_folds(store.path(refs.folds)), range(config.hybrid.members)
+    kinds = {"hybrid": True, "blanked": False}
+    with WorkerPool(config.hardware.workers or usable_cores()) as pool:
+        futures = {
+            name: [[train_hybrid.submit(store, pool, refs, fold, member, config, advised) for member in members] for fold in folds]
+            for name, advised in kinds.items()
+        }
+        return [
+            tuple(
+                tuple(stages.ref(f"{name} {fold.index} {member}", future) for member, future in enumerate(row))
+                for fold, row in zip(folds, futures[name], strict=True)
+            )
+            for name in kinds
+        ]

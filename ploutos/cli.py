@@ -10,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ploutos import cli_data, cli_llm
-from ploutos.cli_shared import JSON_OPTION, console, fail
+from ploutos.cli_shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
@@ -51,13 +51,9 @@ def _main() -> None:
 @app.command()
 def run(
     preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "full",
-    source: Annotated[
-        str | None, typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
-    ] = None,
-    path: Annotated[Path | None, typer.Option(help="File or folder for source files.")] = None,
-    market: Annotated[
-        str | None, typer.Option(help="Symbols to trade, separated by commas, futures by their root (NQ); all of the source by default.")
-    ] = None,
+    source: Annotated[str | None, SOURCE_OPTION] = None,
+    path: Annotated[Path | None, PATH_OPTION] = None,
+    market: Annotated[str | None, MARKET_OPTION] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
@@ -76,14 +72,11 @@ def run(
     _prepare_process()
     from ploutos.config import load_config
 
-    overrides = list(settings or [])
-    for key, value in (("data.source", source), ("data.path", path), ("out", out)):
-        if value is not None:
-            overrides.append(f"{key}={json.dumps(str(value))}")
+    overrides = [*(settings or []), *data_overrides(source, path, market)]
+    if out is not None:
+        overrides.append(f"out={json.dumps(str(out))}")
     if auto_resume is not None:
         overrides.append(f"checkpoint.auto_resume={json.dumps(auto_resume)}")
-    if market is not None:
-        overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)

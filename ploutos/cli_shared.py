@@ -2,6 +2,7 @@
 
 import json
 import sys
+from pathlib import Path
 
 import typer
 from rich.console import Console
@@ -16,6 +17,19 @@ def _exit_code(error: PloutosError) -> int:
     if isinstance(error, ConfigError):
         return _EXIT_CONFIG
     return _EXIT_DATA if isinstance(error, (DataError, HistoryError)) else _EXIT_FAILED
+
+
+SOURCE_OPTION = typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
+PATH_OPTION = typer.Option(help="File or folder for source files.")
+MARKET_OPTION = typer.Option(help="Symbols to trade, separated by commas, futures by their root (NQ); all of the source by default.")
+
+
+def data_overrides(source: str | None, path: Path | None, market: str | None) -> list[str]:
+    """The options that name the bars, as settings."""
+    overrides = [f"data.{key}={json.dumps(str(value))}" for key, value in (("source", source), ("path", path)) if value is not None]
+    if market is not None:
+        overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
+    return overrides
 
 
 def fail(error: PloutosError, as_json: bool) -> typer.Exit:

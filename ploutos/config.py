@@ -9,14 +9,15 @@ from typing import Any
 
 import torch
 import yaml
-from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator
+from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
-from ploutos.envs.observation import observation_names
+from ploutos.envs.observation import column_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.build import FeatureSet, FeatureSpec
 from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.hybrid import HybridSpec, hybrid_names
 from ploutos.hardware.autoscale import Scale, Workload, autoscale
 from ploutos.hardware.gate import GateSpec, describe
 from ploutos.hardware.probe import Machine, read_machine
@@ -71,6 +72,8 @@ class PipelineConfig(Spec):
     """Phase 3: the advisor; the mock, in every preset, unless llm.provider names another."""
     fusion: FusionSpec = FusionSpec()
     """Phase 3: fusion and risk."""
+    hybrid: HybridSpec = HybridSpec()
+    """Phase 3: policies that observe the advice."""
     evaluation: BootstrapSpec = BootstrapSpec()
     """Intervals."""
     hardware: HardwareSpec = HardwareSpec()
@@ -81,6 +84,20 @@ class PipelineConfig(Spec):
     """Snapshots of training."""
     logging: LogSpec = LogSpec()
     """What trainings write for people to look at."""
+
+    @property
+    def with_hybrid(self) -> bool:
+        """Whether hybrid policies are trained."""
+        return self.llm.provider is LLMProvider.MOCK if self.hybrid.enabled is None else self.hybrid.enabled
+
+    @model_validator(mode="after")
+    def _every_hybrid_has_a_start(self) -> "PipelineConfig":
+        if self.with_hybrid and self.hybrid.members > self.training.members:
+            raise ValueError(
+                f"hybrid.members is {self.hybrid.members} and training.members {self.training.members}; "
+                "a hybrid policy starts from the member of its number, so choose at most as many"
+            )
+        return self
 
     @field_validator("llm", mode="before")
     @classmethod
@@ -195,6 +212,11 @@ def dump_yaml(config: PipelineConfig) -> str:
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
 
 
+def _most_observed(config: PipelineConfig, features: FeatureSet) -> tuple[tuple[str, ...], bool]:
+    """Features of the widest observation that a run trains on, and whether it holds the account's."""
+    return (hybrid_names(features.names), True) if config.with_hybrid else (features.names, config.env.observe_account)
+
+
 def fitted_to(config: PipelineConfig, features: FeatureSet, machine: Machine | None = None) -> PipelineConfig:
     """The configuration with everything that is left to the machine written out; nothing else changes.
 
@@ -220,7 +242,7 @@ def fitted_to(config: PipelineConfig, features: FeatureSet, machine: Machine | N
         )
     if hardware.autoscale:
         load = Workload(
-            n_columns=len(observation_names(features)),
+            n_columns=len(column_names(features.symbols, *_most_observed(config, features))),
             n_symbols=len(features.symbols),
             hidden_units=sum(training.net_arch),
             market_bytes=_COPIES_OF_MARKET * features.values.nbytes,

@@ -43,5 +43,9 @@ class Settings(BaseSettings):
         return self.home / "cassettes"
 
     @property
+    def cutoffs_root(self) -> Path:
+        return self.home / "llm" / "cutoffs"
+
+    @property
     def runs_root(self) -> Path:
         return self.home / "runs"

@@ -4,49 +4,99 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
 from ploutos.config import PipelineConfig
-from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
-from ploutos.evaluation.backtest import read_backtests, write_backtests
+from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
+from ploutos.evaluation.backtest import joined, read_backtests, write_backtests
+from ploutos.evaluation.choice import choose_fusion
+from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.report import render_markdown
 from ploutos.evaluation.rundir import RunRefs, write_run
 from ploutos.features.build import read_features
+from ploutos.fusion.choice import FusionChoice, read_choices, write_choices
+from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import HardwareMonitor
-from ploutos.llm.signals import read_signals
+from ploutos.llm.cutoff import known_cutoff
+from ploutos.llm.signals import Signals, read_signals
 from ploutos.market.bars import read_bars
 from ploutos.store import Ref, Store, write_json
-from ploutos.training.checkpoint import Policy, load_policy
+from ploutos.training.checkpoint import StoredPolicies
 from ploutos.training.folds import Fold, read_folds
 from tasks.stage import run_stage
 
 _MODULES = ["ploutos.evaluation.assess"]
+_Policies = tuple[tuple[Ref, ...], ...]
 
 
-def _policies(store: Store, refs: RunRefs) -> list[list[Policy]]:
-    return [[load_policy(store.path(ref)) for ref in members] for members in refs.policies]
+def _stored(store: Store, policies: _Policies) -> list[StoredPolicies]:
+    return [StoredPolicies(tuple(store.path(ref) for ref in members)) for members in policies]
+
+
+def _digests(policies: _Policies) -> list[str]:
+    return [ref.sha256 for members in policies for ref in members]
+
+
+def _mirrored(store: Store, refs: RunRefs) -> Signals | None:
+    return None if refs.mirrored is None else read_signals(store.path(refs.mirrored))
+
+
+def _sha256_of(*found: Ref | None) -> list[str]:
+    """Of what a run has of several things that not every run has."""
+    return ["" if ref is None else ref.sha256 for ref in found]
 
 
 def _upstream(refs: RunRefs) -> list[str]:
-    policies = [ref.sha256 for members in refs.policies for ref in members]
-    return [refs.bars.sha256, refs.features.sha256, refs.folds.sha256, *policies]
+    return [refs.bars.sha256, refs.features.sha256, refs.folds.sha256, *_digests(refs.policies)]
+
+
+def _choices(store: Store, refs: RunRefs) -> tuple[FusionChoice, ...]:
+    return () if refs.fusion is None else read_choices(store.path(refs.fusion))
+
+
+@task(name="choose-fusion", cache_policy=NO_CACHE)
+def fusion_choice_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
+    """Calibrate confidence and choose fusion's parameters on every fold's validation range."""
+    signals = refs.require("signals")
+
+    def write(path: Path) -> None:
+        choices = choose_fusion(
+            read_bars(store.path(refs.bars)), read_features(store.path(refs.features)), read_folds(store.path(refs.folds)),
+            _stored(store, refs.policies), read_signals(store.path(signals)), config.env, config.fusion,
+        )  # fmt: skip
+        write_choices(choices, path)
+
+    settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json")}
+    upstream = [*_upstream(refs), signals.sha256]
+    return run_stage(store, "fusion-choice", ["ploutos.evaluation.choice"], settings, upstream, ".json", write)
 
 
 @task(name="backtest", cache_policy=NO_CACHE)
-def backtest(store: Store, refs: RunRefs, signals: Ref, config: PipelineConfig) -> State[Ref]:
+def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
     """Run every strategy over all test ranges."""
+    signals = refs.require("signals")
 
     def write(path: Path) -> None:
+        bars, features = read_bars(store.path(refs.bars)), read_features(store.path(refs.features))
+        folds, advice = read_folds(store.path(refs.folds)), read_signals(store.path(signals))
         result = out_of_sample(
-            read_bars(store.path(refs.bars)), read_features(store.path(refs.features)), read_folds(store.path(refs.folds)),
-            _policies(store, refs), read_signals(store.path(signals)), config.env, config.fusion, config.seed,
+            bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
+            choices=_choices(store, refs), mirrored=_mirrored(store, refs), placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
+        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (BLANKED, refs.blanked, None)):
+            if policies:
+                market = np.load(store.path(refs.require("llm_features")), allow_pickle=False)
+                wide = hybrid_features(features, bars, market, seen)
+                result = joined(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, name))
         write_backtests(result, path)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
-    return run_stage(store, "backtests", _MODULES, settings, [*_upstream(refs), signals.sha256], ".npz", write)
+    settings["placebo_draws"] = config.evaluation.placebo_draws
+    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.blanked), *_sha256_of(refs.fusion, refs.mirrored)]
+    return run_stage(store, "backtests", [*_MODULES, "ploutos.fusion.hybrid"], settings, upstream, ".npz", write)
 
 
 @task(name="in-sample", cache_policy=NO_CACHE)
@@ -56,27 +106,32 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
     def write(path: Path) -> None:
         bars, features = read_bars(store.path(refs.bars)), read_features(store.path(refs.features))
         folds: tuple[Fold, ...] = read_folds(store.path(refs.folds))
-        path.write_text(json.dumps(in_sample(bars, features, folds, _policies(store, refs), config.env)), encoding="utf-8")
+        path.write_text(json.dumps(in_sample(bars, features, folds, _stored(store, refs.policies), config.env)), encoding="utf-8")
 
     settings = {"env": config.env.model_dump(mode="json")}
     return run_stage(store, "in-sample", _MODULES, settings, _upstream(refs), ".json", write)
 
 
 @task(name="metrics", cache_policy=NO_CACHE)
-def metrics_of(store: Store, refs: RunRefs, signals: Ref, backtests: Ref, inside: Ref, config: PipelineConfig) -> State[Ref]:
+def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
+    signals, backtests = refs.require("signals"), refs.require("backtests")
+    known = known_cutoff(config.llm, read_signals(store.path(signals)).digest, cutoffs_root)
 
     def write(path: Path) -> None:
         summary = summarise(
             read_backtests(store.path(backtests)), read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds)),
             json.loads(store.path(inside).read_text(encoding="utf-8")), read_signals(store.path(signals)),
             config.evaluation, config.seed, config.training.timesteps_reduction < 1,
+            choices=_choices(store, refs), known=known, mirrored=_mirrored(store, refs),
         )  # fmt: skip
         write_json(path, summary)
 
     reduced = config.training.timesteps_reduction < 1
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
+    settings |= {"known": known.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
+    upstream += _sha256_of(refs.fusion, refs.mirrored)
     return run_stage(store, "metrics", _MODULES, settings, upstream, ".json", write)
 
 

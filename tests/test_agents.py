@@ -24,17 +24,24 @@ N_ENVS, N_STEPS = 8, 32
 QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}
 
 
-def make_env(seed=0, n_bars=60):
+KINDS = pytest.mark.parametrize(
+    ("algorithm", "actions"),
+    [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],
+)
+
+
+def make_env(seed=0, n_bars=60, actions="discrete"):
     """A short slice, so that accounts share bars, with halts and episodes that end within a rollout."""
     bars = random_panel(3, n_bars + 200)
     rows = np.random.default_rng(1).normal(size=(bars.n_bars, 60)).astype(np.float32)
-    return MarketVecEnv(make_tape(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed)
+    return MarketVecEnv(make_tape(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed, actions)
 
 
-def make(algorithm, **kwargs):
+def make(algorithm, actions="discrete", **kwargs):
     recurrent = algorithm.__name__.endswith("RecurrentPPO")
     return algorithm(
-        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(), n_steps=N_STEPS, batch_size=128, n_epochs=2, seed=3, ent_coef=0.01,
+        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(actions=actions), n_steps=N_STEPS, batch_size=128, n_epochs=2, seed=3,
+        ent_coef=0.01,
         policy_kwargs={"net_arch": [24, 16], **({"lstm_hidden_size": 20} if recurrent else {})}, device="cpu", **kwargs,
     )  # fmt: skip
 
@@ -69,14 +76,14 @@ def quick_evaluation(model, rollout):
     batch = _Batch(model._market.see(bars, own), torch.arange(len(bars)), torch.arange(N_ENVS))
     latent = model._latent(batch)
     masks = model._masks_of(rollout.flat(rollout.masks))
-    log_prob, entropy = layers.chosen(model._logits(latent.actor), 3, masks, rollout.flat(rollout.actions))
+    log_prob, entropy = model._judge(latent.actor, masks, rollout.flat(rollout.actions))
     return batch.seen, [part.view(N_STEPS, N_ENVS) for part in (model._values(latent.critic), log_prob, entropy)]
 
 
-@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+@KINDS
 @pytest.mark.parametrize("share_rows", [True, False])
-def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algorithm, share_rows):
-    model, rollout, observations = filled(algorithm, share_rows=share_rows)
+def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algorithm, actions, share_rows):
+    model, rollout, observations = filled(algorithm, actions=actions, share_rows=share_rows)
     assert rollout.starts[1:].any()  # episodes end within the rollout
     if algorithm is MaskablePPO:
         assert not rollout.masks.all()
@@ -97,9 +104,9 @@ def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algori
     torch.testing.assert_close(rollout.values_there, theirs[0], rtol=2e-5, atol=2e-5)
 
 
-@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
-def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, monkeypatch):
-    model, rollout, _ = filled(algorithm)
+@KINDS
+def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions, monkeypatch):
+    model, rollout, _ = filled(algorithm, actions=actions)
     _, compiled = quick_evaluation(model, rollout)
     monkeypatch.setattr(layers, "_compiled", lambda _: False)
     monkeypatch.setattr(model._market, "share", False)
@@ -120,13 +127,14 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, monkeypa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["PPO", "RecurrentPPO"])
-def test_learning_curves_are_stock_ones_within_the_noise_of_seeds(algorithm):
+@pytest.mark.parametrize(("algorithm", "actions"), [("PPO", "discrete"), ("PPO", "weights"), ("RecurrentPPO", "discrete")])
+def test_learning_curves_are_stock_ones_within_the_noise_of_seeds(algorithm, actions):
     """Bars whose next sign is an observation: the mean curve over some seeds differs by less than its error allows."""
     curves, seeds = {}, 6 if algorithm == "PPO" else 4
     for quick in (True, False):
         spec = TrainingSpec(
-            algorithm=algorithm, n_envs=16, n_steps=32, batch_size=128, net_arch=(16,), lstm_size=8, gamma=0.5, learning_rate=3e-3,
+            algorithm=algorithm, actions=actions, n_envs=16, n_steps=32, batch_size=128, net_arch=(16,), lstm_size=8, gamma=0.5,
+            learning_rate=3e-3,
             n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(quick_loop=quick),
         )  # fmt: skip
         curves[quick] = np.array([learning_curve(spec, seed) for seed in range(seeds)])
@@ -146,17 +154,19 @@ def learning_curve(spec, seed):
     frame = pd.DataFrame({"symbol": "T", "timestamp": pd.date_range("2000-01-01", periods=500, tz="UTC"), **columns})
     tape = make_tape(align(frame, pd.Timedelta(days=1), "24/7", "signs"))
     rows = np.r_[signs[1:], 0.0].astype(np.float32)[:, None]
-    env = MarketVecEnv(tape, rows, EnvSpec(allow_short=True, episode_bars=40, costs=CostSpec(slippage_bps=1)), 0, 498, spec.n_envs, seed)
+    env = MarketVecEnv(
+        tape, rows, EnvSpec(allow_short=True, episode_bars=40, costs=CostSpec(slippage_bps=1)), 0, 498, spec.n_envs, seed, spec.actions
+    )
     log = BatchedCallback(every_rollouts=4)
     build_model(env, spec, seed, "cpu").learn(20 * spec.n_envs * spec.n_steps, callback=log)
     return [record["episode/reward"] / record["episode/length"] for record in log.records]
 
 
-@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
-def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_rounding(algorithm):
+@pytest.mark.parametrize(("algorithm", "actions"), [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete")])
+def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_rounding(algorithm, actions):
     """Stock train() on the same samples, in the same minibatches."""
-    model, rollout, observations = filled(algorithm)
-    stock = make(algorithm)
+    model, rollout, observations = filled(algorithm, actions=actions)
+    stock = make(algorithm, actions)
     stock.policy.load_state_dict(model.policy.state_dict())
     stock._setup_learn(10**6, None)
     buffer: RolloutBuffer = stock.rollout_buffer
@@ -223,6 +233,18 @@ def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm)
     assert torch.equal(*ends)
 
 
+def test_the_environment_gets_weights_within_its_limits_and_the_update_what_was_drawn():
+    model, sent = make(QuickPPO, "weights"), []
+    step = model.env.step
+    model.env.step = lambda weights: sent.append(weights) or step(weights)
+    _, callback = model._setup_learn(10**6, None)
+    model.collect_rollouts(model.env, callback, None, N_STEPS)
+    drawn = model._rollout.actions.numpy()
+    assert (drawn < 0).any()
+    assert (drawn > 1).any()
+    np.testing.assert_array_equal(np.array(sent), drawn.clip(0, 1))
+
+
 def test_masked_actions_are_never_drawn():
     _, rollout, _ = filled(MaskablePPO)
     masks = rollout.masks.view(N_STEPS, N_ENVS, -1, 3)
@@ -241,6 +263,20 @@ def test_drawn_actions_follow_their_probabilities():
     assert (drawn[:, 1] > 0).all()
     together = expected[0][drawn[:, 0]].log() + expected[1][drawn[:, 1]].log()
     torch.testing.assert_close(log_prob, together)
+
+
+def test_drawn_weights_follow_their_distribution():
+    torch.manual_seed(0)
+    mean, log_std = torch.tensor([0.5, -2.0]), torch.tensor([-1.0, 0.3])
+    drawn, log_prob = layers.draw_weights(mean.expand(50_000, 2), log_std)
+    torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.02)
+    torch.testing.assert_close(drawn.std(0), log_std.exp(), rtol=0.02, atol=0)
+    assert abs(float(torch.corrcoef(drawn.T)[0, 1])) < 0.02
+    exact = torch.distributions.Normal(mean, log_std.exp())
+    torch.testing.assert_close(log_prob, exact.log_prob(drawn).sum(-1))
+    again, entropy = layers.chosen_weights(mean.expand(50_000, 2), log_std, drawn)
+    torch.testing.assert_close(again, log_prob)
+    torch.testing.assert_close(entropy, exact.entropy().sum().expand(50_000))
 
 
 def test_recurrent_batches_must_hold_whole_sequences():

@@ -118,9 +118,11 @@ LITERAL = {
     "final": "fused (LLM)",
     "reduced": False,
     "advisor": {"is_mock": False, "n_abstained": 0, "reveal": False},
+    "comparisons": [],
     "source": "elsewhere",
     "confidence": 0.9,
     "strategies": {"fused (LLM)": {"excess_low": 0.02, "excess_high": 0.04}},
+    "spans": [{"tag": "clean", "n_sessions": 60}],
 }
 
 

@@ -111,13 +111,15 @@ def test_the_check_of_the_advisor_says_what_came_back(llama, provider, path):
     arguments = ["llm", "check", "--set", f"llm.provider={provider}", *TINY_MODEL]
     result = run(app, arguments)
     assert result.exit_code == 0, result.stderr
-    model, took, decision = result.stdout.splitlines()
+    model, took, cache, decision = result.stdout.splitlines()
     assert model.startswith("model: tiny")
     assert re.fullmatch(r"took: \d+\.\d s, \d+ tokens read, \d+ written", took)
+    assert cache == "feature cache: 0 of 1 rows found, hit rate 0%"  # one question reads one bar, for the first time
     assert re.match(r"decision: (buy|sell|hold), confidence \d+ of 100: ", decision)
     answer = json.loads(run(app, [*arguments, "--json"]).stdout)
     assert (answer["ok"], answer["abstained"]) == (True, False)
     assert answer["tokens"] > 0
+    assert answer["feature_cache"] == {"hits": 0, "misses": 1, "hit_rate": 0.0}
     assert len(llama.called(path)) == 2
 
 

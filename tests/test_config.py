@@ -143,3 +143,9 @@ def test_the_probe_reads_this_machine():
 def test_the_caps_cover_every_library():
     assert uncapped(capped_environment(1)) == []
     assert uncapped({"OMP_NUM_THREADS": "1"}) == list(VARIABLES[1:])
+
+
+def test_masks_and_weights_do_not_go_together():
+    assert load_config(overrides=["training.actions=weights"]).training.actions == "weights"
+    with pytest.raises(ConfigError, match=r"MaskablePPO masks discrete actions; with training.actions=weights use PPO or RecurrentPPO"):
+        load_config(overrides=["training.actions=weights", "training.algorithm=MaskablePPO"])

@@ -12,7 +12,6 @@ from markets import session_panel
 from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check
-from stable_baselines3.common.logger import KVWriter, Logger
 
 from ploutos.envs import ledger
 from ploutos.envs.actions import BUY, HOLD, SELL, target_weights, weights_within
@@ -22,10 +21,11 @@ from ploutos.envs.ledger import make_tape
 from ploutos.envs.observation import map_rows, market_rows, observation_names, open_rows
 from ploutos.envs.single import MarketEnv, UniversalTradingEnvV8LSTM
 from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
-from ploutos.envs.vector import MarketVecEnv, RewardLog
+from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.scaling import fit_scaler
+from ploutos.training.callbacks import BatchedCallback
 
 
 def parts(bars, features, train=(110, 400)):
@@ -320,32 +320,23 @@ def test_reward_parts_add_up_to_the_reward_and_are_logged_by_name(market):
     spec = EnvSpec(episode_bars=30, reward=every, allow_short=True)
     env = vector(market, spec, 16)
     model = PPO("MlpPolicy", env, n_steps=64, batch_size=256, n_epochs=1, seed=0, device="cpu")
-    written = {}
-
-    class Written(KVWriter):
-        def write(self, values, *_):
-            written.update(values)
-
-        def close(self):
-            pass
-
     seen = []
 
-    class Spy(RewardLog):
+    class Spy(BatchedCallback):
         def _on_step(self):
             seen.extend(info for info in self.locals["infos"] if info)
             return super()._on_step()
 
-    model.set_logger(Logger(None, [Written()]))
-    model.learn(1024, callback=Spy())
-    assert {f"reward/{name}" for name in REWARD_PARTS} <= set(written)
-    assert len(seen) >= 16
+    log = Spy()
+    model.learn(1024, callback=log)
+    (record,) = log.records
+    assert len(seen) == record["episodes"] >= 16
     for info in seen:
         assert tuple(info["reward_parts"]) == REWARD_PARTS
         assert sum(info["reward_parts"].values()) == pytest.approx(info["episode"]["r"], abs=1e-3)
         assert info["reward_parts"]["turnover"] < 0
     for name in REWARD_PARTS:
-        assert written[f"reward/{name}"] == pytest.approx(np.mean([info["reward_parts"][name] for info in seen]))
+        assert record[f"reward/{name}"] == pytest.approx(np.mean([info["reward_parts"][name] for info in seen]))
 
 
 def test_a_reward_may_be_given_by_its_bare_name():

@@ -48,12 +48,72 @@ def test_ten_thousand_random_decisions_equal_the_rules_read_one_by_one():
     assert set(fused[risk > 0.7]) == {HOLD}
 
 
+def test_rows_and_columns_of_tables_are_fused_as_they_lie_and_a_missing_one_is_refused():
+    random = np.random.default_rng(1)
+    rl, llm = random.integers(0, 3, (2, 8, 5))
+    rl_confidence, llm_confidence, risk = random.random((3, 8, 5))
+    columns = [rl, rl_confidence, llm, llm_confidence, risk]
+    expected = np.array([plain(*row) for row in zip(*(column.ravel() for column in columns), strict=True)]).reshape(8, 5)
+    np.testing.assert_array_equal(fuse(*columns), expected)
+    np.testing.assert_array_equal(fuse(*(column.T for column in columns)), expected.T)
+    np.testing.assert_array_equal(fuse(*(column[:, ::2] for column in columns)), expected[:, ::2])
+    with pytest.raises(ValueError, match="differ in length"):
+        fuse(rl, rl_confidence[:7], llm, llm_confidence, risk)
+
+
 def test_the_thresholds_and_the_weight_are_settings():
     one = (np.array([BUY]), np.array([0.6]), np.array([SELL]), np.array([0.65]), np.array([0.5]))
     assert fuse(*one) == BUY
     assert VectorizedDecisionFusion(FusionSpec(llm_weight=0.5)).fuse_batch(*one) == SELL
     assert VectorizedDecisionFusion(FusionSpec(confidence_threshold=0.62)).fuse_batch(*one) == SELL
     assert VectorizedDecisionFusion(FusionSpec(risk_threshold=0.4)).fuse_batch(*one) == HOLD
+
+
+def plain_blend(rl, p, llm, q, risk, weight):
+    """The documented rules of a blend for one decision; None as the advice is HOLD, and as the answer no order."""
+    if risk > 0.7:
+        return None
+    if llm is None or q * weight == 0:
+        return rl
+    share = q * weight / (q * weight + p * (1 - weight))
+    return rl + share * (llm - rl)
+
+
+size = st.floats(-1, 1)
+blending = st.tuples(size, levels, st.one_of(st.none(), size), levels, levels)
+
+
+def blend(rows, weight):
+    columns = [np.array([np.nan if value is None else value for value in column]) for column in zip(*rows, strict=True)]
+    return VectorizedDecisionFusion(FusionSpec(llm_weight=weight)).blend_batch(*columns)
+
+
+@settings(max_examples=200, deadline=None)
+@given(rows=st.lists(blending, min_size=1, max_size=30), weight=levels)
+def test_a_blended_batch_equals_the_rules_read_one_by_one_and_lies_between_the_two(rows, weight):
+    for row, found in zip(rows, blend(rows, weight), strict=True):
+        expected = plain_blend(*row, weight)
+        if expected is None:
+            assert np.isnan(found)
+            continue
+        assert found == pytest.approx(expected, rel=1e-12, abs=1e-300)
+        ends = [row[0], row[0] if row[2] is None else row[2]]
+        assert min(ends) - 1e-15 <= found <= max(ends) + 1e-15
+        if weight == 0 or row[3] == 0 or row[2] is None or row[2] == row[0]:
+            assert found == row[0]
+
+
+@settings(max_examples=200, deadline=None)
+@given(rl=size, llm=size, p=st.floats(0.5, 1), q=st.floats(0, 1), weight=st.floats(0, 0.9), step=st.floats(0, 1e-4))
+def test_a_blend_moves_towards_the_advice_with_its_weight_and_confidence_and_never_jumps(rl, llm, p, q, weight, step):
+    """Not even where a confidence passes the threshold of 0.7, and it ends where the policy stands."""
+    at = blend([(rl, p, llm, q, 0.0)], weight)[0]
+    more = [blend([(rl, p, llm, min(q + step, 1.0), 0.0)], weight)[0], blend([(rl, p, llm, q, 0.0)], weight + step)[0]]
+    more.append(blend([(rl, max(p - step, 0.5), llm, q, 0.0)], weight)[0])
+    for further in more:
+        assert abs(further - llm) <= abs(at - llm) + 1e-12
+        assert abs(further - at) <= 2 * 20 * step + 1e-12  # p (1 - w) is 0.05 at least, so no slope is above 20
+    assert blend([(rl, p, llm, 1e-9, 0.0)], weight)[0] == pytest.approx(rl, abs=1e-6)
 
 
 def account(losses=0, exit_bar=100, drawdown=0.0, outcomes=0, n_outcomes=0, units=0.0):

@@ -191,7 +191,8 @@ def test_each_provider_is_itself_and_none_stands_in_for_another():
 def test_addresses_and_patience_are_no_part_of_what_advice_depends_on():
     base = LLMConfig()
     same = dict(
-        host="h", timeout_s=1, keep_alive="1s", concurrency=4, batch_size=3, replay=True, unload_during_backtest=True
+        host="h", timeout_s=1, keep_alive="1s", concurrency=4, batch_size=3, replay=True, unload_during_backtest=True,
+        stated_cutoff="2023-12-31", grey_months=3, max_reidentification=0.5,
     )  # fmt: skip
     other = dict(
         model="m", temperature=1, seed=1, num_ctx=9, num_predict=9, think=True, cadence_bars=9,

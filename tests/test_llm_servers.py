@@ -1,4 +1,4 @@
-"""Providers against real servers: Ollama's API over a real llama.cpp, by the published client, and OpenAI's over httpx."""
+"""Providers against real servers: Ollama's API and OpenAI's, each by its published client, over a real llama.cpp."""
 
 import hashlib
 import os
@@ -8,9 +8,11 @@ import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
+from openai import APITimeoutError, AuthenticationError, InternalServerError, NotFoundError, OpenAI, RateLimitError
 from servers.llama import LlamaServer
 from servers.tiny_gguf import write_tiny_gguf
 
@@ -286,6 +288,29 @@ def test_an_openai_server_is_held_to_the_schema(server):
     (body,) = server.called(V1)
     assert body["response_format"]["json_schema"]["schema"] == SCHEMA
     assert (body["temperature"], body["seed"], body["max_tokens"]) == (0, 3, 256)
+
+
+def test_the_published_client_sends_the_same_request_and_reads_the_same_answer(server):
+    """So what `complete` sends over httpx is OpenAI's API, and the test server speaks it."""
+    reply = openai(server).complete(ASK, SCHEMA, 3)
+    with OpenAI(base_url=f"{server.url}/v1", api_key="key", max_retries=0, timeout=60) as client:
+        wanted: Any = {"type": "json_schema", "json_schema": {"name": "answer", "strict": True, "schema": SCHEMA}}
+        messages: Any = [message._asdict() for message in ASK]
+        answer = client.chat.completions.create(
+            model="tiny", messages=messages, temperature=0, seed=3, max_tokens=256, response_format=wanted
+        )
+        ours, theirs = server.called(V1)
+        assert {name: theirs[name] for name in ours} == ours
+        assert (answer.choices[0].message.content, answer.choices[0].finish_reason) == (reply.text, "stop")
+        assert answer.usage is not None
+        assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == (reply.prompt_tokens, reply.tokens)
+        for status, error in ((401, AuthenticationError), (404, NotFoundError), (429, RateLimitError), (500, InternalServerError)):
+            server.next_failures = [(status, "no")]
+            with pytest.raises(error, match="no"):
+                client.chat.completions.create(model="tiny", messages=messages)
+        server.hang_s = 60
+        with pytest.raises(APITimeoutError):
+            client.with_options(timeout=0.2).chat.completions.create(model="tiny", messages=messages)
 
 
 @pytest.mark.parametrize(("refused", "taken"), [({"json_schema"}, "json_object"), ({"json_schema", "json_object"}, None)])

@@ -48,6 +48,7 @@ def test_two_readers_may_share_a_cache(panel):
     for _ in range(2):
         OnlineFeatures(cache).market(panel, 500, 0)
     assert (cache.hits, cache.misses) == (1, 1)
+    assert str(cache) == "1 of 2 rows found, hit rate 50%"
 
 
 def test_rows_of_two_symbols_with_the_same_bars_are_kept_apart(panel):

@@ -56,21 +56,31 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert computed(first) == set(first)
     folder = tmp_path / "first"
     names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
-    names |= {"signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
+    names |= {"advisor.html", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
     summary = json.loads((folder / "metrics.json").read_text())
     assert summary["advisor"]["is_mock"]
     assert [name for name in summary["strategies"] if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
+    assert list(summary["strategies"])[-2:] == ["hybrid", "hybrid, advice blanked"]
+    assert {"hybrid 0 0", "blanked 0 0", "hybrid 1 0", "fusion-choice"} <= set(first)
+    assert [choice["fold"] for choice in summary["fusion"]] == [fold["fold"] for fold in summary["folds"]]
     assert len(summary["folds"][0]["members"]) == 2
     taken = json.loads((folder / "manifest.json").read_text())["hardware"]
     readings = pd.read_csv(folder / "hardware.csv")
     assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20
     assert 0 < taken["mean_cpu_cores"] < 64
     assert (taken["gpu_utilization"] is None) == readings["gpu_utilization"].isna().all()
+    mirrored = pd.read_parquet(folder / "mirrored.parquet")
+    assert len(mirrored) == summary["advisor"]["mirrored"]["n_asked"] == len(pd.read_parquet(folder / "signals.parquet"))
+    assert [row["draws"] for row in summary["comparisons"]] == [1, 1, 5, 5, 5, 1]
+    assert summary["advisor"]["conclusion"] in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
+    assert 'href="advisor.html"' in page
     assert "peak memory of all processes" in page
     assert ("not evaluated" in page) == (taken["gpu_utilization"] is None)
     assert "The advisor was a mock" in page
+    assert "Fusion, chosen on validation" in page
+    assert "Seeing the advice brought the hybrid policies" in page or "decided alike with the advice" in page
     assert 'src="http' not in page
     equity = pd.read_parquet(folder / "equity.parquet")
     booked = 100_000 + equity["pnl"] - equity["commission"] - equity["slippage"]
@@ -85,11 +95,18 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
     # one feature less: features and what stands on them, and neither bars nor the advisor's features
     changed = run(tmp_path / "changed", "features.exclude=[gap]")
-    assert set(changed) - computed(changed) == {"bars", "quality", "llm-features"}
+    # (the advisor's answers come out the same, and so does what stands on them alone)
+    assert set(changed) - computed(changed) == {"bars", "quality", "llm-features", "mirrored"}
+
+    # the number of placebos: no question again
+    fewer = run(tmp_path / "fewer", "evaluation.placebo_draws=1", "llm.flip=false")
+    assert computed(fewer) == {"backtests", "metrics"}
+    assert not (tmp_path / "fewer" / "mirrored.parquet").exists()
+    assert "Not asked." in (tmp_path / "fewer" / "advisor.html").read_text()
 
     # a risk limit: what stands on fusion, and no policy
     risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")
-    assert computed(risk) <= {"backtests", "metrics"}
+    assert computed(risk) <= {"fusion-choice", "backtests", "metrics"}
     assert "backtests" in computed(risk)
 
     # a lost and a damaged artifact are made again, with the same content: nothing that stands on them changes
@@ -103,6 +120,21 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     again = run(tmp_path / "again")
     assert computed(again) == {"features", "policy 0 1"}
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+
+
+def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
+    changes = ["training.actions=weights", "fusion.llm_weight=0.6", "env.rebalance_band=0"]
+    stages = run(tmp_path / "run", *changes)
+    assert computed(stages) == set(stages)
+    policy = json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["policy 0 0"]
+    [path] = (home / "store" / "objects").glob(f"*/{policy}.zip")
+    assert load_policy(path).gives_weights
+    summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    vote, fused, member = (summary["strategies"][name] for name in ("RL vote", "fused (mock advisor)", "RL member 0"))
+    assert len({path["total_return"] for path in (vote, fused, member)}) == 3
+    assert all(0 < path["exposure"] < 1.01 for path in (vote, fused, member))
+    trades = pd.read_parquet(tmp_path / "run" / "trades.parquet")
+    assert (trades["strategy"] == "RL vote").sum() > 1000  # every bar asks for a weight, however small the change
 
 
 @pytest.mark.parametrize("source", ["synthetic", "files"])
@@ -138,6 +170,11 @@ def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_pa
     for policy in policies:
         assert (one / policy).read_bytes() == (two / policy).read_bytes()
         assert load_policy(one / policy).meta["timesteps"] == 512
+    tuned = sorted(path.relative_to(one) for path in one.glob("folds/*/*/*/policy.zip"))
+    assert [path.parts[2] for path in tuned] == ["blanked", "hybrid"] * 2
+    for policy in tuned:
+        assert (one / policy).read_bytes() == (two / policy).read_bytes()
+        assert load_policy(one / policy).meta["timesteps"] == 256
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "three"))
     run(tmp_path / "three-run", "seed=43")
     assert (tmp_path / "three-run" / "metrics.json").read_bytes() != (one / "metrics.json").read_bytes()

@@ -55,9 +55,12 @@ def test_a_candidate_worse_than_the_median_is_dropped_early(panel, panel_feature
     assert found.values == found.trials[0].values
 
 
-@pytest.mark.parametrize("algorithm", ["PPO", "MaskablePPO", "RecurrentPPO"])
-def test_every_algorithm_can_be_searched(panel, panel_features, panel_fold, algorithm):
-    found = run(panel, panel_features, panel_fold, SearchSpec(trials=1, timesteps=256, reports=1), algorithm=algorithm, lstm_size=8)
+@pytest.mark.parametrize(
+    ("algorithm", "actions"), [("PPO", "discrete"), ("PPO", "weights"), ("MaskablePPO", "discrete"), ("RecurrentPPO", "discrete")]
+)
+def test_every_algorithm_can_be_searched(panel, panel_features, panel_fold, algorithm, actions):
+    short, changes = SearchSpec(trials=1, timesteps=256, reports=1), {"algorithm": algorithm, "actions": actions, "lstm_size": 8}
+    found = run(panel, panel_features, panel_fold, short, **changes)
     assert np.isfinite(found.score)
 
 

@@ -15,24 +15,28 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from gymnasium import spaces
 from markets import TINY
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from stable_baselines3 import PPO
 
-from ploutos.envs.actions import action_masks, target_weights
+from ploutos.envs.actions import BUY, HOLD, SELL, action_masks, target_weights, weights_within
+from ploutos.envs.batch import REWARD_PARTS
 from ploutos.envs.ledger import Accounts, make_tape, step
 from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
-from ploutos.errors import TrainingError
-from ploutos.evaluation.backtest import Scheduled, Segment, Voted, run_backtests
+from ploutos.errors import DataError, TrainingError
+from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, run_backtests
 from ploutos.evaluation.baselines import buy_and_hold, flat
 from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
 from ploutos.features.build import FeatureSet, write_features
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.risk import RiskSpec, risk_scores
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.training.checkpoint import load_policy
-from ploutos.training.ensemble import Memory, action_probabilities, vote
+from ploutos.training.ensemble import Memory, action_probabilities, leaning, mean_weights, vote, weights_and_confidences
 from ploutos.training.folds import Fold, Range
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
@@ -59,11 +63,13 @@ def toy_market(seed, signal):
     return bars, features, fold
 
 
-def learn(tmp_path, seed, signal):
+def learn(tmp_path, seed, signal, actions="discrete"):
     """Yearly mean of PPO less flat and less buy and hold, each with its interval, over the test range."""
     bars, features, fold = toy_market(seed, signal)
     env = EnvSpec(allow_short=True, costs=CostSpec(commission_bps=1, slippage_bps=1))
-    spec = TrainingSpec(total_timesteps=30_000, n_envs=16, n_steps=64, batch_size=256, net_arch=(16,), gamma=0.5, learning_rate=2e-3)
+    spec = TrainingSpec(
+        actions=actions, total_timesteps=30_000, n_envs=16, n_steps=64, batch_size=256, net_arch=(16,), gamma=0.5, learning_rate=2e-3
+    )
     train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, Workplace(tmp_path / "w"), tmp_path / "p.zip")
     policy = load_policy(tmp_path / "p.zip")
     strategies = [
@@ -78,8 +84,9 @@ def learn(tmp_path, seed, signal):
 
 
 @pytest.mark.slow
-def test_ppo_learns_a_market_whose_next_sign_it_can_see(tmp_path):
-    over_flat, over_holding = learn(tmp_path, 3, signal=True)
+@pytest.mark.parametrize("actions", ["discrete", "weights"])
+def test_ppo_learns_a_market_whose_next_sign_it_can_see(tmp_path, actions):
+    over_flat, over_holding = learn(tmp_path, 3, signal=True, actions=actions)
     assert over_flat[0] > 1.0  # a percent a bar less costs, 365 times a year: far more than 100 %
     assert over_holding[0] > 1.0
 
@@ -107,17 +114,21 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     assert not (tmp_path / "a").exists()  # no snapshots or progress are left
 
 
-@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
+@pytest.mark.parametrize(
+    ("algorithm", "actions"),
+    [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],
+)
 @pytest.mark.parametrize("quick", [True, False])
-def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(tmp_path, panel, panel_features, panel_fold, algorithm, quick):
+def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(tmp_path, panel, panel_features, panel_fold, algorithm, actions, quick):
     speed = SpeedSpec(quick_loop=quick)
-    changes = {"algorithm": algorithm.__name__, "lstm_size": 16, "speed": speed}
+    changes = {"algorithm": algorithm.__name__, "actions": actions, "lstm_size": 16, "speed": speed}
     first, meta = member(tmp_path, "a", panel, panel_features, panel_fold, **changes)
     second, _ = member(tmp_path, "b", panel, panel_features, panel_fold, **changes)
     assert first.read_bytes() == second.read_bytes()
     plain = algorithm.load(first)
     assert type(plain) is algorithm
     assert plain.num_timesteps == 256
+    assert isinstance(plain.action_space, spaces.Box if actions == "weights" else spaces.MultiDiscrete)
     assert [record["timesteps"] for record in meta["curve"]] == [128, 256]
     with zipfile.ZipFile(first) as archive:
         assert b"ploutos" not in archive.read("data")  # nothing in it needs this library
@@ -152,8 +163,35 @@ def test_probabilities_are_the_policys_own_and_the_vote_is_their_mean(panel_poli
     assert confidences == pytest.approx([0.5])
 
 
-def trained(tmp_path, panel, features, fold, algorithm):
-    return load_policy(member(tmp_path, algorithm, panel, features, fold, algorithm=algorithm, lstm_size=16)[0])
+def trained(tmp_path, panel, features, fold, algorithm, actions="discrete"):
+    name = f"{algorithm}-{actions}"
+    return load_policy(member(tmp_path, name, panel, features, fold, algorithm=algorithm, actions=actions, lstm_size=16)[0])
+
+
+def test_a_weight_is_the_policys_mean_and_its_confidence_the_share_of_draws_on_its_side(tmp_path, panel, panel_features, panel_fold):
+    members = [trained(tmp_path / name, panel, panel_features, panel_fold, "PPO", "weights") for name in ("a", "b")]
+    with torch.no_grad():
+        members[1].model.policy.action_net.bias += torch.tensor([0.2, -0.4, 0.9])
+        members[1].model.policy.log_std += 0.3
+    observations = np.random.default_rng(0).normal(size=(5, members[0].model.observation_space.shape[0])).astype(np.float32)
+    answers = np.stack([weights_and_confidences(policy, observations) for policy in members])
+    for policy, answer in zip(members, answers, strict=True):
+        greedy, _ = policy.model.predict(observations, deterministic=True)
+        np.testing.assert_allclose(answer[..., 0], greedy, atol=1e-6)
+        normal = policy.model.policy.get_distribution(torch.from_numpy(observations)).distribution
+        draws = normal.sample((20_000,))
+        share = (torch.sign(draws) == torch.sign(normal.mean)).double().mean(0)
+        np.testing.assert_allclose(answer[..., 1], share, atol=0.015)
+    assert (answers[..., 0] == 0).any()  # no shorts: a mean below 0 is nothing held
+    weights, confidences = mean_weights(answers)
+    np.testing.assert_allclose(weights, (answers[0, ..., 0] + answers[1, ..., 0]) / 2)
+    np.testing.assert_allclose(confidences, (answers[0, ..., 1] + answers[1, ..., 1]) / 2)
+    assert ((confidences >= 0.5) & (confidences <= 1)).all()
+    np.testing.assert_array_equal(mean_weights(answers[1:])[0], answers[1, ..., 0])
+    actions, sure = leaning(answers - [0.2, 0.0])
+    np.testing.assert_array_equal(actions, np.where(weights > 0.2, BUY, SELL))
+    np.testing.assert_array_equal(sure, confidences)
+    assert leaning(0 * answers)[0].max() == HOLD
 
 
 def test_a_recurrent_policy_remembers_each_account_as_its_own_predict_does(tmp_path, panel, panel_features, panel_fold):
@@ -170,6 +208,13 @@ def test_a_recurrent_policy_remembers_each_account_as_its_own_predict_does(tmp_p
     assert min(firsts[1:]) > 0  # what it saw before matters
 
 
+def test_members_that_answer_in_two_ways_cannot_vote(tmp_path, panel, panel_features, panel_fold, panel_policies):
+    weighing = trained(tmp_path, panel, panel_features, panel_fold, "PPO", "weights")
+    env = EnvSpec()
+    with pytest.raises(DataError, match="some policies give weights and others actions"):
+        run_backtests(panel, panel_features, [Segment(panel_fold.test, (panel_policies[0], weighing))], [], env)
+
+
 def test_a_masked_policy_never_asks_for_what_is_not_allowed(tmp_path, panel, panel_features, panel_fold):
     policy = trained(tmp_path, panel, panel_features, panel_fold, "MaskablePPO")
     random = np.random.default_rng(0)
@@ -182,33 +227,78 @@ def test_a_masked_policy_never_asks_for_what_is_not_allowed(tmp_path, panel, pan
     np.testing.assert_array_equal(probabilities.argmax(-1), actions)
 
 
-@pytest.mark.parametrize("algorithm", ["RecurrentPPO", "MaskablePPO"])
-def test_backtests_carry_memory_and_masks(tmp_path, panel, panel_features, panel_fold, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "actions"),
+    [("RecurrentPPO", "discrete"), ("MaskablePPO", "discrete"), ("PPO", "weights"), ("RecurrentPPO", "weights")],
+)
+def test_backtests_carry_memory_masks_and_weights(tmp_path, panel, panel_features, panel_fold, algorithm, actions):
     """The vote of one member, decided again by the plain class's own `predict` over the account that the backtest kept."""
-    policy, env = trained(tmp_path, panel, panel_features, panel_fold, algorithm), EnvSpec()
+    policy, env = trained(tmp_path, panel, panel_features, panel_fold, algorithm, actions), EnvSpec(gross_limit=1.5)
     asked = []
 
     class Watched(Voted):
         def decide(self, moment, row):
-            asked.append((moment.bar, moment.probabilities[0, row].copy()))
-            return super().decide(moment, row)
+            targets = super().decide(moment, row)
+            asked.append((moment.bar, moment.probabilities[0, row].copy(), targets))
+            return targets
 
     run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [Watched("v", panel, env, slice(0, 1))], env)
     tape = make_tape(panel)
     rows = market_rows(panel_features, panel.tradable, policy.scaler)
     accounts, state = Accounts.open(1, 3, env.cash), None
-    for bar, probabilities in asked:
+    for bar, probabilities, targets in asked:
         at = np.array([bar])
         seen = np.zeros((1, policy.model.observation_space.shape[0]), dtype=np.float32)
         observe(accounts, at, rows, tape, seen)
         if algorithm == "MaskablePPO":
-            actions, _ = policy.model.predict(seen, action_masks=action_masks(accounts, at, tape, env), deterministic=True)
+            chosen, _ = policy.model.predict(seen, action_masks=action_masks(accounts, at, tape, env), deterministic=True)
             assert (probabilities[~panel.tradable[bar], 0] == 1).all()  # a symbol without a bar can only hold
         else:
-            actions, state = policy.model.predict(seen, state=state, episode_start=np.array([state is None]), deterministic=True)
-        np.testing.assert_array_equal(probabilities.argmax(-1), actions[0])
-        step(accounts, at, target_weights(actions, panel.tradable[at].sum(axis=1), env), tape, env)
+            chosen, state = policy.model.predict(seen, state=state, episode_start=np.array([state is None]), deterministic=True)
+        if actions == "weights":
+            expected = weights_within(chosen, env)
+            np.testing.assert_allclose(targets, expected[0], atol=1e-6)
+        else:
+            expected = target_weights(chosen, panel.tradable[at].sum(axis=1), env)
+            np.testing.assert_array_equal(targets, expected[0])
+            np.testing.assert_array_equal(probabilities.argmax(-1), chosen[0])
+        step(accounts, at, targets[None], tape, env)
     assert len(asked) == panel_fold.test.n_bars
+
+
+def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto_forbids(tmp_path, panel, panel_features, panel_fold):
+    policy, env = trained(tmp_path, panel, panel_features, panel_fold, "PPO", "weights"), EnvSpec(rebalance_band=0)
+    random = np.random.default_rng(3)
+    stances, confidences = random.integers(0, 3, (panel.n_bars, 3)), random.random((panel.n_bars, 3))
+    risk = RiskSpec(max_consecutive_losses=1, cooldown_bars=5, min_win_rate=0.6)
+    seen = {"blended": 0, "the policy's": 0, "too risky": 0, "vetoed": 0}
+
+    class Watched(Fused):
+        def decide(self, moment, row):
+            targets = super().decide(moment, row)
+            mine = self.voted_weights(moment.probabilities[:, row])
+            advised = self.weights(self.stances[moment.bar], moment.bar)
+            scores = risk_scores(moment.accounts, moment.bar, risk)[row]
+            for s in range(3):
+                if scores[s] > 0.5:
+                    assert np.isnan(targets[s])
+                    seen["too risky"] += 1
+                elif np.isnan(targets[s]):
+                    assert scores[s] >= 0.3  # a losing streak or a poor hit rate
+                    assert moment.held[row, s] == 0
+                    seen["vetoed"] += 1
+                elif np.isnan(advised[s]):
+                    assert targets[s] == mine[s]
+                    seen["the policy's"] += 1
+                else:
+                    assert min(mine[s], advised[s]) <= targets[s] <= max(mine[s], advised[s])
+                    seen["blended"] += mine[s] != targets[s] != advised[s]
+            return targets
+
+    fusion = FusionSpec(risk_threshold=0.5, llm_weight=0.5, risk=risk)
+    strategy = Watched("fused", panel, env, stances, confidences, fusion)
+    run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
+    assert min(seen.values()) >= 10, seen
 
 
 def test_the_best_policy_so_far_is_kept_on_demand(job, tmp_path):
@@ -254,8 +344,10 @@ def test_tensorboard_shows_the_learning_curve(job, tmp_path):
     events = EventAccumulator(str(tmp_path / "board"))
     events.Reload()
     curve = load_policy(job.target).meta["curve"]
-    shown = [(event.step, event.value) for event in events.Scalars("train/value_loss")]
-    assert shown == [(record["timesteps"], pytest.approx(record["train/value_loss"])) for record in curve]
+    for name in ("train/value_loss", *(f"reward/{part}" for part in REWARD_PARTS)):
+        shown = [(event.step, event.value) for event in events.Scalars(name)]
+        assert shown == [(record["timesteps"], pytest.approx(record[name])) for record in curve if name in record]
+        assert shown
 
 
 @pytest.fixture
@@ -290,10 +382,12 @@ for _ in sys.stdin:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("algorithm", ["PPO", "RecurrentPPO", "MaskablePPO"])
-def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp_path, algorithm):
+@pytest.mark.parametrize(
+    ("algorithm", "actions"), [("PPO", "discrete"), ("RecurrentPPO", "discrete"), ("MaskablePPO", "discrete"), ("RecurrentPPO", "weights")]
+)
+def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp_path, algorithm, actions):
     """The file holds parameters, optimiser and learning curve."""
-    changes = {"algorithm": algorithm, "total_timesteps": 128 * 48, "lstm_size": 16, "learning_rate_schedule": "linear"}
+    changes = {"algorithm": algorithm, "actions": actions, "total_timesteps": 128 * 48, "lstm_size": 16, "learning_rate_schedule": "linear"}
     job = replace(job, training=job.training.model_copy(update=changes))
     calm = replace(job, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip")
     pickled = tmp_path / "jobs"

@@ -26,10 +26,10 @@ _ROOM = 32
 
 
 def make_spaces(
-    market_columns: int, n_symbols: int, actions: ActionKind = "discrete", allow_short: bool = False
+    market_columns: int, n_symbols: int, actions: ActionKind = "discrete", allow_short: bool = False, account: bool = False
 ) -> tuple[spaces.Box, spaces.MultiDiscrete | spaces.Box]:
     """Observation space, one column per observed number, and action space, one action or one share of the limit per symbol."""
-    observation = spaces.Box(-10.0, 10.0, (observation_size(market_columns, n_symbols),), np.float32)
+    observation = spaces.Box(-10.0, 10.0, (observation_size(market_columns, n_symbols, account),), np.float32)
     if actions == "discrete":
         return observation, spaces.MultiDiscrete([N_ACTIONS] * n_symbols)
     return observation, spaces.Box(-1.0 if allow_short else 0.0, 1.0, (n_symbols,), np.float32)
@@ -94,7 +94,9 @@ class MarketBatch:
         if len(rows) != tape.n_bars:
             raise ConfigError(f"found {len(rows)} market rows for {tape.n_bars} bars; expected one per bar, of the same panel")
         ledger.require_rules(tape, spec)
-        self.observation_space, self.action_space = make_spaces(rows.shape[1], tape.n_symbols, actions, spec.allow_short)
+        self.observation_space, self.action_space = make_spaces(
+            rows.shape[1], tape.n_symbols, actions, spec.allow_short, spec.observe_account
+        )
         self.tape, self.rows, self.env_spec, self.action_kind = tape, read_only(rows), spec, actions
         self.first_bar, self.last_bar = first_bar, last_bar
         self.random = np.random.default_rng(seed)
@@ -105,7 +107,8 @@ class MarketBatch:
         self.bar[:] = first_bar
         self.episode_reward, self.episode_parts = self._episode[0], self._episode[1:].T
         self.ended: Ended | None = None
-        self._observations = [kernel.aligned((n_envs, observation_size(rows.shape[1], tape.n_symbols)), np.float32) for _ in range(2)]
+        n_columns = observation_size(rows.shape[1], tape.n_symbols, spec.observe_account)
+        self._observations = [kernel.aligned((n_envs, n_columns), np.float32) for _ in range(2)]
         self._turn = 0
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, tape.n_symbols))
@@ -177,8 +180,8 @@ class MarketBatch:
     def observe(self) -> Float32Array:
         """What every account sees now."""
         out = self._next_buffer()
-        money, _, positions, _ = self.accounts.arrays
-        kernel.observe(self.bar, *self._market, money, positions, out)
+        money, _, positions, counts = self.accounts.arrays
+        kernel.observe(self.bar, *self._market, money, positions, counts, out)
         return out
 
     def action_masks(self) -> BoolArray:

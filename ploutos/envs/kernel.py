@@ -31,6 +31,7 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 HOLD, BUY, SELL = 0, 1, 2
@@ -65,6 +66,9 @@ REWARD_PARTS = ("log_return", "differential_sharpe", "drawdown", "turnover")
 # facts[ended episode, field], then the reward and its parts, as in episode
 END_TRUNCATED, END_LENGTH, END_EQUITY, END_REWARD = range(4)
 N_FACTS = 8
+# features of the account that an observation may hold, per symbol, and what two of them are multiplied by there
+N_ACCOUNT = 5
+UNREALISED_SCALE, LOSSES_SCALE = 5.0, 0.1
 
 MAX_SYMBOLS = 256
 _VECTOR = 8
@@ -162,6 +166,8 @@ def _prefetch(typingctx, array, index):
 @intrinsic
 def _copy(typingctx, target, to, source, start, count):
     """Copy elements between arrays of one type by flat positions: a loop over a short row is mostly its remainder."""
+    if target.dtype != source.dtype or target.layout + source.layout != "CC":
+        raise TypingError(f"found a copy from {source} to {target}; expected contiguous arrays of one type")
 
     def generate(context, builder, signature, args):
         source_type = signature.args[2]
@@ -764,10 +770,24 @@ def _reward(w, first, n, rules, episode, rewards):
         rewards[first + a] = w[_REWARD + a]
 
 
+@compiled
+def _observe_account(i, lane, at, drawdown, money, positions, counts, out):
+    """The account's features of one symbol, as `ploutos.features.llm_features.account_features` has them, scaled and clipped."""
+    wins, trades = 0, counts[N_OUTCOMES, lane]
+    for k in range(OUTCOMES_KEPT):
+        wins += (counts[OUTCOMES, lane] >> k) & 1
+    worst = positions[WORST, lane]
+    swing = positions[BEST, lane] - worst
+    out[i, at] = min(max(UNREALISED_SCALE * (positions[TRADE_PNL, lane] / max(money[EQUITY, i], 1e-9)), -5.0), 5.0)
+    out[i, at + 1] = max(drawdown, -5.0)
+    out[i, at + 2] = min(LOSSES_SCALE * counts[LOSS_STREAK, lane], 5.0)
+    out[i, at + 3] = wins / trades if trades > 0 else 0.5
+    out[i, at + 4] = -worst / swing if swing > 0.0 else 0.0
+
+
 @inlined
-def _observe(i, t, rows, board, terms, money, positions, out):
-    columns = rows.shape[1]
-    n_symbols = (out.shape[1] - columns - 2) // 2
+def _observe(i, t, rows, board, terms, money, positions, counts, out):
+    columns, n_symbols = rows.shape[1], terms.shape[1]
     at = _index(i * board.shape[2], _FAR)
     _copy(out, i * out.shape[1], rows, t * columns, columns)
     equity = money[EQUITY, i]
@@ -781,14 +801,19 @@ def _observe(i, t, rows, board, terms, money, positions, out):
         out[i, columns + j] = min(max(weight, -5.0), 5.0)
         out[i, columns + n_symbols + j] = min(max(moved, -5.0), 5.0)
     out[i, columns + 2 * n_symbols] = min(max(money[CASH_HELD, i] / scale, -5.0), 5.0)
-    out[i, columns + 2 * n_symbols + 1] = equity / money[PEAK, i] - 1.0
+    drawdown = equity / money[PEAK, i] - 1.0
+    out[i, columns + 2 * n_symbols + 1] = drawdown
+    own = columns + 2 * n_symbols + 2
+    if out.shape[1] > own:
+        for j in range(n_symbols):
+            _observe_account(i, at + j, own + N_ACCOUNT * j, drawdown, money, positions, counts, out)
 
 
 @compiled
-def observe(bar, rows, board, terms, money, positions, out):
-    """Write every account's observation after the close of its bar."""
+def observe(bar, rows, board, terms, money, positions, counts, out):
+    """Write every account's observation after the close of its bar, with the account's features where `out` has room for them."""
     for i in range(len(bar)):
-        _observe(i, bar[i], rows, board, terms, money, positions, out)
+        _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
 
 
 @compiled
@@ -819,7 +844,7 @@ def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, 
         clock[STEPS_LEFT, i] = min(episode_bars, last_bar - starts[k])
         clock[LENGTH, i] = 0
         episode[:, i] = 0.0
-        _observe(i, starts[k], rows, board, terms, money, positions, out)
+        _observe(i, starts[k], rows, board, terms, money, positions, counts, out)
 
 
 @compiled
@@ -898,7 +923,7 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
         _store_money(w, first, n, money)
         n_done += _tick(first, n, clock, ruined, done)
         for i in range(first, first + n):
-            _observe(i, bar[i], rows, board, terms, money, positions, out)
+            _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
     return n_done
 
 

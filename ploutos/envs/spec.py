@@ -74,6 +74,8 @@ class EnvSpec(Spec):
     """An account below this share of its initial cash is ruined: the episode terminates and positions are closed."""
     episode_bars: PositiveInt = 252
     """Steps of a training episode; then it is truncated and bootstrapped."""
+    observe_account: bool = False
+    """Whether an observation ends with the account's five features of each symbol; a hybrid policy's always does."""
     reward: RewardSpec = RewardSpec()
     """What a step pays; the bare name `log_return` or `differential_sharpe` means that part alone, with weight 1."""
     reward_scale: PositiveFloat = 100.0

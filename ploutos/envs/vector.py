@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.vec_env import VecEnv
 
-from ploutos.envs.batch import REWARD_PARTS, ActionKind, MarketBatch
+from ploutos.envs.batch import ActionKind, MarketBatch
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.types import Float32Array, FloatArray, IntArray
@@ -71,20 +70,3 @@ class MarketVecEnv(MarketBatch, VecEnv):
         if seed is not None:
             self.random = np.random.default_rng(seed)
         return [seed] * self.num_envs
-
-
-class RewardLog(BaseCallback):
-    """Records each reward part's mean over the episodes that ended in a rollout, as `reward/<part>`."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._ended: list[list[float]] = []
-
-    def _on_step(self) -> bool:
-        self._ended += [list(info["reward_parts"].values()) for info in self.locals["infos"] if "reward_parts" in info]
-        return True
-
-    def _on_rollout_end(self) -> None:
-        for name, values in zip(REWARD_PARTS, np.array(self._ended).T, strict=False):
-            self.logger.record(f"reward/{name}", float(values.mean()))
-        self._ended.clear()

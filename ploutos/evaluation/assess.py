@@ -7,15 +7,29 @@ from typing import Any
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
 from ploutos.evaluation.baselines import all_baselines
+from ploutos.evaluation.comparisons import (
+    BLANKED,
+    compare,
+    conclusion,
+    consistency,
+    difference_in_words,
+    is_placebo,
+    pairs,
+    placebo_strategies,
+)
 from ploutos.evaluation.metrics import Periods, measure, periods_of, session_closes, session_returns, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
+from ploutos.evaluation.spans import counting_spans, spans_of
 from ploutos.features.build import FeatureSet
+from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec
+from ploutos.llm.cutoff import UNKNOWN, Known, tag_dates
+from ploutos.llm.schedule import CADENCE
 from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
 from ploutos.training.checkpoint import Policy
-from ploutos.training.folds import Fold, Range
+from ploutos.training.folds import Fold, Range, tested_decisions
 
 VOTE = "RL vote"
 BENCHMARK = "buy and hold"
@@ -45,23 +59,46 @@ def out_of_sample(
     env: EnvSpec,
     fusion: FusionSpec,
     seed: int,
+    *,
+    choices: tuple[FusionChoice, ...] = (),
+    mirrored: Signals | None = None,
+    placebo_draws: int = 0,
 ) -> Backtests:
-    """Every strategy over all test ranges.
+    """Every strategy over all test ranges, the placebos last.
 
     Args:
         policies: one sequence of members per fold, alike in number.
+        choices: fusion's parameters of each fold; none to take what is configured.
+        mirrored: what the advisor said about the mirrored market, if it was asked.
+        placebo_draws: of each kind of placebo.
     """
     stances, confidences = signals.stances(bars)
     members = len(policies[0])
+    fused = Fused(fused_name(signals), bars, env, stances, confidences, fusion, choices)
+    advised = Advised(advisor_name(signals), bars, env, stances)
     strategies: list[Strategy] = [
-        Fused(fused_name(signals), bars, env, stances, confidences, fusion),
+        fused,
         Voted(VOTE, bars, env, slice(None)),
-        Advised(advisor_name(signals), bars, env, stances),
+        advised,
         *all_baselines(bars, folds[0].test.start - 1, env, seed),
         *(Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(members)),
+        *placebo_strategies(fused, advised, bars, signals.within(*tested_decisions(folds)), mirrored, placebo_draws, seed),
     ]
-    segments = [Segment(fold.test, tuple(brains)) for fold, brains in zip(folds, policies, strict=True)]
+    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
     return run_backtests(bars, features, segments, strategies, env)
+
+
+def hybrid_out_of_sample(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], policies: Sequence[Sequence[Policy]], env: EnvSpec, name: str
+) -> Backtests:
+    """The vote of the hybrid policies over all test ranges; they observe other features, so they run by themselves.
+
+    Args:
+        features: from `ploutos.fusion.hybrid.hybrid_features`.
+        policies: one sequence of members per fold.
+    """
+    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
+    return run_backtests(bars, features, segments, [Voted(name, bars, env, slice(None))], env)
 
 
 def in_sample(
@@ -75,9 +112,9 @@ def in_sample(
     rows = []
     for fold, members in zip(folds, policies, strict=True):
         strategies = [Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(len(members))]
-        row = {}
+        brains, row = tuple(members), {}
         for name, part in (("train", fold.train), ("validation", fold.validation)):
-            result = run_backtests(bars, features, [Segment(part, tuple(members))], strategies, env)
+            result = run_backtests(bars, features, [Segment(part, brains)], strategies, env)
             periods = periods_of(bars, result)
             row[name] = [sharpe_ratio(session_returns(result.equity[m], periods), periods.per_year) for m in range(len(members))]
         rows.append(row)
@@ -125,26 +162,40 @@ def summarise(
     bootstrap: BootstrapSpec,
     seed: int,
     reduced: bool,
+    *,
+    choices: Sequence[FusionChoice] = (),
+    known: Known = UNKNOWN,
+    mirrored: Signals | None = None,
 ) -> dict[str, Any]:
     """All numbers of the report as one JSON-able value; a metric without a value is None.
 
     Args:
+        choices: what was chosen for fusion on each fold's validation range.
         reduced: the policies saw fewer steps than production asks for.
+        known: how far the advisor's memory reaches.
+        mirrored: what the advisor said about the mirrored market, if it was asked.
     """
     periods = periods_of(bars, backtests)
+    contenders = backtests.only([name for name in backtests.names if not is_placebo(name)])
     benchmark = session_returns(backtests.equity[backtests.row(BENCHMARK)], periods)
     strategies = {}
-    for row, name in enumerate(backtests.names):
-        returns = session_returns(backtests.equity[row], periods)
+    for row, name in enumerate(contenders.names):
+        returns = session_returns(contenders.equity[row], periods)
         low, high = sharpe_interval(returns, periods.per_year, bootstrap, seed)
         excess_low, excess_high = mean_interval(returns - benchmark, periods.per_year, bootstrap, seed)
-        strategies[name] = measure(backtests, row, periods) | {
+        strategies[name] = measure(contenders, row, periods) | {
             "sharpe_low": low,
             "sharpe_high": high,
             "excess_return": float((returns - benchmark).mean() * periods.per_year),
             "excess_low": excess_low,
             "excess_high": excess_high,
         }
+    dates = bars.sessions[backtests.positions[periods.ends[1:]]]
+    tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
+    equity = dict(zip(contenders.names, contenders.equity, strict=True))
+    played = pairs(backtests.names, fused_name(signals), VOTE, advisor_name(signals), BENCHMARK)
+    comparisons = [compare(backtests, periods, pair, bootstrap, seed) for pair in played]
+    tested = signals.within(*tested_decisions(folds))
     summary = {
         "first": str(backtests.timestamps[1].astype("datetime64[D]")),
         "last": str(backtests.timestamps[-1].astype("datetime64[D]")),
@@ -162,11 +213,21 @@ def summarise(
             "n_abstained": signals.n_abstained,
             "tokens": int(signals.frame["tokens"].sum()),
             "reveal": signals.reveal,
+            "certificate": None if signals.is_mock else known.certificate(),
+            "prompt_tokens": int(signals.frame["prompt_tokens"].sum()),
+            "cadence_bars": signals.cadence_bars,
+            "triggered": int((signals.frame["asked_for"] != CADENCE).sum()),
+            "asked": [str(time.date()) for time in signals.frame["as_of"].iloc[[0, -1]]] if len(signals.frame) else None,
+            "mirrored": None if mirrored is None else consistency(tested, mirrored, bootstrap, seed),
+            "conclusion": conclusion(comparisons, signals.is_mock),
         },
+        "comparisons": comparisons,
         "reduced": reduced,
         "final": fused_name(signals),
         "strategies": strategies,
-        "folds": _fold_rows(backtests, bars, folds, inside, periods.per_year),
+        "spans": spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
+        "folds": _fold_rows(contenders, bars, folds, inside, periods.per_year),
+        "fusion": [choice.model_dump(mode="json") for choice in choices],
     }
     summary["verdict"] = verdict(summary)
     return _without_nan(summary)
@@ -183,22 +244,16 @@ def verdict(summary: dict[str, Any]) -> list[str]:
             "This was a shortened run. A demo proves nothing: its policies saw a small share of the steps that production "
             "asks for, and no number here is evidence of skill."
         )
-    if math.isnan(low):
-        sentences.append(f"{name} never differed from buy and hold, so there is nothing to compare.")
-    elif low > 0:
-        sentences.append(
-            f"{name} earned {low:.1%} to {high:.1%} a year more than buy and hold "
-            f"({summary['confidence'] * 100:g} % interval of this one history; how many variants were tried before is not counted here)."
-        )
-    elif high < 0:
-        sentences.append(f"{name} earned {-high:.1%} to {-low:.1%} a year less than buy and hold, beyond what luck explains.")
-    else:
-        sentences.append(
-            f"{name} cannot be told from buy and hold: the yearly difference lies between {low:.1%} and {high:.1%}, and zero lies inside."
-        )
+    excess = difference_in_words(name, BENCHMARK, low, high)
+    if low > 0:
+        of_what = f"{summary['confidence'] * 100:g} % interval of this one history"
+        excess = f"{excess.removesuffix('.')} ({of_what}; how many variants were tried before is not counted here)."
+    sentences.append(excess)
+    sentences += [row["sentence"] for row in summary["comparisons"] if row["against"] == BLANKED]
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])
+    sentences += _about_memory(summary)
     if summary["source"] == sample.NAME:
         sentences.append(sample.CAVEAT)
     if summary["source"].startswith("synthetic"):
@@ -220,6 +275,25 @@ def _about_answers(advisor: dict[str, Any]) -> list[str]:
             "The prompts named the asset and the date. This is an ablation: a model may remember what came next, so no number "
             "that rests on its advice is a result."
         )
+    return sentences
+
+
+def _about_memory(summary: dict[str, Any]) -> list[str]:
+    """What a reader must know of what the advisor may remember."""
+    sentences = []
+    if not counting_spans(summary):
+        tags = " and ".join(f"{span['n_sessions']} {span['tag']}" for span in summary["spans"])
+        sentences.append(
+            f"Nothing here can count for the advisor: its sessions are {tags}, none is clean. A session is clean when it lies past the "
+            "cutoff that the model's maker states (llm.stated_cutoff), past a margin, and past all that a probe found recalled."
+        )
+    certificate = summary["advisor"].get("certificate") or {}
+    for kind, hits in (certificate.get("reidentification") or {}).items():
+        if hits["low"] > hits["chance"]:
+            sentences.append(
+                f"The prompts are less blind than they look: a probe found the {kind} recognised in {hits['rate']:.1%} of them "
+                f"({hits['low']:.1%} to {hits['high']:.1%}; guessing gives {hits['chance']:.1%})."
+            )
     return sentences
 
 

@@ -3,11 +3,11 @@
 The accounts live through all test ranges without a break. At a fold's boundary the new fold's policies take over the
 account as they find it, and the trades that this costs are paid. Policies are asked once per bar for all accounts. A
 recurrent policy remembers each account from bar to bar; it remembers nothing when it takes over. A masked one is told
-which actions are allowed.
+which actions are allowed. Policies that give weights are taken at the mean of their distribution.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,16 +16,17 @@ import numpy as np
 import pandas as pd
 
 from ploutos.envs import ledger
-from ploutos.envs.actions import action_masks, target_weights
+from ploutos.envs.actions import action_masks, target_weights, weights_within
 from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
+from ploutos.fusion.choice import FusionChoice
 from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import apply_vetoes, risk_scores
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import Memory, action_probabilities, vote
+from ploutos.training.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
 from ploutos.training.folds import Range
 from ploutos.types import FloatArray, IntArray
 
@@ -35,9 +36,17 @@ class Moment:
     """What a strategy may know when it decides, after the close of `bar`."""
 
     bar: int
+    segment: int  # position among the segments that are run
     accounts: ledger.Accounts
     held: FloatArray  # (n_accounts, n_symbols), share of equity
-    probabilities: FloatArray  # (n_members, n_accounts, n_symbols, 3), no members without policies
+    probabilities: FloatArray
+    """Shape (n_members, n_accounts, n_symbols, 3), no members without policies; of policies that give weights (..., 2), as
+    `ploutos.training.ensemble.answer` gives them."""
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether the policies give weights and not actions."""
+        return gives_weights(self.probabilities)
 
 
 class Strategy(Protocol):
@@ -66,7 +75,7 @@ class Scheduled:
 
 @dataclass(frozen=True)
 class _Discrete:
-    """Shared half of the strategies that choose HOLD, BUY or SELL."""
+    """Shared half of the strategies that choose HOLD, BUY or SELL, or ask policies that do, or that give weights."""
 
     name: str
     bars: Bars
@@ -76,6 +85,10 @@ class _Discrete:
         tradable = np.array([self.bars.tradable[bar].sum()])
         return target_weights(actions[None], tradable, self.env)[0]
 
+    def voted_weights(self, answers: FloatArray) -> FloatArray:
+        """Target weights, shape (n_symbols,), of members that give weights."""
+        return weights_within(mean_weights(answers)[0][None], self.env)[0]
+
 
 @dataclass(frozen=True)
 class Voted(_Discrete):
@@ -84,7 +97,10 @@ class Voted(_Discrete):
     members: slice
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
-        actions, _ = vote(moment.probabilities[self.members, row])
+        answers = moment.probabilities[self.members, row]
+        if moment.gives_weights:
+            return self.voted_weights(answers)
+        actions, _ = vote(answers)
         return self.weights(actions, moment.bar)
 
 
@@ -105,22 +121,30 @@ class Fused(_Discrete):
     stances: IntArray  # (n_bars, n_symbols)
     confidences: FloatArray  # (n_bars, n_symbols)
     fusion: FusionSpec
+    choices: tuple[FusionChoice, ...] = ()  # one per segment, or none to take `fusion` as it is
 
     def decide(self, moment: Moment, row: int) -> FloatArray:
         bar = moment.bar
-        actions, confidences = vote(moment.probabilities[:, row])
-        risk = risk_scores(moment.accounts, bar, self.fusion.risk)[row]
-        fused = VectorizedDecisionFusion(self.fusion).fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk)
-        wanted = np.broadcast_to(self.weights(fused, bar), moment.held.shape)
-        return apply_vetoes(wanted, moment.held, moment.accounts, bar, self.fusion.risk)[row]
+        answers, fusion = moment.probabilities[:, row], self.fusion
+        actions, confidences = leaning(answers)
+        if self.choices:
+            choice = self.choices[moment.segment]
+            fusion, confidences = choice.applied(fusion), choice.calibration.apply(actions, confidences)
+        risk, fuse = risk_scores(moment.accounts, bar, fusion.risk)[row], VectorizedDecisionFusion(fusion)
+        if moment.gives_weights:
+            advised = self.weights(self.stances[bar], bar)
+            wanted = fuse.blend_batch(self.voted_weights(answers), confidences, advised, self.confidences[bar], risk)
+        else:
+            wanted = self.weights(fuse.fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk), bar)
+        return apply_vetoes(np.broadcast_to(wanted, moment.held.shape), moment.held, moment.accounts, bar, fusion.risk)[row]
 
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of bars and the policies that decide in it; no policies for baselines alone."""
+    """A stretch of bars and the policies that decide in it; no policies for baselines alone. They are read when their turn comes."""
 
     bars: Range
-    policies: tuple[Policy, ...] = ()
+    policies: Sequence[Policy] = ()
 
 
 @dataclass(frozen=True)
@@ -159,6 +183,11 @@ class Backtests:
     def row(self, name: str) -> int:
         """Which account a strategy had."""
         return self.names.index(name)
+
+    def only(self, names: Sequence[str]) -> "Backtests":
+        """The accounts of some strategies."""
+        rows = [self.row(name) for name in names]
+        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in (*_RECORDED, "weights", *_FILLS)})
 
     @property
     def returns(self) -> FloatArray:
@@ -222,11 +251,11 @@ def run_backtests(
     money["equity"][:, 0] = env.cash
     weights = np.zeros((k, n + 1, s))
     fills = {name: np.full((k, n + 1, s), np.nan if name.endswith("price") else 0.0) for name in _FILLS}
-    for segment in segments:
+    for index, segment in enumerate(segments):
         think = _thinker(bars, features, tape, segment, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(k, decided, dtype=np.int64)
-            moment = Moment(decided, accounts, weights[:, decided - first], think(accounts, bar))
+            moment = Moment(decided, index, accounts, weights[:, decided - first], think(accounts, bar))
             targets = np.stack([strategy.decide(moment, row) for row, strategy in enumerate(strategies)])
             ledger.step(accounts, bar, targets, tape, env)
             at = decided + 1 - first
@@ -247,35 +276,55 @@ def run_backtests(
     )
 
 
+def joined(first: Backtests, second: Backtests) -> Backtests:
+    """Accounts of two runs side by side; accounts never meet, so it is as if they had run together.
+
+    Raises:
+        DataError: the runs are over other bars or symbols.
+    """
+    if first.symbols != second.symbols or not np.array_equal(first.positions, second.positions):
+        raise DataError("backtests over other bars or symbols cannot be joined; run them over the same segments")
+    arrays: dict[str, Any] = {
+        field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
+        for field in fields(Backtests)
+        if field.name not in ("names", "symbols", "timestamps", "positions")
+    }
+    return replace(first, names=first.names + second.names, **arrays)
+
+
 class _Thinker(Protocol):
     def __call__(self, accounts: ledger.Accounts, bar: IntArray) -> FloatArray: ...
 
 
 def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment, env: EnvSpec) -> _Thinker:
     """What a segment's policies make of every account's observation."""
-    if not segment.policies:
+    policies = tuple(segment.policies)
+    if not policies:
         return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, 3))
     if features is None:
         raise DataError("policies decide from features; found none")
-    for policy in segment.policies:
+    for policy in policies:
         policy.require(bars.symbols, features.names)
+    if len({policy.gives_weights for policy in policies}) > 1:
+        raise DataError("some policies give weights and others actions; members of one vote must all do the same")
     views: list[tuple[Policy, np.ndarray, Memory]] = []
-    masked = any(policy.masked for policy in segment.policies)
-    for policy in segment.policies:  # members of a fold share a scaler, and then the rows as well
+    masked = any(policy.masked for policy in policies)
+    for policy in policies:  # members of a fold share a scaler, and then the rows as well
         shared = next((r for p, r, _ in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
         rows = market_rows(features, bars.tradable, policy.scaler) if shared is None else shared
         views.append((policy, rows, Memory()))
 
     def think(accounts: ledger.Accounts, bar: IntArray) -> FloatArray:
         probabilities = []
-        seen: dict[int, np.ndarray] = {}
+        seen: dict[tuple[int, bool], np.ndarray] = {}
         masks = action_masks(accounts, bar, tape, env) if masked else None
         for policy, rows, memory in views:
-            if id(rows) not in seen:
-                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols)), dtype=np.float32)
+            view = id(rows), policy.observes_account
+            if view not in seen:
+                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols, policy.observes_account)), dtype=np.float32)
                 observe(accounts, bar, rows, tape, out)
-                seen[id(rows)] = out
-            probabilities.append(action_probabilities(policy, seen[id(rows)], masks, memory))
+                seen[view] = out
+            probabilities.append(answer(policy, seen[view], masks, memory))
         return np.stack(probabilities)
 
     return think

@@ -1,19 +1,19 @@
 """The page a researcher reads: one self-contained HTML file. Percent and currency signs appear here and nowhere else."""
 
-from importlib.resources import files
 from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jinja2 import Environment, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.assess import BENCHMARK, VOTE
 from ploutos.evaluation.backtest import Backtests
+from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
 
-_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd")
+_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
 _COLUMNS = (
     ("total_return", "total return", "percent"),
     ("sharpe", "Sharpe", "ratio"),
@@ -62,11 +62,18 @@ def comparison(summary: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
-def _html(figure: go.Figure, height: int) -> str:
+def figure_html(figure: go.Figure, height: int) -> str:
+    """A figure as a piece of a page that brings the script itself."""
     figure.update_layout(
         template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 20, "b": 40}, legend={"orientation": "h", "y": -0.15}
     )
     return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}))
+
+
+def render_page(template: str, **values: Any) -> str:
+    """A template of this package as one self-contained file, with the script that its figures need."""
+    environment = Environment(loader=PackageLoader("ploutos.evaluation", "."), autoescape=True, undefined=StrictUndefined)
+    return environment.get_template(template).render(plotly_js=get_plotlyjs(), **values)
 
 
 def _is_member(name: str) -> bool:
@@ -99,7 +106,7 @@ def _drawdown(backtests: Backtests) -> go.Figure:
 def _heat_map(summary: dict[str, Any]) -> go.Figure:
     folds = summary["folds"]
     members = [name for name in summary["strategies"] if _is_member(name)]
-    rows = [BENCHMARK, summary["final"], VOTE, *members]
+    rows = [BENCHMARK, summary["final"], VOTE, *(name for name in (HYBRID, BLANKED) if name in summary["strategies"]), *members]
     values = [[fold["sharpe"][name] for fold in folds] for name in rows]
     columns = [f"fold {fold['fold']}<br>{fold['test'][0]}" for fold in folds]
     figure = go.Figure(
@@ -134,6 +141,18 @@ def _costs(backtests: Backtests) -> go.Figure:
     return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
 
 
+def _choice_rows(summary: dict[str, Any]) -> list[list[str]]:
+    """What fusion took from each fold's validation range, as text."""
+    rows = []
+    for choice in summary["fusion"]:
+        fitted, chosen, configured = choice["calibration"], choice["chosen"], choice["table"][0]
+        odds = fitted["uncalibrated"] or f"{fitted['slope']:.2f} x {fitted['intercept']:+.2f}"
+        right = f"{fitted['n_right']} of {fitted['n']}"
+        earned = [f"{1e4 * candidate['growth']:.1f}" for candidate in (chosen, configured)]
+        rows.append([str(choice["fold"]), right, odds, f"{chosen['llm_weight']:g}", f"{chosen['confidence_threshold']:g}", *earned])
+    return rows
+
+
 def render_report(
     backtests: Backtests,
     summary: dict[str, Any],
@@ -141,7 +160,7 @@ def render_report(
     folds: list[dict[str, str]],
     provenance: list[tuple[str, str]],
 ) -> str:
-    """The page.
+    """The page; placebos are left to the advisor's own.
 
     Args:
         quality: `symbols` and `warnings` of the bars' inspection.
@@ -150,27 +169,27 @@ def render_report(
         provenance: name and value of everything that the numbers stand on.
     """
     final = summary["strategies"][summary["final"]]
-    environment = Environment(autoescape=True, undefined=StrictUndefined)
-    template = environment.from_string(files("ploutos.evaluation").joinpath("report.html.j2").read_text(encoding="utf-8"))
+    backtests = backtests.only(list(summary["strategies"]))
     headings = [{"label": "strategy", "title": "who decided"}]
     headings += [{"label": label, "title": DESCRIPTIONS[key]} for key, label, _ in _COLUMNS]
     table = [{"cells": list(row.values()), "final": row["strategy"] == summary["final"]} for row in comparison(summary)]
-    return template.render(
+    return render_page(
+        "report.html.j2",
         m=summary,
         quality=quality,
         cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],
         table={"headings": headings, "rows": table},
         figures={
-            "equity": _html(_equity(backtests, summary), 460),
-            "drawdown": _html(_drawdown(backtests), 320),
-            "heat_map": _html(_heat_map(summary), 120 + 34 * (3 + len(summary["folds"][0]["members"]))),
-            "in_sample": _html(_in_sample(summary), 420),
-            "costs": _html(_costs(backtests), 360),
+            "equity": figure_html(_equity(backtests, summary), 460),
+            "drawdown": figure_html(_drawdown(backtests), 320),
+            "heat_map": figure_html(_heat_map(summary), 120 + 34 * (5 + len(summary["folds"][0]["members"]))),
+            "in_sample": figure_html(_in_sample(summary), 420),
+            "costs": figure_html(_costs(backtests), 360),
         },
         folds=folds,
+        choices=_choice_rows(summary),
         descriptions={label: DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
         provenance=provenance,
-        plotly_js=get_plotlyjs(),
     )
 
 

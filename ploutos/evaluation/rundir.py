@@ -10,6 +10,7 @@ from typing import Any
 from ploutos.config import PipelineConfig, dump_yaml
 from ploutos.envs.spec import CostSpec
 from ploutos.errors import StoreError
+from ploutos.evaluation.advisor_page import render_advisor_page
 from ploutos.evaluation.backtest import read_backtests
 from ploutos.evaluation.report import render_report
 from ploutos.hardware.monitor import HardwareMonitor, describe_usage
@@ -45,7 +46,12 @@ class RunRefs:
     features: Ref
     folds: Ref
     policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
+    llm_features: Ref | None = None
+    hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
+    blanked: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
+    fusion: Ref | None = None  # stays None where nothing is chosen
     signals: Ref | None = None
+    mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
     metrics: Ref | None = None
 
@@ -93,7 +99,11 @@ def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) ->
     rows += [("initial cash", f"{config.env.cash:,.0f}")]
     rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
     rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"])]
-    rows += [(f"artifact {name}", sha256) for name, sha256 in manifest["artifacts"].items() if not name.startswith("policy")]
+    rows += [
+        (f"artifact {name}", sha256)
+        for name, sha256 in manifest["artifacts"].items()
+        if not name.startswith(("policy", "hybrid", "blanked"))
+    ]
     rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
     return rows
 
@@ -101,7 +111,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) ->
 def write_run(
     store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor
 ) -> tuple[Path, dict[str, Any]]:
-    """Write config, folds, policies, metrics, tables, report and manifest.
+    """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
     Args:
         stages: stage to `Cached` or `Completed`, for the manifest.
@@ -117,12 +127,18 @@ def write_run(
     summary = json.loads(store.path(refs.require("metrics")).read_text(encoding="utf-8"))
     quality = json.loads(store.path(refs.quality).read_text(encoding="utf-8"))
     artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
-    for fold, members in zip(folds, refs.policies, strict=True):
-        for member, ref in enumerate(members):
-            place = folder / "folds" / str(fold.index) / f"seed_{member}" / "policy.zip"
-            with writing(place) as temporary:
-                shutil.copyfile(store.path(ref), temporary)
-            artifacts[f"policy {fold.index} {member}"] = ref.sha256
+    if refs.fusion is not None:
+        artifacts["fusion"] = refs.fusion.sha256
+    for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("blanked", "blanked", refs.blanked)):
+        for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
+            for member, ref in enumerate(members):
+                with writing(folder / "folds" / str(fold.index) / place / f"seed_{member}" / "policy.zip") as temporary:
+                    shutil.copyfile(store.path(ref), temporary)
+                artifacts[f"{kind} {fold.index} {member}"] = ref.sha256
+    copies = ["metrics.json", "folds.json", "signals.parquet"]
+    if refs.mirrored is not None:
+        artifacts["mirrored"] = refs.mirrored.sha256
+        copies.append("mirrored.parquet")
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
@@ -140,10 +156,11 @@ def write_run(
     for name, text in (
         ("config.yaml", dump_yaml(config)),
         ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, config))),
+        ("advisor.html", render_advisor_page(backtests, summary)),
     ):
         with writing(folder / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
-    for name in ("metrics.json", "folds.json", "signals.parquet"):
+    for name in copies:
         with writing(folder / name) as temporary:
             shutil.copyfile(store.path(refs.require(Path(name).stem)), temporary)
     for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):

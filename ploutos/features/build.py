@@ -51,6 +51,8 @@ class FeatureSet:
         names: n_features names.
         timestamps, available_at: shape (n_bars,), those of the bars.
         symbols: n_symbols names.
+        n_required: how many features, the first ones, a symbol needs to be usable; None means all. Another one that is not
+            known yet reads as its training mean.
     """
 
     values: Float32Array
@@ -58,11 +60,12 @@ class FeatureSet:
     timestamps: TimeArray
     available_at: TimeArray
     symbols: tuple[str, ...]
+    n_required: int | None = None
 
     @cached_property
     def ready(self) -> BoolArray:
-        """Shape (n_bars, n_symbols): every feature is a number."""
-        return np.asarray(np.isfinite(self.values).all(axis=2))
+        """Shape (n_bars, n_symbols): every required feature is a number."""
+        return np.asarray(np.isfinite(self.values[:, :, : self.n_required]).all(axis=2))
 
     @property
     def warmup_bars(self) -> int:
@@ -103,7 +106,7 @@ def _beside(values: Float32Array, tradable: BoolArray, macro: pd.DataFrame) -> F
 
 
 def write_features(features: FeatureSet, path: Path) -> None:
-    """Write a long parquet: timestamp, available_at, symbol, then one column per feature."""
+    """Write a long parquet: timestamp, available_at, symbol, then one column per feature; all of them are required when it is read."""
     n_bars, n_symbols, n_features = features.values.shape
     frame = pd.DataFrame(features.values.reshape(-1, n_features), columns=list(features.names))
     frame.insert(0, "symbol", np.tile(np.array(features.symbols), n_bars))

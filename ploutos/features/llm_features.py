@@ -3,8 +3,9 @@
 The market's 28 are the same for everyone and are computed once per bar; the account's 5 are read from the ledger at
 each decision and never stored. The names and their order are a contract and come from one-minute bars; here "min" means
 bars of whatever length the panel has. Three defects of the original are mended: the 15 and 60 RSIs are taken on closes
-15 and 60 bars apart instead of being long RSIs, no two features are the same number, and support and resistance are
-distances in average true ranges instead of prices.
+15 and 60 bars apart instead of being long RSIs; no two features are the same number, as `price_change_60min` and
+`price_momentum_60` were, and `volume_ratio_20min` and `volume_regime`; and support and resistance are distances in average
+true ranges instead of prices.
 """
 
 import numpy as np

@@ -66,6 +66,9 @@ class OptimizedFeatureCache:
             asked = self.hits + self.misses
             return self.hits / asked if asked else 0.0
 
+    def __str__(self) -> str:
+        return f"{self.hits} of {self.hits + self.misses} rows found, hit rate {self.hit_rate:.0%}"
+
 
 class OnlineFeatures:
     """Market features of single bars through a cache, and with an account's own beside them."""

@@ -17,15 +17,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import lru_cache
 from hashlib import sha256
-from typing import Literal
+from typing import Generic, Literal, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ploutos.errors import LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Backend, Messages, Reply
+from ploutos.llm.backends.base import Backend, Messages, Reply, Schema
 from ploutos.llm.backends.mock import MockBackend
 from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
@@ -33,7 +34,7 @@ from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.llm.prompts import TEMPLATE_VERSION, render
-from ploutos.llm.schedule import decision_times
+from ploutos.llm.schedule import DecisionTime, decision_times
 from ploutos.llm.signals import Signals
 from ploutos.llm.snapshot import Features, snapshot_at
 from ploutos.market.bars import Bars
@@ -58,36 +59,57 @@ class Advice(BaseModel):
     reason: str = Field(max_length=_REASON)
 
 
-SCHEMA = Advice.model_json_schema()
+Form = TypeVar("Form", bound=BaseModel)
+
+
+@lru_cache(maxsize=256)
+def schema_of(form: type[BaseModel]) -> Schema:
+    """JSON schema of an answer; the same object each time, not to be changed."""
+    return form.model_json_schema()
+
+
+SCHEMA = schema_of(Advice)
+
+
+class Query(NamedTuple, Generic[Form]):
+    """One question: a prompt, and the form that an answer must have."""
+
+    messages: Messages
+    form: type[Form]
 
 
 @dataclass(frozen=True)
-class Outcome:
+class Outcome(Generic[Form]):
     """What came of one question.
 
     Attributes:
-        advice: hold at confidence 0 when the advisor abstained; its reason then says why.
+        answer: what was said, in its form; None when the model abstained.
+        why: reason of an abstention.
         unanswered: it abstained because no answer came at all; a later live run asks again.
         prompt_tokens, tokens, seconds: of all attempts together, as they were when the answers were recorded.
     """
 
-    advice: Advice
-    abstained: bool = False
+    answer: Form | None
+    why: str = ""
     unanswered: bool = False
     prompt_tokens: int = 0
     tokens: int = 0
     seconds: float = 0.0
 
+    @property
+    def abstained(self) -> bool:
+        return self.answer is None
 
-def _abstention(why: str, spent: Sequence[Recorded] = ()) -> Outcome:
-    advice = Advice(action="hold", confidence=0, reason=f"abstained: {why}"[:_REASON])
-    return _outcome(advice, spent, abstained=True)
+    @property
+    def advice(self: "Outcome[Advice]") -> Advice:
+        """Hold at confidence 0 when the advisor abstained; its reason then says why."""
+        return self.answer or Advice(action="hold", confidence=0, reason=f"abstained: {self.why}"[:_REASON])
 
 
-def _outcome(advice: Advice, spent: Sequence[Recorded], abstained: bool) -> Outcome:
-    unanswered = abstained and (not spent or bool(spent[-1].failure))
+def _outcome(answer: Form | None, spent: Sequence[Recorded], why: str = "") -> Outcome[Form]:
+    unanswered = answer is None and (not spent or bool(spent[-1].failure))
     return Outcome(
-        advice, abstained, unanswered, sum(r.prompt_tokens for r in spent), sum(r.tokens for r in spent), sum(r.seconds for r in spent)
+        answer, why, unanswered, sum(r.prompt_tokens for r in spent), sum(r.tokens for r in spent), sum(r.seconds for r in spent)
     )  # fmt: skip
 
 
@@ -127,48 +149,56 @@ class Advisor:
     def is_mock(self) -> bool:
         return self.backend.is_mock
 
-    def ask(self, messages: Messages) -> Outcome:
-        """The advice on one prompt.
+    def ask(self, messages: Messages) -> Outcome[Advice]:
+        """The advice on one prompt; raises as `inquire`."""
+        return self.inquire(Query(messages, Advice))
+
+    def ask_now(self, messages: Messages) -> Outcome[Advice]:
+        """The advice on one prompt when a decision cannot wait: with the server gone it abstains at once."""
+        try:
+            return self.ask(messages)
+        except LLMUnavailable as error:
+            return _outcome(None, (), str(error))
+
+    def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome[Advice]]:
+        """The advice on many prompts, in their order; raises as `inquire_all`."""
+        return self.inquire_all([Query(messages, Advice) for messages in prompts])
+
+    def inquire(self, query: Query[Form]) -> Outcome[Form]:
+        """The answer to one question, of whatever form.
 
         Raises:
             LLMUnavailable: the server failed too often in a row.
             LLMError: the prompt might not fit, the request is refused, or a replay misses an answer.
         """
-        self._require_fit(messages)
+        self._require_fit(query.messages)
         spent: list[Recorded] = []
         for attempt in range(_ATTEMPTS):
-            recorded = self._attempt(messages, self.config.seed + attempt)
+            recorded = self._attempt(query.messages, schema_of(query.form), self.config.seed + attempt)
             spent.append(recorded)
             if recorded.failure:
                 why = recorded.failure
                 continue
             self._require_whole(recorded)
             try:
-                return _outcome(Advice.model_validate_json(_FENCED.sub(r"\1", recorded.text)), spent, abstained=False)
+                return _outcome(query.form.model_validate_json(_FENCED.sub(r"\1", recorded.text)), spent)
             except ValidationError as error:
                 why = _explain(recorded, error)
-        return _abstention(why, spent)
+        return _outcome(None, spent, why)
 
-    def ask_now(self, messages: Messages) -> Outcome:
-        """The advice on one prompt when a decision cannot wait: with the server gone it abstains at once."""
-        try:
-            return self.ask(messages)
-        except LLMUnavailable as error:
-            return _abstention(str(error))
-
-    def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome]:
-        """The advice on many prompts, in their order; equal prompts are asked once.
+    def inquire_all(self, queries: Sequence[Query[Form]]) -> list[Outcome[Form]]:
+        """The answers to many questions, in their order; equal questions are asked once.
 
         Raises:
             LLMUnavailable: the server failed too often in a row; what was answered by then is on the cassette.
-            LLMError: as in `ask`.
+            LLMError: as in `inquire`.
         """
-        unique = list(dict.fromkeys(prompts))
-        answered: dict[Messages, Outcome] = {}
+        unique = list(dict.fromkeys(queries))
+        answered: dict[Query[Form], Outcome[Form]] = {}
         with ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="llm") as pool:
             for start in range(0, len(unique), self.config.batch_size):
                 batch = unique[start : start + self.config.batch_size]
-                futures = [pool.submit(self.ask, messages) for messages in batch]
+                futures = [pool.submit(self.inquire, query) for query in batch]
                 try:
                     outcomes = [future.result() for future in futures]
                 except LLMUnavailable as error:
@@ -180,9 +210,9 @@ class Advisor:
                         future.cancel()  # whatever ended the batch, nothing more is begun
                 answered |= zip(batch, outcomes, strict=True)
                 self._log(len(unique), answered)
-        return [answered[messages] for messages in prompts]
+        return [answered[query] for query in queries]
 
-    def _log(self, n_asked: int, answered: dict[Messages, Outcome]) -> None:
+    def _log(self, n_asked: int, answered: dict[Query[Form], Outcome[Form]]) -> None:
         outcomes = answered.values()
         level = logging.DEBUG if self.is_mock else logging.INFO
         _LOG.log(
@@ -199,19 +229,19 @@ class Advisor:
             self._cassette.note_model(provider, model, digest)
         return digest
 
-    def _question(self, messages: Messages, seed: int) -> Question:
+    def _question(self, messages: Messages, schema: Schema, seed: int) -> Question:
         config = self.config
         names = ("temperature", "num_ctx", "num_predict", "think")
         return Question(
-            provider=config.provider.value, model=config.model, model_digest=self.digest, messages=messages, answer_schema=SCHEMA,
+            provider=config.provider.value, model=config.model, model_digest=self.digest, messages=messages, answer_schema=schema,
             options={name: getattr(config, name) for name in names}, seed=seed,
         )  # fmt: skip
 
-    def _attempt(self, messages: Messages, seed: int) -> Recorded:
+    def _attempt(self, messages: Messages, schema: Schema, seed: int) -> Recorded:
         """One answer, from the cassette or else from the provider."""
         if self._cassette is None:
-            return self._call(messages, seed)
-        question = self._question(messages, seed)
+            return self._call(messages, schema, seed)
+        question = self._question(messages, schema, seed)
         known = self._cassette.find(question)
         if known is not None and (self.config.replay or not known.failure):
             return known
@@ -220,16 +250,16 @@ class Advisor:
                 f"the cassette has no answer to question {question.key[:12]} of {self.name}, and a replay asks nobody; "
                 "run once without llm.replay, with the settings that it was recorded under"
             )
-        return self._cassette.keep(question, self._call(messages, seed))
+        return self._cassette.keep(question, self._call(messages, schema, seed))
 
-    def _call(self, messages: Messages, seed: int) -> Recorded:
+    def _call(self, messages: Messages, schema: Schema, seed: int) -> Recorded:
         """Ask the provider, unless it failed too often in a row; a failure is told, not raised, until then."""
         if not self.breaker.allow():
             raise LLMUnavailable(f"{self.name} failed too often in a row and is left alone for {self.breaker.remaining_s:.0f} s more")
         with self._counting:
             self.calls += 1
         try:
-            reply: Reply = self.backend.complete(messages, SCHEMA, seed)
+            reply: Reply = self.backend.complete(messages, schema, seed)
         except LLMUnavailable as error:
             self.breaker.failed()
             if self.breaker.is_open:
@@ -257,7 +287,7 @@ class Advisor:
             )
 
 
-def _drop(futures: Sequence[Future[Outcome]]) -> list[Outcome]:
+def _drop(futures: Sequence[Future[Outcome[Form]]]) -> list[Outcome[Form]]:
     """Cancel what has not begun, wait for the rest, and give back what came of it."""
     for future in futures:
         future.cancel()
@@ -265,7 +295,7 @@ def _drop(futures: Sequence[Future[Outcome]]) -> list[Outcome]:
 
 
 def _explain(recorded: Recorded, error: ValidationError) -> str:
-    """Why an answer is no advice."""
+    """Why an answer cannot be used."""
     if recorded.truncated:
         return f"the answer was cut off after {recorded.tokens} tokens; raise llm.num_predict"
     fault = error.errors()[0]
@@ -301,11 +331,12 @@ def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advi
         first_bar, last_bar: inclusive range of decisions. A longer history asks the same questions at the same bars; the
             advice that still stands at `first_bar` is included.
     """
-    config = advisor.config
-    asked = decision_times(bars, market, first_bar, last_bar, config)
-    prompts = [
-        prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], config.reveal) for time in asked
-    ]
+    return ask_about(bars, market, decision_times(bars, market, first_bar, last_bar, advisor.config), advisor, advisor.config.reveal)
+
+
+def ask_about(bars: Bars, market: Float32Array, asked: Sequence[DecisionTime], advisor: Advisor, reveal: bool) -> Signals:
+    """Ask for advice on given symbols at given times; arguments as in `advise`."""
+    prompts = [prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], reveal) for time in asked]
     outcomes = advisor.ask_all(prompts)
     frame = pd.DataFrame(
         {
@@ -322,7 +353,7 @@ def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advi
             "prompt_sha256": [_digest(messages) for messages in prompts],
         }
     )
-    return Signals(frame, advisor.name, advisor.is_mock, config.cadence_bars, advisor.digest, config.reveal, TEMPLATE_VERSION)
+    return Signals(frame, advisor.name, advisor.is_mock, advisor.config.cadence_bars, advisor.digest, reveal, TEMPLATE_VERSION)
 
 
 def _digest(messages: Messages) -> str:

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ploutos.errors import LLMError
-from ploutos.features.online import OnlineFeatures
-from ploutos.llm.advisor import Advisor, Outcome, make_backend, prompt_at
+from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
+from ploutos.llm.advisor import Advice, Advisor, Outcome, make_backend, prompt_at
 from ploutos.llm.config import LLMConfig
 from ploutos.market.sources import DataSpec, load
 from ploutos.settings import Settings
@@ -21,11 +21,13 @@ class CheckResult:
     Attributes:
         model, digest: who answered.
         outcome: the decision, or why there is none.
+        cache: which the question's features went through.
     """
 
     model: str
     digest: str
-    outcome: Outcome
+    outcome: Outcome[Advice]
+    cache: OptimizedFeatureCache
 
 
 def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
@@ -41,7 +43,7 @@ def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
     messages = prompt_at(
         bars, lambda t, s: features.market(bars, t, s), bars.symbols[column], bars.available_at[_BARS - 1], config.reveal
     )  # fmt: skip
-    return CheckResult(advisor.name, advisor.digest, advisor.ask(messages))
+    return CheckResult(advisor.name, advisor.digest, advisor.ask(messages), features.cache)
 
 
 def find_advisor(config: LLMConfig, settings: Settings) -> tuple[bool, str]:

@@ -4,6 +4,7 @@
 only when its configuration says so (`--set llm.provider=ollama`), and no provider ever stands in for another.
 """
 
+from datetime import date
 from enum import StrEnum
 from typing import Any
 
@@ -38,6 +39,12 @@ class LLMConfig(Spec):
     """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and no language model."""
     model: str = Field(default="llama3.2", min_length=1)
     """Model by the provider's own name; an Ollama name without a tag means its tag latest."""
+    stated_cutoff: date | None = None
+    """Last day of what the model was trained on, as its maker states it; without one no session of a test counts as clean."""
+    grey_months: NonNegativeInt = 6
+    """Months after the stated cutoff that do not count as clean: makers round, and later training adds news."""
+    max_reidentification: float | None = Field(default=None, ge=0, le=1)
+    """Share of blind prompts whose asset or year the model may recognise before a probe fails; empty means what guessing gives."""
     host: str | None = None
     """Server's address; empty means OLLAMA_HOST or OPENAI_BASE_URL, then the provider's usual one."""
     timeout_s: PositiveFloat = 120.0
@@ -66,10 +73,18 @@ class LLMConfig(Spec):
     """Questions at once. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only wait."""
     reveal: bool = False
     """Show the asset's name, dates and prices: an ablation that measures memory, never a result."""
+    flip: bool | None = None
+    """Ask every question of the test ranges again on the mirrored market, where each return has the other sign: an advisor that
+    reads the numbers turns round. Empty means yes for the mock and no for a model, since it doubles the questions."""
     replay: bool = False
     """Answer from the cassette alone: no call is made, and a missing answer is an error."""
     unload_during_backtest: bool | None = None
     """Take the model out of the GPU while policies are trained and backtested; empty means UNLOAD_LLM_DURING_BACKTEST."""
+
+    @property
+    def flips(self) -> bool:
+        """Whether the mirrored market is asked about as well."""
+        return self.provider is LLMProvider.MOCK if self.flip is None else self.flip
 
     def deciding(self) -> dict[str, Any]:
         """The settings that advice depends on: no address, no patience, no number at once, nothing of the GPU."""

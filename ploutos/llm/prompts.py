@@ -30,9 +30,13 @@ def render(snapshot: Snapshot, schema: Schema, reveal: bool = False) -> Messages
         schema: JSON schema of the answer; it stands in the prompt too, for servers that cannot enforce it.
         reveal: show name, dates and prices instead of an alias, relative time and closes indexed to 100.
     """
-    system = f"{_HEAD}Schema: {json.dumps(schema, sort_keys=True, separators=(',', ':'))}"
     lines = [*(_revealed(snapshot) if reveal else _blind(snapshot)), *_features(snapshot.features)]
-    return Message("system", system), Message("user", "\n".join(lines))
+    return Message("system", with_schema(_HEAD, schema)), Message("user", "\n".join(lines))
+
+
+def with_schema(head: str, schema: Schema) -> str:
+    """What is asked, and the form of the answer after it."""
+    return f"{head}Schema: {json.dumps(schema, sort_keys=True, separators=(',', ':'))}"
 
 
 def _blind(snapshot: Snapshot) -> list[str]:

@@ -1,6 +1,7 @@
 """PPO, MaskablePPO and RecurrentPPO with a rollout and an update of our own; everything else is stable-baselines3's.
 
-The mathematics, the minibatches and the saved files are those of stable-baselines3 and sb3-contrib, whose plain classes
+Actions are HOLD, BUY, SELL per symbol, or weights from a normal distribution each, whose deviation does not depend on what is
+seen. The mathematics, the minibatches and the saved files are those of stable-baselines3 and sb3-contrib, whose plain classes
 open them. What differs: market rows are multiplied once (`ploutos.training.layers`), all symbols' actions are drawn as one
 tensor, truncated episodes are bootstrapped together, a rollout is kept as tensors on the networks' device, and RecurrentPPO
 learns from whole accounts' sequences in place of padded pieces.
@@ -13,6 +14,7 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as F
+from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import PPO
@@ -68,12 +70,16 @@ class _Quick(OnPolicyAlgorithm):
         n_own = cast(Any, env.observation_space).shape[0] - self._n_market
         n_symbols = env.tape.n_symbols
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
-        self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device)
+        self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device, self._gives_weights)
         self._tables: list[Tensor] = []
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["_half", "_market", "_first_bar", "_n_market", "_rollout", "_tables"]
         return [*super()._excluded_save_params(), *ours]
+
+    @property
+    def _gives_weights(self) -> bool:
+        return isinstance(self.action_space, spaces.Box)
 
     # -- the networks -------------------------------------------------------------------------------------------------
 
@@ -130,7 +136,26 @@ class _Quick(OnPolicyAlgorithm):
         return F.linear(critic, self.policy.value_net.weight, self.policy.value_net.bias).flatten()
 
     def _logits(self, actor: Tensor) -> Tensor:
+        """What the last layer of the actor puts out: logits, or means of weights."""
         return F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
+
+    def _draw(self, actor: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Actions of all symbols and their log-probability together."""
+        if self._gives_weights:
+            return layers.draw_weights(self._logits(actor), self.policy.log_std)
+        return layers.draw(self._logits(actor), N_ACTIONS, masks)
+
+    def _judge(self, actor: Tensor, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of actions and the entropy, shape (n,) both."""
+        if self._gives_weights:
+            return layers.chosen_weights(self._logits(actor), self.policy.log_std, actions)
+        return layers.chosen(self._logits(actor), N_ACTIONS, masks, actions)
+
+    def _order(self, actions: Tensor) -> np.ndarray:
+        """Actions as the environment takes them; weights are cut to its limits, and learnt from as they were drawn."""
+        orders = actions.cpu().numpy()
+        space = self.action_space
+        return np.clip(orders, space.low, space.high) if isinstance(space, spaces.Box) else orders
 
     def _masks_of(self, masks: Tensor) -> Tensor | None:
         return masks.view(len(masks), -1, N_ACTIONS) if masks.shape[-1] else None
@@ -155,9 +180,9 @@ class _Quick(OnPolicyAlgorithm):
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
                 actor, critic = self._act(t)
                 masks = self._masks_of(rollout.masks[t])
-                rollout.actions[t], rollout.log_probs[t] = layers.draw(self._logits(actor), N_ACTIONS, masks)
+                rollout.actions[t], rollout.log_probs[t] = self._draw(actor, masks)
                 rollout.values_there[t] = self._values(critic)
-                new_obs, rewards, dones, infos = env.step(rollout.actions[t].cpu().numpy())
+                new_obs, rewards, dones, infos = env.step(self._order(rollout.actions[t]))
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
                 if not callback.on_step():
@@ -191,17 +216,18 @@ class _Quick(OnPolicyAlgorithm):
         order = np.random.permutation(bars.numel())
         for start in range(0, len(order), self.batch_size):
             at = rollout.positions(order[start : start + self.batch_size])
-            yield _Batch(self._market.see(bars[at], own[at]), at)
+            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at)
 
     def _loss(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
         """PPO's loss of a minibatch and how far the policy has moved from the rollout's."""
         rollout: Rollout = self._rollout
         old, advantages, returns, actions = (
-            rollout.flat(tensor)[batch.at] for tensor in (rollout.log_probs, rollout.advantages, rollout.returns, rollout.actions)
+            rollout.flat(tensor).index_select(0, batch.at)
+            for tensor in (rollout.log_probs, rollout.advantages, rollout.returns, rollout.actions)
         )
         latent = self._latent(batch)
-        masks = self._masks_of(rollout.flat(rollout.masks)[batch.at])
-        log_prob, entropy = layers.chosen(self._logits(latent.actor), N_ACTIONS, masks, actions)
+        masks = self._masks_of(rollout.flat(rollout.masks).index_select(0, batch.at))
+        log_prob, entropy = self._judge(latent.actor, masks, actions)
         values = self._values(latent.critic)
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -333,7 +359,7 @@ class QuickRecurrentPPO(_Quick, RecurrentPPO):
         for start in range(0, n_envs, self.batch_size // n_steps):
             accounts = order[start : start + self.batch_size // n_steps]
             at = self._to_device((np.arange(n_steps)[:, None] * n_envs + accounts).ravel())
-            yield _Batch(self._market.see(bars[at], own[at]), at, self._to_device(accounts))
+            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at, self._to_device(accounts))
 
     def _latent(self, batch: _Batch) -> _Latent:
         assert batch.accounts is not None

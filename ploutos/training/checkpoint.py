@@ -15,18 +15,20 @@ import json
 import random
 import zipfile
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, cast, overload
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import PPO
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
+from ploutos.envs.observation import column_names
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import TrainingError
 from ploutos.features.scaling import Scaler
@@ -34,6 +36,9 @@ from ploutos.store import writing
 
 META = "ploutos.json"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
+# The weights that multiply observations.
+_READERS = {"mlp_extractor.policy_net.0.weight", "mlp_extractor.value_net.0.weight"}
+_LSTM_READERS = {"lstm_actor.weight_ih_l0", "lstm_critic.weight_ih_l0"}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # What stable-baselines3 would save of one moment of one run: clocks, last observations, episode statistics.
 _MOMENTARY = ["start_time", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts", "_last_original_obs"]
@@ -85,6 +90,21 @@ class Policy:
         """Whether it remembers what it saw."""
         return isinstance(self.model, RecurrentPPO)
 
+    @property
+    def observes_account(self) -> bool:
+        """Whether its observations end with the account's features."""
+        return bool(self.meta["env"].get("observe_account", False))
+
+    @property
+    def observes(self) -> list[str]:
+        """Names of the columns of its observations."""
+        return column_names(self.meta["symbols"], self.meta["features"], self.observes_account)
+
+    @property
+    def gives_weights(self) -> bool:
+        """Whether it answers with weights and not with actions."""
+        return isinstance(self.model.action_space, spaces.Box)
+
     def require(self, symbols: tuple[str, ...], features: tuple[str, ...]) -> None:
         """Refuse to decide on anything but what the policy was trained to see.
 
@@ -102,6 +122,51 @@ def load_policy(path: Path) -> Policy:
         meta = json.loads(archive.read(META))
     scaler = Scaler(np.array(meta["scaler"]["mean"]), np.array(meta["scaler"]["deviation"]))
     return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
+
+
+@dataclass(frozen=True)
+class StoredPolicies(Sequence[Policy]):
+    """Policies that are read from their files whenever one is asked for: of many folds, only the one at work is in memory."""
+
+    paths: tuple[Path, ...]
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    @overload
+    def __getitem__(self, at: int) -> Policy: ...
+    @overload
+    def __getitem__(self, at: slice) -> "StoredPolicies": ...
+    def __getitem__(self, at: int | slice) -> "Policy | StoredPolicies":
+        return StoredPolicies(self.paths[at]) if isinstance(at, slice) else load_policy(self.paths[at])
+
+
+def warm_start(model: OnPolicyAlgorithm, names: Sequence[str], policy: Policy) -> None:
+    """Give a freshly built model the weights of a policy that observed part of what it observes.
+
+    Until its first update the model then decides as the policy does, whatever the new columns hold: in the layers that read
+    observations a column's weights are found by its name, and those of a new column are 0. The optimiser stays fresh.
+
+    Args:
+        names: columns of the model's observations.
+
+    Raises:
+        TrainingError: the policy observed something that the model does not, or its layers are of other sizes.
+    """
+    observed = policy.observes
+    missing = [name for name in observed if name not in names]
+    if missing:
+        raise TrainingError(f"the policy to start from observed {', '.join(missing)}; expected nothing that is not observed now")
+    columns = [names.index(name) for name in observed]
+    readers = _LSTM_READERS if isinstance(model, RecurrentPPO) else _READERS
+    weights = policy.model.policy.state_dict()
+    for name in readers & weights.keys():
+        spread = torch.zeros(len(weights[name]), len(names))
+        spread[:, columns] = weights[name]
+        weights[name] = spread
+    if {name: held.shape for name, held in weights.items()} != {name: held.shape for name, held in model.policy.state_dict().items()}:
+        raise TrainingError("the policy to start from has other layers; use the algorithm, net_arch and lstm_size that it was trained with")
+    model.policy.load_state_dict(weights)
 
 
 def _account_arrays(env: MarketVecEnv) -> dict[str, np.ndarray]:

@@ -11,6 +11,7 @@ warm-up in the bars before them.
 
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -81,7 +82,7 @@ def _position(timestamps: TimeArray, moment: pd.Timestamp) -> int:
 def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
     """Digest of everything known before bar `stop`; bars that come later do not change it."""
     digest = hashlib.sha256(json.dumps([bars.symbols, features.names]).encode())
-    for array in (bars.timestamps, bars.open, bars.mark, bars.tradable, features.values):
+    for array in (bars.timestamps, bars.open, bars.high, bars.low, bars.mark, bars.volume, bars.tradable, features.values):
         digest.update(np.ascontiguousarray(array[:stop]).tobytes())
     return digest.hexdigest()
 
@@ -134,6 +135,11 @@ def _zero_folds(bars: Bars, warmup: int, spec: FoldSpec, gap: int) -> str:
         f"({spec.train_years} training + {spec.validation_months} months validation + at least {spec.min_test_months} months "
         f"test + warm-up); {max(needed - years, 0.1):.1f} years are missing: use a longer history or lower folds.train_years"
     )
+
+
+def tested_decisions(folds: Sequence[Fold]) -> tuple[int, int]:
+    """First and last bar after whose close a decision of the test ranges is made."""
+    return folds[0].test.start - 1, folds[-1].test.stop - 2
 
 
 def fold_table(folds: tuple[Fold, ...], timestamps: TimeArray) -> list[dict[str, str]]:

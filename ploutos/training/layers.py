@@ -8,6 +8,7 @@ The weights are the policy's own parameters; nothing here has a state. On a CPU 
 (`ploutos.training.elementwise`), elsewhere it is torch's. With `half`, matrix products take bfloat16 and add in float32.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +20,7 @@ from ploutos.training import elementwise
 
 _ADDING_UP = 24  # what it costs to share a sample's row, in columns of a product
 _BLOCK = 4096
+_HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -54,13 +56,13 @@ class Market:
             if (len(bars) - len(distinct)) * self.rows.shape[1] > _ADDING_UP * len(bars):
                 place = torch.empty(len(self.rows), dtype=torch.int64)
                 place[distinct] = torch.arange(len(distinct))
-                return Seen(None, self._factors[distinct], place[bars], _rounded(own, self.half))
+                return Seen(None, self._factors.index_select(0, distinct), place.index_select(0, bars), _rounded(own, self.half))
         return Seen(_rounded(self.whole(bars, own), self.half))
 
     def whole(self, bars: Tensor, own: Tensor) -> Tensor:
         """Whole observations, shape (n, n_columns)."""
         if not _compiled(own):
-            return torch.cat([self.rows[bars], own], dim=1)
+            return torch.cat([self.rows.index_select(0, bars), own], dim=1)
         out = torch.empty(len(bars), self.rows.shape[1] + own.shape[1])
         elementwise.gather_beside_(out.numpy(), self.rows.numpy(), bars.numpy(), own.numpy())
         return out
@@ -322,6 +324,30 @@ def draw(logits: Tensor, n_actions: int, masks: Tensor | None) -> tuple[Tensor, 
     actions, log_prob = torch.empty(each.shape[:2], dtype=torch.int64), torch.empty(len(each))
     elementwise.draw_(each.clone().numpy(), _allowed(each, masks).numpy(), uniform.numpy(), actions.numpy(), log_prob.numpy())
     return actions, log_prob
+
+
+def draw_weights(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+    """One share per symbol from its normal distribution, by one normal number each from torch's generator.
+
+    Args:
+        mean: shape (n, n_symbols).
+        log_std: shape (n_symbols,), logs of the deviations.
+
+    Returns:
+        Actions, shape (n, n_symbols), not held to any limit, and their log-density together, shape (n,).
+    """
+    noise = torch.randn_like(mean)
+    return mean + log_std.exp() * noise, _log_density(noise, log_std)
+
+
+def chosen_weights(mean: Tensor, log_std: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    """Log-density of the shares of all symbols together and the entropy, shape (n,) both."""
+    entropy = (log_std + (0.5 + _HALF_LOG_2_PI)).sum()
+    return _log_density((actions - mean) / log_std.exp(), log_std), entropy.expand(len(mean))
+
+
+def _log_density(noise: Tensor, log_std: Tensor) -> Tensor:
+    return (-0.5 * noise * noise - (log_std + _HALF_LOG_2_PI)).sum(-1)
 
 
 class _Choice(torch.autograd.Function):

@@ -14,8 +14,9 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
+from ploutos.envs.batch import ActionKind
 from ploutos.envs.ledger import make_tape
-from ploutos.envs.observation import market_rows
+from ploutos.envs.observation import market_rows, observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import FeatureSet
@@ -23,9 +24,10 @@ from ploutos.features.scaling import Scaler, fit_scaler
 from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.specs import Spec
+from ploutos.store import file_sha256
 from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
 from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
-from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, save_policy
+from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, load_policy, save_policy, warm_start
 from ploutos.training.folds import Fold, Range
 from ploutos.training.memory import keep_freed_memory
 from ploutos.training.precision import matmul_precision
@@ -36,6 +38,7 @@ Device = Literal["auto", "cpu", "cuda"]
 """Where a network is trained, as torch names it; `auto` is `cuda` where torch can use it."""
 
 BEST = "best.zip"
+_FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
 _QUICK = {"PPO": QuickPPO, "MaskablePPO": QuickMaskablePPO, "RecurrentPPO": QuickRecurrentPPO}
 
 
@@ -66,6 +69,9 @@ class TrainingSpec(Spec):
 
     algorithm: Literal["PPO", "MaskablePPO", "RecurrentPPO"] = "PPO"
     """`MaskablePPO` is told which actions can do anything; `RecurrentPPO` has an LSTM each for policy and value."""
+    actions: ActionKind = "discrete"
+    """What a policy decides for each symbol: `discrete` is HOLD, BUY or SELL; `weights` is a share of the gross limit, drawn from a
+    normal distribution in training and its mean afterwards. MaskablePPO has discrete actions only."""
     total_timesteps: PositiveInt = 2_000_000
     """Environment steps of one member in production."""
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
@@ -106,6 +112,12 @@ class TrainingSpec(Spec):
     """Rollouts that one point of the learning curve sums up."""
     speed: SpeedSpec = SpeedSpec()
     """How training is computed."""
+
+    @model_validator(mode="after")
+    def _masks_are_of_actions(self) -> "TrainingSpec":
+        if self.algorithm == "MaskablePPO" and self.actions == "weights":
+            raise ValueError("training.algorithm MaskablePPO masks discrete actions; with training.actions=weights use PPO or RecurrentPPO")
+        return self
 
     @model_validator(mode="after")
     def _batch_divides_rollout(self) -> "TrainingSpec":
@@ -168,7 +180,9 @@ class Workplace:
 def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -> OnPolicyAlgorithm:
     """An agent with fresh weights, drawn from the seed."""
     recurrent, quick = spec.algorithm == "RecurrentPPO", spec.speed.quick_loop
-    network = {"net_arch": list(spec.net_arch)}
+    network: dict[str, Any] = {"net_arch": list(spec.net_arch)}
+    if spec.actions == "weights":
+        network["log_std_init"] = _FIRST_LOG_STD
     algorithm: Any = _QUICK[spec.algorithm] if quick else ALGORITHMS[spec.algorithm]
     return cast(
         OnPolicyAlgorithm,
@@ -196,7 +210,7 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
 
 def fit_range_scaler(features: FeatureSet, train: Range) -> Scaler:
     """The scaler of a training range: its rows and nothing else."""
-    return fit_scaler(features.values[train.start : train.stop])
+    return fit_scaler(features.values[train.start : train.stop], features.n_required)
 
 
 def build_env(
@@ -204,7 +218,7 @@ def build_env(
 ) -> MarketVecEnv:
     """The environment of a training range."""
     rows = market_rows(features, bars.tradable, scaler)
-    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, n_envs=spec.n_envs, seed=seed)
+    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions)
 
 
 def train_member(
@@ -217,6 +231,7 @@ def train_member(
     seed: int,
     place: Workplace,
     path: Path,
+    warm: Path | None = None,
 ) -> dict[str, Any]:
     """Train one policy and write it to `path`.
 
@@ -224,6 +239,7 @@ def train_member(
         seed: of weights, actions, minibatches and episode starts.
         place: snapshots are read from and written to its folder; they are cleared at the end.
         path: where the policy goes.
+        warm: a policy to start from, which observed part of what this one does; None starts from fresh weights.
 
     Returns:
         The policy's meta: fold, seed, steps, scaler, names, learning curve, versions.
@@ -248,12 +264,16 @@ def train_member(
         "training": spec.model_dump(mode="json"),
         "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
     }
+    if warm is not None:
+        meta["warm_start"] = file_sha256(warm)
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(place.tensorboard) if place.tensorboard else None)
     snapshots = SnapshotFolder(place.folder, checkpoints.keep)
     every = checkpoints.every_rollouts if checkpoints.enabled else None
     best = place.folder / BEST if checkpoints.keep_best else None
     progress = Progress(env, log, snapshots, every, total, place.progress_file, best, meta)
     found = snapshots.resume(model, env, logger.warning) if checkpoints.auto_resume else None
+    if warm is not None and found is None:
+        warm_start(model, observation_names(features, env_spec.observe_account), load_policy(warm))
     if found is not None:
         progress.restore(found)
         logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)

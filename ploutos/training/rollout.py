@@ -30,6 +30,7 @@ class Rollout:
 
     Args:
         n_own: columns of an observation that are the account's own.
+        n_symbols: actions of one step, whole numbers or, with `weights`, shares.
         n_mask: actions of all symbols together, 0 without masks.
 
     Attributes:
@@ -39,12 +40,14 @@ class Rollout:
         rewards, starts, values: shape (n_steps, n_envs), float32, host.
     """
 
-    def __init__(self, n_steps: int, n_envs: int, n_own: int, n_symbols: int, n_mask: int, device: torch.device) -> None:
+    def __init__(
+        self, n_steps: int, n_envs: int, n_own: int, n_symbols: int, n_mask: int, device: torch.device, weights: bool = False
+    ) -> None:
         shape = (n_steps, n_envs)
         self.shape = shape
         self.bars = torch.zeros(shape, dtype=torch.int64, device=device)
         self.own = torch.zeros(*shape, n_own, device=device)
-        self.actions = torch.zeros(*shape, n_symbols, dtype=torch.int64, device=device)
+        self.actions = torch.zeros(*shape, n_symbols, dtype=torch.float32 if weights else torch.int64, device=device)
         self.log_probs = torch.zeros(shape, device=device)
         self.values_there = torch.zeros(shape, device=device)
         self.masks = torch.ones(*shape, n_mask, dtype=torch.bool, device=device)

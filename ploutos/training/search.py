@@ -141,7 +141,7 @@ def search(
         training = TrainingSpec.model_validate(base.model_dump() | values)
         own_seed = seed_integer(seed, "search", trial.number)
         model = build_model(build_env(bars, features, scaler, train, env, training, own_seed), training, own_seed, device)
-        policy = Policy(model, scaler, {"symbols": bars.symbols, "features": features.names})
+        policy = Policy(model, scaler, {"symbols": bars.symbols, "features": features.names, "env": env.model_dump(mode="json")})
         rollouts = max(round(spec.timesteps / (training.n_envs * training.n_steps)), spec.reports)
         for report in range(1, spec.reports + 1):
             until = rollouts * report // spec.reports * training.n_envs * training.n_steps

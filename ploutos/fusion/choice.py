@@ -1,0 +1,130 @@
+"""What fusion takes from a fold's validation range: how much a policy's confidence is worth, and who is heard.
+
+A policy's confidence is its own (masked) probability of what it would do, which says how sure it is and not how often it is
+right. Platt scaling (Platt, 1999) maps the one to the other by two parameters. HOLD keeps its probability: it names no
+direction that could be right.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from pydantic import NonNegativeInt
+from scipy.optimize import minimize
+from scipy.special import expit, logit
+
+from ploutos.envs.actions import HOLD
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.specs import Spec
+from ploutos.store import write_json
+from ploutos.types import BoolArray, FloatArray, IntArray
+
+FEWEST = 50
+_WEIGHTS = (0.1, 0.3, 0.5, 0.7)
+_THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
+_EDGE = 1e-6
+
+
+class Calibration(Spec):
+    """From a policy's confidence in a direction to the chance that it is right."""
+
+    slope: float = 1.0
+    """Of the log odds."""
+    intercept: float = 0.0
+    """The same."""
+    n: NonNegativeInt = 0
+    """BUY and SELL decisions that it was fitted on."""
+    n_right: NonNegativeInt = 0
+    """How many of them were right."""
+    uncalibrated: str = ""
+    """Why confidences stay as they are; empty when they do not."""
+
+    def apply(self, actions: IntArray, confidences: FloatArray) -> FloatArray:
+        """Calibrated confidences of BUY and SELL, 0..1; those of HOLD as they are. Any one shape."""
+        if self.uncalibrated:
+            return confidences
+        chances = expit(self.slope * _log_odds(confidences) + self.intercept)
+        return np.where(actions == HOLD, confidences, chances)
+
+
+def _log_odds(confidences: FloatArray) -> FloatArray:
+    return np.asarray(logit(np.clip(confidences, _EDGE, 1 - _EDGE)))
+
+
+def fit_calibration(confidences: FloatArray, right: BoolArray) -> Calibration:
+    """Fit by maximum likelihood, with Platt's targets, which are not quite 0 and 1.
+
+    The slope is not below 0: a policy that is right less often where it is surer is taken for one whose confidence says nothing.
+
+    Args:
+        confidences: shape (n,), of BUY and SELL decisions.
+        right: shape (n,), whether the price then moved that way.
+
+    Returns:
+        What was fitted; uncalibrated with fewer than 50 decisions, or when all were right or none.
+    """
+    n, n_right = len(right), int(right.sum())
+    if n < FEWEST:
+        return Calibration(n=n, n_right=n_right, uncalibrated=f"{n} decisions, fewer than {FEWEST}")
+    if n_right in (0, n):
+        return Calibration(n=n, n_right=n_right, uncalibrated=f"{'all' if n_right else 'none'} of {n} decisions were right")
+    scores = _log_odds(confidences)
+    targets = np.where(right, (n_right + 1) / (n_right + 2), 1 / (n - n_right + 2))
+
+    def loss(parameters: FloatArray) -> tuple[float, FloatArray]:
+        z = parameters[0] * scores + parameters[1]
+        error = expit(z) - targets
+        return float((np.logaddexp(0, z) - targets * z).mean()), np.array([(error * scores).mean(), error.mean()])
+
+    free = (None, None)
+    found = minimize(
+        loss, np.array([1.0, 0.0]), jac=True, method="L-BFGS-B", bounds=[(0.0, None), free], options={"gtol": 1e-10, "ftol": 0}
+    )
+    return Calibration(slope=float(found.x[0]), intercept=float(found.x[1]), n=n, n_right=n_right)
+
+
+class Candidate(Spec):
+    """Fusion parameters and what they earned."""
+
+    llm_weight: float
+    """Weight of the advisor's confidence."""
+    confidence_threshold: float
+    """Above it one side is confident."""
+    growth: float
+    """Mean log growth of the account per bar of the validation range, net of costs."""
+
+
+class FusionChoice(Spec):
+    """What one fold's validation range decided."""
+
+    fold: NonNegativeInt
+    """Which fold."""
+    calibration: Calibration
+    """Of the vote's confidence."""
+    chosen: Candidate
+    """The best of the table; what is configured where nothing is better."""
+    table: tuple[Candidate, ...]
+    """Every candidate, what is configured first."""
+
+    def applied(self, fusion: FusionSpec) -> FusionSpec:
+        """A spec with the chosen parameters in it."""
+        return fusion.model_copy(update={"llm_weight": self.chosen.llm_weight, "confidence_threshold": self.chosen.confidence_threshold})
+
+
+def candidates(fusion: FusionSpec) -> list[FusionSpec]:
+    """The grid, what is configured first and then what is nearer to it."""
+    configured = fusion.llm_weight, fusion.confidence_threshold
+    pairs = {(weight, threshold) for weight in _WEIGHTS for threshold in _THRESHOLDS} | {configured}
+    ordered = sorted(pairs, key=lambda pair: (abs(pair[0] - configured[0]) + abs(pair[1] - configured[1]), pair))
+    return [fusion.model_copy(update={"llm_weight": weight, "confidence_threshold": threshold}) for weight, threshold in ordered]
+
+
+def write_choices(choices: Sequence[FusionChoice], path: Path) -> None:
+    """Write one choice per fold as JSON."""
+    write_json(path, [choice.model_dump() for choice in choices])
+
+
+def read_choices(path: Path) -> tuple[FusionChoice, ...]:
+    """Read what `write_choices` wrote."""
+    return tuple(FusionChoice.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8")))

@@ -1,0 +1,252 @@
+"""Which sessions count: tags by what is stated and what was probed, the ledger that keeps it, and numbers on each span."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, date, datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from markets import mock_advisor
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import StoreError
+from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
+from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
+from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.evaluation.spans import clean_sessions
+from ploutos.features.llm_features import market_features
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.llm.advisor import advise
+from ploutos.llm.config import LLMConfig
+from ploutos.llm.cutoff import UNKNOWN, Entry, Hits, Known, Ledger, MonthScore, Probed, Recall, Tag, known_cutoff, tag_dates
+from ploutos.store import digest_of
+from ploutos.training.folds import Range
+
+ORDER = [Tag.CONTAMINATED, Tag.GREY, Tag.CLEAN]
+HITS = Hits(n_choices=5, n=50, hits=12, rate=0.24, low=0.131, high=0.382, chance=0.2, p_value=0.29)
+
+
+def probe_of(cutoff: str | None, **more) -> Probed:
+    """A probe that dated this month."""
+    recall = Recall(
+        symbols=("A",), n=10, accuracy=0.5, balanced_accuracy=0.5, base_rate=0.5, said_up=0.5, p_value=0.5, cutoff=cutoff,
+        accuracy_before=None, accuracy_after=0.5, months=(MonthScore(month="2001-02", n=1, right=1),),
+    )  # fmt: skip
+    values = dict(
+        probed_at=datetime(2026, 1, 2, tzinfo=UTC), source="s", symbols=("A",), questions=10, seed=1, template="2", n_asked=20,
+        n_abstained=1, tokens=9, seconds=0.5, reidentification={"symbol": HITS}, recall=recall,
+    )  # fmt: skip
+    return Probed(**(values | more))
+
+
+def known(stated: str | None = None, probed: str | None = None, grey_months: int = 6) -> Known:
+    entry = None if probed is None else Entry(provider="ollama", model="m", digest="d", probes=(probe_of(probed),))
+    return Known(stated=None if stated is None else date.fromisoformat(stated), grey_months=grey_months, entry=entry)
+
+
+def days(*texts: str) -> np.ndarray:
+    return np.array(texts, dtype="datetime64[D]")
+
+
+# --- tags
+
+
+@pytest.mark.parametrize(
+    ("stated", "probed", "expected"),
+    [
+        (None, None, "ggggggg"),
+        (None, "2023-08", "ccggggg"),
+        ("2023-08-31", None, "ccggg++"),  # grey until 29 February
+        ("2023-08-31", "2023-05", "ccggg++"),  # what is stated later than recalled still counts
+        ("2023-08-31", "2024-02", "ccccc++"),  # past all that is recalled and past the margin
+        ("2023-08-31", "2024-03", "cccccc+"),
+        ("2023-08-30", "2023-08", "ccggg++"),  # the whole month is recalled
+    ],
+)
+def test_tags_worked_out_by_hand(stated, probed, expected):
+    dates = days("2023-08-01", "2023-08-31", "2023-09-01", "2024-01-31", "2024-02-29", "2024-03-01", "2024-04-01")
+    letters = {Tag.CONTAMINATED: "c", Tag.GREY: "g", Tag.CLEAN: "+"}
+    assert "".join(letters[tag] for tag in tag_dates(dates, known(stated, probed))) == expected
+
+
+DATES = st.dates(date(1999, 1, 1), date(2030, 12, 31))
+MONTHS = st.none() | DATES.map(lambda day: f"{day:%Y-%m}")
+STATED = st.none() | DATES.map(date.isoformat)
+
+
+@given(dates=st.lists(DATES, max_size=30), stated=STATED, probed=MONTHS, grey=st.integers(0, 24))
+def test_time_only_makes_a_session_cleaner_and_without_a_stated_cutoff_none_is(dates, stated, probed, grey):
+    tags = tag_dates(np.array(sorted(dates), dtype="datetime64[D]"), known(stated, probed, grey))
+    ranks = [ORDER.index(tag) for tag in tags]
+    assert ranks == sorted(ranks)
+    if stated is None:
+        assert Tag.CLEAN not in tags
+    if stated is None and probed is None:
+        assert set(tags) <= {Tag.GREY}
+
+
+@given(dates=st.lists(DATES, min_size=1, max_size=30), stated=STATED, probed=MONTHS, later=MONTHS, grey=st.integers(0, 24))
+def test_knowing_more_of_a_memory_never_makes_a_session_cleaner(dates, stated, probed, later, grey):
+    """A longer margin and a probe that recalls more can only take away."""
+    at = np.array(dates, dtype="datetime64[D]")
+    before = [ORDER.index(tag) for tag in tag_dates(at, known(stated, probed, grey))]
+    wider = [ORDER.index(tag) for tag in tag_dates(at, known(stated, probed, grey + 1))]
+    recalled = max(filter(None, (probed, later)), default=None)
+    further = [ORDER.index(tag) for tag in tag_dates(at, known(stated, recalled, grey))]
+    assert all(w <= b for w, b in zip(wider, before, strict=True))
+    assert all(f <= b for f, b in zip(further, before, strict=True))
+
+
+@given(dates=st.lists(DATES, max_size=10), stated=STATED, probed=MONTHS)
+def test_a_rule_has_no_memory_and_a_prompt_that_names_the_day_leaves_none_clean(dates, stated, probed):
+    at = np.array(dates, dtype="datetime64[D]")
+    assert set(tag_dates(at, known(stated, probed), is_mock=True)) <= {Tag.NOT_APPLICABLE}
+    assert set(tag_dates(at, known(stated, probed), reveal=True)) <= {Tag.CONTAMINATED}
+
+
+# --- the ledger
+
+
+def test_a_probe_survives_its_file_and_a_weaker_one_takes_nothing_back(tmp_path):
+    ledger = Ledger(tmp_path)
+    assert ledger.find("ollama", "m", "d") is None
+    for cutoff in ("2023-01", "2023-06", None):
+        ledger.add("ollama", "m", "d", probe_of(cutoff))
+    entry = Ledger(tmp_path).find("ollama", "m", "d")
+    assert [probe.recall.cutoff for probe in entry.probes] == ["2023-01", "2023-06", None]
+    assert entry.probes[0] == probe_of("2023-01")
+    assert entry.cutoff == "2023-06"
+    assert (tmp_path / "d.json").is_file()
+
+
+def test_a_provider_without_digests_is_kept_by_name(tmp_path):
+    ledger = Ledger(tmp_path)
+    ledger.add("openai", "a/b", "", probe_of(None))
+    ledger.add("openai", "a-b", "", probe_of("2020-01"))
+    assert (tmp_path / "openai-a%2Fb.json").is_file()
+    assert ledger.find("openai", "a/b", "").cutoff is None
+    found = known_cutoff(LLMConfig(provider="openai", model="a-b"), "", tmp_path)
+    assert (found.recalled, found.digest_match) == ("2020-01", None)
+
+
+def test_a_probe_of_another_content_under_the_same_name_does_not_count_and_is_told_of(tmp_path):
+    Ledger(tmp_path).add("ollama", "m", "old", probe_of("2023-06"))
+    config = LLMConfig(model="m", stated_cutoff="2023-01-31", grey_months=2)
+    same, other, never = (
+        known_cutoff(config.model_copy(update={"model": m}), d, tmp_path) for m, d in (("m", "old"), ("m", "new"), ("n", "x"))
+    )
+    assert (same.digest_match, same.recalled, same.grey_months) == (True, "2023-06", 2)
+    assert (other.digest_match, other.recalled) == (False, None)
+    assert (never.digest_match, never.recalled) == (None, None)
+    assert known_cutoff(LLMConfig(provider="mock", stated_cutoff="2023-01-31"), "", tmp_path) == UNKNOWN
+
+
+def test_a_damaged_entry_is_an_error_and_not_a_model_without_memory(tmp_path):
+    (tmp_path / "d.json").write_text('{"model": "m"')
+    with pytest.raises(StoreError, match=r"d.json is no entry of the cutoff ledger; delete it and run ploutos llm probe again"):
+        known_cutoff(LLMConfig(model="m"), "d", tmp_path)
+
+
+def test_probes_that_end_at_once_are_all_kept(tmp_path):
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda seed: Ledger(tmp_path).add("ollama", "m", "d", probe_of(None, seed=seed)), range(24)))
+    assert {probe.seed for probe in Ledger(tmp_path).find("ollama", "m", "d").probes} == set(range(24))
+
+
+def test_everything_that_is_known_is_part_of_what_the_metrics_stand_on():
+    kinds = [known(), known("2023-08-31"), known(None, "2023-08"), known("2023-08-31", "2023-08"), known("2023-08-31", grey_months=5)]
+    assert len({digest_of(kind) for kind in kinds}) == len(kinds)
+
+
+# --- in a run
+
+
+@pytest.fixture(scope="module")
+def tested(panel, panel_features, panel_fold, panel_policies):
+    """One fold of 120 sessions, and its metrics for what is known of the advisor."""
+    fold = panel_fold.model_copy(update={"test": Range(start=506, stop=626)})
+    signals = advise(panel, market_features(panel), 505, 625, mock_advisor())
+    result = out_of_sample(panel, panel_features, [fold], [panel_policies], signals, EnvSpec(), FusionSpec(), 1)
+    inside = in_sample(panel, panel_features, [fold], [panel_policies], EnvSpec())
+
+    def summary(memory=UNKNOWN, is_mock=False, reveal=False):
+        who = replace(signals, is_mock=is_mock, reveal=reveal)
+        names = tuple(name.replace("advisor (mock)", "advisor (LLM)").replace("(mock advisor)", "(LLM)") for name in result.names)
+        backtests = result if is_mock else replace(result, names=names)
+        return summarise(backtests, panel, [fold], inside, who, BootstrapSpec(replications=30), 1, False, known=memory)
+
+    return panel, result, summary
+
+
+def test_spans_share_out_the_sessions_and_their_numbers_are_those_of_their_own_returns(tested):
+    bars, result, summary = tested
+    periods = periods_of(bars, result)
+    dates = bars.sessions[result.positions[periods.ends[1:]]]
+    stated = str(dates[30])
+    found = summary(known(stated, grey_months=1))
+    assert [span["tag"] for span in found["spans"]] == ORDER
+    assert sum(span["n_sessions"] for span in found["spans"]) == found["n_sessions"] == len(dates)
+    assert (found["spans"][0]["first"], found["spans"][0]["last"], found["spans"][0]["n_sessions"]) == (str(dates[0]), stated, 31)
+    assert found["spans"][-1]["last"] == str(dates[-1])
+    clean = clean_sessions(found, dates)
+    assert clean.sum() == found["spans"][-1]["n_sessions"]
+    returns = session_returns(result.equity[result.row("buy and hold")], periods)
+    numbers = found["spans"][-1]["strategies"]["buy and hold"]
+    assert numbers["total_return"] == pytest.approx(np.prod(1 + returns[clean]) - 1)
+    assert numbers["sharpe"] == pytest.approx(sharpe_ratio(returns[clean], periods.per_year))
+    assert numbers["sharpe_low"] < numbers["sharpe"] < numbers["sharpe_high"]
+    for name, whole in found["strategies"].items():
+        grown = np.prod([1 + span["strategies"][name]["total_return"] for span in found["spans"]]) - 1
+        assert grown == pytest.approx(whole["total_return"])
+    assert not any("count for the advisor" in sentence for sentence in found["verdict"])
+
+
+def test_a_mock_has_one_span_where_nothing_can_be_remembered_and_the_numbers_are_the_whole_run_s(tested):
+    bars, result, summary = tested
+    found = summary(is_mock=True)
+    (span,) = found["spans"]
+    assert (span["tag"], span["n_sessions"]) == ("not applicable", found["n_sessions"])
+    for name, numbers in span["strategies"].items():
+        assert numbers == {key: found["strategies"][name][key] for key in ("total_return", "sharpe", "sharpe_low", "sharpe_high")}
+    assert found["advisor"]["certificate"] is None
+    assert clean_sessions(found, bars.sessions[result.positions[1:]]).all()
+    assert not any("count for the advisor" in sentence for sentence in found["verdict"])
+
+
+@pytest.mark.parametrize(
+    ("memory", "reveal", "tag"),
+    [(UNKNOWN, False, "grey"), (known("2020-01-01"), False, "contaminated"), (known("1999-01-01"), True, "contaminated")],
+)
+def test_without_a_clean_session_the_verdict_says_that_nothing_counts(tested, memory, reveal, tag):
+    bars, result, summary = tested
+    found = summary(memory, reveal=reveal)
+    (sentence,) = [s for s in found["verdict"] if "Nothing here can count for the advisor" in s]
+    assert f"its sessions are 120 {tag}, none is clean" in sentence
+    assert not clean_sessions(found, bars.sessions[result.positions[1:]]).any()
+
+
+def test_the_certificate_says_what_is_stated_what_was_probed_and_when(tested):
+    _, _, summary = tested
+    ledger = Entry(provider="ollama", model="m", digest="d", probes=(probe_of("2002-05"), probe_of(None)))
+    memory = Known(stated=date(2002, 1, 31), entry=ledger, digest_match=True)
+    certificate = summary(memory)["advisor"]["certificate"]
+    assert json.loads(json.dumps(certificate)) == certificate
+    expected = {
+        "stated": "2002-01-31", "grey_months": 6, "probed": "2002-05", "effective_cutoff": "2002-05-31", "digest_match": True,
+        "n_probes": 2, "probed_at": "2026-01-02T00:00:00Z", "source": "s", "n_asked": 20, "n_abstained": 1,
+    }  # fmt: skip
+    assert {name: certificate[name] for name in expected} == expected
+    assert certificate["reidentification"]["symbol"]["rate"] == 0.24
+    assert summary()["advisor"]["certificate"] is None
+    assert summary(known("2002-01-31"))["advisor"]["certificate"]["probed_at"] is None
+
+
+def test_a_model_that_sees_through_its_prompts_is_named_in_the_verdict(tested):
+    _, _, summary = tested
+    for low, named in ((0.21, True), (0.2, False)):
+        probe = probe_of(None, reidentification={"symbol": HITS.model_copy(update={"low": low})})
+        entry = Entry(provider="ollama", model="m", digest="d", probes=(probe,))
+        assert any("The prompts are less blind than they look" in s for s in summary(Known(entry=entry))["verdict"]) is named
