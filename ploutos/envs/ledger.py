@@ -60,7 +60,7 @@ class Accounts:
         width = kernel.width_of(n_symbols)
         money = kernel.state_rows(kernel.N_MONEY, n)
         positions, counts = kernel.state_rows(kernel.N_POSITIONS, n * width), kernel.state_rows(kernel.N_COUNTS, n * width, np.int64)
-        planes, tallies = (rows[:, : n * width].reshape(-1, n, width)[:, :, :n_symbols] for rows in (positions, counts))
+        planes, tallies = (rows[:, : n * width].reshape(len(rows), n, width)[:, :, :n_symbols] for rows in (positions, counts))
         accounts = cls(
             cash=money[kernel.CASH_HELD, :n],
             equity=money[kernel.EQUITY, :n],
