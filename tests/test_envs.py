@@ -13,6 +13,7 @@ from sb3_contrib import MaskablePPO
 from stable_baselines3 import PPO
 from stable_baselines3.common.env_checker import check_env as sb3_check
 
+from ploutos.envs import ledger
 from ploutos.envs.actions import BUY, HOLD, SELL, target_weights, weights_within
 from ploutos.envs.batch import REWARD_PARTS
 from ploutos.envs.gymnasium_vector import MarketGymnasiumVectorEnv
@@ -100,6 +101,27 @@ def test_the_reward_is_the_log_return_of_equity_net_of_costs(market):
         _, rewards, dones, _ = env.step(np.random.default_rng(0).integers(0, 3, (4, 3)))
         expected = 100 * np.log(env.accounts.equity / before)  # a finished account has already begun anew
         np.testing.assert_allclose(rewards[~dones], expected[~dones], rtol=1e-4, atol=1e-5)
+
+
+def test_a_batch_moves_its_accounts_as_the_ledger_does(market):
+    """150 accounts of an environment against the same orders given to the ledger; who ends begins anew in both."""
+    spec = EnvSpec(
+        episode_bars=30, allow_short=True, gross_limit=1.5, max_participation=0.2, stop_loss=0.03, margin_calls=True, ruin_fraction=0.9,
+        costs=CostSpec(slippage_per_volatility=0.1, impact=0.3, borrow_per_year=0.1),
+    )  # fmt: skip
+    env, accounts, random, n_ended = vector(market, spec, 150), ledger.Accounts.open(150, 3, spec.cash), np.random.default_rng(6), 0
+    env.reset()
+    for _ in range(60):
+        bars, actions = env.bar.copy(), random.integers(0, 3, (150, 3))
+        ledger.step(accounts, bars, target_weights(actions, env.tape.n_tradable[bars], spec), env.tape, spec)
+        _, _, dones, infos = env.step(actions)
+        ended = np.flatnonzero(dones)
+        assert [infos[i]["final_equity"] for i in ended] == accounts.equity[ended].tolist()
+        accounts.reset(ended, spec.cash)
+        for name in ("cash", "equity", "units", "entry", "trade_pnl", "worst", "best", "outcomes", "exit_bar", "pnl", "impact", "borrow"):
+            np.testing.assert_array_equal(getattr(env.accounts, name), getattr(accounts, name), err_msg=name)
+        n_ended += len(ended)
+    assert n_ended > 300
 
 
 def test_every_bar_of_the_range_is_visited(market):

@@ -1,6 +1,6 @@
 """The ledger: a market worked out by hand, a plain second implementation, and the identity that money obeys."""
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pandas as pd
@@ -205,6 +205,30 @@ def test_every_rule_bites_in_that_comparison():
         assert min(plain.impact, plain.borrow, plain.slippage, plain.commission) > 1
         calls += assert_equal_to_plain(bars, random_orders(seed, bars.n_bars, bars.n_symbols, levered), levered).margin_calls
     assert calls > 3
+
+
+@pytest.mark.parametrize("n_symbols", [1, 3, 9])
+def test_an_account_moves_alike_whoever_steps_with_it(n_symbols):
+    """150 accounts at bars of their own, some called, some ruined, against each of them alone: the same bytes."""
+    tape = ledger.make_tape(random_panel(n_symbols, 300, n_symbols))
+    spec = EnvSpec(
+        initial_cash=100_000, allow_short=True, gross_limit=1.5, max_participation=0.5, stop_loss=0.05, margin_calls=True,
+        maintenance_margin=0.98, ruin_fraction=0.9, costs=CostSpec(slippage_per_volatility=0.1, impact=0.3, borrow_per_year=0.1),
+    )  # fmt: skip
+    random, n = np.random.default_rng(n_symbols), 150
+    together, alone = ledger.Accounts.open(n, n_symbols, spec.cash), [ledger.Accounts.open(1, n_symbols, spec.cash) for _ in range(n)]
+    start, n_stopped = random.integers(5, 250, n), 0
+    for bar in (start + k for k in range(40)):
+        targets = random.uniform(-6, 6, (n, n_symbols)) / n_symbols
+        targets[random.random(targets.shape) < 0.4] = np.nan
+        ledger.step(together, bar, targets, tape, spec)
+        for i, account in enumerate(alone):
+            ledger.step(account, bar[i : i + 1], targets[i : i + 1], tape, spec)
+        for field in fields(together):
+            each = np.concatenate([getattr(account, field.name) for account in alone])
+            assert getattr(together, field.name).tobytes() == each.tobytes(), field.name
+        n_stopped += np.count_nonzero(together.stop_units)
+    assert min(together.margin_calls.sum(), together.ruined.sum(), n_stopped) > 5
 
 
 FREE = CostSpec(commission_bps=0, slippage_bps=0)

@@ -6,8 +6,7 @@ An episode starts at a bar drawn uniformly from the whole range, runs `episode_b
 is then truncated. A ruined account terminates instead.
 """
 
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -18,11 +17,12 @@ from ploutos.envs.observation import observation_size, read_only
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
-from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
+from ploutos.types import BoolArray, Float32Array, IntArray
 
 ActionKind = Literal["discrete", "weights"]
 REWARD_PARTS = kernel.REWARD_PARTS
-_CACHE_LINE = 64
+_FLOATS = kernel.LINE // np.dtype(np.float32).itemsize
+_ROOM = 32
 
 
 def make_spaces(
@@ -35,39 +35,35 @@ def make_spaces(
     return observation, spaces.Box(-1.0 if allow_short else 0.0, 1.0, (n_symbols,), np.float32)
 
 
-def aligned(shape: tuple[int, ...]) -> Float32Array:
-    """Zeros that start at a cache line.
-
-    Matrix products differ in the last bit with their input's alignment, and torch reads observations where numpy put
-    them. Aligned like torch's own memory, a resumed or repeated run gives the same bytes.
-    """
-    size = int(np.prod(shape)) * np.dtype(np.float32).itemsize
-    raw = np.zeros(size + _CACHE_LINE, dtype=np.uint8)
-    offset = -raw.ctypes.data % _CACHE_LINE
-    return raw[offset : offset + size].view(np.float32).reshape(shape)
-
-
-@dataclass(frozen=True)
-class Ended:
+class Ended(NamedTuple):
     """Episodes that ended in one step; k of them.
 
     Attributes:
         rows: shape (k,), which accounts.
-        observations: k terminal observations.
-        truncated: shape (k,), time ran out; else the account was ruined.
-        reward: shape (k,), summed over the episode.
-        parts: shape (k, 4), the same by part, weighted and scaled, in the order of `REWARD_PARTS`.
-        length: shape (k,), steps.
-        equity: shape (k,), at the end.
+        observations: k terminal observations, each aligned.
+        facts: k lists: whether time ran out (else the account was ruined), length in steps, equity at the end, reward summed
+            over the episode, and the same by part, weighted and scaled, in the order of `REWARD_PARTS`.
     """
 
     rows: IntArray
     observations: list[Float32Array]
-    truncated: BoolArray
-    reward: FloatArray
-    parts: FloatArray
-    length: IntArray
-    equity: FloatArray
+    facts: list[list[float]]
+
+    @property
+    def truncated(self) -> BoolArray:
+        """Shape (k,)."""
+        return np.array([facts[kernel.END_TRUNCATED] == 1.0 for facts in self.facts])
+
+    def info(self, k: int) -> dict[str, Any]:
+        """What a learner and a log want to know of the k-th episode."""
+        truncated, length, equity, reward, *parts = self.facts[k]
+        return {
+            "terminal_observation": self.observations[k],
+            "TimeLimit.truncated": truncated == 1.0,
+            "episode": {"r": reward, "l": int(length), "t": 0.0},
+            "final_equity": equity,
+            "reward_parts": dict(zip(REWARD_PARTS, parts, strict=True)),
+        }
 
 
 class MarketBatch:
@@ -105,31 +101,31 @@ class MarketBatch:
         self.first_bar, self.last_bar = first_bar, last_bar
         self.random = np.random.default_rng(seed)
         self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.cash)
-        self._clock = np.zeros((n_envs, 3), dtype=np.int64)
-        self._episode = np.zeros((n_envs, 1 + len(REWARD_PARTS)))
-        self.bar, self.steps_left, self.episode_length = self._clock.T
+        self._clock = np.zeros((3, n_envs), dtype=np.int64)
+        self._episode = np.zeros((1 + len(REWARD_PARTS), n_envs))
+        self.bar, self.steps_left, self.episode_length = self._clock
         self.bar[:] = first_bar
-        self.episode_reward, self.episode_parts = self._episode[:, 0], self._episode[:, 1:]
+        self.episode_reward, self.episode_parts = self._episode[0], self._episode[1:].T
         self.ended: Ended | None = None
         n_columns = observation_size(rows.shape[1], tape.n_symbols, spec.observe_account)
-        self._observations = [aligned((n_envs, n_columns)) for _ in range(2)]
+        self._observations = [kernel.aligned((n_envs, n_columns), np.float32) for _ in range(2)]
         self._turn = 0
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, tape.n_symbols))
         self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
-        self._workbench = kernel.workbench(tape.terms)
+        self._workbench = kernel.workbench(tape.terms, kernel.width_of(tape.n_symbols))
         self._market = (self.rows, tape.board, tape.terms)
+        self._to_begin = (last_bar, spec.episode_bars, self._rules, self._clock, self._episode, *self._market, *self.accounts.arrays)
+        self._room, self._taken = kernel.aligned((0, 0), np.float32), 0
 
     def _next_buffer(self) -> Float32Array:
         """One of two buffers in turn: the caller still holds the previous observation."""
         self._turn = 1 - self._turn
         return self._observations[self._turn]
 
-    def _restart(self, which: IntArray, out: Float32Array) -> None:
-        """Begin new episodes at bars drawn from the whole range; one near its end is short and bootstraps there."""
-        starts = self.random.integers(self.first_bar, self.last_bar, size=len(which))
-        kernel.restart(which, starts, self.last_bar, self.env_spec.episode_bars, self._rules, self._clock, self._episode,
-                       *self._market, *self.accounts.arrays, out)  # fmt: skip
+    def _starts(self, k: int) -> IntArray:
+        """Bars drawn from the whole range for new episodes; one near its end is short and bootstraps there."""
+        return np.array([self.random.integers(self.first_bar, self.last_bar) for _ in range(k)])  # for one, quicker than an array
 
     def reset(self) -> Float32Array:
         """Begin a new episode in every account.
@@ -138,7 +134,7 @@ class MarketBatch:
             Observations, shape (n, n_columns).
         """
         out = self._next_buffer()
-        self._restart(np.arange(len(self.bar)), out)
+        kernel.restart(np.arange(len(self.bar)), self._starts(len(self.bar)), *self._to_begin, out)
         return out
 
     def advance(self, actions: np.ndarray) -> tuple[Float32Array, Float32Array, BoolArray]:
@@ -164,27 +160,28 @@ class MarketBatch:
             self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years,
             self._rules, *self.accounts.arrays, self._episode, rewards, done, out,
         )  # fmt: skip
-        self.ended = self._end(np.flatnonzero(done), out) if n_done else None
+        self.ended = self._end(done.nonzero()[0], out) if n_done else None
         return out, rewards, done
 
     def _end(self, which: IntArray, out: Float32Array) -> Ended:
-        observations = []
-        for i in which:
-            terminal = aligned(out[i].shape)
-            terminal[:] = out[i]
-            observations.append(terminal)
-        ended = Ended(
-            which, observations, ~self.accounts.ruined[which], self.episode_reward[which], self.episode_parts[which],
-            self.episode_length[which], self.accounts.equity[which],
-        )  # fmt: skip
-        self._restart(which, out)
-        return ended
+        k, facts = len(which), np.empty((len(which), kernel.N_FACTS))
+        kept = self._room_for(k)
+        kernel.finish(which, facts, kept, self._starts(k), *self._to_begin, out)
+        return Ended(which, list(kept[:, : out.shape[1]]), facts.tolist())
+
+    def _room_for(self, k: int) -> Float32Array:
+        """Aligned rows for k observations that the caller may keep, made many at once: making them costs more than filling them."""
+        if self._taken + k > len(self._room):
+            columns = self._observations[0].shape[1]
+            self._room, self._taken = kernel.aligned((max(k, _ROOM), -(-columns // _FLOATS) * _FLOATS), np.float32), 0
+        self._taken += k
+        return self._room[self._taken - k : self._taken]
 
     def observe(self) -> Float32Array:
         """What every account sees now."""
         out = self._next_buffer()
         money, _, positions, counts = self.accounts.arrays
-        kernel.observe(self._clock[:, kernel.BAR], *self._market, money, positions, counts, out)
+        kernel.observe(self.bar, *self._market, money, positions, counts, out)
         return out
 
     def action_masks(self) -> BoolArray:

@@ -14,18 +14,24 @@ One step moves an account from the close of bar *t* to the close of bar *t+1*, i
 8. What is left is marked at the close of *t+1*.
 
 Everything compiled is in this one file: numba's disk cache notices a change of the file that a kernel stands in, and of no
-other. State is packed: one row of `money` per account, one plane of `positions` and of `counts` per account and field.
+other. State is packed, one row per field. A lane is one symbol of one account; the lanes of an account stand side by side.
 
-An account's step first copies its state and its two bars into `w`, the workbench, whose rows are padded to whole lanes and
-stand at fixed distances; so the compiler knows that they do not overlap and computes eight symbols at once. Nearly everything
-is computed for every symbol and then chosen: a branch that random orders mispredict costs more. Sums run over the symbols in
-their order, one by one: the same orders give the same bytes, whatever the machine's vectors.
+Some accounts step together, as many as fill `_GROUP` lanes. Their state and their bars are first copied to `w`, the
+workbench, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight lanes at
+once, be they eight symbols of one account or one symbol of eight. A long row has a place per lane, a short one a place per
+account; `_spread` copies a short row to the lanes, `_add` sums lanes up. Nearly everything is computed for every lane and
+then chosen: a branch that random orders mispredict costs more. Sums run over an account's symbols in their order, one by
+one: the same orders give the same bytes, whatever the machine's vectors and whoever shares the group.
 """
+
+import math
+from typing import Any
 
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.errors import TypingError
 from numba.extending import intrinsic
 
 HOLD, BUY, SELL = 0, 1, 2
@@ -41,30 +47,35 @@ MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN = range(6)
     WEIGHT_LOG_RETURN, WEIGHT_SHARPE, WEIGHT_DRAWDOWN, WEIGHT_TURNOVER,
 ) = range(22)  # fmt: skip
 N_RULES = 22
-# money[account, field]
+# money[field, account]
 (
     CASH_HELD, EQUITY, PEAK, PNL, COMMISSION, SLIPPAGE, IMPACT_PAID, BORROW_PAID, TRADED, N_MARGIN_CALLS, RETURN_MEAN, RETURN_SQUARE,
 ) = range(12)  # fmt: skip
 N_MONEY = 12
-# positions[account, field, symbol]
+# positions[field, lane]
 UNITS, ENTRY, TRADE_PNL, WORST, BEST, FILL_UNITS, FILL_PRICE, STOP_UNITS, STOP_PRICE = range(9)
 N_POSITIONS = 9
-# counts[account, field, symbol]
+# counts[field, lane]
 LOSS_STREAK, OUTCOMES, N_OUTCOMES, EXIT_BAR = range(4)
 N_COUNTS = 4
-# clock[account, field]
+# clock[field, account]
 BAR, STEPS_LEFT, LENGTH = range(3)
-# episode[account, field]: the reward and its parts, summed
+# episode[field, account]: the reward and its parts, summed
 TOTAL, PART_LOG_RETURN, PART_SHARPE, PART_DRAWDOWN, PART_TURNOVER = range(5)
 REWARD_PARTS = ("log_return", "differential_sharpe", "drawdown", "turnover")
+# facts[ended episode, field], then the reward and its parts, as in episode
+END_TRUNCATED, END_LENGTH, END_EQUITY, END_REWARD = range(4)
+N_FACTS = 8
 # features of the account that an observation may hold, per symbol, and what two of them are multiplied by there
 N_ACCOUNT = 5
 UNREALISED_SCALE, LOSSES_SCALE = 5.0, 0.1
 
-LANES = 8
 MAX_SYMBOLS = 256
-_ROW = MAX_SYMBOLS + LANES  # an odd number of cache lines, so that rows do not share their places in the cache
-# rows of the workbench
+_VECTOR = 8
+_GROUP = 128
+_LONG = MAX_SYMBOLS + _VECTOR  # odd numbers of cache lines, so that rows do not share their places in the cache
+_SHORT = _GROUP + _VECTOR
+# long rows of the workbench
 (
     _MULTIPLIER, _LOT, _FEE, _SLIP, _BPS, _MARGIN,  # terms, copied once
     _HELD, _ENTRY, _EARNED, _WORST, _BEST, _TARGET,  # the account's, before
@@ -72,12 +83,23 @@ _ROW = MAX_SYMBOLS + LANES  # an odd number of cache lines, so that rows do not 
     _PRICE, _PER_UNIT, _WORTH, _TIED, _WANT,  # on the way to an order
     _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE,  # of a fill
     _ENDS, _WON, _STOPPED,  # of a trade
-) = range(0, 38 * _ROW, _ROW)  # fmt: skip
-_N_ROWS = 38
+    _OF_EQUITY, _OF_ABLE, _OF_GONE, _OF_ACCOUNT,  # short rows, spread; the last is whatever is needed next
+) = range(0, 42 * _LONG, _LONG)  # fmt: skip
+# short rows of the workbench, the first as in money
+(
+    _CASH, _EQUITY, _PEAK, _PNL, _FEES, _SLIPPAGE, _IMPACT, _BORROWED, _TURNED_OVER, _CALLS, _MEAN, _SQUARE,
+    _BEFORE, _PEAK_BEFORE, _TURNED_BEFORE, _NEXT, _SLOT, _RATE, _GONE, _CALLED, _ABLE,  # before the step
+    _OWED, _OPENING, _REQUIRED, _SHARE, _LIMIT, _KEPT, _ADDED, _SCALE, _HOLDINGS,  # sums over symbols and what they say
+    _REWARD, _GROWN, _SHARPE, _DEEPER, _TURNED, _RATIO, _LOG,  # of the reward; the first five as in episode
+) = range(42 * _LONG, 42 * _LONG + 37 * _SHORT, _SHORT)  # fmt: skip
+_WORKBENCH = 42 * _LONG + 37 * _SHORT
+_FAR = 2**40  # beyond every account and lane
+_ALONE = -1.0  # a share that leaves orders as they are
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
-_AHEAD = 2
+LINE = 64
+_PARTS = 4
 _FLOATS_PER_LINE = 16
 _KEPT_BITS = (1 << OUTCOMES_KEPT) - 1
 
@@ -86,13 +108,48 @@ inlined = njit(cache=True, error_model="numpy", inline="always")
 
 
 def width_of(n_symbols: int) -> int:
-    """Places that a row of the board or of positions has: whole lanes, but no seven idle ones for a single symbol."""
-    return n_symbols if n_symbols <= LANES // 2 else -(-n_symbols // LANES) * LANES
+    """Lanes of an account: whole vectors, but no seven idle lanes for a single symbol."""
+    return n_symbols if n_symbols <= _VECTOR // 2 else -(-n_symbols // _VECTOR) * _VECTOR
+
+
+@inlined
+def _group_of(width):
+    """How many accounts step together."""
+    return max(_GROUP // width, 1)
+
+
+@inlined
+def _index(value, most):
+    """The same number, which the compiler now knows to lie within 0 and `most`: an index that might be negative costs much."""
+    return min(max(value, 0), most)
+
+
+@inlined
+def _whole(n):
+    """So many places, rounded up to whole vectors: a loop over them has no remainder, and what it computes there is not read."""
+    return (n + _VECTOR - 1) // _VECTOR * _VECTOR
+
+
+def aligned(shape: tuple[int, ...], dtype: Any = np.float64) -> np.ndarray:
+    """Zeros that start at a cache line.
+
+    Matrix products differ in the last bit with their input's alignment, and torch reads observations where numpy put
+    them. Aligned like torch's own memory, a resumed or repeated run gives the same bytes.
+    """
+    size = math.prod(shape) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + LINE, dtype=np.uint8)
+    offset = -raw.ctypes.data % LINE
+    return raw[offset : offset + size].view(dtype).reshape(shape)
+
+
+def state_rows(n_rows: int, places: int, dtype: Any = np.float64) -> np.ndarray:
+    """Zeroed rows for so many places or more: an odd number of cache lines, so that rows do not share their places in the cache."""
+    return aligned((n_rows, (-(-places // _VECTOR) | 1) * _VECTOR), dtype)
 
 
 @intrinsic
 def _prefetch(typingctx, array, index):
-    """Ask for the cache line of one element of an array, by its flat position, before it is needed."""
+    """Ask the second-level cache for the line of one element of an array, by its flat position, before it is needed."""
 
     def generate(context, builder, signature, args):
         data = context.make_array(signature.args[0])(context, builder, args[0]).data
@@ -100,10 +157,26 @@ def _prefetch(typingctx, array, index):
         flag = ir.IntType(32)
         call = ir.FunctionType(ir.VoidType(), [cgutils.voidptr_t, flag, flag, flag])
         function = cgutils.get_or_insert_function(builder.module, call, "llvm.prefetch.p0")
-        builder.call(function, [address, flag(0), flag(3), flag(1)])
+        builder.call(function, [address, flag(0), flag(2), flag(1)])
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
+
+
+@intrinsic
+def _copy(typingctx, target, to, source, start, count):
+    """Copy elements between arrays of one type by flat positions: a loop over a short row is mostly its remainder."""
+    if target.dtype != source.dtype or target.layout + source.layout != "CC":
+        raise TypingError(f"found a copy from {source} to {target}; expected contiguous arrays of one type")
+
+    def generate(context, builder, signature, args):
+        source_type = signature.args[2]
+        data = [context.make_array(signature.args[k])(context, builder, args[k]).data for k in (0, 2)]
+        there, here = builder.gep(data[0], [args[1]]), builder.gep(data[1], [args[3]])
+        cgutils.raw_memcpy(builder, there, here, args[4], context.get_abi_sizeof(context.get_data_type(source_type.dtype)))
+        return context.get_dummy_value()
+
+    return types.void(target, types.intp, source, types.intp, types.intp), generate
 
 
 @inlined
@@ -121,26 +194,65 @@ def _whole_lots(units, lot):
 
 
 @compiled
-def _scale_to_limit(w, lanes, n_symbols, limit):
-    """Shrink the orders that add exposure so that the sum of |units| times `_PER_UNIT` stays within a limit."""
-    lanes = min(lanes, _ROW)
-    for j in range(lanes):
-        before, after = abs(w[_HELD + j]) * w[_PER_UNIT + j], abs(w[_WANT + j]) * w[_PER_UNIT + j]
+def _spread(w, short, long, n, width):
+    """Give every lane its account's number."""
+    short, long = _index(short, _WORKBENCH), _index(long, _WORKBENCH)
+    n, width = _index(n, _SHORT), _index(width, _LONG)
+    if width == 1:
+        for a in range(n):
+            w[long + a] = w[short + a]
+    else:
+        for a in range(n):
+            for k in range(a * width, (a + 1) * width):
+                w[long + k] = w[short + a]
+
+
+@compiled
+def _add(w, long, short, n, n_symbols, width):
+    """Add the numbers of each account's lanes to the account's own, one by one."""
+    short, long = _index(short, _WORKBENCH), _index(long, _WORKBENCH)
+    n, n_symbols, width = _index(n, _SHORT), _index(n_symbols, _LONG), _index(width, _LONG)
+    if width == 1:
+        for a in range(n):
+            w[short + a] += w[long + a]
+    else:
+        for a in range(n):
+            total = w[short + a]
+            for j in range(n_symbols):
+                total += w[long + a * width + j]
+            w[short + a] = total
+
+
+@compiled
+def _scale_to_limit(w, n, n_symbols, width):
+    """Shrink the orders that add exposure so that each account's sum of |units| times `_PER_UNIT` stays within its `_LIMIT`."""
+    accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
+    for k in range(lanes):
+        before, after = abs(w[_HELD + k]) * w[_PER_UNIT + k], abs(w[_WANT + k]) * w[_PER_UNIT + k]
         more = after - before
-        w[_WORTH + j] = before if before < after else after
-        w[_TIED + j] = more if more > 0.0 else 0.0
-    kept = 0.0
-    added = 0.0
-    for j in range(n_symbols):
-        kept += w[_WORTH + j]
-        added += w[_TIED + j]
-    if added == 0.0 or kept + added <= limit:
+        w[_WORTH + k] = before if before < after else after
+        w[_TIED + k] = more if more > 0.0 else 0.0
+    for a in range(accounts):
+        w[_KEPT + a] = 0.0
+        w[_ADDED + a] = 0.0
+    _add(w, _WORTH, _KEPT, n, n_symbols, width)
+    _add(w, _TIED, _ADDED, n, n_symbols, width)
+    for a in range(accounts):
+        kept, added, limit = w[_KEPT + a], w[_ADDED + a], w[_LIMIT + a]
+        left = limit - kept
+        scale = (left if left > 0.0 else 0.0) / added
+        alone = (added == 0.0) | (kept + added <= limit) | (w[_CALLED + a] != 0.0)
+        w[_SCALE + a] = _ALONE if alone else scale
+    n_over = 0
+    for a in range(n):
+        n_over += w[_SCALE + a] != _ALONE
+    if n_over == 0:
         return
-    scale = max(limit - kept, 0.0) / added
-    for j in range(lanes):
-        held, want = w[_HELD + j], w[_WANT + j]
-        less = held + _whole_lots((want - held) * scale, w[_LOT + j])
-        w[_WANT + j] = less if abs(want) > abs(held) else want
+    _spread(w, _SCALE, _OF_ACCOUNT, n, width)
+    for k in range(lanes):
+        held, want, scale = w[_HELD + k], w[_WANT + k], w[_OF_ACCOUNT + k]
+        less = held + _whole_lots((want - held) * scale, w[_LOT + k])
+        w[_WANT + k] = less if (abs(want) > abs(held)) & (scale != _ALONE) else want
 
 
 @inlined
@@ -156,11 +268,11 @@ def _is_called(i, t, board, terms, rules, money, positions):
     required = 0.0
     if rules[MARGIN_CALLS] != 0.0:
         for j in range(terms.shape[1]):
-            units = positions[i, UNITS, j]
+            units = positions[UNITS, i * board.shape[2] + j]
             each = _required_margin(terms[MARGIN, j], board[t, MARK, j], terms[MULTIPLIER, j])
             tied = abs(units) * each
             required += tied if units != 0.0 else 0.0
-    return rules[MARGIN_CALLS] != 0.0 and money[i, EQUITY] < rules[MAINTENANCE] * required
+    return rules[MARGIN_CALLS] != 0.0 and money[EQUITY, i] < rules[MAINTENANCE] * required
 
 
 @inlined
@@ -176,180 +288,287 @@ def _shortfall(price, change, volatility, volume, slippage_rate, slippage_price,
 
 
 @compiled
-def _stop(i, j, t, w, rules, money, positions, counts):
-    """Close a position by its stop within bar t + 1, at the worse of stop and open, after it was marked at that bar's close.
+def _stop(w, a, k, at_lane, rules, positions, counts):
+    """Close a position by its stop within the bar, at the worse of stop and open, after it was marked at the bar's close.
 
-    Returns:
-        What cash, P&L and the value of positions change by.
+    Args:
+        a, k: account and lane on the workbench.
+        at_lane: lane in the state.
     """
-    now, opened, multiplier = positions[i, UNITS, j], w[_PRICE + j], w[_MULTIPLIER + j]
+    now, opened, multiplier = w[_WANT + k], w[_PRICE + k], w[_MULTIPLIER + k]
     side, size = _side(now), abs(now)
-    level = positions[i, ENTRY, j] * (1.0 - side * rules[STOP])
+    level = w[_ENTRY + k] * (1.0 - side * rules[STOP])
     at = side * min(side * level, side * opened)
     slip, push = _shortfall(
-        at, now, w[_VOLATILITY + j], w[_VOLUME + j], rules[SLIPPAGE_RATE] * w[_BPS + j], w[_SLIP + j],
+        at, now, w[_VOLATILITY + k], w[_VOLUME + k], rules[SLIPPAGE_RATE] * w[_BPS + k], w[_SLIP + k],
         rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT],
     )  # fmt: skip
     fill = at - side * (slip + push)
     notional = size * fill * multiplier
-    fee = size * w[_FEE + j] + notional * (rules[COMMISSION_RATE] * w[_BPS + j])
+    fee = size * w[_FEE + k] + notional * (rules[COMMISSION_RATE] * w[_BPS + k])
     lost, pushed = size * slip * multiplier, size * push * multiplier
-    money[i, COMMISSION] += fee
-    money[i, SLIPPAGE] += lost
-    money[i, IMPACT_PAID] += pushed
-    money[i, TRADED] += notional
-    missed = now * (at - w[_CLOSE + j]) * multiplier
-    won = 1 if positions[i, TRADE_PNL, j] + missed - (fee + lost + pushed) > 0.0 else 0
-    counts[i, LOSS_STREAK, j] = 0 if won else counts[i, LOSS_STREAK, j] + 1
-    counts[i, OUTCOMES, j] = ((counts[i, OUTCOMES, j] << 1) | won) & _KEPT_BITS
-    counts[i, N_OUTCOMES, j] = min(counts[i, N_OUTCOMES, j] + 1, OUTCOMES_KEPT)
-    counts[i, EXIT_BAR, j] = t + 1
+    missed = now * (at - w[_CLOSE + k]) * multiplier
+    w[_FEES + a] += fee
+    w[_SLIPPAGE + a] += lost
+    w[_IMPACT + a] += pushed
+    w[_TURNED_OVER + a] += notional
+    w[_CASH + a] += now * fill * multiplier - fee
+    w[_PNL + a] += missed
+    w[_HOLDINGS + a] += -now * w[_CLOSE + k] * multiplier
+    won = 1 if w[_EARNED + k] + missed - (fee + lost + pushed) > 0.0 else 0
+    counts[LOSS_STREAK, at_lane] = 0 if won else counts[LOSS_STREAK, at_lane] + 1
+    counts[OUTCOMES, at_lane] = ((counts[OUTCOMES, at_lane] << 1) | won) & _KEPT_BITS
+    counts[N_OUTCOMES, at_lane] = min(counts[N_OUTCOMES, at_lane] + 1, OUTCOMES_KEPT)
+    counts[EXIT_BAR, at_lane] = np.int64(w[_NEXT + a])
     for field in (UNITS, ENTRY, TRADE_PNL, WORST, BEST):
-        positions[i, field, j] = 0.0
-    positions[i, STOP_UNITS, j] = -now
-    positions[i, STOP_PRICE, j] = fill
-    return now * fill * multiplier - fee, missed, -now * w[_CLOSE + j] * multiplier
+        positions[field, at_lane] = 0.0
+    positions[STOP_UNITS, at_lane] = -now
+    positions[STOP_PRICE, at_lane] = fill
 
 
 @compiled
-def workbench(terms):
-    """Scratch for one thread, with the terms in it."""
-    w = np.zeros(_N_ROWS * _ROW)
-    for j in range(terms.shape[1]):
-        w[_MULTIPLIER + j] = terms[MULTIPLIER, j]
-        w[_LOT + j] = terms[LOT, j]
-        w[_FEE + j] = terms[FEE_PER_UNIT, j]
-        w[_SLIP + j] = terms[SLIPPAGE_PRICE, j]
-        w[_BPS + j] = terms[IN_BPS, j]
-        w[_MARGIN + j] = terms[MARGIN, j]
+def workbench(terms, width):
+    """Scratch for one thread, with the terms of every lane in it."""
+    raw = np.zeros(_WORKBENCH + _VECTOR)
+    at = -(raw.ctypes.data // raw.itemsize) % _VECTOR
+    w = raw[at : at + _WORKBENCH]
+    for a in range(_group_of(width)):
+        for j in range(terms.shape[1]):
+            k = a * width + j
+            w[_MULTIPLIER + k] = terms[MULTIPLIER, j]
+            w[_LOT + k] = terms[LOT, j]
+            w[_FEE + k] = terms[FEE_PER_UNIT, j]
+            w[_SLIP + k] = terms[SLIPPAGE_PRICE, j]
+            w[_BPS + k] = terms[IN_BPS, j]
+            w[_MARGIN + k] = terms[MARGIN, j]
     return w
 
 
 @compiled
-def _load(i, t, w, targets, board, rules, positions):
-    """Copy an account's state, its orders and its two bars to the workbench; a mark that is not known becomes 0."""
-    width = min(board.shape[2], _ROW)
-    for j in range(targets.shape[1]):
-        w[_TARGET + j] = targets[i, j]
-    for j in range(width):
-        w[_HELD + j] = positions[i, UNITS, j]
-        w[_ENTRY + j] = positions[i, ENTRY, j]
-    for j in range(width):
-        w[_EARNED + j] = positions[i, TRADE_PNL, j]
-        w[_WORST + j] = positions[i, WORST, j]
-        w[_BEST + j] = positions[i, BEST, j]
-    for j in range(width):
-        mark, close = board[t, MARK, j], board[t + 1, MARK, j]
-        w[_MARK + j] = mark if mark == mark else 0.0
-        w[_CLOSE + j] = close if close == close else 0.0
-        w[_OPEN + j] = board[t + 1, OPEN, j]
-    if rules[SLIPPAGE_PER_VOLATILITY] > 0.0 or rules[IMPACT] > 0.0 or rules[PARTICIPATION] <= 1.0:
+def _load(w, first, n, bar, board, years, rules, money, ruined, positions):
+    """Copy the state and the two bars of n accounts to the workbench; a mark that is not known becomes 0."""
+    width = _index(board.shape[2], _LONG)
+    first, n, lanes, start = _index(first, _FAR), min(n, _SHORT), min(n * width, _LONG), _index(first * width, _FAR)
+    for field in range(N_MONEY):
+        for a in range(n):
+            w[_CASH + field * _SHORT + a] = money[field, first + a]
+    for a in range(n):
+        w[_BEFORE + a] = w[_EQUITY + a]
+        w[_PEAK_BEFORE + a] = w[_PEAK + a]
+        w[_TURNED_BEFORE + a] = w[_TURNED_OVER + a]
+    for a in range(n):
+        w[_GONE + a] = 1.0 if ruined[first + a] else 0.0
+        w[_NEXT + a] = bar[first + a] + 1
+    for k in range(lanes):
+        w[_HELD + k] = positions[UNITS, start + k]
+        w[_ENTRY + k] = positions[ENTRY, start + k]
+    for k in range(lanes):
+        w[_EARNED + k] = positions[TRADE_PNL, start + k]
+        w[_WORST + k] = positions[WORST, start + k]
+        w[_BEST + k] = positions[BEST, start + k]
+    usual = rules[SLIPPAGE_PER_VOLATILITY] > 0.0 or rules[IMPACT] > 0.0 or rules[PARTICIPATION] <= 1.0
+    for a in range(n):
+        t, at = bar[first + a], a * width
         for j in range(width):
-            w[_VOLATILITY + j] = board[t, VOLATILITY, j]
-            w[_VOLUME + j] = board[t, VOLUME, j]
-    if rules[STOP] > 0.0:
-        for j in range(width):
-            w[_HIGH + j] = board[t + 1, HIGH, j]
-            w[_LOW + j] = board[t + 1, LOW, j]
-    if rules[CLOSE_BY_SESSION_END] != 0.0:
-        for j in range(width):
-            w[_MUST_CLOSE + j] = board[t + 1, MUST_CLOSE, j]
+            mark, close = board[t, MARK, j], board[t + 1, MARK, j]
+            w[_MARK + at + j] = mark if mark == mark else 0.0
+            w[_CLOSE + at + j] = close if close == close else 0.0
+            w[_OPEN + at + j] = board[t + 1, OPEN, j]
+        if usual:
+            for j in range(width):
+                w[_VOLATILITY + at + j] = board[t, VOLATILITY, j]
+                w[_VOLUME + at + j] = board[t, VOLUME, j]
+        if rules[STOP] > 0.0:
+            for j in range(width):
+                w[_HIGH + at + j] = board[t + 1, HIGH, j]
+                w[_LOW + at + j] = board[t + 1, LOW, j]
+        if rules[CLOSE_BY_SESSION_END] != 0.0:
+            for j in range(width):
+                w[_MUST_CLOSE + at + j] = board[t + 1, MUST_CLOSE, j]
+        if rules[BORROW] > 0.0:
+            w[_RATE + a] = rules[BORROW] * years[t + 1]
 
 
 @compiled
-def _calls(w, lanes, n_symbols, maintenance, equity):
-    """Whether the broker asks for money after the close of bar t: `_is_called` on the workbench."""
-    lanes = min(lanes, _ROW)
-    for j in range(lanes):
-        full, margin = w[_MARK + j] * w[_MULTIPLIER + j], w[_MARGIN + j]
-        w[_TIED + j] = abs(w[_HELD + j]) * (margin if margin > 0.0 else full)
-    required = 0.0
-    for j in range(n_symbols):
-        required += w[_TIED + j]
-    return equity < maintenance * required
+def _load_targets(w, first, n, width, targets):
+    """Copy the target weights of n accounts to the workbench."""
+    first, width = _index(first, _FAR), _index(width, _LONG)
+    for a in range(n):
+        for j in range(targets.shape[1]):
+            w[_TARGET + a * width + j] = targets[first + a, j]
+
+
+@inlined
+def _slot(n_tradable, gross_limit):
+    """Share of equity that one BUY asks for."""
+    return gross_limit / max(n_tradable, 1)
+
+
+@inlined
+def _target_of(action, slot, short):
+    """A discrete action's target weight: one slot, flat or one slot short, nan for HOLD."""
+    sold = -slot if short else 0.0
+    other = sold if action == SELL else np.nan
+    return slot if action == BUY else other
 
 
 @compiled
-def _charge(w, lanes, n_symbols, rate):
+def _load_actions(w, first, n, width, actions, bar, n_tradable, gross_limit, short):
+    """Write the target weights of n accounts' discrete actions to the workbench."""
+    first, n, n_symbols, width = _index(first, _FAR), _index(n, _SHORT), _index(actions.shape[1], _LONG), _index(width, _LONG)
+    for a in range(n):
+        w[_SLOT + a] = _slot(n_tradable[bar[first + a]], gross_limit)
+        for j in range(n_symbols):
+            w[_TARGET + a * width + j] = actions[first + a, j]
+    _spread(w, _SLOT, _OF_ACCOUNT, n, width)
+    for k in range(min(_whole(n * width), _LONG)):
+        w[_TARGET + k] = _target_of(w[_TARGET + k], w[_OF_ACCOUNT + k], short)
+
+
+@compiled
+def _call(w, n, n_symbols, width, maintenance):
+    """Whom the broker asks for money after the close of bar t: `_is_called` on the workbench. Who is ruined is closed anyway."""
+    accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
+    for k in range(lanes):
+        full, margin = w[_MARK + k] * w[_MULTIPLIER + k], w[_MARGIN + k]
+        w[_TIED + k] = abs(w[_HELD + k]) * (margin if margin > 0.0 else full)
+    for a in range(accounts):
+        w[_REQUIRED + a] = 0.0
+    _add(w, _TIED, _REQUIRED, n, n_symbols, width)
+    for a in range(accounts):
+        called = (w[_EQUITY + a] < maintenance * w[_REQUIRED + a]) & (w[_GONE + a] == 0.0)
+        w[_CALLED + a] = 1.0 if called else 0.0
+        w[_CALLS + a] += w[_CALLED + a]
+
+
+@compiled
+def _charge(w, n, n_symbols, width):
     """What all shorts owe at the close of bar t; each trade bears its own part."""
-    lanes = min(lanes, _ROW)
-    for j in range(lanes):
-        held = w[_HELD + j]
-        owed = -held * w[_MARK + j] * w[_MULTIPLIER + j] * w[_BPS + j] * rate
+    accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
+    _spread(w, _RATE, _OF_ACCOUNT, n, width)
+    for k in range(lanes):
+        held = w[_HELD + k]
+        owed = -held * w[_MARK + k] * w[_MULTIPLIER + k] * w[_BPS + k] * w[_OF_ACCOUNT + k]
         owed = owed if held < 0.0 else 0.0
-        w[_COST + j] = owed
-        w[_EARNED + j] -= owed
-    total = 0.0
-    for j in range(n_symbols):
-        total += w[_COST + j]
-    return total
+        w[_COST + k] = owed
+        w[_EARNED + k] -= owed
+    for a in range(accounts):
+        w[_OWED + a] = 0.0
+    _add(w, _COST, _OWED, n, n_symbols, width)
+    for a in range(accounts):
+        w[_CASH + a] -= w[_OWED + a]
+        w[_BORROWED + a] += w[_OWED + a]
 
 
 @compiled
-def _order(w, lanes, orders, broke, equity, band, participation, stop, by_session_end):
+def _order(w, n, width, band, participation, stop, by_session_end):
     """Write the units wanted at the open, before they are held against the account's limits."""
-    lanes = min(lanes, _ROW)
-    able = 1.0 if orders and equity > 0.0 else 0.0
-    gone = 1.0 if broke else 0.0
-    for j in range(lanes):
-        held, mark, multiplier, lot, target = w[_HELD + j], w[_MARK + j], w[_MULTIPLIER + j], w[_LOT + j], w[_TARGET + j]
-        opened, margin = w[_OPEN + j], w[_MARGIN + j]
+    accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
+    for a in range(accounts):
+        able = (w[_CALLED + a] == 0.0) & (w[_GONE + a] == 0.0) & (w[_EQUITY + a] > 0.0)
+        w[_ABLE + a] = 1.0 if able else 0.0
+    _spread(w, _EQUITY, _OF_EQUITY, n, width)
+    _spread(w, _ABLE, _OF_ABLE, n, width)
+    _spread(w, _GONE, _OF_GONE, n, width)
+    for k in range(lanes):
+        held, mark, multiplier, lot, target = w[_HELD + k], w[_MARK + k], w[_MULTIPLIER + k], w[_LOT + k], w[_TARGET + k]
+        opened, margin, equity = w[_OPEN + k], w[_MARGIN + k], w[_OF_EQUITY + k]
         live = opened == opened
         price = opened if live else mark
         full = price * multiplier
-        w[_PRICE + j] = price
-        w[_PER_UNIT + j] = full
-        w[_WORTH + j] = held * price * multiplier
-        w[_TIED + j] = abs(held) * (margin if margin > 0.0 else full)
+        w[_PRICE + k] = price
+        w[_PER_UNIT + k] = full
+        w[_WORTH + k] = held * price * multiplier
+        w[_TIED + k] = abs(held) * (margin if margin > 0.0 else full)
         worth = mark * multiplier
         asked = _whole_lots(target * equity / worth, lot)
         acts = (target == 0.0) | (abs(target - held * worth / equity) > band)  # nan: neither
-        acts = acts & (worth > 0.0) & live & (able != 0.0)
+        acts = acts & (worth > 0.0) & live & (w[_OF_ABLE + k] != 0.0)
         want = asked if acts else held
-        most = participation * w[_VOLUME + j]  # infinite or nan without a cap: never passed
+        most = participation * w[_VOLUME + k]  # infinite or nan without a cap: never passed
         capped = held + _whole_lots(_side(want - held) * most, lot)
         want = capped if abs(want - held) > most else want
         side = _side(held)
-        stopped = (held != 0.0) & (stop > 0.0) & (side * price <= side * (w[_ENTRY + j] * (1.0 - side * stop)))
-        ends = (by_session_end != 0.0) & (w[_MUST_CLOSE + j] != 0.0)
-        w[_WANT + j] = 0.0 if live & (stopped | ends | (gone != 0.0)) else want
+        stopped = (held != 0.0) & (stop > 0.0) & (side * price <= side * (w[_ENTRY + k] * (1.0 - side * stop)))
+        ends = (by_session_end != 0.0) & (w[_MUST_CLOSE + k] != 0.0)
+        w[_WANT + k] = 0.0 if live & (stopped | ends | (w[_OF_GONE + k] != 0.0)) else want
 
 
 @compiled
-def _fill(w, lanes, commission_rate, slippage_rate, per_volatility, impact, stop):
+def _cut(w, n, width):
+    """Cut all positions of a called account alike, to what its equity can carry at the open."""
+    accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
+    n_called = 0
+    for a in range(n):
+        n_called += w[_CALLED + a] != 0.0
+    if n_called == 0:
+        return
+    for a in range(accounts):
+        share = min(max(w[_OPENING + a] / w[_REQUIRED + a], 0.0), 1.0)
+        w[_SHARE + a] = share if w[_CALLED + a] != 0.0 else _ALONE
+    _spread(w, _SHARE, _OF_ACCOUNT, n, width)
+    for k in range(lanes):
+        want, share = w[_WANT + k], w[_OF_ACCOUNT + k]
+        less = _whole_lots(w[_HELD + k] * share, w[_LOT + k])
+        w[_WANT + k] = less if (share != _ALONE) & (w[_OPEN + k] == w[_OPEN + k]) & (want != 0.0) else want
+
+
+@compiled
+def _limit(w, n, n_symbols, width, gross_limit, margin_calls):
+    """Hold what is wanted against what the account may hold at the open."""
+    accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
+    for a in range(accounts):
+        w[_OPENING + a] = w[_CASH + a]
+        w[_REQUIRED + a] = 0.0
+    _add(w, _WORTH, _OPENING, n, n_symbols, width)
+    _add(w, _TIED, _REQUIRED, n, n_symbols, width)
+    _cut(w, n, width)
+    for a in range(accounts):
+        w[_LIMIT + a] = gross_limit * w[_OPENING + a]
+    _scale_to_limit(w, n, n_symbols, width)
+    if margin_calls:
+        for k in range(lanes):
+            full, margin = w[_PRICE + k] * w[_MULTIPLIER + k], w[_MARGIN + k]
+            w[_PER_UNIT + k] = margin if margin > 0.0 else full
+        for a in range(accounts):
+            w[_LIMIT + a] = w[_OPENING + a]
+        _scale_to_limit(w, n, n_symbols, width)
+
+
+@compiled
+def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, stop):
     """Fill what is wanted at the open, mark it at the close, and carry every trade: begun, grown, cut, ended, turned round."""
-    lanes = min(lanes, _ROW)
-    for j in range(lanes):
-        held, now, opened, multiplier = w[_HELD + j], w[_WANT + j], w[_PRICE + j], w[_MULTIPLIER + j]
-        close = w[_CLOSE + j]
+    for k in range(min(_whole(n * width), _LONG)):
+        held, now, opened, multiplier = w[_HELD + k], w[_WANT + k], w[_PRICE + k], w[_MULTIPLIER + k]
+        close = w[_CLOSE + k]
         change = now - held
         size = abs(change)
-        gap, run = held * (opened - w[_MARK + j]) * multiplier, now * (close - opened) * multiplier  # both 0 without a bar
+        gap, run = held * (opened - w[_MARK + k]) * multiplier, now * (close - opened) * multiplier  # both 0 without a bar
         slip, push = _shortfall(
-            opened, change, w[_VOLATILITY + j], w[_VOLUME + j], slippage_rate * w[_BPS + j], w[_SLIP + j], per_volatility, impact
+            opened, change, w[_VOLATILITY + k], w[_VOLUME + k], slippage_rate * w[_BPS + k], w[_SLIP + k], per_volatility, impact
         )
         fill = opened + _side(change) * (slip + push)
         notional = size * fill * multiplier
-        fee = size * w[_FEE + j] + notional * (commission_rate * w[_BPS + j])
+        fee = size * w[_FEE + k] + notional * (commission_rate * w[_BPS + k])
         lost, pushed = size * slip * multiplier, size * push * multiplier
         cost = fee + lost + pushed
-        w[_PAID + j] = change * fill * multiplier + fee
-        w[_COMMISSION + j] = fee
-        w[_LOST + j] = lost
-        w[_PUSHED + j] = pushed
-        w[_TRADED + j] = notional
-        w[_GAIN + j] = gap + run
-        w[_VALUE + j] = now * close * multiplier
-        w[_FILL + j] = fill if change != 0.0 else np.nan
-        w[_CHANGE + j] = change
+        w[_PAID + k] = -(change * fill * multiplier + fee)
+        w[_COMMISSION + k] = fee
+        w[_LOST + k] = lost
+        w[_PUSHED + k] = pushed
+        w[_TRADED + k] = notional
+        w[_GAIN + k] = gap + run
+        w[_VALUE + k] = now * close * multiplier
+        w[_FILL + k] = fill if change != 0.0 else np.nan
+        w[_CHANGE + k] = change
 
         ends, holds = (held != 0.0) & (held * now <= 0.0), now != 0.0
         begins = ends | (held == 0.0)
         ending = cost * (abs(held) / (size if ends else 1.0))
         ending = ending if ends else 0.0
-        earned, entry, worst, best = w[_EARNED + j] + gap, w[_ENTRY + j], w[_WORST + j], w[_BEST + j]
-        w[_ENDS + j] = 1.0 if ends else 0.0
-        w[_WON + j] = earned - ending
+        earned, entry, worst, best = w[_EARNED + k] + gap, w[_ENTRY + k], w[_WORST + k], w[_BEST + k]
+        w[_ENDS + k] = 1.0 if ends else 0.0
+        w[_WON + k] = earned - ending
         grown = (entry * held + fill * change) / (now if holds else 1.0)
         entry = fill if begins else (grown if abs(now) > abs(held) else entry)
         side = _side(now)
@@ -357,155 +576,145 @@ def _fill(w, lanes, commission_rate, slippage_rate, per_volatility, impact, stop
         worst, best = 0.0 if begins else worst, 0.0 if begins else best
         worst, best = moved if moved < worst else worst, moved if moved > best else best
         level = side * (entry * (1.0 - side * stop))
-        reached = w[_LOW + j] if now > 0.0 else -w[_HIGH + j]
-        stopped = (reached <= level) & holds & (stop > 0.0) & (w[_OPEN + j] == w[_OPEN + j])
+        reached = w[_LOW + k] if now > 0.0 else -w[_HIGH + k]
+        stopped = (reached <= level) & holds & (stop > 0.0) & (w[_OPEN + k] == w[_OPEN + k])
         carried = (0.0 if begins else earned) - (cost - ending) + run
-        w[_STOPPED + j] = 1.0 if stopped else 0.0
-        w[_ENTRY + j] = entry if holds else 0.0
-        w[_EARNED + j] = carried if holds else 0.0
-        w[_WORST + j] = worst if holds else 0.0
-        w[_BEST + j] = best if holds else 0.0
+        w[_STOPPED + k] = 1.0 if stopped else 0.0
+        w[_ENTRY + k] = entry if holds else 0.0
+        w[_EARNED + k] = carried if holds else 0.0
+        w[_WORST + k] = worst if holds else 0.0
+        w[_BEST + k] = best if holds else 0.0
 
 
 @compiled
-def _store(i, w, positions):
-    """Copy an account's state back from the workbench."""
-    width = min(positions.shape[2], _ROW)
-    for j in range(width):
-        positions[i, UNITS, j] = w[_WANT + j]
-        positions[i, ENTRY, j] = w[_ENTRY + j]
-        positions[i, TRADE_PNL, j] = w[_EARNED + j]
-    for j in range(width):
-        positions[i, WORST, j] = w[_WORST + j]
-        positions[i, BEST, j] = w[_BEST + j]
+def _store(w, start, lanes, positions):
+    """Copy positions back from the workbench."""
+    start, lanes = _index(start, _FAR), min(lanes, _LONG)
+    for k in range(lanes):
+        positions[UNITS, start + k] = w[_WANT + k]
+        positions[ENTRY, start + k] = w[_ENTRY + k]
+        positions[TRADE_PNL, start + k] = w[_EARNED + k]
+    for k in range(lanes):
+        positions[WORST, start + k] = w[_WORST + k]
+        positions[BEST, start + k] = w[_BEST + k]
 
 
 @compiled
-def _record(i, w, n_symbols, positions):
+def _record(w, start, lanes, positions):
     """Keep the fills at the open; stops are written as they happen."""
-    for j in range(n_symbols):
-        positions[i, FILL_UNITS, j] = w[_CHANGE + j]
-        positions[i, FILL_PRICE, j] = w[_FILL + j]
-        positions[i, STOP_UNITS, j] = 0.0
-        positions[i, STOP_PRICE, j] = np.nan
+    start, lanes = _index(start, _FAR), min(lanes, _LONG)
+    for k in range(lanes):
+        positions[FILL_UNITS, start + k] = w[_CHANGE + k]
+        positions[FILL_PRICE, start + k] = w[_FILL + k]
+        positions[STOP_UNITS, start + k] = 0.0
+        positions[STOP_PRICE, start + k] = np.nan
 
 
 @compiled
-def _count(i, t, w, n_symbols, counts):
+def _count(w, start, n, width, counts):
     """Book the outcomes of the trades that have ended."""
-    n_symbols = min(n_symbols, MAX_SYMBOLS)
-    for j in range(n_symbols):
-        ends, won, streak = w[_ENDS + j] != 0.0, w[_WON + j] > 0.0, counts[i, LOSS_STREAK, j]
+    start, lanes = _index(start, _FAR), min(n * width, _LONG)
+    _spread(w, _NEXT, _OF_ACCOUNT, n, width)
+    for k in range(lanes):
+        ends, won, streak = w[_ENDS + k] != 0.0, w[_WON + k] > 0.0, counts[LOSS_STREAK, start + k]
         longer = 0 if won else streak + 1
-        counts[i, LOSS_STREAK, j] = longer if ends else streak
-    for j in range(n_symbols):
-        ends, won, outcomes = w[_ENDS + j] != 0.0, 1 if w[_WON + j] > 0.0 else 0, counts[i, OUTCOMES, j]
+        counts[LOSS_STREAK, start + k] = longer if ends else streak
+    for k in range(lanes):
+        ends, won, outcomes = w[_ENDS + k] != 0.0, 1 if w[_WON + k] > 0.0 else 0, counts[OUTCOMES, start + k]
         kept = ((outcomes << 1) | won) & _KEPT_BITS
-        counts[i, OUTCOMES, j] = kept if ends else outcomes
-    for j in range(n_symbols):
-        ends, n_outcomes, exit_bar = w[_ENDS + j] != 0.0, counts[i, N_OUTCOMES, j], counts[i, EXIT_BAR, j]
+        counts[OUTCOMES, start + k] = kept if ends else outcomes
+    for k in range(lanes):
+        ends, n_outcomes, exit_bar = w[_ENDS + k] != 0.0, counts[N_OUTCOMES, start + k], counts[EXIT_BAR, start + k]
         more = n_outcomes + 1 if n_outcomes < OUTCOMES_KEPT else OUTCOMES_KEPT
-        counts[i, N_OUTCOMES, j] = more if ends else n_outcomes
-        counts[i, EXIT_BAR, j] = t + 1 if ends else exit_bar
+        counts[N_OUTCOMES, start + k] = more if ends else n_outcomes
+        counts[EXIT_BAR, start + k] = np.int64(w[_OF_ACCOUNT + k]) if ends else exit_bar
 
 
 @compiled
-def _settle(i, t, targets, w, record, board, terms, years, rules, money, ruined, positions, counts):
-    """Move account i from the close of bar t to the close of bar t + 1; the module says in which order."""
-    n_symbols = targets.shape[1]
-    lanes = (n_symbols + LANES - 1) // LANES * LANES
-    broke = ruined[i]
-    _load(i, t, w, targets, board, rules, positions)
-    called = _calls(w, lanes, n_symbols, rules[MAINTENANCE], money[i, EQUITY]) if rules[MARGIN_CALLS] != 0.0 else False
-    cash = money[i, CASH_HELD]
+def _decide(w, n, n_symbols, width, rules):
+    """The first half of a step, on the workbench: what is charged and called at the close of bar t, and what is wanted at the open."""
+    for a in range(min(_whole(n), _SHORT)):
+        w[_CALLED + a] = 0.0
+        w[_HOLDINGS + a] = 0.0
+    if rules[MARGIN_CALLS] != 0.0:
+        _call(w, n, n_symbols, width, rules[MAINTENANCE])
     if rules[BORROW] > 0.0:
-        owed = _charge(w, lanes, n_symbols, rules[BORROW] * years[t + 1])
-        cash -= owed
-        money[i, BORROW_PAID] += owed
+        _charge(w, n, n_symbols, width)
+    _order(w, n, width, rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
+    _limit(w, n, n_symbols, width, rules[GROSS_LIMIT], rules[MARGIN_CALLS] != 0.0)
 
-    orders = not (called or broke)
-    _order(w, lanes, orders, broke, money[i, EQUITY], rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
-    opening_equity, required, trades = cash, 0.0, False
-    for j in range(n_symbols):
-        opening_equity += w[_WORTH + j]
-        required += w[_TIED + j]
-        trades = trades | (w[_WANT + j] != w[_HELD + j])
-    if called and not broke:
-        money[i, N_MARGIN_CALLS] += 1.0
-        share = min(max(opening_equity / required, 0.0), 1.0)
-        for j in range(n_symbols):
-            if w[_OPEN + j] == w[_OPEN + j] and w[_WANT + j] != 0.0:
-                w[_WANT + j] = _whole_lots(w[_HELD + j] * share, w[_LOT + j])
-    elif trades:
-        _scale_to_limit(w, lanes, n_symbols, rules[GROSS_LIMIT] * opening_equity)
-        if rules[MARGIN_CALLS] != 0.0:
-            for j in range(min(lanes, _ROW)):
-                full, margin = w[_PRICE + j] * w[_MULTIPLIER + j], w[_MARGIN + j]
-                w[_PER_UNIT + j] = margin if margin > 0.0 else full
-            _scale_to_limit(w, lanes, n_symbols, opening_equity)
 
-    _fill(w, lanes, rules[COMMISSION_RATE], rules[SLIPPAGE_RATE], rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT], rules[STOP])
-    pnl, commission, slippage = money[i, PNL], money[i, COMMISSION], money[i, SLIPPAGE]
-    impact, traded, value, n_ended, n_stopped = money[i, IMPACT_PAID], money[i, TRADED], 0.0, 0.0, 0.0
-    for j in range(n_symbols):
-        cash -= w[_PAID + j]
-        pnl += w[_GAIN + j]
-        commission += w[_COMMISSION + j]
-        slippage += w[_LOST + j]
-        impact += w[_PUSHED + j]
-        traded += w[_TRADED + j]
-        value += w[_VALUE + j]
-        n_ended += w[_ENDS + j]
-        n_stopped += w[_STOPPED + j]
-    money[i, COMMISSION], money[i, SLIPPAGE], money[i, IMPACT_PAID], money[i, TRADED] = commission, slippage, impact, traded
-    _store(i, w, positions)
+@compiled
+def _trade(w, first, n, n_symbols, width, record, rules, ruined, positions, counts):
+    """The second half: what is wanted is filled at the open, stopped within the bar, marked at the close and booked."""
+    first, n = _index(first, _FAR), _index(n, _SHORT)
+    accounts, lanes, start = min(_whole(n), _SHORT), min(n * width, _LONG), first * width
+    _fill(w, n, width, rules[COMMISSION_RATE], rules[SLIPPAGE_RATE], rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT], rules[STOP])
+    _add(w, _PAID, _CASH, n, n_symbols, width)
+    _add(w, _GAIN, _PNL, n, n_symbols, width)
+    _add(w, _COMMISSION, _FEES, n, n_symbols, width)
+    _add(w, _LOST, _SLIPPAGE, n, n_symbols, width)
+    _add(w, _PUSHED, _IMPACT, n, n_symbols, width)
+    _add(w, _TRADED, _TURNED_OVER, n, n_symbols, width)
+    _add(w, _VALUE, _HOLDINGS, n, n_symbols, width)
+    _store(w, start, lanes, positions)
     if record:
-        _record(i, w, n_symbols, positions)
-    if n_ended > 0.0:
-        _count(i, t, w, n_symbols, counts)
-    if n_stopped > 0.0:
-        for j in range(n_symbols):
-            if w[_STOPPED + j] != 0.0:
-                paid, missed, gone = _stop(i, j, t, w, rules, money, positions, counts)
-                cash += paid
-                pnl += missed
-                value += gone
-    money[i, CASH_HELD], money[i, PNL] = cash, pnl
-    money[i, EQUITY] = cash + value
-    money[i, PEAK] = max(money[i, PEAK], cash + value)
-    if cash + value <= rules[RUIN_EQUITY]:
-        ruined[i] = True
+        _record(w, start, lanes, positions)
+    n_ended, n_stopped = 0, 0
+    for k in range(lanes):
+        n_ended += w[_ENDS + k] != 0.0
+        n_stopped += w[_STOPPED + k] != 0.0
+    if n_ended > 0:
+        _count(w, start, n, width, counts)
+    if n_stopped > 0:
+        for k in range(lanes):
+            if w[_STOPPED + k] != 0.0:
+                _stop(w, k // width, k, start + k, rules, positions, counts)
+    for a in range(accounts):
+        equity, peak = w[_CASH + a] + w[_HOLDINGS + a], w[_PEAK + a]
+        w[_EQUITY + a] = equity
+        w[_PEAK + a] = equity if equity > peak else peak
+        w[_GONE + a] = 1.0 if equity <= rules[RUIN_EQUITY] else w[_GONE + a]
+    for a in range(n):
+        ruined[first + a] = w[_GONE + a] != 0.0
+
+
+@compiled
+def _store_money(w, first, n, money):
+    """Copy money back from the workbench."""
+    first, n = _index(first, _FAR), min(n, _SHORT)
+    for field in range(N_MONEY):
+        for a in range(n):
+            money[field, first + a] = w[_CASH + field * _SHORT + a]
 
 
 @compiled
 def settle(bar, targets, board, terms, years, rules, money, ruined, positions, counts):
     """Move every account one bar on, each from its own bar, and keep its fills."""
-    w = workbench(terms)
-    for i in range(len(money)):
-        _settle(i, bar[i], targets, w, True, board, terms, years, rules, money, ruined, positions, counts)
-
-
-@inlined
-def _decode(i, actions, n_tradable, gross_limit, short, targets):
-    slot = gross_limit / max(n_tradable, 1)
-    sold = -slot if short else 0.0
-    for j in range(actions.shape[1]):
-        action = actions[i, j]
-        other = sold if action == SELL else np.nan
-        targets[i, j] = slot if action == BUY else other
+    width = board.shape[2]
+    w, group, n_symbols = workbench(terms, width), _group_of(width), terms.shape[1]
+    for first in range(0, len(bar), group):
+        n = min(group, len(bar) - first)
+        _load(w, first, n, bar, board, years, rules, money, ruined, positions)
+        _load_targets(w, first, n, width, targets)
+        _decide(w, n, n_symbols, width, rules)
+        _trade(w, first, n, n_symbols, width, True, rules, ruined, positions, counts)
+        _store_money(w, first, n, money)
 
 
 @compiled
 def decode(actions, n_tradable, gross_limit, short, targets):
     """Write the target weights of discrete actions: one slot, flat or one slot short, nan for HOLD."""
     for i in range(actions.shape[0]):
-        _decode(i, actions, n_tradable[i], gross_limit, short, targets)
+        slot = _slot(n_tradable[i], gross_limit)
+        for j in range(actions.shape[1]):
+            targets[i, j] = _target_of(actions[i, j], slot, short)
 
 
 @compiled
 def mask(bar, session_end, board, terms, rules, money, positions, out):
     """Write which of HOLD, BUY and SELL can do anything, shape (n, n_symbols, 3)."""
-    for i in range(len(money)):
+    for i in range(len(bar)):
         t = bar[i]
         last = t + 1 == len(board)
         void = last or _is_called(i, t, board, terms, rules, money, positions)
@@ -514,7 +723,7 @@ def mask(bar, session_end, board, terms, rules, money, positions, out):
             able = not np.isnan(board[t, OPEN, j]) and not void
             out[i, j, HOLD] = True
             out[i, j, BUY] = able
-            out[i, j, SELL] = able and (rules[SHORT] != 0.0 or positions[i, UNITS, j] != 0.0)
+            out[i, j, SELL] = able and (rules[SHORT] != 0.0 or positions[UNITS, i * board.shape[2] + j] != 0.0)
 
 
 @compiled
@@ -525,43 +734,53 @@ def differential_sharpe(mean, square, simple_return):
     portfolios", equation 11.
     """
     variance = square - mean * mean
-    if not variance > 0.0:
-        return 0.0
+    known = variance > 0.0
+    variance = variance if known else 1.0
     moved = square * (simple_return - mean) - 0.5 * mean * (simple_return * simple_return - square)
-    return moved / (variance * np.sqrt(variance))
+    slope = moved / (variance * np.sqrt(variance))
+    return slope if known else 0.0
 
 
 @compiled
-def _reward(i, equity_before, peak_before, traded_before, rules, money, episode):
-    """The reward of account i's last step, and its parts added to the episode's."""
-    floor = _REWARD_FLOOR * rules[CASH]
-    ratio = max(money[i, EQUITY], floor) / max(equity_before, floor)
-    grown = rules[WEIGHT_LOG_RETURN] * np.log(ratio)
-    simple, mean, square = ratio - 1.0, money[i, RETURN_MEAN], money[i, RETURN_SQUARE]
-    sharpe = rules[WEIGHT_SHARPE] * differential_sharpe(mean, square, simple)
-    money[i, RETURN_MEAN] = mean + rules[SHARPE_DECAY] * (simple - mean)
-    money[i, RETURN_SQUARE] = square + rules[SHARPE_DECAY] * (simple * simple - square)
-    deeper = rules[WEIGHT_DRAWDOWN] * min(money[i, EQUITY] / money[i, PEAK] - equity_before / peak_before, 0.0)
-    turned = -rules[WEIGHT_TURNOVER] * (money[i, TRADED] - traded_before) / max(equity_before, floor)
-    scale = rules[REWARD_SCALE]
-    episode[i, PART_LOG_RETURN] += grown * scale
-    episode[i, PART_SHARPE] += sharpe * scale
-    episode[i, PART_DRAWDOWN] += deeper * scale
-    episode[i, PART_TURNOVER] += turned * scale
-    return np.float32((grown + sharpe + deeper + turned) * scale)
+def _reward(w, first, n, rules, episode, rewards):
+    """The rewards of n accounts' last step, and their parts added to the episodes'."""
+    first, n = _index(first, _FAR), _index(n, _SHORT)
+    accounts, floor, scale = min(_whole(n), _SHORT), _REWARD_FLOOR * rules[CASH], rules[REWARD_SCALE]
+    for a in range(accounts):
+        w[_RATIO + a] = max(w[_EQUITY + a], floor) / max(w[_BEFORE + a], floor)
+    for a in range(n):
+        w[_LOG + a] = np.log(w[_RATIO + a])
+    for a in range(accounts):
+        simple, mean, square, before = w[_RATIO + a] - 1.0, w[_MEAN + a], w[_SQUARE + a], w[_BEFORE + a]
+        grown = rules[WEIGHT_LOG_RETURN] * w[_LOG + a]
+        sharpe = rules[WEIGHT_SHARPE] * differential_sharpe(mean, square, simple)
+        w[_MEAN + a] = mean + rules[SHARPE_DECAY] * (simple - mean)
+        w[_SQUARE + a] = square + rules[SHARPE_DECAY] * (simple * simple - square)
+        deeper = rules[WEIGHT_DRAWDOWN] * min(w[_EQUITY + a] / w[_PEAK + a] - before / w[_PEAK_BEFORE + a], 0.0)
+        turned = -rules[WEIGHT_TURNOVER] * (w[_TURNED_OVER + a] - w[_TURNED_BEFORE + a]) / max(before, floor)
+        w[_REWARD + a] = np.float32((grown + sharpe + deeper + turned) * scale)
+        w[_GROWN + a] = grown * scale
+        w[_SHARPE + a] = sharpe * scale
+        w[_DEEPER + a] = deeper * scale
+        w[_TURNED + a] = turned * scale
+    for field in range(len(episode)):
+        for a in range(n):
+            episode[field, first + a] += w[_REWARD + field * _SHORT + a]
+    for a in range(n):
+        rewards[first + a] = w[_REWARD + a]
 
 
 @compiled
-def _observe_account(i, j, at, drawdown, money, positions, counts, out):
+def _observe_account(i, lane, at, drawdown, money, positions, counts, out):
     """The account's features of one symbol, as `ploutos.features.llm_features.account_features` has them, scaled and clipped."""
-    wins, trades = 0, counts[i, N_OUTCOMES, j]
+    wins, trades = 0, counts[N_OUTCOMES, lane]
     for k in range(OUTCOMES_KEPT):
-        wins += (counts[i, OUTCOMES, j] >> k) & 1
-    worst = positions[i, WORST, j]
-    swing = positions[i, BEST, j] - worst
-    out[i, at] = min(max(UNREALISED_SCALE * (positions[i, TRADE_PNL, j] / max(money[i, EQUITY], 1e-9)), -5.0), 5.0)
+        wins += (counts[OUTCOMES, lane] >> k) & 1
+    worst = positions[WORST, lane]
+    swing = positions[BEST, lane] - worst
+    out[i, at] = min(max(UNREALISED_SCALE * (positions[TRADE_PNL, lane] / max(money[EQUITY, i], 1e-9)), -5.0), 5.0)
     out[i, at + 1] = max(drawdown, -5.0)
-    out[i, at + 2] = min(LOSSES_SCALE * counts[i, LOSS_STREAK, j], 5.0)
+    out[i, at + 2] = min(LOSSES_SCALE * counts[LOSS_STREAK, lane], 5.0)
     out[i, at + 3] = wins / trades if trades > 0 else 0.5
     out[i, at + 4] = -worst / swing if swing > 0.0 else 0.0
 
@@ -569,73 +788,112 @@ def _observe_account(i, j, at, drawdown, money, positions, counts, out):
 @inlined
 def _observe(i, t, rows, board, terms, money, positions, counts, out):
     columns, n_symbols = rows.shape[1], terms.shape[1]
-    for k in range(columns):
-        out[i, k] = rows[t, k]
-    equity = money[i, EQUITY]
+    at = _index(i * board.shape[2], _FAR)
+    _copy(out, i * out.shape[1], rows, t * columns, columns)
+    equity = money[EQUITY, i]
     scale = max(equity, 1e-9)
     for j in range(n_symbols):
-        units, mark, entry = positions[i, UNITS, j], board[t, MARK, j], positions[i, ENTRY, j]
+        units, mark, entry = positions[UNITS, at + j], board[t, MARK, j], positions[ENTRY, at + j]
         holds = units != 0.0
         weight = units * mark * terms[MULTIPLIER, j] / scale
         moved = 5.0 * (_side(units) * (mark / (entry if holds else 1.0) - 1.0))
         weight, moved = weight if holds else 0.0, moved if holds else 0.0
         out[i, columns + j] = min(max(weight, -5.0), 5.0)
         out[i, columns + n_symbols + j] = min(max(moved, -5.0), 5.0)
-    out[i, columns + 2 * n_symbols] = min(max(money[i, CASH_HELD] / scale, -5.0), 5.0)
-    drawdown = equity / money[i, PEAK] - 1.0
+    out[i, columns + 2 * n_symbols] = min(max(money[CASH_HELD, i] / scale, -5.0), 5.0)
+    drawdown = equity / money[PEAK, i] - 1.0
     out[i, columns + 2 * n_symbols + 1] = drawdown
     own = columns + 2 * n_symbols + 2
     if out.shape[1] > own:
         for j in range(n_symbols):
-            _observe_account(i, j, own + N_ACCOUNT * j, drawdown, money, positions, counts, out)
+            _observe_account(i, at + j, own + N_ACCOUNT * j, drawdown, money, positions, counts, out)
 
 
 @compiled
 def observe(bar, rows, board, terms, money, positions, counts, out):
     """Write every account's observation after the close of its bar, with the account's features where `out` has room for them."""
-    for i in range(len(money)):
+    for i in range(len(bar)):
         _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
 
 
 @compiled
-def open_accounts(which, cash, prior, money, ruined, positions, counts):
+def open_accounts(which, width, cash, prior, money, ruined, positions, counts):
     """Put some accounts back to cash and forget their trades; `prior` is the variance that the Sharpe moments start from."""
     for i in which:
-        money[i] = 0.0
-        money[i, CASH_HELD] = cash
-        money[i, EQUITY] = cash
-        money[i, PEAK] = cash
-        money[i, RETURN_SQUARE] = prior
+        money[:, i] = 0.0
+        money[CASH_HELD, i] = cash
+        money[EQUITY, i] = cash
+        money[PEAK, i] = cash
+        money[RETURN_SQUARE, i] = prior
         ruined[i] = False
-        positions[i] = 0.0
-        positions[i, FILL_PRICE] = np.nan
-        positions[i, STOP_PRICE] = np.nan
-        counts[i] = 0
-        counts[i, EXIT_BAR] = -1
+        for k in range(i * width, (i + 1) * width):
+            positions[:, k] = 0.0
+            positions[FILL_PRICE, k] = np.nan
+            positions[STOP_PRICE, k] = np.nan
+            counts[:, k] = 0
+            counts[EXIT_BAR, k] = -1
 
 
 @compiled
 def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions, counts, out):
     """Begin new episodes at the given bars and write their first observations."""
-    open_accounts(which, rules[CASH], rules[SHARPE_PRIOR], money, ruined, positions, counts)
+    open_accounts(which, board.shape[2], rules[CASH], rules[SHARPE_PRIOR], money, ruined, positions, counts)
     for k in range(len(which)):
         i = which[k]
-        clock[i, BAR] = starts[k]
-        clock[i, STEPS_LEFT] = min(episode_bars, last_bar - starts[k])
-        clock[i, LENGTH] = 0
-        episode[i] = 0.0
+        clock[BAR, i] = starts[k]
+        clock[STEPS_LEFT, i] = min(episode_bars, last_bar - starts[k])
+        clock[LENGTH, i] = 0
+        episode[:, i] = 0.0
         _observe(i, starts[k], rows, board, terms, money, positions, counts, out)
 
 
+@compiled
+def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions,
+           counts, out):  # fmt: skip
+    """Write down how episodes ended, keep their last observations, and begin the next ones."""
+    for k in range(len(which)):
+        i = which[k]
+        facts[k, END_TRUNCATED] = not ruined[i]
+        facts[k, END_LENGTH] = clock[LENGTH, i]
+        facts[k, END_EQUITY] = money[EQUITY, i]
+        for field in range(len(episode)):
+            facts[k, END_REWARD + field] = episode[field, i]
+        _copy(kept, k * kept.shape[1], out, i * out.shape[1], out.shape[1])
+    restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions, counts, out)
+
+
 @inlined
-def _fetch(t, rows, board):
-    """Ask for what a step to bar t will read, some accounts ahead: every account stands at another place of the market."""
-    first, last = t * rows.shape[1], (t + 1) * rows.shape[1]
-    for k in range(first, last, _FLOATS_PER_LINE):
-        _prefetch(rows, k)
-    width = board.shape[1] * board.shape[2]
-    for k in range(t * width, (t + 1) * width, _FLOATS_PER_LINE // 2):
-        _prefetch(board, k)
+def _fetch(t, table, per_line):
+    """Ask for bar t of a table before it is read: every account stands at another place of the market."""
+    width = table.size // len(table)
+    for k in range(t * width, (t + 1) * width, per_line):
+        _prefetch(table, k)
+
+
+@compiled
+def _ahead(part, first, bar, rows, board):
+    """Ask for a part of what the next group will read, while this one is computed: all at once would be waited for.
+
+    After the last group comes the first, in the next step.
+    """
+    n = min(_group_of(board.shape[2]), len(bar) - first)
+    for i in range(first + n * part // _PARTS, first + n * (part + 1) // _PARTS):
+        _fetch(bar[i] + 1, board, _FLOATS_PER_LINE // 2)
+        _fetch(bar[i] + 1, rows, _FLOATS_PER_LINE)
+
+
+@compiled
+def _tick(first, n, clock, ruined, done):
+    """Turn n accounts' clocks one bar on; returns how many episodes have ended."""
+    first, n, n_done = _index(first, _FAR), _index(n, _SHORT), 0
+    for i in range(first, first + n):
+        clock[BAR, i] += 1
+        clock[STEPS_LEFT, i] -= 1
+        clock[LENGTH, i] += 1
+    for i in range(first, first + n):
+        done[i] = ruined[i] | (clock[STEPS_LEFT, i] <= 0)
+        n_done += done[i]
+    return n_done
 
 
 @compiled
@@ -646,23 +904,26 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
     With `discrete` the actions are decoded, else `targets` holds the weights. Fills are not kept. Returns how many episodes
     have ended.
     """
-    n, n_done = len(money), 0
-    for i in range(n):
-        t = clock[i, BAR]
-        if i + _AHEAD < n:
-            _fetch(clock[i + _AHEAD, BAR] + 1, rows, board)
+    bar, width, n_symbols = clock[BAR], board.shape[2], terms.shape[1]
+    group, n_done = _group_of(width), 0
+    for first in range(0, len(bar), group):
+        n, following = min(group, len(bar) - first), first + group if first + group < len(bar) else 0
+        _load(w, first, n, bar, board, years, rules, money, ruined, positions)
+        _ahead(0, following, bar, rows, board)
         if discrete:
-            _decode(i, actions, n_tradable[t], rules[GROSS_LIMIT], rules[SHORT] != 0.0, targets)
-        before, peak, traded = money[i, EQUITY], money[i, PEAK], money[i, TRADED]
-        _settle(i, t, targets, w, False, board, terms, years, rules, money, ruined, positions, counts)
-        rewards[i] = _reward(i, before, peak, traded, rules, money, episode)
-        episode[i, TOTAL] += rewards[i]
-        clock[i, BAR] = t + 1
-        clock[i, STEPS_LEFT] -= 1
-        clock[i, LENGTH] += 1
-        done[i] = ruined[i] or clock[i, STEPS_LEFT] <= 0
-        n_done += done[i]
-        _observe(i, t + 1, rows, board, terms, money, positions, counts, out)
+            _load_actions(w, first, n, width, actions, bar, n_tradable, rules[GROSS_LIMIT], rules[SHORT] != 0.0)
+        else:
+            _load_targets(w, first, n, width, targets)
+        _ahead(1, following, bar, rows, board)
+        _decide(w, n, n_symbols, width, rules)
+        _ahead(2, following, bar, rows, board)
+        _trade(w, first, n, n_symbols, width, False, rules, ruined, positions, counts)
+        _ahead(3, following, bar, rows, board)
+        _reward(w, first, n, rules, episode, rewards)
+        _store_money(w, first, n, money)
+        n_done += _tick(first, n, clock, ruined, done)
+        for i in range(first, first + n):
+            _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
     return n_done
 
 

@@ -57,39 +57,39 @@ class Accounts:
     @classmethod
     def open(cls, n: int, n_symbols: int, initial_cash: float) -> "Accounts":
         """New accounts, all in cash."""
-        money = np.zeros((n, kernel.N_MONEY))
-        planes = np.zeros((n, kernel.N_POSITIONS, kernel.width_of(n_symbols)))
-        positions = planes[:, :, :n_symbols]
-        counts = np.zeros((n, kernel.N_COUNTS, n_symbols), dtype=np.int64)
+        width = kernel.width_of(n_symbols)
+        money = kernel.state_rows(kernel.N_MONEY, n)
+        positions, counts = kernel.state_rows(kernel.N_POSITIONS, n * width), kernel.state_rows(kernel.N_COUNTS, n * width, np.int64)
+        planes, tallies = (rows[:, : n * width].reshape(len(rows), n, width)[:, :, :n_symbols] for rows in (positions, counts))
         accounts = cls(
-            cash=money[:, kernel.CASH_HELD],
-            equity=money[:, kernel.EQUITY],
-            peak=money[:, kernel.PEAK],
+            cash=money[kernel.CASH_HELD, :n],
+            equity=money[kernel.EQUITY, :n],
+            peak=money[kernel.PEAK, :n],
             ruined=np.zeros(n, dtype=np.bool_),
-            units=positions[:, kernel.UNITS],
-            entry=positions[:, kernel.ENTRY],
-            trade_pnl=positions[:, kernel.TRADE_PNL],
-            worst=positions[:, kernel.WORST],
-            best=positions[:, kernel.BEST],
-            loss_streak=counts[:, kernel.LOSS_STREAK],
-            outcomes=counts[:, kernel.OUTCOMES],
-            n_outcomes=counts[:, kernel.N_OUTCOMES],
-            exit_bar=counts[:, kernel.EXIT_BAR],
-            pnl=money[:, kernel.PNL],
-            commission=money[:, kernel.COMMISSION],
-            slippage=money[:, kernel.SLIPPAGE],
-            impact=money[:, kernel.IMPACT_PAID],
-            borrow=money[:, kernel.BORROW_PAID],
-            traded=money[:, kernel.TRADED],
-            margin_calls=money[:, kernel.N_MARGIN_CALLS],
-            return_mean=money[:, kernel.RETURN_MEAN],
-            return_square=money[:, kernel.RETURN_SQUARE],
-            fill_units=positions[:, kernel.FILL_UNITS],
-            fill_price=positions[:, kernel.FILL_PRICE],
-            stop_units=positions[:, kernel.STOP_UNITS],
-            stop_price=positions[:, kernel.STOP_PRICE],
+            units=planes[kernel.UNITS],
+            entry=planes[kernel.ENTRY],
+            trade_pnl=planes[kernel.TRADE_PNL],
+            worst=planes[kernel.WORST],
+            best=planes[kernel.BEST],
+            loss_streak=tallies[kernel.LOSS_STREAK],
+            outcomes=tallies[kernel.OUTCOMES],
+            n_outcomes=tallies[kernel.N_OUTCOMES],
+            exit_bar=tallies[kernel.EXIT_BAR],
+            pnl=money[kernel.PNL, :n],
+            commission=money[kernel.COMMISSION, :n],
+            slippage=money[kernel.SLIPPAGE, :n],
+            impact=money[kernel.IMPACT_PAID, :n],
+            borrow=money[kernel.BORROW_PAID, :n],
+            traded=money[kernel.TRADED, :n],
+            margin_calls=money[kernel.N_MARGIN_CALLS, :n],
+            return_mean=money[kernel.RETURN_MEAN, :n],
+            return_square=money[kernel.RETURN_SQUARE, :n],
+            fill_units=planes[kernel.FILL_UNITS],
+            fill_price=planes[kernel.FILL_PRICE],
+            stop_units=planes[kernel.STOP_UNITS],
+            stop_price=planes[kernel.STOP_PRICE],
         )
-        accounts.arrays = (money, accounts.ruined, planes, counts)
+        accounts.arrays = (money, accounts.ruined, positions, counts)
         accounts.reset(np.arange(n), initial_cash)
         return accounts
 
@@ -99,7 +99,7 @@ class Accounts:
 
     def reset(self, rows: IntArray, initial_cash: float) -> None:
         """Put some accounts back to cash and forget their trades."""
-        kernel.open_accounts(rows, float(initial_cash), 0.0, *self.arrays)
+        kernel.open_accounts(rows, kernel.width_of(self.units.shape[1]), float(initial_cash), 0.0, *self.arrays)
 
     @property
     def drawdown(self) -> FloatArray:

@@ -5,7 +5,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ploutos.envs.batch import REWARD_PARTS, ActionKind, MarketBatch
+from ploutos.envs.batch import ActionKind, MarketBatch
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
@@ -45,13 +45,9 @@ class MarketEnv(gymnasium.Env[Float32Array, Any]):
         ended = self._batch.ended
         if not done[0] or ended is None:
             return observations[0].copy(), float(rewards[0]), False, False, {}
-        truncated = bool(ended.truncated[0])
-        info = {
-            "episode": {"r": float(ended.reward[0]), "l": int(ended.length[0]), "t": 0.0},
-            "final_equity": float(ended.equity[0]),
-            "reward_parts": dict(zip(REWARD_PARTS, ended.parts[0].tolist(), strict=True)),
-        }
-        return ended.observations[0], float(rewards[0]), not truncated, truncated, info
+        info = ended.info(0)
+        observation, truncated = info.pop("terminal_observation"), info.pop("TimeLimit.truncated")
+        return observation, float(rewards[0]), not truncated, truncated, info
 
     def action_masks(self) -> BoolArray:
         """Which discrete actions can do anything now, shape (n_symbols * 3,), as sb3-contrib's MaskablePPO asks for them."""

@@ -89,7 +89,7 @@ def make_tape(bars: Bars) -> Tape:
         [0.0 if spec.asset_class == "future" else 1.0 for spec in specs],
         [spec.margin for spec in specs],
     ]
-    board = np.zeros((bars.n_bars, len(planes), kernel.width_of(bars.n_symbols)))
+    board = kernel.aligned((bars.n_bars, len(planes), kernel.width_of(bars.n_symbols)))
     np.stack(planes, axis=1, out=board[:, :, : bars.n_symbols])
     tape = Tape(
         board=board,

@@ -6,21 +6,10 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ploutos.envs.batch import REWARD_PARTS, ActionKind, Ended, MarketBatch
+from ploutos.envs.batch import ActionKind, MarketBatch
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.types import Float32Array, FloatArray, IntArray
-
-
-def end_info(ended: Ended, k: int) -> dict[str, Any]:
-    """What stable-baselines3 and a log want to know of the k-th episode that ended."""
-    return {
-        "terminal_observation": ended.observations[k],
-        "TimeLimit.truncated": bool(ended.truncated[k]),
-        "episode": {"r": float(ended.reward[k]), "l": int(ended.length[k]), "t": 0.0},
-        "final_equity": float(ended.equity[k]),
-        "reward_parts": dict(zip(REWARD_PARTS, ended.parts[k].tolist(), strict=True)),
-    }
 
 
 class MarketVecEnv(MarketBatch, VecEnv):
@@ -54,8 +43,8 @@ class MarketVecEnv(MarketBatch, VecEnv):
         observations, rewards, done = self.advance(self._actions)
         infos = self._infos.copy()
         if self.ended is not None:
-            for k, i in enumerate(self.ended.rows):
-                infos[i] = end_info(self.ended, k)
+            for k, i in enumerate(self.ended.rows.tolist()):
+                infos[i] = self.ended.info(k)
         return observations, rewards, done, infos
 
     def close(self) -> None:
