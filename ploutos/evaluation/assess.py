@@ -196,6 +196,7 @@ def summarise(
     played = pairs(backtests.names, fused_name(signals), VOTE, advisor_name(signals), BENCHMARK)
     comparisons = [compare(backtests, periods, pair, bootstrap, seed) for pair in played]
     tested = signals.within(*tested_decisions(folds))
+    turned = None if mirrored is None else consistency(tested, mirrored, bootstrap, seed)
     summary = {
         "first": str(backtests.timestamps[1].astype("datetime64[D]")),
         "last": str(backtests.timestamps[-1].astype("datetime64[D]")),
@@ -205,22 +206,7 @@ def summarise(
         "symbols": list(bars.symbols),
         "source": bars.source,
         "confidence": bootstrap.confidence,
-        "advisor": {
-            "model": signals.model,
-            "digest": signals.digest,
-            "is_mock": signals.is_mock,
-            "n_advice": len(signals.frame),
-            "n_abstained": signals.n_abstained,
-            "tokens": int(signals.frame["tokens"].sum()),
-            "reveal": signals.reveal,
-            "certificate": None if signals.is_mock else known.certificate(),
-            "prompt_tokens": int(signals.frame["prompt_tokens"].sum()),
-            "cadence_bars": signals.cadence_bars,
-            "triggered": int((signals.frame["asked_for"] != CADENCE).sum()),
-            "asked": [str(time.date()) for time in signals.frame["as_of"].iloc[[0, -1]]] if len(signals.frame) else None,
-            "mirrored": None if mirrored is None else consistency(tested, mirrored, bootstrap, seed),
-            "conclusion": conclusion(comparisons, signals.is_mock),
-        },
+        "advisor": _advisor(signals, known, comparisons, turned),
         "comparisons": comparisons,
         "reduced": reduced,
         "final": fused_name(signals),
@@ -231,6 +217,30 @@ def summarise(
     }
     summary["verdict"] = verdict(summary)
     return _without_nan(summary)
+
+
+def _advisor(signals: Signals, known: Known, comparisons: list[dict[str, Any]], turned: dict[str, Any] | None) -> dict[str, Any]:
+    """Who advised, what it was asked and said, and what is known of it.
+
+    Args:
+        turned: what became of its decisions on the mirrored market, if it was asked.
+    """
+    return {
+        "model": signals.model,
+        "digest": signals.digest,
+        "is_mock": signals.is_mock,
+        "n_advice": len(signals.frame),
+        "n_abstained": signals.n_abstained,
+        "tokens": int(signals.frame["tokens"].sum()),
+        "reveal": signals.reveal,
+        "certificate": None if signals.is_mock else known.certificate(),
+        "prompt_tokens": int(signals.frame["prompt_tokens"].sum()),
+        "cadence_bars": signals.cadence_bars,
+        "triggered": int((signals.frame["asked_for"] != CADENCE).sum()),
+        "asked": [str(time.date()) for time in signals.frame["as_of"].iloc[[0, -1]]] if len(signals.frame) else None,
+        "mirrored": turned,
+        "conclusion": conclusion(comparisons, signals.is_mock),
+    }
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
