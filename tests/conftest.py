@@ -75,3 +75,8 @@ def panel_policies(panel, panel_features, panel_fold, tmp_path_factory):
         )  # fmt: skip
         policies.append(load_policy(target))
     return policies
+
+
+def pytest_collection_modifyitems(items):
+    """Whole flows first: of two processes neither is then left alone with them."""
+    items.sort(key=lambda item: "pipeline" not in item.path.name)
