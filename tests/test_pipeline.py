@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 SMALL = [
     "data.symbols=[AAPL, IBM, FB]", "folds.train_years=3", "folds.test_months=60", "training.members=2", "training.total_timesteps=512",
     "training.n_envs=4", "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "evaluation.replications=100",
-    "evaluation.placebo_draws=2", "pipeline.pause_between_phases=0", "hardware.workers=2",
+    "evaluation.placebo_draws=2", "pipeline.pause_between_phases=0", "hardware.workers=1",
 ]  # fmt: skip
 
 
@@ -173,7 +173,7 @@ def test_a_future_trades_whole_contracts_on_its_own_terms(home, tmp_path, source
 def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_path, monkeypatch):
     for name in ("one", "two"):
         monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / name))
-        run(tmp_path / f"{name}-run")
+        run(tmp_path / f"{name}-run", "hardware.workers=2")  # who trains what, and when, is not the same twice
     one, two = tmp_path / "one-run", tmp_path / "two-run"
     assert (one / "metrics.json").read_bytes() == (two / "metrics.json").read_bytes()
     policies = sorted(path.relative_to(one) for path in one.glob("folds/*/*/policy.zip"))
