@@ -37,11 +37,11 @@ def make_env(seed=0, n_bars=60, actions="discrete"):
     return MarketVecEnv(make_tape(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed, actions)
 
 
-def make(algorithm, actions="discrete", **kwargs):
+def make(algorithm, actions="discrete", n_bars=60, **kwargs):
     recurrent = algorithm.__name__.endswith("RecurrentPPO")
     return algorithm(
-        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(actions=actions), n_steps=N_STEPS, batch_size=128, n_epochs=2, seed=3,
-        ent_coef=0.01,
+        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(n_bars=n_bars, actions=actions), n_steps=N_STEPS, batch_size=128,
+        n_epochs=2, seed=3, ent_coef=0.01,
         policy_kwargs={"net_arch": [24, 16], **({"lstm_hidden_size": 20} if recurrent else {})}, device="cpu", **kwargs,
     )  # fmt: skip
 
@@ -124,6 +124,22 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
     drawn, log_prob = layers.draw(torch.zeros(4000, 9), 3, None)
     assert abs(float((drawn == 2).float().mean()) - 1 / 3) < 0.02
     torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
+
+
+@pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
+def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algorithm, monkeypatch):
+    met, multiply = set(), layers._product
+
+    def product(a, b, half):
+        met.add((a.shape, b.shape))
+        return multiply(a, b, half)
+
+    monkeypatch.setattr(layers, "_product", product)
+    make(QUICK[algorithm]).learn(N_ENVS * N_STEPS)
+    first = set(met)
+    make(QUICK[algorithm], n_bars=55).learn(6 * N_ENVS * N_STEPS)
+    assert first
+    assert met == first  # each new one costs oneDNN a compilation, whose code it keeps
 
 
 @pytest.mark.slow

@@ -1,5 +1,6 @@
 """Worker processes by the dozen: one thread each, gone when they should be, and no larger after the fiftieth job."""
 
+import gc
 import os
 import signal
 import subprocess
@@ -15,6 +16,7 @@ from light_jobs import count, multiply_and_wait, multiply_with_torch
 from markets import TINY
 
 from ploutos.envs.spec import EnvSpec
+from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import write_features
 from ploutos.hardware.probe import usable_cores
 from ploutos.hardware.threads import VARIABLES
@@ -133,14 +135,33 @@ def marked(mark):
     return found
 
 
-@pytest.mark.slow
-def test_a_worker_is_no_larger_after_fifty_trainings_than_after_ten(tmp_path, panel, panel_features, panel_fold):
+@pytest.fixture
+def job(tmp_path, panel, panel_features, panel_fold):
     write_bars(panel, tmp_path / "bars.parquet")
     write_features(panel_features, tmp_path / "features.parquet")
-    job = MemberJob(
+    return MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
         training=TINY, checkpoint=CheckpointSpec(every_rollouts=1), seed=0, place=Workplace(tmp_path / "work"), target=tmp_path / "p.zip",
     )  # fmt: skip
+
+
+def environments():
+    return sum(type(thing) is MarketVecEnv for thing in gc.get_objects())
+
+
+def test_a_job_leaves_no_environment_behind_for_a_later_collection(job):
+    gc.collect()
+    before = environments()
+    gc.disable()
+    try:
+        run_job(job)
+        assert environments() == before
+    finally:
+        gc.enable()
+
+
+@pytest.mark.slow
+def test_a_worker_is_no_larger_after_fifty_trainings_than_after_ten(job):
     resident = []
     with WorkerPool(1) as pool:
         worker = psutil.Process(pool.result(pool.submit(os.getpid), lambda: None))

@@ -203,8 +203,9 @@ class _Quick(OnPolicyAlgorithm):
         """Add the value of where truncated episodes stopped to their last reward."""
         cut = np.array([i for i in ended if infos[i]["TimeLimit.truncated"]], dtype=np.int64)
         if len(cut):
-            stopped = self._to_device(np.stack([infos[i]["terminal_observation"] for i in cut]))
-            values = self._value_of(stopped, cut, np.zeros(len(cut), dtype=np.bool_))
+            asked = layers.filled(torch.from_numpy(cut), 8).numpy()
+            stopped = self._to_device(np.stack([infos[i]["terminal_observation"] for i in asked]))
+            values = self._value_of(stopped, asked, np.zeros(len(asked), dtype=np.bool_))[: len(cut)]
             self._rollout.rewards[t, cut] += np.float32(self.gamma) * values.cpu().numpy()
 
     # -- the update ---------------------------------------------------------------------------------------------------

@@ -1,5 +1,6 @@
 """What a worker process is asked to do, in values that travel: paths in, a policy file out."""
 
+import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,7 @@ def run_job(job: MemberJob) -> None:
         features = hybrid_features(features, bars, np.load(start.market, allow_pickle=False), signals)
     warm = None if start is None else start.policy
     train_member(bars, features, job.fold, job.env, job.training, job.checkpoint, job.seed, job.place, job.target, warm)
+    gc.collect()  # a model and its environment know each other
 
 
 def read_progress(place: Workplace) -> dict[str, Any] | None:

@@ -20,7 +20,17 @@ from ploutos.training import elementwise
 
 _ADDING_UP = 24  # what it costs to share a sample's row, in columns of a product
 _BLOCK = 4096
+_ROWS = 64  # rows of a product come in multiples of this
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
+
+
+def filled(rows: Tensor, multiple: int) -> Tensor:
+    """Row numbers, the first one repeated until there are a multiple of so many.
+
+    oneDNN compiles a routine for every shape of a product that it meets, and keeps a thousand of them: time and memory that
+    grow with every number of rows not met before.
+    """
+    return torch.cat([rows, rows[:1].expand(-len(rows) % multiple)])
 
 
 @dataclass(frozen=True)
@@ -56,7 +66,8 @@ class Market:
             if (len(bars) - len(distinct)) * self.rows.shape[1] > _ADDING_UP * len(bars):
                 place = torch.empty(len(self.rows), dtype=torch.int64)
                 place[distinct] = torch.arange(len(distinct))
-                return Seen(None, self._factors.index_select(0, distinct), place.index_select(0, bars), _rounded(own, self.half))
+                rows = self._factors.index_select(0, filled(distinct, _ROWS))
+                return Seen(None, rows, place.index_select(0, bars), _rounded(own, self.half))
         return Seen(_rounded(self.whole(bars, own), self.half))
 
     def whole(self, bars: Tensor, own: Tensor) -> Tensor:
@@ -170,7 +181,8 @@ def project_rows(rows: Tensor, weight: Tensor, half: bool) -> Tensor:
     columns = weight[:, : rows.shape[1]].t()
     out = torch.empty(len(rows), len(weight), device=rows.device)
     for start in range(0, len(rows), _BLOCK):
-        out[start : start + _BLOCK] = _product(rows[start : start + _BLOCK].clone(), columns, half)
+        at = torch.arange(start, min(start + _BLOCK, len(rows)), device=rows.device)
+        out[start : start + _BLOCK] = _product(rows.index_select(0, filled(at, _ROWS)), columns, half)[: len(at)]
     return out
 
 
