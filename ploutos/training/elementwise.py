@@ -97,6 +97,22 @@ def gather_beside_(out, table, at, own):
             right[j] = mine[j]
 
 
+@njit(inline="always", fastmath=_MATH)
+def _weigh(rows, masks, i, power):
+    """Subtract the highest of each symbol's logits that sample i may choose; power := exp of what is left."""
+    n_symbols, k = rows.shape
+    for s in range(n_symbols):
+        highest = _F(-np.inf)
+        for j in range(k):
+            if len(masks) and not masks[i, s, j]:
+                rows[s, j] = _F(-1e8)
+            highest = max(highest, rows[s, j])
+        for j in range(k):
+            rows[s, j] -= highest
+            power[s * k + j] = rows[s, j]
+    _exp_(power)
+
+
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
 def choose_(log_p, masks, actions, log_prob, entropy):
     """What a policy makes of its choices.
@@ -111,16 +127,7 @@ def choose_(log_p, masks, actions, log_prob, entropy):
     power = np.empty(n_symbols * k, dtype=np.float32)
     for i in range(n):
         rows = log_p[i]
-        for s in range(n_symbols):
-            highest = _F(-np.inf)
-            for j in range(k):
-                if len(masks) and not masks[i, s, j]:
-                    rows[s, j] = _F(-1e8)
-                highest = max(highest, rows[s, j])
-            for j in range(k):
-                rows[s, j] -= highest
-                power[s * k + j] = rows[s, j]
-        _exp_(power)
+        _weigh(rows, masks, i, power)
         together, spread = _ZERO, _ZERO
         for s in range(n_symbols):
             total, product = _ZERO, _ZERO
@@ -149,16 +156,7 @@ def draw_(logits, masks, uniform, actions, log_prob):
     power = np.empty(n_symbols * k, dtype=np.float32)
     for i in range(n):
         rows = logits[i]
-        for s in range(n_symbols):
-            highest = _F(-np.inf)
-            for j in range(k):
-                if len(masks) and not masks[i, s, j]:
-                    rows[s, j] = _F(-1e8)
-                highest = max(highest, rows[s, j])
-            for j in range(k):
-                rows[s, j] -= highest
-                power[s * k + j] = rows[s, j]
-        _exp_(power)
+        _weigh(rows, masks, i, power)
         together = _ZERO
         for s in range(n_symbols):
             total = _ZERO
