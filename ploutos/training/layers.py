@@ -93,6 +93,14 @@ def _product(a: Tensor, b: Tensor, half: bool) -> Tensor:
     return (a.bfloat16() @ b.bfloat16()).float() if half else a @ b
 
 
+def _weight_gradient(g: Tensor, x: Tensor, half: bool) -> Tensor:
+    """The gradient of weights, shape (n_out, n_in), from those behind a layer's n samples and what the layer read.
+
+    The narrower factor stands on the left: a CPU takes up to a third less time so.
+    """
+    return _product(g.t(), x, half) if g.shape[1] <= x.shape[1] else _product(x.t(), g, half).t()
+
+
 def _finish(x: Tensor, bias: Tensor, squash: bool) -> Tensor:
     """x := x + bias, or its tanh."""
     if not squash:
@@ -139,7 +147,7 @@ class _Layer(torch.autograd.Function):
         g, bias = _before(gradients[0], y, ctx.squash)
         g = _rounded(g, ctx.half)
         back = _product(g, weight, ctx.half) if ctx.needs_input_grad[0] else None
-        return back, _product(g.t(), x, ctx.half), bias, None, None
+        return back, _weight_gradient(g, x, ctx.half), bias, None, None
 
 
 class _SharedLayer(torch.autograd.Function):
@@ -161,8 +169,8 @@ class _SharedLayer(torch.autograd.Function):
         by_row = torch.zeros(len(rows), g.shape[1]).index_add_(0, at, g)
         g = _rounded(g, ctx.half)
         weight = torch.empty(g.shape[1], rows.shape[1] + own.shape[1])
-        weight[:, : rows.shape[1]] = _product(by_row.t(), rows, ctx.half)
-        weight[:, rows.shape[1] :] = _product(own.t(), g, ctx.half).t()
+        weight[:, : rows.shape[1]] = _weight_gradient(by_row, rows, ctx.half)
+        weight[:, rows.shape[1] :] = _weight_gradient(g, own, ctx.half)
         return None, None, None, weight, bias, None, None
 
 
@@ -243,7 +251,7 @@ class _Recurrence(torch.autograd.Function):
             carry_hidden = (gates[t].bfloat16() @ back).float() if ctx.half else gates[t] @ back
             carry_hidden.mul_(keep[t, :, None])
         flat = gates.view(steps * n, -1)
-        return gates, None, None, None, _product(flat.t(), before[0].view(steps * n, size), ctx.half), None
+        return gates, None, None, None, _weight_gradient(flat, before[0].view(steps * n, size), ctx.half), None
 
 
 def _cell(gates: Tensor, inputs: Tensor, cell: Tensor, tanh_cell: Tensor, hidden: Tensor) -> Tensor:
