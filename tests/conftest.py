@@ -78,5 +78,6 @@ def panel_policies(panel, panel_features, panel_fold, tmp_path_factory):
 
 
 def pytest_collection_modifyitems(items):
-    """Whole flows first: of two processes neither is then left alone with them."""
-    items.sort(key=lambda item: "pipeline" not in item.path.name)
+    """Whole flows first, then files with slow tests: of two processes neither is then left alone with a long one."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: ("pipeline" not in item.path.name, item.path not in slow))
