@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import tempfile
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -43,6 +44,20 @@ def _prepare_process() -> None:
         os.environ.setdefault(name, value)
 
 
+def _make_prefect_home() -> None:
+    """Make the folder where Prefect keeps its database; Prefect itself would wait two minutes for a server that cannot start.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+    except OSError as error:
+        raise ConfigError(f"Prefect cannot write in {home}: {error.strerror}; set PREFECT_HOME to a folder that can be written") from error
+
+
 @app.callback()
 def _main() -> None:
     """No profit is promised, ever."""
@@ -80,6 +95,7 @@ def run(
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)
+        _make_prefect_home()
         folder = _run_flow(config)
     except PloutosError as error:
         raise fail(error, as_json) from error

@@ -60,8 +60,17 @@ def test_the_doctor_says_what_to_do_about_a_home_that_cannot_be_written(tmp_path
     assert "what to do: set PLOUTOS_HOME to a folder that can be written" in result.stdout
 
 
+def test_a_home_that_prefect_cannot_write_is_said_at_once(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
+    result = run(app, ["run", "--preset", "demo"])
+    assert result.exit_code == 2
+    assert "set PREFECT_HOME to a folder that can be written" in " ".join(result.stderr.split())
+
+
 def command(tmp_path, *arguments):
-    environment = {**os.environ, "PLOUTOS_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "prefect")}
+    """In homes whose parent folder is not there yet."""
+    environment = {**os.environ, "PLOUTOS_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "new" / "prefect")}
     environment.pop("PREFECT_API_URL", None)
     code = "import sys; from ploutos.cli import app; sys.argv[0] = 'ploutos'; app()"
     return subprocess.run(
