@@ -45,11 +45,13 @@ def _prepare_process() -> None:
 
 
 def _make_prefect_home() -> None:
-    """Make the folder where Prefect keeps its database; Prefect itself would wait two minutes for a server that cannot start.
+    """Make the folder of a temporary server's database; Prefect itself would wait two minutes for one that cannot start.
 
     Raises:
         ConfigError: it cannot be made or written.
     """
+    if "PREFECT_API_URL" in os.environ:
+        return
     home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
     try:
         home.mkdir(parents=True, exist_ok=True)

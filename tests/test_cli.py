@@ -63,6 +63,7 @@ def test_the_doctor_says_what_to_do_about_a_home_that_cannot_be_written(tmp_path
 def test_a_home_that_prefect_cannot_write_is_said_at_once(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "file" / "prefect"))
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
     result = run(app, ["run", "--preset", "demo"])
     assert result.exit_code == 2
     assert "set PREFECT_HOME to a folder that can be written" in " ".join(result.stderr.split())
