@@ -36,7 +36,7 @@ from ploutos.envs.observation import map_rows, open_rows
 from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
 from ploutos.envs.tape import Tape, make_tape
 from ploutos.market.bars import align
-from ploutos.market.specs import FUTURES
+from ploutos.market.instruments import FUTURES
 
 ROUNDS = 11
 N_ENVS, N_SYMBOLS, N_FEATURES, N_BARS = 256, 15, 30, 10_000

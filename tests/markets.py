@@ -7,7 +7,7 @@ from ploutos.llm.advisor import Advisor
 from ploutos.llm.backends.mock import MockBackend
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import Bars, align
-from ploutos.market.specs import InstrumentSpec
+from ploutos.market.instruments import InstrumentSpec
 from ploutos.training.ppo import TrainingSpec
 
 TINY = TrainingSpec(total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2)

@@ -14,7 +14,7 @@ from ploutos.envs import ledger
 from ploutos.envs.spec import CostSpec, EnvSpec, sized_for
 from ploutos.errors import ConfigError
 from ploutos.market.bars import align
-from ploutos.market.specs import FUTURES
+from ploutos.market.instruments import FUTURES
 
 
 def one_symbol(opens, closes, missing=(), instruments=()):

@@ -14,7 +14,7 @@ from prefect.testing.utilities import prefect_test_harness
 
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
 from ploutos.llm.signals import read_signals
-from ploutos.market.specs import instrument
+from ploutos.market.instruments import instrument
 from ploutos.market.synthetic import SyntheticSpec, simulate
 from ploutos.training import folds
 from ploutos.training.checkpoint import load_policy

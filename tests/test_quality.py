@@ -19,7 +19,7 @@ from ploutos.market.bars import FIELDS, align
 from ploutos.market.quality import check_bars, inspect_bars
 from ploutos.market.quality_report import CHECKS, LISTED, finding_rows, render_quality_report, symbol_rows, write_quality_report
 from ploutos.market.sources import DataSpec, load
-from ploutos.market.specs import instrument
+from ploutos.market.instruments import instrument
 
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 CME = "CME Globex Equity"

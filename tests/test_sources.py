@@ -11,7 +11,7 @@ from ploutos.features.build import FeatureSpec, build_features, read_features, w
 from ploutos.features.macro_features import macro_columns
 from ploutos.market.dataset import Dataset, SeriesKey
 from ploutos.market.sources import DataSpec, fingerprint, load, proxies
-from ploutos.market.specs import FUTURES
+from ploutos.market.instruments import FUTURES
 
 HOUR = pd.Timedelta(hours=1)
 SPAN = (pd.Timestamp("2024-03-01", tz="UTC"), pd.Timestamp("2024-04-01", tz="UTC"))

@@ -24,7 +24,7 @@ from ploutos.market.scenarios import (
     UNEVENTFUL,
     Scenario,
 )
-from ploutos.market.specs import instrument
+from ploutos.market.instruments import instrument
 from ploutos.market.stylised import BANDS, MIN_BARS, check_stylised_facts, stylised_facts
 from ploutos.market.synthetic import SyntheticSpec, planned_events, simulate
 

@@ -16,7 +16,7 @@ from ploutos.evaluation.report import render_report
 from ploutos.hardware.monitor import HardwareMonitor, describe_usage
 from ploutos.market.bars import Bars, read_bars
 from ploutos.market.sources import proxies
-from ploutos.market.specs import InstrumentSpec
+from ploutos.market.instruments import InstrumentSpec
 from ploutos.provenance import git_commit, library_versions
 from ploutos.store import Ref, Store, digest_of, write_json, writing
 from ploutos.training.folds import fold_table, read_folds

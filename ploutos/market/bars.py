@@ -5,17 +5,18 @@ symbol has no bar, its prices are nan and `tradable` is False. Nothing is filled
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
-from ploutos.market.specs import InstrumentSpec, equity
-from ploutos.types import BoolArray, FloatArray, TimeArray
+from ploutos.market.instruments import InstrumentSpec, equity
+from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
 FIELDS = ("open", "high", "low", "close", "volume")
 
@@ -33,6 +34,11 @@ class Bars:
         calendar: pandas-market-calendars name.
         source: where the bars come from, for people.
         instruments: n_symbols specs, in the order of `symbols`.
+        payouts: n_symbols prices at which a unit of a delisted symbol is paid out, in the bar after its last one; nan for a symbol
+            that is listed to the end. Empty where no symbol was delisted.
+        zone: zone in which the source gave its timestamps, in words.
+        label: which end of a bar the source's timestamps named: `start`, `end` or `date`; ours name the start.
+        notes: what was done to the bars on the way here, one sentence each, for the report.
     """
 
     timestamps: TimeArray
@@ -47,6 +53,10 @@ class Bars:
     calendar: str
     source: str
     instruments: tuple[InstrumentSpec, ...]
+    payouts: tuple[float, ...] = ()
+    zone: str = "UTC"
+    label: str = "start"
+    notes: tuple[str, ...] = ()
 
     @property
     def n_bars(self) -> int:
@@ -74,19 +84,18 @@ class Bars:
         """Shape (n_bars,), datetime64[D]: session date of each bar."""
         return calendars.sessions(self.timestamps, self.timeframe, self.calendar)
 
+    @cached_property
+    def payout_bars(self) -> IntArray:
+        """Shape (n_symbols,): the bar in which a delisted symbol is paid out, -1 for one that is listed to the end."""
+        last = self.n_bars - 1 - self.tradable[::-1].argmax(axis=0)
+        paid = np.isfinite(self.payouts) if self.payouts else np.zeros(self.n_symbols, dtype=np.bool_)
+        return np.where(paid & self.tradable.any(axis=0), last + 1, -1)
+
     def head(self, n_bars: int) -> "Bars":
-        """The first `n_bars` bars: what was known then."""
-        arrays = {name: getattr(self, name)[:n_bars] for name in FIELDS}
-        return Bars(
-            timestamps=self.timestamps[:n_bars],
-            available_at=self.available_at[:n_bars],
-            symbols=self.symbols,
-            timeframe=self.timeframe,
-            calendar=self.calendar,
-            source=self.source,
-            instruments=self.instruments,
-            **arrays,
-        )
+        """The first `n_bars` bars: what was known then. A delisting whose payout lies beyond them has not happened."""
+        paid = (self.payout_bars >= 0) & (self.payout_bars < n_bars)
+        arrays: dict[str, Any] = {name: getattr(self, name)[:n_bars] for name in ("timestamps", "available_at", *FIELDS)}
+        return replace(self, payouts=tuple(np.where(paid, self.payouts, np.nan).tolist()) if paid.any() else (), **arrays)
 
 
 def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:

@@ -18,7 +18,7 @@ from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
 from ploutos.market.bars import FIELDS, Bars, infer_timeframe
 from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, Severity, iso
-from ploutos.market.specs import InstrumentSpec
+from ploutos.market.instruments import InstrumentSpec
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
 PRICES = ("open", "high", "low", "close")

@@ -31,7 +31,7 @@ from ploutos.market.scenarios import (
     hit_bars,
     stage,
 )
-from ploutos.market.specs import InstrumentSpec
+from ploutos.market.instruments import InstrumentSpec
 from ploutos.specs import Spec
 from ploutos.types import FloatArray, IntArray, TimeArray
 
@@ -109,7 +109,7 @@ def simulate(spec: SyntheticSpec, instruments: Sequence[InstrumentSpec]) -> pd.D
         ConfigError: no instrument, a name twice, an unknown calendar, or a span too short for the scenario.
         NoData: a calendar has no session in the span.
 
-    >>> from ploutos.market.specs import instrument
+    >>> from ploutos.market.instruments import instrument
     >>> day = date(2024, 7, 3)  # closes at 13:00 in New York
     >>> frame = simulate(SyntheticSpec(start=day, end=day), [instrument("SPY")])
     >>> frame["timestamp"].dt.tz_convert("America/New_York").dt.hour.tolist()

@@ -16,7 +16,7 @@ from ploutos.market.dataset import Dataset
 from ploutos.market.macro import Provider
 from ploutos.market.quality import check_bars
 from ploutos.market.sources import files, sample
-from ploutos.market.specs import AssetClass, InstrumentSpec, instrument
+from ploutos.market.instruments import AssetClass, InstrumentSpec, instrument
 from ploutos.market.synthetic import SyntheticSpec, simulate
 from ploutos.specs import Spec
 from ploutos.store import digest_of, file_sha256
