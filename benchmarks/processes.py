@@ -32,7 +32,8 @@ def environment() -> tuple[Any, ...]:
     from ploutos.envs.observation import market_rows
     from ploutos.features.build import FeatureSpec, build_features
     from ploutos.features.scaling import fit_scaler
-    from ploutos.market.sources import DataSpec, load
+    from ploutos.market.data_spec import DataSpec
+    from ploutos.market.loader import load
 
     bars = load(DataSpec())
     features = build_features(bars, FeatureSpec())

@@ -167,7 +167,7 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
         raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
     from ploutos.envs.spec import sized_for
     from ploutos.features.build import build_features
-    from ploutos.market.sources import load
+    from ploutos.market.loader import load
     from ploutos.settings import Settings
     from ploutos.training.folds import plan_folds
 
@@ -175,7 +175,8 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     features = build_features(bars, config.features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
-    return search(bars, features, fold, gap, sized_for(config.env, bars), config.training, spec, config.seed, config.hardware.device)
+    env = sized_for(config.env, bars, fold.train)
+    return search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
 
 
 @app.command()
@@ -205,3 +206,7 @@ def doctor(
                 terminal.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+if __name__ == "__main__":
+    app()

@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ploutos.cli_shared import JSON_OPTION, console, fail
+from ploutos.cli_shared import JSON_OPTION, console, exit_code, fail
 from ploutos.errors import ConfigError, DataError, PloutosError
 
 if TYPE_CHECKING:
+    from ploutos.market.data_spec import DataSpec
     from ploutos.market.download import BuildResult
+    from ploutos.market.loader import SourceTable
     from ploutos.market.macro import Provider
-    from ploutos.market.sources import DataSpec
     from ploutos.market.sources.vendor import Vendor
 
 app = typer.Typer(no_args_is_help=True, help="Bars from vendors into the local dataset, and what is wrong with them.")
@@ -98,8 +99,8 @@ def build(
     import pandas as pd
 
     from ploutos.market import download
+    from ploutos.market.data_spec import VENDOR_TIMEFRAME, proxies, vendor_symbols
     from ploutos.market.dataset import Dataset
-    from ploutos.market.sources import VENDOR_TIMEFRAME, proxies, vendor_symbols
     from ploutos.market.sources.vendor import Request
     from ploutos.settings import Settings
 
@@ -130,8 +131,8 @@ def update(
 ) -> None:
     """Add what came since; where the past was rewritten (a new dividend), download the series again whole."""
     from ploutos.market import download
+    from ploutos.market.data_spec import VENDOR_TIMEFRAME, vendor_symbols
     from ploutos.market.dataset import Dataset
-    from ploutos.market.sources import VENDOR_TIMEFRAME, vendor_symbols
     from ploutos.settings import Settings
 
     try:
@@ -221,12 +222,9 @@ def check(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; a table here and a page with every symbol."""
-    import pandas as pd
-
     from ploutos.config import load_config
-    from ploutos.market.quality import inspect_bars
+    from ploutos.market.loader import read_table
     from ploutos.market.quality_report import finding_rows, symbol_rows, write_quality_report
-    from ploutos.market.sources import adjusted, load_frame
     from ploutos.settings import Settings
     from ploutos.store import writing
 
@@ -236,26 +234,52 @@ def check(
         overrides += [f"data.feed={feed}"] if feed else []
         overrides += [f"data.path={json.dumps(str(path))}"] if path else []
         spec = load_config("demo", None, [*overrides, *(settings or [])]).data
-        frame, origin, instruments, calendar = load_frame(spec, Settings().datasets_root)
-        frame = adjusted(frame, spec)
-        now = pd.Timestamp.now("UTC") if vendor in ("alpaca", "yahoo") else None
-        own = instruments if spec.calendar == "auto" else []
-        report = inspect_bars(frame, spec.bar, calendar, own, now, origin)
+        table = read_table(spec, Settings().datasets_root)
+        report, bars, fault = _examine(table, spec)
         with writing(out) as temporary:
-            write_quality_report(report, frame, temporary)
+            write_quality_report(report, bars, temporary)
     except PloutosError as error:
         raise fail(error, as_json) from error
+    notes = list(table.notes if fault else bars.notes)
     if as_json:
-        print(json.dumps({"ok": not report.errors, "symbols": symbol_rows(report), "findings": finding_rows(report), "page": str(out)}))
+        refused = {"error": type(fault).__name__, "message": str(fault)} if fault else {}
+        found = {"symbols": symbol_rows(report), "findings": finding_rows(report), "notes": notes, "page": str(out)}
+        print(json.dumps({"ok": fault is None and not report.errors} | refused | found))
     else:
-        _print_table(symbol_rows(report), "symbol", origin)
+        _print_table(symbol_rows(report), "symbol", table.origin)
+        for note in notes:
+            console().print(note, highlight=False)
         for finding in report.errors:
             console().print(f"[red]{finding.check}[/]: {finding.sentence}", highlight=False)
         for warning in report.warnings:
             console().print(f"[yellow]{warning['check']}[/]: {warning['sentence']}", highlight=False)
         console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
+    if fault is not None:
+        raise typer.Exit(exit_code(fault)) if as_json else fail(fault, as_json)
     if report.errors:
         raise typer.Exit(3)
+
+
+def _examine(table: "SourceTable", spec: "DataSpec") -> tuple[Any, Any, PloutosError | None]:
+    """What an inspection finds, the bars it looked at, and why a run would refuse them, if it would.
+
+    Bars that load are inspected as a run does; of those that do not, the table is, as far as it can be read at all.
+    """
+    import pandas as pd
+
+    from ploutos.market.loader import load_table
+    from ploutos.market.quality import inspect_bars
+
+    now = pd.Timestamp.now("UTC") if spec.source in ("alpaca", "yahoo") else None
+    try:
+        bars = load_table(table, spec)
+        return inspect_bars(bars, now=now), bars, None
+    except (ConfigError, DataError) as fault:
+        try:
+            calendar = None if spec.calendar == "auto" else spec.calendar
+            return inspect_bars(table.frame, spec.bar, calendar, source=table.origin), table.frame, fault
+        except (ConfigError, DataError):
+            raise fault from None
 
 
 @app.command()

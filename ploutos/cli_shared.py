@@ -13,7 +13,8 @@ _EXIT_FAILED, _EXIT_CONFIG, _EXIT_DATA = 1, 2, 3
 JSON_OPTION = typer.Option("--json", help="Print one JSON object at the end.")
 
 
-def _exit_code(error: PloutosError) -> int:
+def exit_code(error: PloutosError) -> int:
+    """1 for a run that failed, 2 for a setting, 3 for data."""
     if isinstance(error, ConfigError):
         return _EXIT_CONFIG
     return _EXIT_DATA if isinstance(error, (DataError, HistoryError)) else _EXIT_FAILED
@@ -33,12 +34,12 @@ def data_overrides(source: str | None, path: Path | None, market: str | None) ->
 
 
 def fail(error: PloutosError, as_json: bool) -> typer.Exit:
-    """Print an error and give what to raise: exit code 1 for a run that failed, 2 for a setting, 3 for data."""
+    """Print an error and give what to raise."""
     if as_json:
         print(json.dumps({"ok": False, "error": type(error).__name__, "message": str(error)}))
     else:
         Console(stderr=True).print(f"[bold red]{type(error).__name__}[/]: {error}", soft_wrap=True, highlight=False)
-    return typer.Exit(_exit_code(error))
+    return typer.Exit(exit_code(error))
 
 
 def console() -> Console:

@@ -22,7 +22,7 @@ from ploutos.hardware.autoscale import Scale, Workload, autoscale
 from ploutos.hardware.gate import GateSpec, describe
 from ploutos.hardware.probe import Machine, read_machine
 from ploutos.llm.config import LLMConfig, LLMProvider
-from ploutos.market.sources import DataSpec
+from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
 from ploutos.training.folds import FoldSpec
 from ploutos.training.ppo import CheckpointSpec, Device, LogSpec, TrainingSpec
@@ -149,7 +149,9 @@ def _override(text: str) -> dict[str, Any]:
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
-        raise ConfigError(f"--set {text!r}: the value cannot be read: {error}") from error
+        if any(mark in value for mark in "[]{}"):
+            raise ConfigError(f"--set {text!r}: the value cannot be read as YAML: {str(error).splitlines()[0]}") from error
+        parsed = value  # a date format or a separator is no YAML
     nested: Any = parsed
     for part in reversed(key.split(".")):
         nested = {part: nested}

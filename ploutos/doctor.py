@@ -13,7 +13,8 @@ from ploutos.hardware.probe import read_machine
 from ploutos.hardware.threads import VARIABLES, uncapped
 from ploutos.llm.check import find_advisor
 from ploutos.llm.config import LLMConfig, LLMProvider
-from ploutos.market.sources import DataSpec, load
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import load
 from ploutos.settings import Settings
 from ploutos.store import Store
 

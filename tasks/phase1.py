@@ -8,10 +8,12 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.features.build import FeatureSpec, build_features, read_features, write_features
 from ploutos.features.macro_features import macro_columns
 from ploutos.market.bars import read_bars, write_bars
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import fingerprint, load
 from ploutos.market.macro import read_macro
 from ploutos.market.quality import inspect_bars
 from ploutos.market.quality_report import symbol_rows
-from ploutos.market.sources import DataSpec, files, fingerprint, load
+from ploutos.market.sources import files
 from ploutos.store import Ref, Store, write_json
 from ploutos.training.folds import FoldSpec, plan_folds, write_folds
 from tasks.stage import run_stage
@@ -25,7 +27,7 @@ def load_bars(store: Store, spec: DataSpec, datasets: Path) -> State[Ref]:
         write_bars(load(spec, datasets), path)
 
     settings = spec.model_dump(mode="json", exclude={"path", "macro", "macro_provider"})
-    return run_stage(store, "bars", ["ploutos.market.sources"], settings, fingerprint(spec, datasets), ".parquet", write)
+    return run_stage(store, "bars", ["ploutos.market.loader"], settings, fingerprint(spec, datasets), ".parquet", write)
 
 
 @task(name="inspect-bars", cache_policy=NO_CACHE)

@@ -17,7 +17,8 @@ from ploutos.features.build import (
     build_features,
 )
 from ploutos.market.bars import Bars
-from ploutos.market.sources import DataSpec, load
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import load
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.folds import Fold, Range, data_digest
 from ploutos.training.ppo import CheckpointSpec, Workplace, train_member

@@ -8,8 +8,9 @@ from servers.fake_alpaca import KEY, SECRET, FakeAlpaca, random_bars, serving
 from typer.testing import CliRunner
 
 from ploutos.cli import app
+from ploutos.market.data_spec import DataSpec
 from ploutos.market.dataset import Dataset, SeriesKey
-from ploutos.market.sources import DataSpec, load
+from ploutos.market.loader import load
 
 run = CliRunner().invoke
 HOUR = pd.Timedelta(hours=1)

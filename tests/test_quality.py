@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+from base64 import b64decode
 from datetime import date
 from functools import lru_cache
 
@@ -15,11 +16,13 @@ from hypothesis import strategies as st
 
 from ploutos.errors import ConfigError, DataError
 from ploutos.market import calendar as calendars
+from ploutos.market.adjustment import adjust
 from ploutos.market.bars import FIELDS, align
-from ploutos.market.quality import check_bars, inspect_bars
-from ploutos.market.quality_report import CHECKS, LISTED, finding_rows, render_quality_report, symbol_rows, write_quality_report
-from ploutos.market.sources import DataSpec, load
+from ploutos.market.data_spec import DataSpec
 from ploutos.market.instruments import instrument
+from ploutos.market.loader import load
+from ploutos.market.quality import check_bars, inspect_adjustment, inspect_bars
+from ploutos.market.quality_report import CHECKS, LISTED, finding_rows, render_quality_report, symbol_rows, write_quality_report
 
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 CME = "CME Globex Equity"
@@ -129,9 +132,121 @@ def test_the_first_fault_in_the_order_of_the_table_is_the_one_that_is_named():
         check_bars(frame, "test")
 
 
-def test_the_gate_alone_imports_pandera_and_only_when_it_judges():
-    code = "import sys, ploutos.market.quality; print(sorted({'pandera', 'plotly'} & set(sys.modules)))"
+def test_the_gate_imports_nothing_that_only_the_page_needs():
+    code = "import sys, ploutos.market.quality; print(sorted({'jinja2', 'plotly'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_integers_that_may_be_missing_are_numbers():
+    frame = market().astype({"volume": "Int64", "close": "Float64"})
+    check_bars(frame, "test")
+    frame.loc[3, "volume"] = pd.NA
+    with pytest.raises(DataError, match="test has 1 missing or infinite values in volume"):
+        check_bars(frame, "test")
+
+
+def below_zero(symbol):
+    """A future that falls through zero, as crude oil did on 2020-04-20."""
+    frame = market(CME, DAY, symbol=symbol, first=date(2023, 1, 3))
+    falling = frame.index >= 200
+    frame.loc[falling, ["open", "high", "low", "close"]] -= 100
+    frame.loc[210, "close"] = frame.loc[210, "low"] = -101.0
+    frame.loc[211, ["open", "low"]] = 0.0
+    frame.loc[211, "low"] = min(0.0, frame.loc[211, "close"])
+    return frame
+
+
+def test_a_future_may_cost_nothing_or_less_and_nothing_else_may():
+    frame = below_zero("CL")
+    check_bars(frame, "test", [instrument("CL")])
+    report = inspect_bars(frame, DAY, CME, [instrument("NQ").model_copy(update={"symbol": "CL"})])
+    assert report.errors == ()
+    assert "close" in render_quality_report(report, frame)
+    for specs in ([], [instrument("AAPL").model_copy(update={"symbol": "CL"})]):
+        with pytest.raises(
+            DataError, match=r"open prices of zero or less, first CL at .*; expected more than 0, as of everything but a future"
+        ):
+            check_bars(frame, "test", specs)
+
+
+def test_a_close_below_zero_has_the_tolerance_of_its_size():
+    frame = below_zero("CL")
+    frame.loc[210, "low"] = -101.0 + 1e-8
+    check_bars(frame, "test", [instrument("CL")])
+    frame.loc[210, "low"] = -100.9
+    with pytest.raises(DataError, match=r"test has 1 bars whose open or close lies outside low\.\.high, first CL"):
+        check_bars(frame, "test", [instrument("CL")])
+
+
+# --- minutes of the hour
+
+
+def at_local_times(calendar, times, first=FIRST, last=LAST):
+    """Bars at these local times of every session."""
+    zone = calendars.zone_of(calendar)
+    days = pd.DatetimeIndex(expected(calendar, DAY, first, last))
+    stamps = pd.DatetimeIndex([day + pd.Timedelta(f"{time}:00") for day in days for time in times])
+    return walk(stamps.tz_localize(zone).tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[us]"))
+
+
+FULL = {"first": date(2024, 10, 7), "last": date(2024, 11, 27)}  # no early close
+CLOCK = ["10:00", "11:00", "12:00", "13:00", "14:00", "15:00"]
+ONE_SOURCE = {
+    "a short first bar from the open": ("NYSE", ["09:30", *CLOCK]),
+    "and hours before the open": ("NYSE", ["07:00", "08:00", "09:00", "09:30", *CLOCK]),
+    "a short last bar, labelled by its end": ("NYSE", ["10:30", "11:30", "12:30", "13:30", "14:30", "15:30", "16:00"]),
+    "two hours": ("NYSE", ["09:30", "10:00", "12:00", "14:00"]),
+    "hours from the open of each half of the day": ("HKEX", ["09:30", "10:30", "11:30", "13:00", "14:00", "15:00"]),
+    "hours from the open of each half, Tokyo": ("JPX", ["09:00", "10:00", "11:00", "12:30", "13:30", "14:30"]),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_SOURCE)
+def test_a_session_that_begins_between_two_bars_of_the_clock_is_one_source(kind):
+    calendar, times = ONE_SOURCE[kind]
+    frame = at_local_times(calendar, times, **FULL)
+    check_bars(frame, "test", calendar=calendar)
+    spec = instrument("AAPL").model_copy(update={"symbol": "S", "calendar": calendar})
+    check_bars(frame, "test", [spec], "24/7")
+
+
+def test_a_short_first_bar_is_the_bar_that_the_calendar_expects():
+    frame = at_local_times("NYSE", ["09:30", *CLOCK], **FULL)
+    assert found(frame) == {}
+    assert found(frame.drop(index=[14, 30])) == {"gaps": utc("2024-10-09T13:00", "2024-10-11T15:00").tolist()}
+    halves = at_local_times("HKEX", ["09:30", "10:30", "11:30", "13:00", "14:00", "15:00"], date(2024, 10, 14), date(2024, 11, 29))
+    assert found(halves, calendar="HKEX") == {}
+
+
+MIXED = {
+    "a second source at noon": ("NYSE", ["09:30", *CLOCK[:3], "12:30", *CLOCK[3:]]),
+    "a first bar that is late": ("NYSE", [*CLOCK, "15:20"]),
+    "an hour's bar at a quarter in the morning of a day with a pause": ("HKEX", ["09:30", "10:30", "11:15", "13:00", "14:00", "15:00"]),
+}
+
+
+@pytest.mark.parametrize("kind", MIXED)
+def test_two_sources_in_one_session_are_refused_whatever_the_calendar_says(kind):
+    calendar, times = MIXED[kind]
+    with pytest.raises(DataError, match="bars at another minute of the hour than the rest of their series"):
+        check_bars(at_local_times(calendar, times, **FULL), "test", calendar=calendar)
+
+
+@pytest.mark.parametrize(("calendar", "minutes"), [("NYSE", 30), ("24/7", 30), ("24/7", 5)])
+def test_two_series_that_alternate_are_refused_though_they_look_like_shorter_bars(calendar, minutes):
+    """Bars of twice the length, at every start: each goes on where the last but one ended."""
+    short = market(calendar, pd.Timedelta(minutes=minutes), minute=0)
+    check_bars(short, "test", calendar=calendar)
+    both = short.assign(
+        close=short["close"].shift(-1), high=short["high"].rolling(2).max().shift(-1), low=short["low"].rolling(2).min().shift(-1)
+    )
+    with pytest.raises(DataError, match="bars at another minute of the hour than the rest of their series"):
+        check_bars(both[:-1], "test", calendar=calendar)
+
+
+def test_without_a_calendar_a_short_first_bar_cannot_be_told():
+    with pytest.raises(DataError, match=r"test has 38 bars at another minute of the hour"):
+        check_bars(at_local_times("NYSE", ["09:30", *CLOCK], **FULL), "test")
 
 
 # --- clean bars
@@ -279,6 +394,33 @@ def test_an_index_never_has_volume_and_that_is_fine():
     assert found(market().assign(volume=0.0)) == {}
 
 
+def test_an_exchange_rate_has_no_volume_worth_a_finding():
+    frame = market("FX").assign(volume=0.0)
+    frame.loc[::7, "volume"] = 1.0
+    assert found(frame, calendar="FX", instruments=[instrument("EURUSD").model_copy(update={"symbol": "S"})]) == {}
+    assert set(found(frame, calendar="FX")) == {"zero_volume"}
+
+
+# --- the end
+
+
+@pytest.mark.parametrize(("behind", "early"), [(5, False), (6, True)])
+def test_more_than_five_sessions_before_the_others_end_early(behind, early):
+    days = market("NYSE", DAY, symbol="A"), market("NYSE", DAY, symbol="B")[:-behind]
+    report = inspect_bars(pd.concat(days), DAY, "NYSE")
+    assert [(f.symbol, f.check, f.severity) for f in report.findings] == ([("B", "ends_early", "warning")] if early else [])
+    if early:
+        assert report.findings[0].first == ("2024-11-25T00:00Z",)
+        assert report.findings[0].sentence.startswith("B ends on 2024-11-25, 6 sessions before the others: taken as delisted and paid out;")
+
+
+def test_the_end_counts_by_the_sessions_of_the_symbol():
+    """A share that ends on Friday misses no session over a weekend and Monday's bars of a coin that trades through."""
+    share, coin = market(symbol="A", last=date(2024, 11, 29)), market("24/7", symbol="C", last=date(2024, 12, 1))
+    specs = [instrument("A"), instrument("BTC/USD").model_copy(update={"symbol": "C"})]
+    assert inspect_bars(pd.concat([share, coin]), HOUR, instruments=specs).findings == ()
+
+
 # --- now
 
 
@@ -385,6 +527,41 @@ def test_the_scale_of_prices_changes_no_finding():
     frame = scaled(scaled(market(), slice(150, None), 0.5), 60, 1.3)
     assert found(frame) == found(scaled(frame, slice(None), 1000.0))
     assert set(found(frame)) == {"bad_ticks", "suspected_splits"}
+
+
+# --- adjustment
+
+
+def with_adj_close(factor):
+    """Daily bars with a split two for one at bar 150, and their adj_close times a factor."""
+    frame = market("NYSE", DAY, first=date(2024, 1, 2), last=date(2024, 12, 31))
+    adj_close = frame["close"] * factor(np.arange(len(frame)))
+    return adjust(scaled(frame, slice(None, 149), 2.0).assign(adj_close=adj_close), "test")
+
+
+ADJUSTMENTS = {
+    "right": (lambda t: 1.0 - 0.005 * (t < 100), {}),
+    "an hour of another unit": (lambda t: np.where(t == 100, 25.0, 1.0), {"adjustment_jumps", "bad_ticks"}),
+    "a factor that starts too late": (lambda t: np.where(t < 100, 0.037, 1.0), {"adjustment_jumps", "suspected_splits"}),
+    "no factor for the split": (lambda t: np.where(t < 150, 2.0, 1.0), {"suspected_splits"}),
+    "in another currency": (lambda t: np.full(len(t), 7.8), {"adjustment_level"}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ADJUSTMENTS)
+def test_a_wrong_adj_close_is_warned_of(kind):
+    factor, checks = ADJUSTMENTS[kind]
+    frame = with_adj_close(factor)
+    report = inspect_bars(frame, DAY, "NYSE")
+    assert [f.sentence for f in inspect_adjustment(frame)] == [f.sentence for f in report.findings if f.check.startswith("adjustment")]
+    assert {f.check for f in report.findings} == set(checks)
+    assert report.errors == ()
+
+
+def test_an_adj_close_that_stands_still_is_warned_of():
+    frame = market("NYSE", DAY)
+    frame["adj_close"] = frame["close"].where(frame.index < 10).ffill()
+    assert found(adjust(frame, "test"), DAY)["adjustment_stale"] == starts(frame)[10:].tolist()
 
 
 # --- broken rows
@@ -539,21 +716,63 @@ def test_the_page_is_one_file_that_needs_nothing_else(tmp_path, aligned):
         assert text in outside_plotly
 
 
+def unpacked(packed):
+    return np.frombuffer(b64decode(packed["bdata"]), dtype=packed["dtype"])
+
+
 def test_every_symbol_of_the_page_has_its_marks_at_the_price_beside_them():
-    from ploutos.market.quality_report import _bars_per_session, _figure
+    from ploutos.market.quality_report import _bars_per_session, _traces
 
     frame = market().drop(index=[30])
     report = inspect_bars(frame, HOUR, "NYSE")
     stamps, close = starts(frame), frame["close"].to_numpy()
-    line, marks, strip = _figure(report, "S", "NYSE", stamps, close).data
-    assert len(line.x) == len(frame)
-    assert np.array(marks.x).astype("datetime64[ms]").tolist() == starts(market())[[30]].astype("datetime64[ms]").tolist()
-    assert list(marks.y) == [frame.loc[29, "close"]]
-    days, counts = _bars_per_session(stamps, HOUR, "NYSE")
+    line, marks, strip = _traces(report, report.findings, "NYSE", stamps, close)
+    assert len(unpacked(line["x"])) == len(frame)
+    assert unpacked(marks["x"]).astype("datetime64[ms]").tolist() == starts(market())[[30]].astype("datetime64[ms]").tolist()
+    np.testing.assert_allclose(unpacked(marks["y"]), [frame.loc[29, "close"]], rtol=1e-6)
+    days, counts = _bars_per_session(stamps, report, "NYSE")
     per_day = dict(zip(days.astype(str).tolist(), counts.tolist(), strict=True))
-    assert list(strip.z[0]) == counts.tolist()
+    assert strip["z"][0] == counts.tolist()
     assert (per_day["2024-10-25"], per_day["2024-11-29"]) == (6.0, 4.0)
     assert "2024-11-28" not in per_day
+
+
+def test_a_long_line_is_thinned_and_keeps_its_spikes_and_its_ends():
+    from ploutos.market.quality_report import POINTS, _thinned
+
+    values = np.sin(np.arange(300_000) / 5_000)
+    values[[77_777, 222_222]] = 9.0, -9.0
+    kept = _thinned(values)
+    assert len(kept) <= POINTS
+    assert {0, 77_777, 222_222, 299_999} <= set(kept.tolist())
+    assert (np.diff(kept) > 0).all()
+
+
+def test_the_page_says_what_it_leaves_out(monkeypatch):
+    from ploutos.market import quality_report
+
+    frames = [market(symbol=f"S{s}").drop(index=range(30, 45) if s == 3 else []) for s in range(5)]
+    frame = pd.concat(frames, ignore_index=True)
+    for name, bound in {"ROWS": 4, "FIGURES": 2, "MARKERS": 10}.items():
+        monkeypatch.setattr(quality_report, name, bound)
+    page = render_quality_report(inspect_bars(frame, HOUR, "NYSE"), frame)
+    page = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
+    assert "1 more rows are left out here" in page
+    assert re.findall("<h2>(S.)</h2>", page) == ["S3", "S0"]
+    assert "3 other symbols are left out" in page
+    assert "gaps (15, 10 shown)" in page
+
+
+def test_a_huge_report_is_a_small_page():
+    """One symbol's bars stand for 60 symbols, each with two thousand bad prices."""
+    frame = market("NYSE", pd.Timedelta(minutes=15), first=date(2022, 1, 3))
+    frame.loc[::8, "volume"] = 0.0
+    frame.loc[5::20, ["close", "high"]] *= 1.5
+    frames = [frame.assign(symbol=f"S{s:02}") for s in range(60)]
+    frame = pd.concat(frames, ignore_index=True)
+    assert len(frame) > 1_000_000
+    report = inspect_bars(frame, pd.Timedelta(minutes=15), "NYSE")
+    assert len(render_quality_report(report, frame)) < 10_000_000
 
 
 def test_a_panel_of_fields_is_left_as_it_was():

@@ -9,9 +9,10 @@ from ploutos.envs.spec import EnvSpec, sized_for
 from ploutos.errors import ConfigError, DataError, UnknownSymbol
 from ploutos.features.build import FeatureSpec, build_features, read_features, write_features
 from ploutos.features.macro_features import macro_columns
+from ploutos.market.data_spec import DataSpec, proxies
 from ploutos.market.dataset import Dataset, SeriesKey
-from ploutos.market.sources import DataSpec, fingerprint, load, proxies
 from ploutos.market.instruments import FUTURES
+from ploutos.market.loader import fingerprint, load
 
 HOUR = pd.Timedelta(hours=1)
 SPAN = (pd.Timestamp("2024-03-01", tz="UTC"), pd.Timestamp("2024-04-01", tz="UTC"))
@@ -34,16 +35,14 @@ def test_a_future_is_simulated_on_its_own_clock_and_terms():
     assert bars.source == "synthetic: normal, 1h, seed 7"
     np.testing.assert_array_equal(bars.close % 0.25, 0)
     tape = make_tape(bars)
-    assert tape.terms[:, 0].tolist() == [20, 1, 2.5, 0.25, 0, 33_000]
-    assert sized_for(EnvSpec(), bars).cash == pytest.approx(10 * 20 * bars.close[0, 0])
+    assert tape.terms[:6, 0].tolist() == [20, 1, 2.5, 0.25, 0, 33_000]
+    assert sized_for(EnvSpec(), bars).cash == 10 * 20 * bars.close.max()
 
 
-def test_symbols_of_two_calendars_need_one_to_be_named():
-    with pytest.raises(
-        ConfigError, match=r"trade on CME Globex Equity and NYSE; expected one calendar; name one with --set data\.calendar="
-    ):
-        simulated(symbols=("NQ", "SPY"))
-    assert simulated(symbols=("NQ", "SPY"), calendar="CME Globex Equity").symbols == ("NQ", "SPY")
+@pytest.mark.parametrize("calendar", ["auto", "CME Globex Equity"])
+def test_symbols_of_two_calendars_are_refused(calendar):
+    with pytest.raises(ConfigError, match=r"NQ trades on CME Globex Equity and SPY trades on NYSE; expected one calendar for all symbols"):
+        simulated(symbols=("NQ", "SPY"), asset_class=None, calendar=calendar)
 
 
 def test_the_share_of_a_futures_name_is_a_share_when_told():
@@ -56,7 +55,7 @@ def test_the_simulation_takes_dates_and_bar_length_from_the_data():
     assert bars.symbols == ("IWM", "QQQ", "SPY")
     assert bars.timeframe == pd.Timedelta(days=1)
     assert (str(bars.sessions[0]), str(bars.sessions[-1])) == ("2024-03-01", "2024-04-30")
-    with pytest.raises(ConfigError, match="timeframe is '7min'; expected 1D, or a length that fits"):
+    with pytest.raises(ConfigError, match=r"data\.timeframe is '7min'; expected a part of a day such as 15min or 1h"):
         simulated(timeframe="7min")
     with pytest.raises(ConfigError, match=r"data\.timeframe is 'fortnightly'"):
         simulated(timeframe="fortnightly")
@@ -93,7 +92,7 @@ def test_what_was_never_built_is_an_error_with_the_command(tmp_path):
 
 def test_a_symbol_that_files_do_not_hold_is_named(tmp_path):
     hourly().assign(symbol="SPY").to_parquet(tmp_path / "bars.parquet")
-    with pytest.raises(UnknownSymbol, match=r"files: bars\.parquet has no symbol NQ; it holds SPY"):
+    with pytest.raises(UnknownSymbol, match=r"bars\.parquet has no symbol NQ; it holds SPY"):
         load(DataSpec(source="files", path=tmp_path / "bars.parquet", symbols=("NQ",)))
 
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ploutos.errors import ConfigError, DataError, NoData
+from ploutos.market.instruments import instrument
 from ploutos.market.path import SESSION_PACE
 from ploutos.market.quality import check_bars, inspect_bars
 from ploutos.market.scenarios import (
@@ -24,7 +25,6 @@ from ploutos.market.scenarios import (
     UNEVENTFUL,
     Scenario,
 )
-from ploutos.market.instruments import instrument
 from ploutos.market.stylised import BANDS, MIN_BARS, check_stylised_facts, stylised_facts
 from ploutos.market.synthetic import SyntheticSpec, planned_events, simulate
 

@@ -1,10 +1,12 @@
 """Technical features of one symbol, by TA-Lib: causal and scale-free.
 
 Multiplying all prices or all volumes by a constant changes no feature. Each one is a function of the bars up to and
-including its own, so the features of a prefix are the prefix of the features. Rows before a window is full are nan.
+including its own, so the features of a prefix are the prefix of the features. Rows before a window is full are nan, and so are
+those of a future whose price is not positive. Where a window holds no volume, features of volume are 0.
 """
 
 import numpy as np
+import pandas as pd
 import talib
 
 from ploutos.types import FloatArray
@@ -50,11 +52,17 @@ def ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
     return np.divide(numerator, denominator, out=np.where(np.isnan(denominator), np.nan, 0.0), where=denominator > 0)
 
 
+def log_ratio(numerator: FloatArray, denominator: FloatArray) -> FloatArray:
+    """Log of a quotient of prices; nan where one is missing or not positive, as a future's may be."""
+    positive = (numerator > 0) & (denominator > 0)
+    return np.log(np.divide(numerator, denominator, out=np.full_like(numerator, np.nan), where=positive))
+
+
 def log_return(close: FloatArray, bars: int) -> FloatArray:
     """Log of each close over the one so many bars before; nan where there is none."""
     result = np.full_like(close, np.nan)
     if len(close) > bars:
-        result[bars:] = np.log(close[bars:] / close[:-bars])
+        result[bars:] = log_ratio(close[bars:], close[:-bars])
     return result
 
 
@@ -77,14 +85,14 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
     macd, _, macd_histogram = talib.MACD(close, 12, 26, 9)
     upper, middle, lower = talib.BBANDS(close, 20, 2.0, 2.0)
     high_55, low_55 = talib.MAX(high, 55), talib.MIN(low, 55)
-    volatility_20 = _rolling_deviation(returns, 20)
+    volatility_20, usual_volume = _rolling_deviation(returns, 20), talib.SMA(volume, 20)
     columns = {
         "log_return_1": returns,
         "log_return_5": log_return(close, 5),
         "log_return_20": log_return(close, 20),
         "log_return_60": log_return(close, 60),
-        "gap": np.log(open_ / previous_close),
-        "body": np.log(close / open_),
+        "gap": log_ratio(open_, previous_close),
+        "body": log_ratio(close, open_),
         "range": (high - low) / close,
         "close_location": ratio(2 * close - high - low, high - low),
         "rsi_5": talib.RSI(close, 5) / 50 - 1,
@@ -92,7 +100,7 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
         "stochastic_k": slow_k / 50 - 1,
         "stochastic_d": slow_d / 50 - 1,
         "cci_20": talib.CCI(high, low, close, 20) / 100,
-        "money_flow_14": talib.MFI(high, low, close, volume, 14) / 50 - 1,
+        "money_flow_14": _where_traded(talib.MFI(high, low, close, volume, 14) / 50 - 1, talib.SMA(volume, 14)),
         "macd": macd / close,
         "macd_histogram": macd_histogram / close,
         "adx_14": talib.ADX(high, low, close, 14) / 100,
@@ -110,14 +118,22 @@ def compute(open_: FloatArray, high: FloatArray, low: FloatArray, close: FloatAr
         "donchian_position_55": ratio(2 * close - high_55 - low_55, high_55 - low_55),
         "trend_slope_20": ratio(talib.LINEARREG_SLOPE(close, 20), atr_14),
         "drawdown_100": close / talib.MAX(high, 100) - 1,
-        "volume_ratio_20": np.log1p(ratio(volume, talib.SMA(volume, 20))) - np.log(2),
+        "volume_ratio_20": _where_traded(np.log1p(ratio(volume, usual_volume)) - np.log(2), usual_volume),
     }
-    return np.column_stack([columns[name] for name in NAMES])
+    table = np.column_stack([columns[name] for name in NAMES])
+    table[close <= 0] = np.nan
+    return table
+
+
+def _where_traded(feature: FloatArray, usual_volume: FloatArray) -> FloatArray:
+    """The feature, and 0 where nothing was traded in its window: an index or an exchange rate comes without volume."""
+    return np.where(usual_volume == 0, 0.0, feature)
 
 
 def _rolling_deviation(returns: FloatArray, bars: int) -> FloatArray:
     """Rolling standard deviation that starts after the first return; TA-Lib would spread a leading nan."""
     result = np.full_like(returns, np.nan)
     if len(returns) > bars:
-        result[1:] = talib.STDDEV(np.ascontiguousarray(returns[1:]), bars)
+        whole = np.isfinite(returns[1:]).all()  # TA-Lib never recovers from a nan within
+        result[1:] = talib.STDDEV(np.ascontiguousarray(returns[1:]), bars) if whole else pd.Series(returns[1:]).rolling(bars).std(ddof=0)
     return result

@@ -8,7 +8,8 @@ from ploutos.errors import LLMError
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
 from ploutos.llm.advisor import Advice, Advisor, Outcome, make_backend, prompt_at
 from ploutos.llm.config import LLMConfig
-from ploutos.market.sources import DataSpec, load
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import load
 from ploutos.settings import Settings
 
 _BARS = 400

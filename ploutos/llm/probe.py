@@ -31,7 +31,7 @@ from ploutos.llm.cutoff import Entry, Hits, Ledger, MonthScore, Probed, Recall
 from ploutos.llm.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.llm.schedule import DecisionTime, decision_times
 from ploutos.market.bars import Bars
-from ploutos.market.sources import load
+from ploutos.market.loader import load
 from ploutos.seeding import generator
 from ploutos.settings import Settings
 from ploutos.training.folds import plan_folds

@@ -19,6 +19,8 @@ from ploutos.market.instruments import InstrumentSpec, equity
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
 FIELDS = ("open", "high", "low", "close", "volume")
+MAX_SYMBOLS = 512
+"""Symbols that the environment has room for; a run that lists more is refused before its bars are read."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,20 @@ class Bars:
         return calendars.sessions(self.timestamps, self.timeframe, self.calendar)
 
     @cached_property
+    def has_volume(self) -> BoolArray:
+        """Shape (n_symbols,): the symbol traded at least once; exchange rates and indices often come without volume."""
+        return np.asarray((np.nan_to_num(self.volume) > 0).any(axis=0))
+
+    @cached_property
+    def sessions_per_year(self) -> float:
+        """Sessions of the panel, or its weeks or months, per year from the first to the last."""
+        held = np.unique(self.sessions)
+        begin, end = held[:1], held[-1:] + 1
+        if self.timeframe > calendars.DAY:
+            begin, end = calendars.period_starts(begin, self.timeframe), calendars.period_starts(held[-1:], self.timeframe, ahead=1)
+        return float(len(held) / ((end - begin).astype("int64")[0] / calendars.DAYS_PER_YEAR))
+
+    @cached_property
     def payout_bars(self) -> IntArray:
         """Shape (n_symbols,): the bar in which a delisted symbol is paid out, -1 for one that is listed to the end."""
         last = self.n_bars - 1 - self.tradable[::-1].argmax(axis=0)
@@ -99,39 +115,78 @@ class Bars:
 
 
 def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
-    """Bar length of one symbol: the most frequent step between bars, one day at most.
+    """Bar length of one symbol: the most frequent step between bars; days, weeks and months are told by their own range of steps.
 
     Raises:
-        DataError: fewer than two bars.
+        DataError: fewer than two bars, or bars further apart than a month.
     """
     steps = timestamps.diff().dropna()
     if steps.empty:
         raise DataError("found one bar; expected at least two to tell the bar length; set data.timeframe")
-    return min(pd.Timedelta(steps.mode().iloc[0]), pd.Timedelta(days=1))
+    usual = pd.Timedelta(steps.mode().iloc[0])
+    if usual < pd.Timedelta(hours=20):
+        return usual
+    for most, timeframe in ((4, calendars.DAY), (10, calendars.WEEK), (32, calendars.MONTH)):
+        if usual <= pd.Timedelta(days=most):
+            return timeframe
+    raise DataError(f"found bars {usual / calendars.DAY:g} days apart; expected bars of a month at most")
 
 
-def align(frame: pd.DataFrame, timeframe: pd.Timedelta, calendar: str, source: str, instruments: Sequence[InstrumentSpec] = ()) -> Bars:
+def align(
+    frame: pd.DataFrame, timeframe: pd.Timedelta, calendar: str, source: str, instruments: Sequence[InstrumentSpec] = (), **more: Any
+) -> Bars:
     """Put a checked long frame (symbol, timestamp, OHLCV) on one clock.
 
-    The time axis is the union of all symbols' bars, so a halt or a late listing leaves gaps instead of shifting rows.
+    The time axis is the union of all symbols' bars, so a halt or a late listing leaves gaps instead of shifting rows. A row is
+    known when the last of its bars is.
 
     Args:
+        frame: with `available_at` where it does not follow from timeframe and calendar.
         instruments: specs by symbol; a symbol without one is a share.
+        more: further fields of `Bars`.
+
+    Raises:
+        DataError: the bars of two symbols overlap without coinciding, so that a row is known after the next has begun.
     """
-    wide = {name: frame.pivot(index="timestamp", columns="symbol", values=name).astype("float64") for name in FIELDS}
-    index = pd.DatetimeIndex(wide["close"].index)
-    timestamps = index.tz_convert("UTC").tz_localize(None).to_numpy().astype("datetime64[us]")
-    symbols = tuple(str(name) for name in wide["close"].columns)
+    stamps = frame["timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+    timestamps, rows = np.unique(stamps, return_inverse=True)
+    names = frame["symbol"].astype(str)
+    symbols, columns = np.unique(names.to_numpy(dtype=object), return_inverse=True)
+    for name in FIELDS:
+        more[name] = np.full((len(timestamps), len(symbols)), np.nan)
+        more[name][rows, columns] = frame[name].to_numpy(dtype="float64")
+    if "available_at" in frame.columns:
+        known = frame["available_at"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
+        available_at = timestamps.copy()
+        np.maximum.at(available_at, rows, known)
+        _require_one_clock(frame, rows, known, timestamps, available_at)
+    else:
+        available_at = calendars.available_at(timestamps, timeframe, calendar)
     given = {spec.symbol: spec for spec in instruments}
     return Bars(
         timestamps=timestamps,
-        available_at=calendars.available_at(timestamps, timeframe, calendar),
-        symbols=symbols,
+        available_at=available_at,
+        symbols=tuple(symbols.tolist()),
         timeframe=timeframe,
         calendar=calendar,
         source=source,
-        instruments=tuple(given.get(symbol, equity(symbol)) for symbol in symbols),
-        **{name: np.ascontiguousarray(values.to_numpy()) for name, values in wide.items()},
+        instruments=tuple(given.get(symbol, equity(symbol)) for symbol in symbols.tolist()),
+        **more,
+    )
+
+
+def _require_one_clock(frame: pd.DataFrame, rows: IntArray, known: TimeArray, timestamps: TimeArray, available_at: TimeArray) -> None:
+    """Refuse a panel in which a row is known after the next one begins: a fill there would happen before the bar that decided it closed."""
+    late = np.flatnonzero(available_at[:-1] > timestamps[1:])
+    if not len(late):
+        return
+    row = int(late[0])
+    one = frame.iloc[int(np.flatnonzero((rows == row) & (known == available_at[row]))[0])]
+    other = frame.iloc[int(np.flatnonzero(rows == row + 1)[0])]
+    raise DataError(
+        f"{one['symbol']}'s bar of {one['timestamp']:%Y-%m-%d %H:%MZ} is known at {one['available_at']:%Y-%m-%d %H:%MZ}, after "
+        f"{other['symbol']}'s bar of {other['timestamp']:%Y-%m-%d %H:%MZ} has begun ({len(late):,} such rows); expected one clock for all "
+        "symbols; use files whose bars start together, or bring all to sessions with data.timeframe=1D"
     )
 
 
@@ -149,7 +204,9 @@ def write_bars(bars: Bars, path: Path) -> None:
     for column in ("timestamp", "available_at"):
         frame[column] = frame[column].dt.tz_localize("UTC")
     instruments = [spec.model_dump(mode="json") for spec in bars.instruments]
-    frame.attrs = {"timeframe": str(bars.timeframe), "calendar": bars.calendar, "source": bars.source, "instruments": instruments}
+    kept = {"calendar": bars.calendar, "source": bars.source, "zone": bars.zone, "label": bars.label, "notes": list(bars.notes)}
+    payouts = [price if np.isfinite(price) else None for price in bars.payouts]
+    frame.attrs = kept | {"timeframe": str(bars.timeframe), "instruments": instruments, "payouts": payouts}
     frame.to_parquet(path, index=False)
 
 
@@ -163,7 +220,9 @@ def read_bars(path: Path) -> Bars:
     require_available_at(frame, path)
     attrs = frame.attrs
     instruments = [InstrumentSpec.model_validate(spec) for spec in attrs["instruments"]]
-    return align(frame, pd.Timedelta(attrs["timeframe"]), attrs["calendar"], attrs["source"], instruments)
+    more = {"payouts": tuple(np.nan if price is None else price for price in attrs["payouts"]), "notes": tuple(attrs["notes"])}
+    more |= {"zone": attrs["zone"], "label": attrs["label"]}
+    return align(frame, pd.Timedelta(attrs["timeframe"]), attrs["calendar"], attrs["source"], instruments, **more)
 
 
 def require_available_at(frame: pd.DataFrame, path: Path) -> None:

@@ -1,10 +1,11 @@
-"""Exchange calendars: when a bar is known, which session it belongs to, which bars to expect, how many sessions make a year.
+"""Exchange calendars: when a session opens and closes, when a bar is known, which session it belongs to, which bars to expect.
 
-A thin layer over pandas-market-calendars. Nothing here guesses from the data: a year has as many sessions as the
-exchange held.
+A thin layer over pandas-market-calendars. Nothing here guesses from the data. `FX` is the week of the currency market, from
+Sunday 17:00 to Friday 17:00 in New York, cut there into five sessions; what trades on a Sunday evening is Monday's.
 """
 
-from datetime import date, time
+from dataclasses import dataclass
+from datetime import date, time, timedelta
 from functools import lru_cache
 
 import numpy as np
@@ -12,10 +13,14 @@ import pandas as pd
 import pandas_market_calendars as mcal
 
 from ploutos.errors import ConfigError
-from ploutos.types import TimeArray
+from ploutos.types import IntArray, TimeArray
 
 DAYS_PER_YEAR = 365.2425
+_MARGIN = timedelta(days=40)
 DAY = pd.Timedelta(days=1)
+WEEK = pd.Timedelta(days=7)
+MONTH = pd.Timedelta(days=30)
+"""Nominal length of a bar of one calendar month."""
 
 # What pandas-market-calendars 5.5 has wrong. National days of mourning: CME Group announced closes at 08:30. Good Friday:
 # futures on shares trade until 08:15 only in years in which it is the day of the employment report (2021, 2023, 2026).
@@ -30,6 +35,8 @@ def _schedule(calendar: str, first: date, last: date) -> pd.DataFrame:
         raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, 24/7 or CME Globex Equity")
     exchange = mcal.get_calendar(calendar)
     schedule = exchange.schedule(start_date=first, end_date=last, tz="UTC")
+    if calendar == "FX":  # pandas-market-calendars 5.5 gives it a session on Sunday that opens on Saturday
+        schedule = schedule[schedule.index.day_of_week < 5]
     for day, close in EARLY_CLOSES.get(calendar, {}).items():
         if pd.Timestamp(day) in schedule.index:
             local = pd.Timestamp.combine(day, close).tz_localize(exchange.tz)
@@ -38,16 +45,89 @@ def _schedule(calendar: str, first: date, last: date) -> pd.DataFrame:
 
 
 def _schedule_around(timestamps: TimeArray, calendar: str) -> pd.DataFrame:
-    first = pd.Timestamp(timestamps[0]).date() - pd.Timedelta(days=7).to_pytimedelta()
-    last = pd.Timestamp(timestamps[-1]).date() + pd.Timedelta(days=7).to_pytimedelta()
+    first, last = _whole_years(timestamps[0], timestamps[-1])
     return _schedule(calendar, first, last)
+
+
+def _whole_years(first: np.datetime64, last: np.datetime64) -> tuple[date, date]:
+    """The span of a schedule that holds two times with some weeks to spare: whole years, since each new span takes long to make."""
+    days = first.astype("datetime64[D]").item() - _MARGIN, last.astype("datetime64[D]").item() + _MARGIN
+    return days[0].replace(month=1, day=1), days[1].replace(month=12, day=31)
+
+
+def zone_of(calendar: str) -> str:
+    """Time zone of an exchange, an IANA name.
+
+    Raises:
+        ConfigError: the calendar is unknown.
+    """
+    if calendar not in mcal.get_calendar_names():
+        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, FX, 24/7 or CME Globex Equity")
+    return str(mcal.get_calendar(calendar).tz)
+
+
+@dataclass(frozen=True)
+class Sessions:
+    """The sessions of a calendar over a span, each array increasing.
+
+    Attributes:
+        dates: shape (n_sessions,), datetime64[D].
+        opens, closes: shape (n_sessions,), datetime64[us] UTC.
+    """
+
+    dates: TimeArray
+    opens: TimeArray
+    closes: TimeArray
+
+    @property
+    def open_before_date(self) -> bool:
+        """Whether a session opens the evening before its date, UTC or not: those of the CME and of currencies do."""
+        return len(self.dates) > 1 and bool(np.median((self.closes - self.opens).astype("int64")) > 12 * 3_600_000_000)
+
+    def starting(self, stamps: TimeArray) -> IntArray:
+        """Positions of the sessions that bars belong to which start at `stamps`: the first that closes later."""
+        return np.searchsorted(self.closes, stamps, side="right")
+
+    def ending(self, stamps: TimeArray) -> IntArray:
+        """Positions of the sessions that bars belong to which end at `stamps`: the last that opened earlier; -1 before all."""
+        return np.searchsorted(self.opens, stamps, side="left") - 1
+
+
+def extended_hours(calendar: str, sessions: Sessions) -> tuple[TimeArray, TimeArray] | None:
+    """Start of the pre-market and end of the post-market of each session, datetime64[us] UTC; None where there are none."""
+    return _extended_hours(calendar, sessions.dates[0].item(), sessions.dates[-1].item())
+
+
+@lru_cache(maxsize=64)
+def _extended_hours(calendar: str, first: date, last: date) -> tuple[TimeArray, TimeArray] | None:
+    exchange = mcal.get_calendar(calendar)
+    if "pre" not in exchange.regular_market_times:
+        return None
+    days = exchange.schedule(start_date=first, end_date=last, tz="UTC", start="pre", end="post")
+    return _utc(days["pre"]), _utc(days["post"])
+
+
+def sessions_around(first: np.datetime64, last: np.datetime64, calendar: str) -> Sessions:
+    """The sessions of a span, with some weeks to spare on either side.
+
+    Args:
+        first, last: datetime64[us] UTC.
+    """
+    return _sessions(calendar, *_whole_years(first, last))
+
+
+@lru_cache(maxsize=64)
+def _sessions(calendar: str, first: date, last: date) -> Sessions:
+    schedule = _schedule(calendar, first, last)
+    return Sessions(schedule.index.to_numpy().astype("datetime64[D]"), _utc(schedule["market_open"]), _utc(schedule["market_close"]))
 
 
 def available_at(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> TimeArray:
     """When each bar is known.
 
     An intraday bar is known at its end. A daily bar is labelled by its session's date and known at the session's
-    close; a daily label that is no session of the calendar is known at the end of that day, UTC.
+    close; a daily label that is no session of the calendar is known at the end of that day, UTC. A bar of a week or a month is
+    known when the last session that starts within it closes.
 
     Args:
         timestamps: shape (n_bars,), datetime64[us] UTC, bar starts, increasing.
@@ -57,7 +137,10 @@ def available_at(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) 
     Returns:
         Shape (n_bars,), datetime64[us] UTC.
     """
-    if timeframe < pd.Timedelta(days=1):
+    if timeframe > DAY:
+        found = sessions_around(timestamps[0], timestamps[-1], calendar)
+        return found.closes[np.searchsorted(found.dates, period_starts(timestamps, timeframe, ahead=1)) - 1]
+    if timeframe < DAY:
         return timestamps + timeframe.to_timedelta64().astype("timedelta64[us]")
     closes = _schedule_around(timestamps, calendar)["market_close"].dt.tz_convert(None)
     known = closes.reindex(pd.DatetimeIndex(timestamps))
@@ -75,7 +158,7 @@ def sessions(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> T
     Returns:
         Shape (n_bars,), datetime64[D].
     """
-    if timeframe >= pd.Timedelta(days=1):
+    if timeframe >= DAY:
         return timestamps.astype("datetime64[D]")
     schedule = _schedule_around(timestamps, calendar)
     zone = mcal.get_calendar(calendar).tz
@@ -100,16 +183,17 @@ def session_closes(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str
     return np.asarray(closes.reindex(days).to_numpy().astype("datetime64[us]"))
 
 
-def sessions_per_year(timestamps: TimeArray, calendar: str) -> float:
-    """Sessions that the exchange held per year over the span of the bars.
+def period_starts(timestamps: TimeArray, timeframe: pd.Timedelta, ahead: int = 0) -> TimeArray:
+    """First day of the calendar week (from Monday) or month that each label lies in, datetime64[D], or of one so many periods later.
 
-    >>> stamps = np.array(["2003-01-02", "2012-12-31"], dtype="datetime64[us]")
-    >>> round(sessions_per_year(stamps, "NYSE"), 1)
-    251.7
+    >>> stamps = np.array(["2024-01-31"], dtype="datetime64[us]")
+    >>> str(period_starts(stamps, WEEK)[0]), str(period_starts(stamps, MONTH, ahead=1)[0])
+    ('2024-01-29', '2024-02-01')
     """
-    first, last = pd.Timestamp(timestamps[0]).date(), pd.Timestamp(timestamps[-1]).date()
-    years = max((last - first).days + 1, 1) / DAYS_PER_YEAR
-    return float(len(_schedule(calendar, first, last)) / years)
+    if timeframe >= MONTH:
+        return (timestamps.astype("datetime64[M]") + ahead).astype("datetime64[D]")
+    days = timestamps.astype("datetime64[D]").astype("int64")
+    return (days - (days + 3) % 7 + 7 * ahead).astype("datetime64[D]")  # 1970-01-01 was a Thursday
 
 
 def expected_bars(calendar: str, timeframe: pd.Timedelta, first: date, last: date, minute: int = 0) -> TimeArray:

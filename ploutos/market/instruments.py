@@ -1,16 +1,19 @@
 """Instruments: what one unit of a symbol is worth, what its exchange charges, when it trades, and what vendors call it.
 
-The eight US index futures are known by name. A name with a quote currency (BTC/USD) is crypto. Any other name is a US
-share or ETF, in fractions, because adjusted prices need them.
+A name says what it is where it can: `NQ=F`, `NQH24` and `CL` are futures of the table below, `EURUSD` and `EUR/USD` are
+exchange rates, `BTC-USD` and `BTCUSDT` are crypto. Any other name is a share or ETF, in fractions, because adjusted prices
+need them. Spot crypto is paid for in dollars, and so is a stable coin's pair.
 """
 
+import re
 from typing import Literal
 
 from pydantic import NonNegativeFloat, PositiveFloat
 
+from ploutos.errors import ConfigError
 from ploutos.specs import Spec
 
-AssetClass = Literal["equity", "future", "crypto"]
+AssetClass = Literal["equity", "future", "crypto", "fx"]
 
 
 class InstrumentSpec(Spec):
@@ -23,21 +26,33 @@ class InstrumentSpec(Spec):
     multiplier: PositiveFloat = 1.0
     """Account currency per point of price and unit held."""
     tick_size: PositiveFloat = 0.01
-    """Smallest price step."""
+    """Smallest price step; of an exchange rate one pip."""
     lot: NonNegativeFloat = 0.0
     """Smallest tradable quantity; 0 allows fractions."""
     commission_per_unit: NonNegativeFloat = 0.0
     """Fee per unit and side, account currency."""
     slippage_ticks: NonNegativeFloat = 0.0
     """Adverse ticks per fill, beyond the cost model's basis points."""
+    pays_bps: bool | None = None
+    """Whether a fill pays the cost model's basis points and a short its borrow fee; empty means yes for shares and crypto, and no for
+    futures and exchange rates, which pay ticks (of a rate: pips) instead."""
     margin: NonNegativeFloat = 0.0
     """Initial margin per unit held over night, account currency; 0 means paid in full."""
     calendar: str = "NYSE"
     """Exchange calendar, a pandas-market-calendars name."""
+    currency: str = "USD"
+    """Currency of its prices, and so of the account that trades it."""
+    roll_cycle: str = ""
+    """Months in which a future's contracts end, as exchange letters (HMUZ); empty for everything else."""
     yahoo: str | None = None
     """What Yahoo calls it; empty means by its own name."""
     alpaca_proxy: str | None = None
     """The ETF to read where Alpaca, which has no futures, is the source."""
+
+    @property
+    def costs_in_bps(self) -> bool:
+        """What `pays_bps` says, or the asset class."""
+        return self.asset_class in ("equity", "crypto") if self.pays_bps is None else self.pays_bps
 
     @property
     def tick_value(self) -> float:
@@ -45,51 +60,201 @@ class InstrumentSpec(Spec):
         return self.tick_size * self.multiplier
 
 
-def _future(symbol: str, multiplier: float, tick: float, commission: float, ticks: float, margin: float, proxy: str) -> InstrumentSpec:
+_QUARTERS, _MONTHS = "HMUZ", "FGHJKMNQUVXZ"
+_EQUITY, _RATES, _CURRENCIES = "CME Globex Equity", "CME Globex Interest Rate Products", "CMEGlobex_FX"
+_OIL, _GAS, _GOLD, _COPPER, _GRAINS, _CATTLE = (
+    f"CMEGlobex_{name}" for name in ("Crude", "NatGas", "Gold", "Copper", "Grains", "Livestock")
+)
+
+
+def _future(
+    symbol: str, multiplier: float, tick: float, commission: float, ticks: float, margin: float, calendar: str, cycle: str,
+    proxy: str | None = None,
+) -> InstrumentSpec:  # fmt: skip
     return InstrumentSpec(
         symbol=symbol, asset_class="future", multiplier=multiplier, tick_size=tick, lot=1.0, commission_per_unit=commission,
-        slippage_ticks=ticks, margin=margin, calendar="CME Globex Equity", yahoo=f"{symbol}=F", alpaca_proxy=proxy,
+        slippage_ticks=ticks, margin=margin, calendar=calendar, roll_cycle=cycle, yahoo=f"{symbol}=F", alpaca_proxy=proxy,
     )  # fmt: skip
 
 
 FUTURES: dict[str, InstrumentSpec] = {
     spec.symbol: spec
     for spec in (
-        _future("ES", 50, 0.25, 2.50, 1, 22_000, "SPY"),
-        _future("NQ", 20, 0.25, 2.50, 1, 33_000, "QQQ"),
-        _future("YM", 5, 1.0, 2.50, 2, 15_000, "DIA"),
-        _future("RTY", 50, 0.10, 2.50, 2, 10_000, "IWM"),
-        _future("MES", 5, 0.25, 0.60, 1, 2_200, "SPY"),
-        _future("MNQ", 2, 0.25, 0.60, 1, 3_300, "QQQ"),
-        _future("MYM", 0.5, 1.0, 0.60, 2, 1_500, "DIA"),
-        _future("M2K", 5, 0.10, 0.60, 2, 1_000, "IWM"),
+        _future("ES", 50, 0.25, 2.50, 1, 22_000, _EQUITY, _QUARTERS, "SPY"),
+        _future("NQ", 20, 0.25, 2.50, 1, 33_000, _EQUITY, _QUARTERS, "QQQ"),
+        _future("YM", 5, 1.0, 2.50, 2, 15_000, _EQUITY, _QUARTERS, "DIA"),
+        _future("RTY", 50, 0.10, 2.50, 2, 10_000, _EQUITY, _QUARTERS, "IWM"),
+        _future("MES", 5, 0.25, 0.60, 1, 2_200, _EQUITY, _QUARTERS, "SPY"),
+        _future("MNQ", 2, 0.25, 0.60, 1, 3_300, _EQUITY, _QUARTERS, "QQQ"),
+        _future("MYM", 0.5, 1.0, 0.60, 2, 1_500, _EQUITY, _QUARTERS, "DIA"),
+        _future("M2K", 5, 0.10, 0.60, 2, 1_000, _EQUITY, _QUARTERS, "IWM"),
+        _future("CL", 1_000, 0.01, 2.50, 1, 6_500, _OIL, _MONTHS),
+        _future("QM", 500, 0.025, 2.50, 1, 3_300, _OIL, _MONTHS),
+        _future("MCL", 100, 0.01, 0.60, 1, 650, _OIL, _MONTHS),
+        _future("BZ", 1_000, 0.01, 2.50, 2, 6_500, _OIL, _MONTHS),
+        _future("HO", 42_000, 0.0001, 2.50, 3, 8_000, _OIL, _MONTHS),
+        _future("RB", 42_000, 0.0001, 2.50, 3, 7_000, _OIL, _MONTHS),
+        _future("NG", 10_000, 0.001, 2.50, 1, 4_000, _GAS, _MONTHS),
+        _future("GC", 100, 0.10, 2.50, 1, 16_000, _GOLD, "GJMQVZ"),
+        _future("MGC", 10, 0.10, 0.60, 1, 1_600, _GOLD, "GJMQVZ"),
+        _future("SI", 5_000, 0.005, 2.50, 1, 16_000, _GOLD, "HKNUZ"),
+        _future("SIL", 1_000, 0.005, 0.60, 2, 3_200, _GOLD, "HKNUZ"),
+        _future("PL", 50, 0.10, 2.50, 2, 3_500, _GOLD, "FJNV"),
+        _future("PA", 100, 0.50, 2.50, 2, 13_000, _GOLD, _QUARTERS),
+        _future("HG", 25_000, 0.0005, 2.50, 1, 9_000, _COPPER, "HKNUZ"),
+        _future("ZB", 1_000, 1 / 32, 2.50, 1, 4_500, _RATES, _QUARTERS),
+        _future("UB", 1_000, 1 / 32, 2.50, 1, 6_000, _RATES, _QUARTERS),
+        _future("ZN", 1_000, 1 / 64, 2.50, 1, 2_200, _RATES, _QUARTERS),
+        _future("TN", 1_000, 1 / 64, 2.50, 1, 2_800, _RATES, _QUARTERS),
+        _future("ZF", 1_000, 1 / 128, 2.50, 1, 1_500, _RATES, _QUARTERS),
+        _future("ZT", 2_000, 1 / 256, 2.50, 1, 1_200, _RATES, _QUARTERS),
+        _future("6E", 125_000, 0.00005, 2.50, 1, 2_800, _CURRENCIES, _QUARTERS),
+        _future("6B", 62_500, 0.0001, 2.50, 1, 2_200, _CURRENCIES, _QUARTERS),
+        _future("6J", 12_500_000, 0.0000005, 2.50, 1, 3_200, _CURRENCIES, _QUARTERS),
+        _future("6A", 100_000, 0.00005, 2.50, 1, 1_700, _CURRENCIES, _QUARTERS),
+        _future("6C", 100_000, 0.00005, 2.50, 1, 1_300, _CURRENCIES, _QUARTERS),
+        _future("6S", 125_000, 0.00005, 2.50, 1, 4_000, _CURRENCIES, _QUARTERS),
+        _future("6N", 100_000, 0.00005, 2.50, 1, 1_600, _CURRENCIES, _QUARTERS),
+        _future("6M", 500_000, 0.00001, 2.50, 1, 1_800, _CURRENCIES, _QUARTERS),
+        _future("M6E", 12_500, 0.0001, 0.60, 1, 280, _CURRENCIES, _QUARTERS),
+        _future("ZC", 50, 0.25, 2.50, 1, 1_200, _GRAINS, "HKNUZ"),
+        _future("ZS", 50, 0.25, 2.50, 1, 2_200, _GRAINS, "FHKNQUX"),
+        _future("ZW", 50, 0.25, 2.50, 1, 1_900, _GRAINS, "HKNUZ"),
+        _future("ZM", 100, 0.10, 2.50, 1, 1_900, _GRAINS, "FHKNQUVZ"),
+        _future("ZL", 600, 0.01, 2.50, 1, 1_900, _GRAINS, "FHKNQUVZ"),
+        _future("LE", 400, 0.025, 2.50, 1, 2_500, _CATTLE, "GJMQVZ"),
+        _future("HE", 400, 0.025, 2.50, 1, 1_700, _CATTLE, "GJKMNQVZ"),
     )
 }
-"""US index futures of the CME and their micros. Fees and slippage are those of a retail account; margins are of the
-order that brokers asked in 2025 and move with volatility: set your own."""
+"""The futures of the CME group that people trade most, and their micros, by root. Prices are as the exchange quotes them: grains in
+cents a bushel, livestock in cents a pound, notes and bonds in points of par. Fees and slippage are those of a retail account;
+margins are of the order that brokers asked in 2025 and move with volatility: set your own in data.instruments."""
+
+_CONTRACT = re.compile(r"(?P<root>[A-Z0-9]{1,3}?)[FGHJKMNQUVXZ](?:\d|\d{2}|20\d{2})")
+_CONTINUOUS = re.compile(r"(?:(?P<yahoo>[A-Z0-9]{1,4})=F|[/@](?P<slash>[A-Z0-9]{1,4})|(?P<charts>[A-Z0-9]{1,4})[12]!)")
+
+_FIAT = frozenset(
+    (
+        "USD", "EUR", "JPY", "GBP", "CHF", "AUD", "CAD", "NZD", "SEK", "NOK", "DKK", "PLN", "CZK", "HUF", "TRY", "ZAR", "MXN", "SGD",
+        "HKD", "CNH", "CNY", "INR", "KRW", "BRL", "ILS", "RUB", "THB", "XAU", "XAG", "XPT", "XPD",
+    )
+)  # fmt: skip
+_STABLE = frozenset(["USDT", "USDC", "BUSD", "TUSD", "FDUSD", "DAI"])
+_COINS = frozenset(
+    (
+        "BTC", "XBT", "ETH", "SOL", "XRP", "ADA", "DOGE", "DOT", "AVAX", "LTC", "BCH", "LINK", "MATIC", "POL", "UNI", "ATOM", "XLM",
+        "TRX", "ETC", "FIL", "APT", "ARB", "OP", "NEAR", "ICP", "SHIB", "PEPE", "AAVE", "ALGO", "EOS", "XMR", "BNB", "TON", "SUI",
+        "HBAR", "VET", "GRT", "MKR", "CRV", "XTZ", "SUSHI", "YFI", "BAT", "DASH", "ZEC",
+    )
+)  # fmt: skip
+_EXCHANGES = {
+    ".US": ("NYSE", "USD"), ".L": ("LSE", "GBP"), ".T": ("JPX", "JPY"), ".DE": ("XETR", "EUR"), ".PA": ("XPAR", "EUR"),
+    ".AS": ("XAMS", "EUR"), ".MI": ("XMIL", "EUR"), ".MC": ("XMAD", "EUR"), ".SW": ("SIX", "CHF"), ".TO": ("TSX", "CAD"),
+    ".HK": ("HKEX", "HKD"), ".AX": ("ASX", "AUD"), ".SS": ("SSE", "CNY"), ".SZ": ("SSE", "CNY"), ".KS": ("XKRX", "KRW"),
+}  # fmt: skip
+"""Calendar and currency of shares whose name ends as Yahoo and Stooq write it."""
 
 
-def equity(symbol: str) -> InstrumentSpec:
-    """A US share or ETF."""
-    return InstrumentSpec(symbol=symbol)
+def root_of(symbol: str) -> str | None:
+    """The root of a future's name, None for a name that is no future's.
+
+    >>> [root_of(name) for name in ("NQ", "NQ=F", "NQH24", "/ES", "CL1!", "KCZ5", "KC=F", "AAPL", "X")]
+    ['NQ', 'NQ', 'NQ', 'ES', 'CL', None, 'KC', None, None]
+    """
+    if symbol in FUTURES:
+        return symbol
+    if found := _CONTINUOUS.fullmatch(symbol):
+        return found["yahoo"] or found["slash"] or found["charts"]
+    found = _CONTRACT.fullmatch(symbol)
+    return found["root"] if found and found["root"] in FUTURES else None
 
 
-def crypto(symbol: str) -> InstrumentSpec:
+def pair_of(symbol: str) -> tuple[str, str, AssetClass] | None:
+    """Base, quote currency and class of a name that is a pair, None for one that is not.
+
+    >>> pair_of("EUR/USD"), pair_of("BTC-USD"), pair_of("BTCUSDT"), pair_of("BRK/B"), pair_of("BF-B"), pair_of("USDJPY=X")
+    (('EUR', 'USD', 'fx'), ('BTC', 'USD', 'crypto'), ('BTC', 'USDT', 'crypto'), None, None, ('USD', 'JPY', 'fx'))
+    """
+    for quote_length in (3, 4, 5):
+        found = re.fullmatch(rf"([A-Z0-9]{{2,10}})([-/_.:]?)([A-Z]{{{quote_length}}})(?:=X)?", symbol)
+        if not found:
+            continue
+        base, mark, quote = found.groups()
+        if base in _FIAT and quote in _FIAT:
+            return base, quote, "fx"
+        if base in _COINS and (quote in _FIAT or quote in _STABLE or quote in ("BTC", "ETH", "BNB")):
+            return base, quote, "crypto"
+        if quote in _STABLE or (quote == "USD" and mark in ("-", "/")):
+            return base, quote, "crypto"
+    return None
+
+
+def _equity(symbol: str) -> InstrumentSpec:
+    """A share or ETF; of the United States unless its name says otherwise."""
+    suffix = f".{symbol.rpartition('.')[2]}" if "." in symbol else ""
+    calendar, currency = _EXCHANGES.get(suffix, ("NYSE", "USD"))
+    return InstrumentSpec(symbol=symbol, calendar=calendar, currency=currency)
+
+
+def _crypto(symbol: str) -> InstrumentSpec:
     """A coin against a currency, round the clock."""
-    return InstrumentSpec(symbol=symbol, asset_class="crypto", calendar="24/7", yahoo=symbol.replace("/", "-"))
+    quote = (pair_of(symbol) or ("", "USD", ""))[1]
+    return InstrumentSpec(
+        symbol=symbol, asset_class="crypto", calendar="24/7", yahoo=symbol.replace("/", "-"), currency="USD" if quote in _STABLE else quote
+    )
+
+
+def _rate(symbol: str) -> InstrumentSpec:
+    """An exchange rate or spot metal, Sunday 17:00 to Friday 17:00 in New York; a fill pays one pip."""
+    base, quote = (pair_of(symbol) or ("", "USD", ""))[:2]
+    pip = 0.01 if quote in ("JPY", "HUF", "KRW") or base in ("XAU", "XPT", "XPD") else 0.0001
+    yahoo = f"{base}{quote}=X" if base else symbol
+    return InstrumentSpec(symbol=symbol, asset_class="fx", tick_size=pip, slippage_ticks=1.0, calendar="FX", currency=quote, yahoo=yahoo)
+
+
+def _contract(symbol: str, asset_class: AssetClass | None) -> InstrumentSpec:
+    root = root_of(symbol)
+    if root not in FUTURES:
+        raise ConfigError(
+            f"{symbol} is a future and its contract is not known; expected one of {', '.join(FUTURES)}; "
+            "give its multiplier, tick_size and calendar in data.instruments"
+            + (f", or say what it is with data.asset_class, which is {asset_class}" if asset_class else "")
+        )
+    spec = FUTURES[root]
+    return spec if symbol == root else spec.model_copy(update={"symbol": symbol, "yahoo": symbol})
+
+
+def class_of(symbol: str) -> AssetClass:
+    """What a name alone says: a name that is nothing else is a share's.
+
+    >>> [class_of(name) for name in ("NQ=F", "BTC-USD", "EURUSD", "BRK/B", "AAPL", "BTC")]
+    ['future', 'crypto', 'fx', 'equity', 'equity', 'crypto']
+    """
+    if root_of(symbol) is not None:
+        return "future"
+    if pair := pair_of(symbol):
+        return pair[2]
+    return "crypto" if symbol in ("BTC", "XBT", "ETH") else "equity"
 
 
 def instrument(symbol: str, asset_class: AssetClass | None = None) -> InstrumentSpec:
     """The instrument behind a name.
 
     Args:
-        asset_class: says which one is meant where a share and a future have the same name (ES); empty means the future.
+        asset_class: says which one is meant where a share and a future have the same name (ES); empty leaves it to the name.
+
+    Raises:
+        ConfigError: a future whose contract is not in the table.
 
     >>> instrument("NQ").tick_value, instrument("AAPL").calendar, instrument("BTC/USD").calendar
     (5.0, 'NYSE', '24/7')
     """
-    if asset_class in (None, "future") and symbol in FUTURES:
-        return FUTURES[symbol]
-    if asset_class == "crypto" or (asset_class is None and "/" in symbol):
-        return crypto(symbol)
-    return equity(symbol)
+    chosen = asset_class or class_of(symbol)
+    if chosen == "future":
+        return _contract(symbol, asset_class)
+    return {"equity": _equity, "crypto": _crypto, "fx": _rate}[chosen](symbol)
+
+
+def equity(symbol: str) -> InstrumentSpec:
+    """A US share or ETF, whatever its name looks like."""
+    return InstrumentSpec(symbol=symbol)

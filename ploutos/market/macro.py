@@ -19,11 +19,13 @@ from pydantic import NonNegativeInt
 
 from ploutos.errors import ConfigError, DataError, NoData, VendorDown
 from ploutos.market.bars import Bars
+from ploutos.market.sources.files import find
 from ploutos.specs import Spec
 from ploutos.types import TimeArray
 
 Provider = Literal["yahoo", "fred"]
 
+_SUFFIXES = (".parquet", ".csv")
 FRED_URL = "https://fred.stlouisfed.org/graph/fredgraph.csv"
 DAY = pd.Timedelta(days=1)
 TOLERANCE = pd.Timedelta(days=7)
@@ -224,9 +226,10 @@ def read_macro(path: Path, zone: str | None = None) -> pd.DataFrame:
         DataError: nothing there, a file cannot be parsed, or its columns are not as above.
         ConfigError: the zone is unknown.
     """
-    from ploutos.market.sources.files import find  # at the top it would be a circle: sources are told their macro provider
-
-    return join_series({file.stem: _parse(file) for file in find(path)}, zone)
+    files = [file for file in find(path) if file == path or (file.parent == path and file.suffix.lower() in _SUFFIXES)]
+    if not files:
+        raise DataError(f"{path} holds no parquet or CSV file; expected one or more of daily series")
+    return join_series({file.stem: _parse(file) for file in files}, zone)
 
 
 def fetch_fred(ids: Iterable[str], get: Callable[[str], bytes], first: date, last: date) -> pd.DataFrame:
@@ -270,7 +273,7 @@ def _read_csv(source: Path | BytesIO) -> pd.DataFrame:
 
 
 def _parse(file: Path) -> pd.DataFrame:
-    if file.suffix.lower() not in (".parquet", ".csv"):
+    if file.suffix.lower() not in _SUFFIXES:
         raise DataError(f"{file.name} is neither .parquet nor .csv")
     try:
         return pd.read_parquet(file) if file.suffix.lower() == ".parquet" else _read_csv(file)

@@ -5,10 +5,10 @@ looks wrong, symbol by symbol: its errors are those of the gate and a calendar t
 because a crash looks like a split and a halt looks like a hole in the download.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any
+from functools import cached_property, lru_cache
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -16,13 +16,18 @@ import pandas_market_calendars as mcal
 
 from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
+from ploutos.market.adjustment import ADJUSTMENT, PRICES
 from ploutos.market.bars import FIELDS, Bars, infer_timeframe
-from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, Severity, iso
 from ploutos.market.instruments import InstrumentSpec
+from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, Severity, iso
+from ploutos.market.rolls import find_rolls
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
-PRICES = ("open", "high", "low", "close")
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
+NIGHT = pd.Timedelta(hours=20)
+"""Bars at least this far apart are daily or longer, and have no minute."""
+OVERLAP_BARS = 30
+"""Bars that it takes to tell two interleaved series from one."""
 STALE_BARS = 5
 """Bars in a row without volume and without a new price that make a stale quote."""
 JUMP_SIGMAS = 10.0
@@ -39,6 +44,12 @@ REUSE_SESSIONS = 60
 """More sessions than these without a bar: two companies under one name."""
 MISFIT = 0.5
 """Above this share of missing or of off-session bars, the calendar is not the symbol's."""
+ENDS_EARLY_SESSIONS = 5
+"""More sessions than these before the panel's last bar: the symbol was delisted, or its download broke off."""
+ADJUSTMENT_STEP = 0.1
+"""A step of adj_close / close, log units, that the close should mirror."""
+ADJUSTMENT_LEVEL = 1.5
+"""adj_close over close at the last bar that only later reverse splits would explain."""
 _GATE = {
     "no_symbol": "{n} rows without a symbol; expected none",
     "no_timestamp": "{n} rows without a timestamp; expected none",
@@ -49,7 +60,7 @@ _GATE = {
     ),
     "duplicates": "{n} duplicate bars, first {first}; expected one bar per symbol and time; remove the extra rows",
     "missing": ("{n} missing or infinite values in {column}, first {first}; expected numbers; remove those rows, a missing bar is allowed"),
-    "not_positive": "{n} {column} prices of zero or less, first {first}; expected more than 0",
+    "not_positive": "{n} {column} prices of zero or less, first {first}; expected more than 0, as of everything but a future",
     "outside": "{n} bars whose open or close lies outside low..high, first {first}; expected low <= open, close <= high",
     "negative_volume": "{n} negative volumes, first {first}; expected 0 or more",
     "mixed_minutes": (
@@ -57,56 +68,190 @@ _GATE = {
         "expected one alignment; two sources are mixed: keep one of them"
     ),
 }
-_PANDERA_NAMES = {("timestamp", "not_nullable"): "no_timestamp", ("symbol", "not_nullable"): "no_symbol"}
+
+Span = tuple[np.datetime64, np.datetime64]
 
 
 # --- the gate
 
 
 @dataclass(frozen=True)
+class _Table:
+    """A long frame as arrays, one entry per row.
+
+    Attributes:
+        names: symbols, sorted.
+        codes: position of each row's symbol in `names`, -1 where it has none.
+        stamps: datetime64[us] UTC, NaT where a row has none.
+        fields: OHLCV, float64.
+        order: rows that have a symbol and a time, by both.
+        ordered: whether those rows come in that order.
+    """
+
+    frame: pd.DataFrame
+    names: list[str]
+    codes: IntArray
+    stamps: TimeArray
+    fields: dict[str, FloatArray]
+    order: IntArray
+    ordered: bool
+
+    def series(self, kept: IntArray) -> Iterator[tuple[str, IntArray]]:
+        """Each symbol and its rows, of rows in the order of `order`."""
+        codes = self.codes[kept]
+        edges = np.flatnonzero(np.diff(codes, prepend=-1, append=-1)) if len(codes) else np.empty(0, dtype="int64")
+        for start, stop in pairwise(edges):
+            yield self.names[codes[start]], kept[start:stop]
+
+
+@dataclass(frozen=True)
 class _Fault:
-    """Rows (positions) that break one rule; no rows where the fault is the table's."""
+    """Rows (positions, increasing) that break one rule."""
 
     check: str
     column: str
-    rows: list[int]
-    found: str = ""
+    rows: IntArray
 
     def sentence(self, frame: pd.DataFrame, origin: str) -> str:
-        if self.check not in _GATE:
-            return f"{origin} {self.found}"
-        row = frame.iloc[self.rows[0]]
-        first = f"{row['symbol']} at {row['timestamp']}"
-        return f"{origin} has " + _GATE[self.check].format(n=len(self.rows), column=self.column, first=first)
+        first = f"{frame['symbol'].iloc[self.rows[0]]} at {frame['timestamp'].iloc[self.rows[0]]}"
+        return f"{origin} has " + _GATE[self.check].format(n=f"{len(self.rows):,}", column=self.column, first=first)
 
 
-def _within_bar(frame: pd.DataFrame) -> pd.Series:
-    tolerance = 1e-9 * frame["close"]
-    body = frame[["open", "close"]]
-    return ~((frame["high"] < body.max(axis=1) - tolerance) | (frame["low"] > body.min(axis=1) + tolerance))
+def _table(frame: pd.DataFrame, origin: str) -> _Table:
+    """A long frame as arrays.
 
-
-def _in_order(frame: pd.DataFrame) -> pd.Series:
-    return ~(frame.groupby("symbol", sort=False)["timestamp"].diff() < pd.Timedelta(0))
-
-
-def _same_minute(frame: pd.DataFrame) -> pd.Series:
-    """Whether each bar of an intraday series has the minute of the hour that most of its bars have."""
-    same = np.ones(len(frame), dtype=bool)
-    timed = np.flatnonzero(frame["timestamp"].notna())
-    for found in frame.iloc[timed].groupby("symbol", sort=False).indices.values():
-        rows = timed[found]
-        stamps = frame["timestamp"].iloc[rows]
-        distinct = stamps.drop_duplicates().sort_values()
-        if len(distinct) > 1 and (timeframe := infer_timeframe(distinct)) < DAY:
-            phases = _phases(_naive(stamps), timeframe)
-            same[rows] = phases == _most_common(phases)
-    return pd.Series(same, index=frame.index)
+    Raises:
+        DataError: a column or a type is not the one expected.
+    """
+    wanted = ("symbol", "timestamp", *FIELDS)
+    if absent := [name for name in wanted if name not in frame.columns]:
+        raise DataError(f"{origin} has no column {', '.join(absent)}; expected {', '.join(wanted)}")
+    for name in wanted[1:]:
+        known = str(frame.dtypes[name])
+        if known != "datetime64[us, UTC]" if name == "timestamp" else not pd.api.types.is_numeric_dtype(frame.dtypes[name]):
+            expected = "timestamps in UTC, datetime64[us, UTC], and numbers as float64"
+            raise DataError(f"{origin} has {name} of type {known}; expected {expected}")
+    codes, names = pd.factorize(frame["symbol"], sort=True)
+    stamps = _naive(frame["timestamp"])
+    rows = np.flatnonzero((codes >= 0) & ~np.isnat(stamps))
+    by_code, by_time = codes[rows], stamps[rows]
+    same = by_code[1:] == by_code[:-1]
+    ordered = bool(np.where(same, by_time[1:] >= by_time[:-1], by_code[1:] > by_code[:-1]).all())
+    order = rows if ordered else rows[np.lexsort((by_time, by_code))]
+    fields = {name: frame[name].to_numpy(dtype="float64", na_value=np.nan) for name in FIELDS}
+    return _Table(frame, [str(name) for name in names], codes, stamps, fields, order, ordered)
 
 
 def _naive(stamps: pd.Series) -> TimeArray:
     """Shape (n_bars,), datetime64[us] UTC."""
     return stamps.dt.tz_localize(None).to_numpy()
+
+
+def _span(stamps: TimeArray) -> Span:
+    """First and last time; of no bars none."""
+    return (stamps.min(), stamps.max()) if len(stamps) else (np.datetime64("NaT", "us"), np.datetime64("NaT", "us"))
+
+
+def _late(table: _Table) -> BoolArray:
+    """Rows earlier than the row before them of their symbol."""
+    late = np.zeros(len(table.codes), dtype=bool)
+    if not table.ordered:
+        rows = np.sort(table.order)
+        rows = rows[np.argsort(table.codes[rows], kind="stable")]
+        late[rows[1:]] = (np.diff(table.codes[rows]) == 0) & (np.diff(table.stamps[rows]) < np.timedelta64(0))
+    return late
+
+
+def _twins(table: _Table) -> tuple[BoolArray, BoolArray]:
+    """Rows that repeat another row, and rows that contradict another one of their symbol and time."""
+    again = (np.diff(table.codes[table.order]) == 0) & (np.diff(table.stamps[table.order]) == np.timedelta64(0))
+    touched = np.r_[again, False] | np.r_[False, again]
+    rows = table.order[touched[: len(table.order)]]
+    equal, different = np.zeros(len(table.codes), dtype=bool), np.zeros(len(table.codes), dtype=bool)
+    if len(rows):
+        twins = table.frame.iloc[rows]
+        repeated, taken = twins.duplicated().to_numpy(), twins.duplicated(["symbol", "timestamp"]).to_numpy()
+        equal[rows], different[rows] = repeated & taken, ~repeated & taken
+    return equal, different
+
+
+def _outside(fields: dict[str, FloatArray]) -> BoolArray:
+    """Rows of finite prices whose open or close lies outside low..high."""
+    open_, high, low, close = (np.where(np.isfinite(fields[name]), fields[name], np.nan) for name in PRICES)
+    tolerance = 1e-9 * np.abs(close)
+    return (high < np.maximum(open_, close) - tolerance) | (low > np.minimum(open_, close) + tolerance)
+
+
+def _at_other_minutes(table: _Table, instruments: Sequence[InstrumentSpec], calendar: str | None) -> BoolArray:
+    """Bars of an intraday series at another minute of the hour than most of it, and at no edge of a session."""
+    own = {spec.symbol: spec.calendar for spec in instruments}
+    other = np.zeros(len(table.codes), dtype=bool)
+    span = _span(table.stamps[table.order])
+    for symbol, rows in table.series(table.order):
+        stamps = table.stamps[rows]
+        steps = np.diff(stamps)
+        steps, counts = np.unique(steps[steps > np.timedelta64(0)], return_counts=True)
+        if len(steps) and (usual := pd.Timedelta(steps[counts.argmax()])) < NIGHT:
+            if _overlap(table.fields["open"][rows], table.fields["close"][rows]):
+                usual *= 2
+            other[rows] = _off_minute(stamps, usual, own.get(symbol, calendar), span)[0]
+    return other
+
+
+def _overlap(open_: FloatArray, close: FloatArray) -> bool:
+    """Whether bars go on where the last but one ended and not where the last one did: two series, each half a bar behind the other."""
+    if len(close) < OVERLAP_BARS:
+        return False
+    next_, after = np.abs(open_[1:-1] - close[:-2]), np.abs(open_[2:] - close[:-2])
+    return bool(np.median(after) < np.median(next_) / 2)
+
+
+def _off_minute(stamps: TimeArray, timeframe: pd.Timedelta, calendar: str | None, span: Span) -> tuple[BoolArray, tuple[int, int]]:
+    """Bars at another minute than most of their series, but for the bars at a session's edges; and the usual phases.
+
+    A session may open, or close, between two bars of the clock: its first bar is then shorter and starts at the open, and bars
+    labelled by their end have a last one at the close. After a pause for lunch another minute may be usual than before.
+
+    Args:
+        span: first and last time of all symbols, who share a calendar's sessions: they are slow to compute.
+
+    Returns:
+        Shape (n_bars,), and the most frequent phase (see `_phases`) before and after the pause.
+    """
+    phases = _phases(stamps, timeframe)
+    if not (phases != phases[0]).any():
+        return np.zeros(len(stamps), dtype=bool), (int(phases[0]), int(phases[0]))
+    edge, later = np.zeros(len(stamps), dtype=bool), np.zeros(len(stamps), dtype=bool)
+    if calendar is not None:
+        edge, later = _at_edge(stamps, timeframe, calendar, span), _after_pause(stamps, calendar)
+    usual = [_most_common(phases[part & ~edge] if (part & ~edge).any() else phases) for part in (~later, later)]
+    before, after = usual if later.any() else (usual[0], usual[0])
+    return (phases != np.where(later, after, before)) & ~edge, (before, after)
+
+
+def _at_edge(stamps: TimeArray, timeframe: pd.Timedelta, calendar: str, span: Span) -> BoolArray:
+    """First bars of a session that start with it or within it, and bars at its close."""
+    sessions = calendars.sessions_around(*span, calendar)
+    opens = sessions.opens[sessions.starting(stamps)]
+    first = (stamps >= opens) & (stamps < opens + timeframe.to_timedelta64()) & np.r_[True, stamps[:-1] < opens[1:]]
+    return first | _among(stamps, sessions.closes)
+
+
+def _after_pause(stamps: TimeArray, calendar: str) -> BoolArray:
+    """Bars that start after the beginning of the exchange's pause for lunch."""
+    exchange = mcal.get_calendar(calendar)
+    if exchange.break_start is None:
+        return np.zeros(len(stamps), dtype=bool)
+    local = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert(exchange.tz)
+    pause = pd.Timedelta(hours=exchange.break_start.hour, minutes=exchange.break_start.minute)
+    return np.asarray(local.tz_localize(None) - local.tz_localize(None).normalize() >= pause)
+
+
+def _among(values: TimeArray, increasing: TimeArray) -> BoolArray:
+    """Whether each value is one of an increasing array."""
+    if not len(increasing):
+        return np.zeros(len(values), dtype=bool)
+    return increasing[np.minimum(np.searchsorted(increasing, values), len(increasing) - 1)] == values
 
 
 def _phases(stamps: TimeArray, timeframe: pd.Timedelta) -> IntArray:
@@ -124,81 +269,48 @@ def _most_common(phases: IntArray) -> int:
     return int(values[counts.argmax()])
 
 
-@lru_cache(maxsize=1)
-def _schema() -> Any:
-    """The gate as a pandera schema; a check's `error` is its name in `CHECKS`."""
-    import pandera.pandas as pa  # a fraction of a second that only the gate needs
-
-    def rule(good: Callable[[Any], Any], name: str) -> Any:
-        return pa.Check(good, error=name, ignore_na=False)
-
-    finite = rule(np.isfinite, "missing")
-    price = [finite, pa.Check.gt(0, error="not_positive")]
-    columns = {
-        "symbol": pa.Column(nullable=False),
-        "timestamp": pa.Column("datetime64[us, UTC]", nullable=False),
-        **{name: pa.Column("float64", price, nullable=True) for name in PRICES},
-        "volume": pa.Column("float64", [finite, pa.Check.ge(0, error="negative_volume")], nullable=True),
-    }
-    whole = [
-        rule(_in_order, "order"),
-        rule(lambda frame: ~frame.duplicated() | ~frame.duplicated(["symbol", "timestamp"]), "duplicates"),
-        rule(lambda frame: frame.duplicated() | ~frame.duplicated(["symbol", "timestamp"]), "conflicts"),
-        rule(_within_bar, "outside"),
-        rule(_same_minute, "mixed_minutes"),
-    ]
-    return pa.DataFrameSchema(columns, checks=whole)
+def _faults(table: _Table, instruments: Sequence[InstrumentSpec], calendar: str | None) -> Iterator[_Fault]:
+    """Broken rules, in the order of `CHECKS`, then of the columns; each only computed when it is asked for."""
+    yield from _fault("no_symbol", "symbol", table.codes < 0)
+    yield from _fault("no_timestamp", "timestamp", np.isnat(table.stamps))
+    yield from _fault("order", "", _late(table))
+    equal, different = _twins(table)
+    yield from _fault("conflicts", "", different)
+    yield from _fault("duplicates", "", equal)
+    for name in FIELDS:
+        yield from _fault("missing", name, ~np.isfinite(table.fields[name]))
+    futures = {spec.symbol for spec in instruments if spec.asset_class == "future"}
+    bound = np.array([name not in futures for name in table.names] + [True])[table.codes]  # the last one is for a row without a symbol
+    for name in PRICES:
+        yield from _fault("not_positive", name, (table.fields[name] <= 0) & bound)
+    yield from _fault("outside", "", _outside(table.fields))
+    yield from _fault("negative_volume", "volume", table.fields["volume"] < 0)
+    yield from _fault("mixed_minutes", "", _at_other_minutes(table, instruments, calendar))
 
 
-def _widened(frame: pd.DataFrame) -> pd.DataFrame:
-    """Rows counted from 0, integers and float32 as float64: what `align` makes of them."""
-    numbers = [name for name in FIELDS if name in frame.columns and pd.api.types.is_numeric_dtype(frame[name])]
-    return frame.reset_index(drop=True).astype(dict.fromkeys(numbers, "float64"))
+def _fault(check: str, column: str, broken: BoolArray) -> Iterator[_Fault]:
+    if broken.any():
+        yield _Fault(check, column, np.flatnonzero(broken))
 
 
-def _faults(frame: pd.DataFrame) -> list[_Fault]:
-    """What pandera finds in a widened frame, the table's own faults first, then in the order of `CHECKS`."""
-    import pandera.pandas as pa
-
-    try:
-        _schema().validate(frame, lazy=True)
-    except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases
-    else:
-        return []
-    absent = cases.loc[cases["check"] == "column_in_dataframe", "failure_case"].astype(str).tolist()
-    if absent:
-        wanted = ", ".join(("symbol", "timestamp", *FIELDS))
-        return [_Fault("columns", "", [], f"has no column {', '.join(absent)}; expected {wanted}")]
-    types = cases[cases["check"].astype(str).str.startswith("dtype(")]
-    if len(types):
-        expected = "timestamps in UTC, datetime64[us, UTC], and numbers as float64"
-        return [_Fault("types", "", [], f"has {row.column} of type {row.failure_case}; expected {expected}") for row in types.itertuples()]
-    faults = []
-    for (column, check), group in cases.groupby(["column", "check"], sort=False, dropna=False):
-        name = _PANDERA_NAMES.get((column, check), str(check))
-        faults.append(_Fault(name, str(column), sorted({int(row) for row in group["index"]})))
-    unique = {(fault.check, fault.column if fault.check in ("missing", "not_positive") else ""): fault for fault in faults}
-    order, columns = list(CHECKS), list(frame.columns)
-    return sorted(unique.values(), key=lambda fault: (order.index(fault.check), columns.index(fault.column)))
-
-
-def check_bars(frame: pd.DataFrame, origin: str) -> None:
+def check_bars(frame: pd.DataFrame, origin: str, instruments: Sequence[InstrumentSpec] = (), calendar: str | None = None) -> None:
     """Refuse a long frame (symbol, timestamp, OHLCV) that cannot be traded on.
 
     Args:
         frame: `timestamp` datetime64[us, UTC], one row per symbol and bar, sorted by symbol and time; numbers of any
             width.
         origin: file or vendor, named in the message.
+        instruments: what the symbols are: a future's price may be zero or negative, and a symbol named here keeps its own calendar.
+        calendar: that of the other symbols; without one, bars at the edges of a session are held to the minute of the rest.
 
     Raises:
         DataError: a column or a type is not the one expected, a timestamp missing, bars out of order, two bars for one
             time (equal or different), a price that is missing, infinite, zero or negative, a high below or a low above
             its bar, a negative or missing volume, or an intraday series on two minutes of the hour.
+        ConfigError: a calendar is unknown.
     """
-    widened = _widened(frame)
-    if faults := _faults(widened):
-        raise DataError(faults[0].sentence(widened, origin))
+    for fault in _faults(_table(frame, origin), instruments, calendar):
+        raise DataError(fault.sentence(frame, origin))
 
 
 # --- the inspection
@@ -227,22 +339,41 @@ class _Clock:
 
 @dataclass(frozen=True)
 class _Series:
-    """The usable bars of one symbol, increasing in time, beside its clock."""
+    """The usable bars of one symbol, increasing in time, beside its clock.
+
+    Attributes:
+        slots: starts of the bars as the calendar would give them: a daily bar counts by its date, and a short first bar of a
+            session as the whole one around it.
+        adjustment: factor of each bar from `adjust`; empty where prices were not adjusted.
+    """
 
     symbol: str
+    instrument: InstrumentSpec | None
     clock: _Clock
     stamps: TimeArray
+    slots: TimeArray
     open: FloatArray
     high: FloatArray
     low: FloatArray
     close: FloatArray
     volume: FloatArray
+    adjustment: FloatArray
 
-    @property
-    def slots(self) -> TimeArray:
-        """Bar starts as the calendar would give them: a daily bar counts by its date."""
-        daily = self.clock.timeframe >= DAY
-        return self.stamps.astype("datetime64[D]").astype("datetime64[us]") if daily else self.stamps
+    @cached_property
+    def expected(self) -> TimeArray:
+        """Bar starts that the calendar expects from the first bar to the last."""
+        expected = self.clock.expected
+        return expected[np.searchsorted(expected, self.slots[0]) : np.searchsorted(expected, self.slots[-1], side="right")]
+
+    @cached_property
+    def missing(self) -> TimeArray:
+        """Expected bar starts without a bar."""
+        return self.expected[~_among(self.expected, self.slots)]
+
+    @cached_property
+    def regular(self) -> BoolArray:
+        """Bars that the calendar expects."""
+        return _among(self.slots, self.clock.expected)
 
 
 def inspect_bars(
@@ -259,10 +390,12 @@ def inspect_bars(
     day are compared with no calendar.
 
     Args:
-        bars: a long frame (symbol, timestamp datetime64[us, UTC], OHLCV), or bars on one clock.
+        bars: a long frame (symbol, timestamp datetime64[us, UTC], OHLCV), or bars on one clock. With the column that
+            `adjust` adds, the adjustment is inspected too.
         timeframe: length of a bar; for `Bars` their own, for a frame the most frequent step where it is left out.
         calendar: a pandas-market-calendars name; for `Bars` their own, for a frame NYSE where it is left out.
-        instruments: a symbol named here is held against its own calendar. `Bars` bring those of their futures and crypto.
+        instruments: what the symbols are. A symbol named here is held against its own calendar, a future is searched for
+            roll gaps and may cost nothing or less, and an exchange rate has no volume. `Bars` bring those of all but shares.
         now: with it, a last bar older than the last finished session and a bar that is not over yet are found.
         source: where the bars come from, for people; `Bars` know it.
 
@@ -275,65 +408,92 @@ def inspect_bars(
         timeframe, calendar = timeframe or bars.timeframe, calendar or bars.calendar
         instruments = instruments or [spec for spec in bars.instruments if spec.asset_class != "equity"]
     else:
-        frame, calendar = _widened(bars), calendar or "NYSE"
-    faults = _faults(frame)
-    usable = _usable(frame, faults, source)
-    timeframe = timeframe or _longest_timeframe(usable)
-    own = {spec.symbol: spec.calendar for spec in instruments}
+        frame, calendar = bars, calendar or "NYSE"
+    table = _table(frame, source)
+    faults = list(_faults(table, instruments, calendar))
+    usable = _usable(table, faults, source)
+    timeframe = timeframe or _longest_timeframe(table, usable)
+    given = {spec.symbol: spec for spec in instruments}
     moment = None if now is None else np.datetime64(now.tz_convert("UTC").tz_localize(None), "us")
-    stamps = _naive(usable["timestamp"])
-    first, last = stamps.min(), stamps.max() if moment is None else max(stamps.max(), moment)
-    coverage, findings = [], [finding for fault in faults for finding in _gate_findings(fault, frame)]
-    for name, rows in usable.groupby("symbol", sort=True):
-        symbol, stamps = str(name), _naive(rows["timestamp"])
-        clock = _clock(own.get(symbol, calendar), timeframe, int(_phases(stamps[:1], timeframe)[0]), first, last)
-        series = _Series(symbol, clock, stamps, *(rows[field].to_numpy() for field in FIELDS))
-        coverage.append(Coverage(symbol, clock.calendar, len(stamps), stamps[0], stamps[-1], len(_expected(series)), len(_missing(series))))
-        findings += _warnings(series, moment)
-    order = list(CHECKS)
-    findings.sort(key=lambda finding: (finding.symbol, order.index(finding.check)))
+    first, last = _span(table.stamps[usable])
+    span = (first, last if moment is None else max(last, moment))
+    coverage, findings = [], [finding for fault in faults for finding in _gate_findings(fault, table)]
+    for symbol, rows in table.series(usable):
+        series = _series(table, rows, symbol, given.get(symbol), calendar, timeframe, span)
+        clock, stamps = series.clock, series.stamps
+        coverage.append(Coverage(symbol, clock.calendar, len(stamps), stamps[0], stamps[-1], len(series.expected), len(series.missing)))
+        findings += _warnings(series, last, moment)
+    order = {check: i for i, check in enumerate(CHECKS)}
+    findings.sort(key=lambda finding: (finding.symbol, order[finding.check]))
     return QualityReport(source, timeframe, calendar, tuple(coverage), tuple(findings))
 
 
 def _long(bars: Bars) -> pd.DataFrame:
-    """The bars that are there, as a long frame."""
-    there = bars.tradable.ravel()
-    stamps = pd.DatetimeIndex(np.repeat(bars.timestamps, bars.n_symbols)[there]).tz_localize("UTC")
-    columns = {name: getattr(bars, name).ravel()[there] for name in FIELDS}
-    frame = pd.DataFrame({"symbol": np.tile(np.array(bars.symbols), bars.n_bars)[there], "timestamp": stamps, **columns})
-    return frame.sort_values(["symbol", "timestamp"], ignore_index=True)
+    """The bars that are there, as a long frame, by symbol and time."""
+    column, row = np.nonzero(bars.tradable.T)
+    stamps = pd.DatetimeIndex(bars.timestamps[row]).tz_localize("UTC")
+    columns = {name: getattr(bars, name)[row, column] for name in FIELDS}
+    return pd.DataFrame({"symbol": np.array(bars.symbols, dtype=object)[column], "timestamp": stamps, **columns})
 
 
-def _usable(frame: pd.DataFrame, faults: list[_Fault], source: str) -> pd.DataFrame:
-    """The rows that break no rule of the gate, in order."""
+def _usable(table: _Table, faults: list[_Fault], source: str) -> IntArray:
+    """The rows that break no rule of the gate, by symbol and time."""
+    broken = np.zeros(len(table.codes), dtype=bool)
     for fault in faults:
-        if fault.check not in _GATE:
-            raise DataError(fault.sentence(frame, source))
-    broken = {row for fault in faults if fault.check != "order" for row in fault.rows}
-    usable = frame.drop(index=list(broken)).sort_values(["symbol", "timestamp"], ignore_index=True)
-    if usable.empty:
-        raise DataError(faults[0].sentence(frame, source) if faults else f"{source} holds no bars; expected at least one")
+        if fault.check != "order":
+            broken[fault.rows] = True
+    usable = table.order[~broken[table.order]]
+    if not len(usable):
+        raise DataError(faults[0].sentence(table.frame, source) if faults else f"{source} holds no bars; expected at least one")
     return usable
 
 
-def _longest_timeframe(frame: pd.DataFrame) -> pd.Timedelta:
-    """Bar length of the symbol with the most bars, as `load` tells it."""
-    return infer_timeframe(frame.loc[frame["symbol"] == frame["symbol"].value_counts().idxmax(), "timestamp"])
+def _longest_timeframe(table: _Table, usable: IntArray) -> pd.Timedelta:
+    """Bar length of the symbol with the most bars."""
+    longest = np.bincount(table.codes[usable]).argmax()
+    return infer_timeframe(pd.Series(table.stamps[usable[table.codes[usable] == longest]]))
 
 
-def _gate_findings(fault: _Fault, frame: pd.DataFrame) -> Iterator[Finding]:
+def _gate_findings(fault: _Fault, table: _Table) -> Iterator[Finding]:
     """A fault of the gate, symbol by symbol."""
-    rows = frame.iloc[fault.rows]
-    for symbol, group in rows.groupby(rows["symbol"].astype(str), sort=False):
-        stamps = np.sort(_naive(group["timestamp"].dropna()))
-        part = _Fault(fault.check, fault.column, [int(row) for row in group.index])
-        at = stamps if len(stamps) else np.full(len(group), np.datetime64("NaT", "us"))
-        yield Finding(str(symbol), fault.check, "error", at, part.sentence(frame, str(symbol)))
+    codes = table.codes[fault.rows]
+    for code in np.unique(codes):
+        rows = fault.rows[codes == code]
+        symbol = table.names[code] if code >= 0 else "(no symbol)"
+        part = _Fault(fault.check, fault.column, rows)
+        yield Finding(symbol, fault.check, "error", np.sort(table.stamps[rows]), part.sentence(table.frame, symbol))
+
+
+def _series(
+    table: _Table,
+    rows: IntArray,
+    symbol: str,
+    instrument: InstrumentSpec | None,
+    calendar: str,
+    timeframe: pd.Timedelta,
+    span: Span,
+) -> _Series:
+    """One symbol's bars beside the clock of its calendar; the clock spans all symbols, who share it."""
+    stamps = table.stamps[rows]
+    calendar = instrument.calendar if instrument else calendar
+    off, usual = np.zeros(len(stamps), dtype=bool), (0, 0)
+    if timeframe < DAY:
+        _, usual = _off_minute(stamps, timeframe, calendar, span)
+    clock = _clock(calendar, timeframe, usual, *span)
+    slots = stamps.astype("datetime64[D]").astype("datetime64[us]") if timeframe >= DAY else stamps.copy()
+    if timeframe < DAY:
+        off = ~_among(stamps, clock.expected) & ~np.isin(_phases(stamps, timeframe), usual)
+    if off.any():
+        around = clock.expected[np.searchsorted(clock.expected, stamps[off], side="right") - 1]
+        slots[off] = np.where(stamps[off] < around + timeframe.to_timedelta64(), around, stamps[off])
+    factor = table.frame[ADJUSTMENT].to_numpy()[rows] if ADJUSTMENT in table.frame.columns else np.empty(0)
+    fields = {name: table.fields[name][rows] for name in FIELDS}
+    return _Series(symbol, instrument, clock, stamps, slots, adjustment=factor, **fields)
 
 
 @lru_cache(maxsize=16)
-def _clock(calendar: str, timeframe: pd.Timedelta, phase: int, first: np.datetime64, last: np.datetime64) -> _Clock:
-    """A calendar over a span, with a week to spare for sessions that open the evening before; `phase` as of `_phases`."""
+def _clock(calendar: str, timeframe: pd.Timedelta, usual: tuple[int, int], first: np.datetime64, last: np.datetime64) -> _Clock:
+    """A calendar over a span, with a week to spare for sessions that open the evening before; `usual` as of `_off_minute`."""
     week = np.timedelta64(7, "D")
     start, end = (first - week).astype("datetime64[D]").item(), (last + week).astype("datetime64[D]").item()
     days = calendars.expected_bars(calendar, DAY, start, end)
@@ -344,8 +504,11 @@ def _clock(calendar: str, timeframe: pd.Timedelta, phase: int, first: np.datetim
         return _Clock(calendar, timeframe, expected, expected.astype("datetime64[D]"), sessions, days, closes, nothing, nothing)
     exchange = mcal.get_calendar(calendar)
     local = pd.Timestamp(first, tz="UTC").tz_convert(exchange.tz).tz_localize(None) - pd.Timestamp(first)
-    aligned = (phase + local // pd.Timedelta(microseconds=1)) % _grid(timeframe)  # some zones are half an hour off
-    expected = calendars.expected_bars(calendar, timeframe, start, end, aligned // 60_000_000)
+    offset = local // pd.Timedelta(microseconds=1)  # some zones are half an hour off
+    minutes = [(phase + offset) % _grid(timeframe) // 60_000_000 for phase in usual]
+    expected, after = (calendars.expected_bars(calendar, timeframe, start, end, minute) for minute in minutes)
+    if minutes[0] != minutes[1]:
+        expected = np.sort(np.r_[expected[~_after_pause(expected, calendar)], after[_after_pause(after, calendar)]])
     session_of = calendars.sessions(expected, timeframe, calendar)
     opens = expected[np.searchsorted(session_of, sessions)]
     pre, post = nothing, nothing
@@ -353,16 +516,6 @@ def _clock(calendar: str, timeframe: pd.Timedelta, phase: int, first: np.datetim
         hours = exchange.schedule(start_date=start, end_date=end, tz="UTC", start="pre", end="post")
         pre, post = (_naive(hours[name]).astype("datetime64[us]") for name in ("pre", "post"))
     return _Clock(calendar, timeframe, expected, session_of, sessions, opens, closes, pre, post)
-
-
-def _expected(series: _Series) -> TimeArray:
-    """Bar starts that the calendar expects from the first bar to the last."""
-    expected = series.clock.expected
-    return expected[np.searchsorted(expected, series.slots[0]) : np.searchsorted(expected, series.slots[-1], side="right")]
-
-
-def _missing(series: _Series) -> TimeArray:
-    return np.setdiff1d(_expected(series), series.slots)
 
 
 def _reused(series: _Series) -> BoolArray:
@@ -373,17 +526,28 @@ def _reused(series: _Series) -> BoolArray:
 
 def _extended(series: _Series, outside: BoolArray) -> BoolArray:
     """Of the bars outside regular hours, those between the pre-market's start and the post-market's end."""
-    position = np.searchsorted(series.clock.pre, series.stamps, side="right") - 1
-    if not len(series.clock.pre):
-        return np.zeros_like(outside)
-    return outside & (position >= 0) & (series.stamps < series.clock.post[np.maximum(position, 0)])
+    extended = np.zeros_like(outside)
+    if len(series.clock.pre) and outside.any():
+        stamps = series.stamps[outside]
+        position = np.searchsorted(series.clock.pre, stamps, side="right") - 1
+        extended[outside] = (position >= 0) & (stamps < series.clock.post[np.maximum(position, 0)])
+    return extended
 
 
-def _stale(series: _Series) -> BoolArray:
-    """Bars of a run of at least `STALE_BARS` without volume and without a new close."""
-    flat = (series.volume == 0) & (np.diff(series.close, prepend=np.nan) == 0)
-    run = np.cumsum(~flat)
-    return flat & (np.bincount(run, weights=flat)[run] >= STALE_BARS)
+def _in_runs(marked: BoolArray) -> BoolArray:
+    """Of the marked bars, those in runs of at least `STALE_BARS`."""
+    run = np.cumsum(~marked)
+    return marked & (np.bincount(run, weights=marked)[run] >= STALE_BARS)
+
+
+def _log_ratio(above: FloatArray, below: FloatArray) -> FloatArray:
+    """Log of a ratio of prices; 0, which is no move, where one of them is not above 0."""
+    return np.asarray(np.log(np.divide(above, below, out=np.ones_like(above), where=(above > 0) & (below > 0))))
+
+
+def _before(close: FloatArray) -> FloatArray:
+    """The close before each bar's; of the first bar its own."""
+    return np.r_[close[:1], close[:-1]]
 
 
 def _thresholds(returns: FloatArray) -> FloatArray:
@@ -405,27 +569,27 @@ def _bad_ticks(series: _Series) -> tuple[BoolArray, BoolArray]:
 
     Either the close jumps and is back within two bars, or the high or low lies far outside the closes on both sides.
     """
-    before = np.r_[series.close[0], series.close[:-1]]
-    returns = np.log(series.close / before)
-    thresholds = _thresholds(returns)
+    before = _before(series.close)
+    returns = _log_ratio(series.close, before)
     soon, later = _taken_back(returns)
-    spikes = np.zeros(len(returns), dtype=bool)
-    back = np.zeros(len(returns), dtype=bool)
-    for t in np.flatnonzero((np.abs(returns) > thresholds) & (soon | later)):  # few; a jump back is no spike of its own
+    wicks = np.maximum(_log_ratio(series.high, np.maximum(before, series.close)), _log_ratio(np.minimum(before, series.close), series.low))
+    spikes, back = np.zeros(len(returns), dtype=bool), np.zeros(len(returns), dtype=bool)
+    sudden = (np.abs(returns) > JUMP_FLOOR) & (soon | later)
+    if not (sudden | (wicks > JUMP_FLOOR)).any():  # so are most series of minutes, and the rolling median is slow
+        return spikes, back
+    thresholds = _thresholds(returns)
+    for t in np.flatnonzero(sudden & (np.abs(returns) > thresholds)):  # few; a jump back is no spike of its own
         if not back[t]:
             spikes[t] = True
             back[t + (1 if soon[t] else 2)] = True
-    above = np.log(series.high / np.maximum(before, series.close))
-    below = np.log(np.minimum(before, series.close) / series.low)
-    wicks = (np.maximum(above, below) > thresholds) & ~back
-    return spikes | wicks, back
+    return spikes | ((wicks > thresholds) & ~back), back
 
 
 def _suspected_splits(series: _Series, excluded: BoolArray) -> tuple[BoolArray, FloatArray]:
     """Bars that open near k times or 1 / k of the close before and stay there, and the size of every such step."""
-    before = np.r_[series.close[0], series.close[:-1]]
-    opening = np.exp(np.abs(np.log(series.open / before)))
-    returns = np.log(series.close / before)
+    before = _before(series.close)
+    opening = np.exp(np.abs(_log_ratio(series.open, before)))
+    returns = _log_ratio(series.close, before)
     k = np.maximum(np.rint(opening), 2)
     soon, later = _taken_back(returns)
     near = np.abs(opening / k - 1) <= SPLIT_TOLERANCE
@@ -433,20 +597,23 @@ def _suspected_splits(series: _Series, excluded: BoolArray) -> tuple[BoolArray, 
     return near & stays & ~excluded, k
 
 
-def _warnings(series: _Series, now: np.datetime64 | None) -> Iterator[Finding]:
+def _warnings(series: _Series, panel_last: np.datetime64, now: np.datetime64 | None) -> Iterator[Finding]:
     """What looks wrong with one symbol."""
     yield from _calendar_findings(series)
     yield from _volume_findings(series)
+    yield from _end_findings(series, panel_last)
     if now is not None:
         yield from _clock_findings(series, now)
     yield from _price_findings(series)
+    yield from _adjustment_findings(series.symbol, series.stamps, series.close, series.adjustment)
+    yield from _roll_findings(series)
 
 
-def _finding(series: _Series, check: str, at: TimeArray, words: str, severity: Severity = "warning") -> Iterator[Finding]:
+def _finding(symbol: str, check: str, at: TimeArray, words: str, severity: Severity = "warning") -> Iterator[Finding]:
     """The finding, if there is anything at all; `words` may hold {n} and {first}."""
     if len(at):
         sentence = words.format(n=f"{len(at):,}", first=iso(at[0]))
-        yield Finding(series.symbol, check, severity, at, f"{series.symbol} {sentence}")
+        yield Finding(symbol, check, severity, at, f"{symbol} {sentence}")
 
 
 def _calendar_findings(series: _Series) -> Iterator[Finding]:
@@ -454,52 +621,64 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
     if clock.timeframe > DAY:
         return
     misfit = "more than half: set data.calendar and data.timeframe to what the symbol trades on"
-    missing, reused = _missing(series), _reused(series)
-    expected = len(_expected(series))
+    missing, reused = series.missing, _reused(series)
+    expected = len(series.expected)
     in_reuse = reused[np.searchsorted(series.slots, missing)]
     n_sessions = len(np.unique(clock.session_of[np.searchsorted(clock.expected, missing)]))
     unfit = int((~in_reuse).sum()) > MISFIT * expected
     yield from _finding(
-        series, "gaps", missing,
+        series.symbol, "gaps", missing,
         f"misses {{n}} of {expected:,} bars of {clock.calendar} in {n_sessions:,} sessions, first {{first}}; "
         f"expected each between its first and its last; {misfit if unfit else 'download the range again, or live with the holes'}",
         "error" if unfit else "warning",
     )  # fmt: skip
-    outside = ~np.isin(series.slots, clock.expected)
+    outside = ~series.regular
     extended = _extended(series, outside)
     unfit = int((outside & ~extended).sum()) > MISFIT * len(outside)
     yield from _finding(
-        series, "off_session", series.stamps[outside & ~extended],
+        series.symbol, "off_session", series.stamps[outside & ~extended],
         f"has {{n}} bars while {clock.calendar} was closed, first {{first}}; expected none; "
         f"{misfit if unfit else 'check the calendar and the time zone'}",
         "error" if unfit else "warning",
     )  # fmt: skip
     yield from _finding(
-        series, "extended_hours", series.stamps[extended],
+        series.symbol, "extended_hours", series.stamps[extended],
         f"has {{n}} bars outside the regular hours of {clock.calendar}, first {{first}}; "
         "expected regular hours; leave them out unless their thin trading is wanted",
     )  # fmt: skip
     yield from _finding(
-        series, "ticker_reuse", series.stamps[reused],
+        series.symbol, "ticker_reuse", series.stamps[reused],
         f"resumes {{n}} times after more than {REUSE_SESSIONS} sessions without a bar, first {{first}}; "
         "expected one listing; cut the series there if two companies used the name",
     )  # fmt: skip
 
 
 def _volume_findings(series: _Series) -> Iterator[Finding]:
-    """Silent for a symbol that never has volume: an index or an exchange rate."""
-    if not series.volume.any():
+    """Silent for an exchange rate, whose volume is one broker's, and for a symbol that never has volume, such as an index."""
+    if (series.instrument is not None and series.instrument.asset_class == "fx") or not series.volume.any():
         return
-    regular = np.isin(series.slots, series.clock.expected)
+    silent = series.volume == 0
     yield from _finding(
-        series, "zero_volume", series.stamps[regular & (series.volume == 0)],
+        series.symbol, "zero_volume", series.stamps[series.regular & silent],
         "has {n} bars without volume in regular hours, first {first}; expected trades; a fill there is a fiction",
     )  # fmt: skip
     yield from _finding(
-        series, "stale", series.stamps[_stale(series)],
+        series.symbol, "stale", series.stamps[_in_runs(silent & (np.diff(series.close, prepend=np.nan) == 0))],
         f"has {{n}} bars in runs of {STALE_BARS} or more without volume and without a new price, first {{first}}; "
         "expected a market; ask the vendor whether it was halted",
     )  # fmt: skip
+
+
+def _end_findings(series: _Series, panel_last: np.datetime64) -> Iterator[Finding]:
+    """A symbol that stops long before the panel does, counted by its own calendar."""
+    opens = series.clock.opens
+    behind = int(((opens > series.slots[-1]) & (opens <= panel_last)).sum())
+    if behind > ENDS_EARLY_SESSIONS:
+        yield from _finding(
+            series.symbol, "ends_early", series.stamps[-1:],
+            f"ends on {iso(series.stamps[-1])[:10]}, {behind:,} sessions before the others: taken as delisted and paid out; "
+            "see data.delisting, or update the data",
+        )  # fmt: skip
 
 
 def _clock_findings(series: _Series, now: np.datetime64) -> Iterator[Finding]:
@@ -507,14 +686,14 @@ def _clock_findings(series: _Series, now: np.datetime64) -> Iterator[Finding]:
     clock = series.clock
     late = clock.sessions[(clock.opens > series.slots[-1]) & (clock.closes <= now)].astype("datetime64[us]")
     yield from _finding(
-        series, "outdated", late,
+        series.symbol, "outdated", late,
         f"ends at {iso(series.stamps[-1])}, {{n}} finished sessions ago; expected bars of {{first}} and later; "
         "update the data, or it was delisted",
     )  # fmt: skip
     recent = series.stamps[series.stamps > now - np.timedelta64(2, "D")]
     known = calendars.available_at(recent, clock.timeframe, clock.calendar) if len(recent) else recent
     yield from _finding(
-        series, "unfinished", recent[known > now],
+        series.symbol, "unfinished", recent[known > now],
         f"has {{n}} bars that are not over at {iso(now)}, first {{first}}; expected finished bars; "
         "leave them out, or correct their time zone",
     )  # fmt: skip
@@ -523,7 +702,7 @@ def _clock_findings(series: _Series, now: np.datetime64) -> Iterator[Finding]:
 def _price_findings(series: _Series) -> Iterator[Finding]:
     bad, back = _bad_ticks(series)
     yield from _finding(
-        series, "bad_ticks", series.stamps[bad],
+        series.symbol, "bad_ticks", series.stamps[bad],
         f"has {{n}} moves beyond {JUMP_SIGMAS:.0f} sigmas that were taken back at once, first {{first}}; "
         "expected none; compare them with another source",
     )  # fmt: skip
@@ -532,7 +711,65 @@ def _price_findings(series: _Series) -> Iterator[Finding]:
         t = int(np.flatnonzero(steps)[0])
         ratio = f"1/{k[t]:.0f} of" if series.open[t] < series.close[t - 1] else f"{k[t]:.0f} times"
         yield from _finding(
-            series, "suspected_splits", series.stamps[steps],
+            series.symbol, "suspected_splits", series.stamps[steps],
             f"has {{n}} opens that look like splits, first {{first}} near {ratio} the close before; expected adjusted prices; "
             "ask the action list, a crash looks the same",
         )  # fmt: skip
+
+
+def inspect_adjustment(frame: pd.DataFrame) -> list[Finding]:
+    """What adjusted prices betray about the adj_close that they were made of: warnings, by symbol.
+
+    For a loader that puts bars on one clock and so loses the factors; `inspect_bars` does the same for a frame that has them.
+
+    Args:
+        frame: from `ploutos.market.adjustment.adjust`, checked.
+
+    Raises:
+        DataError: columns or types are not those of a long frame.
+    """
+    table, factor = _table(frame, "bars"), frame[ADJUSTMENT].to_numpy()
+    return [
+        finding
+        for symbol, rows in table.series(table.order)
+        for finding in _adjustment_findings(symbol, table.stamps[rows], table.fields["close"][rows], factor[rows])
+    ]
+
+
+def _adjustment_findings(symbol: str, stamps: TimeArray, close: FloatArray, factor: FloatArray) -> Iterator[Finding]:
+    """What is wrong with the factors of one symbol; nothing where there are none."""
+    if not len(factor):
+        return
+    moved = _log_ratio(close, _before(close))
+    step = np.log(factor / _before(factor))
+    unadjusted = moved - step
+    yield from _finding(
+        symbol, "adjustment_jumps", stamps[(np.abs(step) > ADJUSTMENT_STEP) & (np.abs(moved) > np.abs(unadjusted))],
+        f"has {{n}} steps of adj_close over close by more than {ADJUSTMENT_STEP:.0%} that the close does not mirror, first {{first}}; "
+        "expected a split or payout behind each; compare adj_close with another source, or set data.adjustment=raw",
+    )  # fmt: skip
+    yield from _finding(
+        symbol, "adjustment_stale", stamps[_in_runs((np.abs(moved) < 1e-9) & (np.abs(unadjusted) > 1e-6))],
+        f"has {{n}} bars in runs of {STALE_BARS} or more in which the close moves and adj_close does not, first {{first}}; "
+        "expected both to move; compare adj_close with another source, or set data.adjustment=raw",
+    )  # fmt: skip
+    yield from _finding(
+        symbol, "adjustment_level", stamps[-1:] if factor[-1] > ADJUSTMENT_LEVEL else stamps[:0],
+        f"has an adj_close of {factor[-1]:.4g} times the close at its last bar, {{first}}; expected at most 1 unless reverse splits "
+        "came later; compare adj_close with another source, or set data.adjustment=raw",
+    )  # fmt: skip
+
+
+def _roll_findings(series: _Series) -> Iterator[Finding]:
+    """Jumps of a continuous future at the rolls of its contracts."""
+    clock, spec = series.clock, series.instrument
+    if spec is None or not spec.roll_cycle:
+        return
+    stamps = pd.DatetimeIndex(series.stamps).tz_localize("UTC")
+    bars = pd.DataFrame({"timestamp": stamps, "open": series.open, "close": series.close})
+    rolls = find_rolls(bars, spec, clock.calendar, clock.timeframe)
+    yield from _finding(
+        series.symbol, "roll_gaps", np.array(rolls.dates, dtype="datetime64[us]"),
+        f"jumps by {rolls.mean_gap:+.1%} on average at {{n}} expected rolls, first {{first}}, at {rolls.n_jumps:,} of them out of "
+        "line with the gaps around: a continuous series whose gaps nobody earns; set data.rolls=detected or give the dates",
+    )  # fmt: skip

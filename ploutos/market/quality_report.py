@@ -1,7 +1,12 @@
 """What an inspection of bars found: values, two tables for a terminal, and one self-contained HTML page."""
 
+import json
+from base64 import b64encode
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,12 +16,21 @@ import pandas as pd
 from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
 from ploutos.market.bars import Bars
-from ploutos.types import FloatArray, TimeArray
+from ploutos.market.clock import show_timeframe
+from ploutos.types import Float32Array, FloatArray, IntArray, TimeArray
 
 Severity = Literal["warning", "error"]
 
 LISTED = 5
 """First offenders that travel with a report."""
+ROWS = 2_000
+"""Rows of a table of the page; more make it slow to open and are for the JSON of the command."""
+FIGURES = 40
+"""Symbols drawn on the page, those with errors and the most findings first."""
+POINTS = 1_500
+"""Points of a line and columns of a strip: more than a screen has."""
+MARKERS = 200
+"""Marks of one check in one figure."""
 
 CHECKS = {
     "no_symbol": "rows that name no symbol",
@@ -25,7 +39,7 @@ CHECKS = {
     "conflicts": "bars of one symbol and time with different values",
     "duplicates": "the same bar twice",
     "missing": "a price or volume that is nan or infinite",
-    "not_positive": "prices of zero or less",
+    "not_positive": "prices of zero or less, of anything but a future",
     "outside": "an open or close outside low..high",
     "negative_volume": "volumes below zero",
     "mixed_minutes": "intraday bars at another minute of the hour than the rest: two sources in one series",
@@ -34,10 +48,15 @@ CHECKS = {
     "extended_hours": "bars before the open or after the close, early closes included",
     "zero_volume": "bars without volume in regular hours",
     "stale": "runs of bars without volume and without a new price",
+    "ends_early": "the last bar of a symbol that ends more than five sessions before the others",
     "outdated": "finished sessions since the last bar",
     "unfinished": "bars that are not over yet",
     "bad_ticks": "moves far beyond their neighbourhood that are taken back within the bar or the next two",
     "suspected_splits": "opens near a whole multiple or fraction of the close before, and not taken back",
+    "adjustment_jumps": "steps of adj_close over close that make a jump of the price instead of removing one",
+    "adjustment_stale": "runs of bars in which the close moves and adj_close does not",
+    "adjustment_level": "an adj_close far above the close at the last bar",
+    "roll_gaps": "sessions at which a continuous future jumps from one contract to the next",
     "ticker_reuse": "first bars after so many sessions without one that the name may be another company's",
 }
 """Every check by name, errors of the gate first, and what it finds."""
@@ -168,8 +187,8 @@ def finding_rows(report: QualityReport) -> list[dict[str, str]]:
 def symbol_rows(report: QualityReport) -> list[dict[str, str]]:
     """What there is of each symbol as text, one dictionary per symbol."""
     rows = []
+    found = Counter((finding.symbol, finding.severity) for finding in report.findings)
     for entry in report.coverage:
-        found = [finding for finding in report.findings if finding.symbol == entry.symbol]
         share = f"{100 * (1 - entry.n_missing / entry.n_expected):.2f} %" if entry.n_expected else "-"
         rows.append(
             {
@@ -180,8 +199,8 @@ def symbol_rows(report: QualityReport) -> list[dict[str, str]]:
                 "expected": f"{entry.n_expected:,}",
                 "missing": f"{entry.n_missing:,}",
                 "complete": share,
-                "errors": str(sum(finding.severity == "error" for finding in found)),
-                "warnings": str(sum(finding.severity == "warning" for finding in found)),
+                "errors": str(found[entry.symbol, "error"]),
+                "warnings": str(found[entry.symbol, "warning"]),
             }
         )
     return rows
@@ -192,77 +211,135 @@ def symbol_rows(report: QualityReport) -> list[dict[str, str]]:
 _COLOURS = {
     "gaps": "#b54708", "bad_ticks": "#dd2590", "suspected_splits": "#7a5af8", "ticker_reuse": "#0e9384",
     "off_session": "#f79009", "extended_hours": "#98a2b3", "zero_volume": "#12b76a", "stale": "#175cd3",
+    "ends_early": "#667085", "roll_gaps": "#6941c6", "adjustment_jumps": "#c11574",
 }  # fmt: skip
 _ERROR_COLOUR = "#d92d20"
 
 
-def _close_of(bars: pd.DataFrame | Bars, symbol: str) -> tuple[TimeArray, FloatArray]:
-    """Bar starts and closes of one symbol, bars that are there only, increasing in time."""
+Trace = dict[str, Any]
+
+
+def _closes(bars: pd.DataFrame | Bars, symbols: Sequence[str]) -> Iterator[tuple[TimeArray, FloatArray]]:
+    """Bar starts and closes of each symbol, finite ones only, increasing in time."""
     if isinstance(bars, Bars):
-        column = bars.symbols.index(symbol)
-        there = bars.tradable[:, column]
-        return bars.timestamps[there], bars.close[there, column]
-    rows = bars[(bars["symbol"] == symbol) & bars["timestamp"].notna()].sort_values("timestamp")
-    return rows["timestamp"].dt.tz_localize(None).to_numpy(), rows["close"].to_numpy(dtype="float64")
+        for symbol in symbols:
+            column = bars.symbols.index(symbol)
+            there = bars.tradable[:, column]
+            yield bars.timestamps[there], bars.close[there, column]
+        return
+    rows_of = bars.groupby(bars["symbol"].astype(str), sort=False).indices
+    for symbol in symbols:
+        rows = bars[["timestamp", "close"]].iloc[rows_of[symbol]]
+        stamps, close = rows["timestamp"].dt.tz_localize(None).to_numpy(), rows["close"].to_numpy(dtype="float64", na_value=np.nan)
+        priced = np.flatnonzero(~np.isnat(stamps) & np.isfinite(close))
+        priced = priced[np.argsort(stamps[priced], kind="stable")]
+        yield stamps[priced], close[priced]
 
 
-def _plottable(stamps: TimeArray) -> FloatArray:
-    """Milliseconds since 1970: plotly packs numbers, and writes dates out as text ten times as long."""
-    return stamps.astype("datetime64[ms]").astype("float64")
+def _thinned(values: FloatArray) -> IntArray:
+    """Positions, increasing, of about `POINTS` values: of every stretch the first, the lowest, the highest and the last."""
+    if len(values) <= POINTS:
+        return np.arange(len(values))
+    edges = np.linspace(0, len(values), POINTS // 4 + 1).astype("int64")
+    stretches = [(start, values[start:stop]) for start, stop in pairwise(edges)]
+    kept = [(start, start + part.argmin(), start + part.argmax(), start + len(part) - 1) for start, part in stretches]
+    return np.unique(kept)
 
 
-def _figure(report: QualityReport, symbol: str, calendar: str, stamps: TimeArray, close: FloatArray) -> Any:
+def _packed(values: FloatArray | Float32Array) -> dict[str, str]:
+    """Numbers as plotly reads them in the least space."""
+    return {"dtype": f"f{values.dtype.itemsize}", "bdata": b64encode(values.tobytes()).decode()}
+
+
+def _times(stamps: TimeArray) -> dict[str, str]:
+    """Milliseconds since 1970: plotly packs numbers, and writes dates out as text."""
+    return _packed(stamps.astype("datetime64[ms]").astype("float64"))
+
+
+def _traces(report: QualityReport, found: Sequence[Finding], calendar: str, stamps: TimeArray, close: FloatArray) -> list[Trace]:
     """Close with every finding marked where it lies, over the number of bars of each session."""
-    from plotly.subplots import make_subplots  # with the page alone: the gate imports this module
-
-    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.86, 0.14], vertical_spacing=0.03)
-    figure.add_scatter(x=_plottable(stamps), y=close, name="close", mode="lines", line={"width": 1.2, "color": "#475467"}, row=1, col=1)
-    for finding in report.findings:
+    kept = _thinned(close)
+    line = {"width": 1.2, "color": "#475467"}
+    traces: list[Trace] = [
+        {
+            "type": "scatter",
+            "name": "close",
+            "mode": "lines",
+            "line": line,
+            "x": _times(stamps[kept]),
+            "y": _packed(close[kept].astype("float32")),
+        }
+    ]
+    for finding in found:
         at = finding.at[~np.isnat(finding.at)]
-        if finding.symbol == symbol and len(at):
+        at = at[np.unique(np.linspace(0, len(at) - 1, min(len(at), MARKERS)).astype("int64"))]
+        if len(at):
             beside = np.clip(np.searchsorted(stamps, at, side="right") - 1, 0, None)  # a missing bar lies on the close before it
+            shown = f", {len(at)} shown" if len(at) < finding.count else ""
             marker = {"size": 8, "symbol": "x-thin-open", "color": _COLOURS.get(finding.check, _ERROR_COLOUR)}
-            name = f"{finding.check} ({finding.count:,})"
-            figure.add_scatter(x=_plottable(at), y=close[beside], name=name, mode="markers", marker=marker, row=1, col=1)
-    days, counts = _bars_per_session(stamps, report.timeframe, calendar)
-    strip = {"z": [counts], "x": _plottable(days), "y": ["bars"], "colorscale": "Blues", "zmin": 0, "showscale": False}
-    figure.add_heatmap(**strip, hovertemplate="%{x|%Y-%m-%d}: %{z} bars<extra></extra>", row=2, col=1)
-    figure.update_layout(
-        template="plotly_white", height=420, margin={"l": 60, "r": 20, "t": 10, "b": 30}, legend={"orientation": "h", "y": 1.08}
+            name = f"{finding.check} ({finding.count:,}{shown})"
+            where = {"x": _times(at), "y": _packed(close[beside].astype("float32"))}
+            traces.append({"type": "scatter", "name": name, "mode": "markers", "marker": marker, **where})
+    days, counts = _bars_per_session(stamps, report, calendar)
+    strip = {"type": "heatmap", "yaxis": "y2", "y": ["bars"], "colorscale": [[0, "#ffffff"], [1, "#3f74b5"]], "zmin": 0, "showscale": False}
+    cells = {"x": _times(days), "z": [counts.astype("int64").tolist()], "hovertemplate": "%{x|%Y-%m-%d}: %{z} bars<extra></extra>"}
+    return [*traces, strip | cells]
+
+
+def _bars_per_session(stamps: TimeArray, report: QualityReport, calendar: str) -> tuple[TimeArray, FloatArray]:
+    """Dates and bars of every session from the first to the last, those without a bar included.
+
+    Of a long span the thinnest session of every few, so that a hole stays one.
+    """
+    first, last = min(entry.first for entry in report.coverage), max(entry.last for entry in report.coverage)
+    around = np.r_[first, stamps, last]  # one span for all symbols: calendars are slow to compute and quick to look up
+    of_bar = calendars.sessions(around, report.timeframe, calendar)
+    days = np.unique(of_bar[1:-1])
+    if report.timeframe <= calendars.DAY:
+        held = calendars.expected_bars(calendar, calendars.DAY, of_bar[0].item(), of_bar[-1].item()).astype("datetime64[D]")
+        days = np.union1d(held[(held >= days[0]) & (held <= days[-1])], days)
+    counts = np.bincount(np.searchsorted(days, of_bar[1:-1]), minlength=len(days)).astype("float64")
+    starts = np.arange(0, len(days), -(-len(days) // POINTS))
+    return days[starts], np.minimum.reduceat(counts, starts)
+
+
+def _drawn(report: QualityReport) -> list[tuple[Coverage, list[Finding]]]:
+    """The symbols to draw and their findings, those with errors first, then those with the most findings."""
+    found: dict[str, list[Finding]] = {entry.symbol: [] for entry in report.coverage}
+    for finding in report.findings:
+        found.get(finding.symbol, []).append(finding)
+    ranked = sorted(
+        report.coverage,
+        key=lambda entry: (-sum(f.severity == "error" for f in found[entry.symbol]), -len(found[entry.symbol]), entry.symbol),
     )
-    return figure.update_xaxes(type="date").update_yaxes(type="log", title="close, log scale", row=1, col=1)
-
-
-def _bars_per_session(stamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> tuple[TimeArray, FloatArray]:
-    """Dates and bars of every session from the first to the last, those without a bar included."""
-    of_bar = calendars.sessions(stamps, timeframe, calendar)
-    held = calendars.expected_bars(calendar, pd.Timedelta(days=1), of_bar[0].item(), of_bar[-1].item()).astype("datetime64[D]")
-    days = np.union1d(held, of_bar)
-    return days, np.bincount(np.searchsorted(days, of_bar), minlength=len(days)).astype("float64")
+    return [(entry, found[entry.symbol]) for entry in ranked[:FIGURES]]
 
 
 def render_quality_report(report: QualityReport, bars: pd.DataFrame | Bars) -> str:
-    """The page: what was found, and each symbol's close with the findings on it.
+    """The page: what was found, and the closes of the symbols with the most findings on them.
+
+    It stays below ten megabytes however much comes in: lines, marks, tables and the number of figures are bounded, and the
+    page says what it leaves out.
 
     Args:
         report: from `ploutos.market.quality.inspect_bars`.
         bars: the bars that were inspected.
     """
-    from jinja2 import Environment, StrictUndefined
+    from jinja2 import Environment, StrictUndefined  # with the page alone: the gate imports this module
     from plotly.offline import get_plotlyjs
 
-    figures = []
-    for entry in report.coverage:
-        figure = _figure(report, entry.symbol, entry.calendar, *_close_of(bars, entry.symbol))
-        html = figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True})
-        figures.append((entry.symbol, html))
+    drawn, figures = _drawn(report), []
+    for (entry, found), (stamps, close) in zip(drawn, _closes(bars, [entry.symbol for entry, _ in drawn]), strict=True):
+        scale = "log" if (close > 0).all() else "linear"
+        traces = json.dumps(_traces(report, found, entry.calendar, stamps, close))
+        figures.append((entry.symbol, scale, traces))
     template = files("ploutos.market").joinpath("quality_report.html.j2").read_text(encoding="utf-8")
     return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
         report=report,
-        timeframe=str(report.timeframe).removeprefix("0 days ").removesuffix(" 00:00:00"),
+        timeframe=show_timeframe(report.timeframe),
         n_warnings=len(report.findings) - len(report.errors),
-        findings=finding_rows(report),
-        symbols=symbol_rows(report),
+        tables=[("Findings", finding_rows(report)), ("Symbols", symbol_rows(report))],
+        n_rows=ROWS,
         figures=figures,
         checks=CHECKS,
         plotly_js=get_plotlyjs(),

@@ -20,6 +20,7 @@ from pydantic import NonNegativeInt, PositiveFloat, model_validator
 from ploutos.errors import ConfigError, NoData
 from ploutos.market import calendar as calendars
 from ploutos.market.bars import FIELDS
+from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.path import DAY, HALF_HOUR, OWN, MarketPath, garch_returns, market_path, stream
 from ploutos.market.scenarios import (
     OF_ONE_SYMBOL,
@@ -31,7 +32,6 @@ from ploutos.market.scenarios import (
     hit_bars,
     stage,
 )
-from ploutos.market.instruments import InstrumentSpec
 from ploutos.specs import Spec
 from ploutos.types import FloatArray, IntArray, TimeArray
 

@@ -1,0 +1,5 @@
+"""`python -m ploutos` is the `ploutos` command."""
+
+from ploutos.cli import app
+
+app()

@@ -1,0 +1,136 @@
+"""Which bars a run reads, and what the symbols in them are.
+
+What a symbol is follows from, in this order: `data.instruments` and `data.asset_class`, its name, and the days on which its bars
+trade. Its calendar follows from what it is, or from `data.calendar`. Where the bars contradict what was found, the run stops.
+"""
+
+from datetime import date
+from pathlib import Path
+from typing import Literal
+
+import pandas as pd
+
+from ploutos.errors import ConfigError, UnknownSymbol
+from ploutos.market.clock import Label, parse_timeframe
+from ploutos.market.instruments import AssetClass, InstrumentSpec, equity, instrument
+from ploutos.market.macro import Provider
+from ploutos.market.sources.files import FileFormat
+from ploutos.market.sources.timestamps import Ambiguous
+from ploutos.market.synthetic import SyntheticSpec
+from ploutos.specs import Spec
+
+SourceName = Literal["sample", "files", "synthetic", "alpaca", "yahoo"]
+SYNTHETIC_SYMBOLS = ("IWM", "QQQ", "SPY")
+VENDOR_TIMEFRAME = pd.Timedelta(hours=1)
+
+
+class DataSpec(Spec):
+    """Which bars to read."""
+
+    source: SourceName = "sample"
+    """`sample`: five US shares that ship with ploutos; `files`: your own files under `path`; `synthetic`: a seeded
+    simulation; `alpaca`, `yahoo`: the local dataset that `ploutos data build` made from that vendor."""
+    path: Path | None = None
+    """A file, or a folder of files, for source `files`."""
+    symbols: tuple[str, ...] = ()
+    """Symbols to trade, futures by their root (NQ); empty means all of the sample or the files, or three synthetic ETFs."""
+    asset_class: AssetClass | None = None
+    """What the symbols are, where their names mislead (a share called ES); empty leaves it to the names and the bars."""
+    instruments: tuple[InstrumentSpec, ...] = ()
+    """Terms of single symbols that differ from what ploutos knows: multiplier, tick, fees, margin, calendar."""
+    start: date | None = None
+    """First session date to keep."""
+    end: date | None = None
+    """Last session date to keep."""
+    adjustment: Literal["total_return", "raw"] = "total_return"
+    """`total_return` folds splits and dividends in, where the source knows them; `raw` keeps what was paid."""
+    rolls: Literal["keep", "detected"] | tuple[date, ...] = "keep"
+    """A continuous future's gaps at rolls: `keep` trades the series as it is, `detected` removes the gaps that stand out, a list those on
+    its dates; what is removed is removed by ratio, before the date."""
+    delisting: Literal["last_close", "zero"] | dict[str, float] = "last_close"
+    """What a unit of a symbol whose bars end before the others' is paid out at: its last close, nothing, or a price by symbol."""
+    timeframe: str = "auto"
+    """Bar length such as 15min, 1h, 1D, 1W or 1M; shorter bars are made longer, within sessions. `auto` keeps what the files have, and
+    takes 1h of a vendor or the simulation."""
+    label: Label = "auto"
+    """Which end of an intraday bar the timestamps in `files` name; `auto` tells from the first and last bars of many sessions."""
+    timezone: str | None = None
+    """Zone of timestamps in `files` that carry none; without it they are refused, but for dates without a time."""
+    ambiguous: Ambiguous = "error"
+    """Which one is meant where a local time in `files` occurs twice, when summer time ends: `infer` tells from the order of the rows."""
+    format: FileFormat = FileFormat()
+    """How to read `files` that explain themselves badly: columns, separators, dates."""
+    calendar: str = "auto"
+    """Exchange calendar, a pandas-market-calendars name: NYSE, FX, 24/7, CME Globex Equity; `auto` takes the instruments'."""
+    feed: Literal["sip", "iex"] = "sip"
+    """Alpaca's tape: `sip` is all exchanges, `iex` one of them with a few percent of the volume."""
+    synthetic: SyntheticSpec = SyntheticSpec()
+    """The simulation, for source `synthetic`; its dates and bar length give way to those above where they are set."""
+    macro: Path | None = None
+    """A file or folder of daily VIX, 10-year yield and dollar, to join to the features by publication time."""
+    macro_provider: Provider = "yahoo"
+    """Whose publication times hold for macro series that are not named by a vendor's own symbol."""
+
+    @property
+    def bar(self) -> pd.Timedelta | None:
+        """The bar length, None for `auto`.
+
+        Raises:
+            ConfigError: it is not a length of time.
+        """
+        return None if self.timeframe == "auto" else parse_timeframe(self.timeframe)
+
+
+def vendor_name(spec: DataSpec) -> str:
+    """Name of a vendor's feed in the dataset: alpaca-sip, alpaca-iex, yahoo."""
+    return f"alpaca-{spec.feed}" if spec.source == "alpaca" else spec.source
+
+
+def served_by(spec: DataSpec, symbol: str) -> InstrumentSpec:
+    """What a source trades when a symbol is asked for: itself, or its ETF where Alpaca, which has no futures, is asked.
+
+    >>> served_by(DataSpec(source="alpaca"), "NQ").symbol, served_by(DataSpec(source="yahoo"), "NQ").symbol
+    ('QQQ', 'NQ')
+    """
+    for given in spec.instruments:
+        if given.symbol == symbol:
+            return given
+    found = instrument(symbol, spec.asset_class)
+    if spec.source != "alpaca" or found.asset_class != "future":
+        return found
+    if found.alpaca_proxy is not None:
+        return instrument(found.alpaca_proxy, "equity")
+    if spec.asset_class is None and symbol == found.symbol and symbol.isalpha():
+        return equity(symbol)  # CL is Colgate where there are no futures
+    raise ConfigError(f"Alpaca has no futures and no ETF stands in for {symbol}; choose another symbol or another source")
+
+
+def asked_instruments(spec: DataSpec) -> list[InstrumentSpec]:
+    """What the source trades for the symbols that were asked for, each once."""
+    return list({found.symbol: found for found in (served_by(spec, symbol) for symbol in spec.symbols)}.values())
+
+
+def vendor_symbols(spec: DataSpec) -> dict[str, str]:
+    """What the vendor calls each thing that the source trades, and its name in the bars."""
+    found = asked_instruments(spec)
+    return {(spec.source == "yahoo" and each.yahoo) or each.symbol: each.symbol for each in found}
+
+
+def proxies(spec: DataSpec) -> dict[str, str]:
+    """Symbols that another one stands in for."""
+    return {symbol: served for symbol in spec.symbols if (served := served_by(spec, symbol).symbol) != symbol}
+
+
+def select_symbols(frame: pd.DataFrame, spec: DataSpec, origin: str) -> pd.DataFrame:
+    """The symbols that were asked for, sorted by symbol and time.
+
+    Raises:
+        UnknownSymbol: a symbol is not in the source.
+    """
+    available = sorted(str(name) for name in frame["symbol"].dropna().unique())
+    wanted = [found.symbol for found in asked_instruments(spec)]
+    unknown = sorted(set(wanted) - set(available))
+    if unknown:
+        raise UnknownSymbol(f"{origin} has no symbol {', '.join(unknown)}; it holds {', '.join(available)}")
+    kept = frame[frame["symbol"].isin(wanted)] if wanted else frame
+    return kept.sort_values(["symbol", "timestamp"], ignore_index=True, kind="stable")
