@@ -19,7 +19,7 @@ from ploutos.llm.memory import GPUMemoryManager
 from ploutos.market.bars import read_bars
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.folds import fold_table, read_folds
+from ploutos.training.folds import Fold, fold_table, read_folds
 from ploutos.training.pool import WorkerPool
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.phase1 import features_of, folds_of, load_bars, quality_of
@@ -65,7 +65,6 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
     plan = stages.ref("folds", folds_of.submit(store, bars, features, config.folds))
     refs = RunRefs(bars, stages.ref("quality", quality), features, plan, policies=())
     _log_plan(store, refs)
-    config = config.model_copy(update={"env": sized_for(config.env, read_bars(store.path(bars)))})
     if config.hardware.left_to_machine:
         config = fitted_to(config, read_features(store.path(features)))
 
@@ -100,33 +99,38 @@ def _log_plan(store: Store, refs: RunRefs) -> None:
         get_run_logger().info("fold %s: train %s, validation %s, test %s", *row.values())
 
 
+def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[Fold, PipelineConfig]]:
+    """Every fold, with an initial cash for its training range: bars that come later change no policy and no key of one."""
+    bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
+    return [(fold, config.model_copy(update={"env": sized_for(config.env, bars, fold.train)})) for fold in folds]
+
+
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
     """One task per fold and member, in worker processes."""
-    folds = read_folds(store.path(refs.folds))
+    folds, members = _by_fold(store, refs, config), range(config.training.members)
     with WorkerPool(config.hardware.workers or usable_cores()) as pool:
         futures = [
-            [train_member.submit(store, pool, refs.bars, refs.features, fold, member, config) for member in range(config.training.members)]
-            for fold in folds
+            [train_member.submit(store, pool, refs.bars, refs.features, fold, member, sized) for member in members] for fold, sized in folds
         ]
         return tuple(
-            tuple(stages.ref(f"policy {fold.index} {member}", future) for member, future in enumerate(members))
-            for fold, members in zip(folds, futures, strict=True)
+            tuple(stages.ref(f"policy {fold.index} {member}", future) for member, future in enumerate(row))
+            for (fold, _), row in zip(folds, futures, strict=True)
         )
 
 
 def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> list[tuple[tuple[Ref, ...], ...]]:
     """The hybrid policies and their twins without advice: one task per fold and member, in worker processes."""
-    folds, members = read_folds(store.path(refs.folds)), range(config.hybrid.members)
+    folds, members = _by_fold(store, refs, config), range(config.hybrid.members)
     kinds = {"hybrid": True, "blanked": False}
     with WorkerPool(config.hardware.workers or usable_cores()) as pool:
         futures = {
-            name: [[train_hybrid.submit(store, pool, refs, fold, member, config, advised) for member in members] for fold in folds]
+            name: [[train_hybrid.submit(store, pool, refs, fold, member, sized, advised) for member in members] for fold, sized in folds]
             for name, advised in kinds.items()
         }
         return [
             tuple(
                 tuple(stages.ref(f"{name} {fold.index} {member}", future) for member, future in enumerate(row))
-                for fold, row in zip(folds, futures[name], strict=True)
+                for (fold, _), row in zip(folds, futures[name], strict=True)
             )
             for name in kinds
         ]

@@ -26,10 +26,12 @@ class PlainAccount:
     slippage: float = 0.0
     impact: float = 0.0
     borrow: float = 0.0
+    traded: float = 0.0
     pnl: float = 0.0
     margin_calls: int = 0
-    stops: int = 0
-    forced: int = 0
+    written_off: float = 0.0
+    kinds: list[str] = field(default_factory=list)
+    fills: list[tuple[int, float, float, str]] = field(default_factory=list)
     ruined: bool = False
 
     def __post_init__(self):
@@ -48,7 +50,7 @@ class PlainAccount:
             squares = usual = last = None
             for t in range(bars.n_bars):
                 if bars.tradable[t, j]:
-                    if last is not None:
+                    if last is not None and last > 0 and bars.close[t, j] > 0:
                         square = math.log(bars.close[t, j] / last) ** 2
                         squares = square if squares is None else 0.94 * squares + 0.06 * square
                     usual = bars.volume[t, j] if usual is None else 0.94 * usual + 0.06 * bars.volume[t, j]
@@ -60,21 +62,21 @@ class PlainAccount:
         lot = self.bars.instruments[j].lot
         return math.trunc(units / lot + math.copysign(1e-9, units)) * lot if lot else units
 
-    def is_future(self, j):
-        return self.bars.instruments[j].asset_class == "future"
-
     def margin_of(self, j, price):
         instrument = self.bars.instruments[j]
-        return instrument.margin or price * instrument.multiplier
+        return instrument.margin or abs(price) * instrument.multiplier
 
-    def fill(self, t, j, change, price):
+    def fill(self, t, j, change, price, kind):
         """Trade `change` units at `price`, made worse; returns the fill."""
         costs, instrument = self.spec.costs, self.bars.instruments[j]
-        bps = 0.0 if self.is_future(j) else 1.0
-        slip = price * (bps * (costs.half_spread_bps + costs.slippage_bps) / 1e4 + costs.slippage_per_volatility * self.volatility[t, j])
-        slip = min(slip + instrument.slippage_ticks * instrument.tick_size, price)
+        bps = 1.0 if instrument.costs_in_bps else 0.0
+        rate = bps * (costs.half_spread_bps + costs.slippage_bps) / 1e4 + costs.slippage_per_volatility * self.volatility[t, j]
+        slip = abs(price) * rate + instrument.slippage_ticks * instrument.tick_size
         share = abs(change) / self.volume[t, j] if self.volume[t, j] > 0 else 1.0
-        push = min(price * costs.impact * self.volatility[t, j] * math.sqrt(share), price - slip)
+        push = abs(price) * costs.impact * self.volatility[t, j] * math.sqrt(share)
+        if instrument.asset_class != "future":  # no sale brings less than nothing
+            slip = min(slip, price)
+            push = min(push, price - slip)
         at = price + slip + push if change > 0 else price - slip - push
         worth = abs(change) * instrument.multiplier
         fee = abs(change) * instrument.commission_per_unit + bps * worth * at * costs.commission_bps / 1e4
@@ -82,6 +84,8 @@ class PlainAccount:
         self.commission += fee
         self.slippage += worth * slip
         self.impact += worth * push
+        self.traded += worth * abs(at)
+        self.fills.append((j, change, at, kind))
         return at
 
     def hold(self, j, now, at):
@@ -102,8 +106,40 @@ class PlainAccount:
                 return self.bars.sessions[before] != self.bars.sessions[t] and not self.last_of_session[before]
         return False
 
+    def pay_out(self, t, mark):
+        """Turn what is held of symbols that were delisted with bar t into cash."""
+        for j in range(self.bars.n_symbols):
+            if self.bars.payout_bars[j] == t + 1 and self.units[j]:
+                units, price, worth = self.units[j], self.bars.payouts[j], self.bars.instruments[j].multiplier
+                self.cash += units * price * worth
+                self.pnl += units * (price - mark[j]) * worth
+                self.fills.append((j, -units, price, "payout"))
+                self.hold(j, 0.0, price)
+
+    def write_off(self, t):
+        """Take everything from an account that owes more than it has."""
+        for j in range(self.bars.n_symbols):
+            if self.units[j]:
+                self.fills.append((j, -self.units[j], self.bars.mark[t, j], "ruin"))
+                self.hold(j, 0.0, 0.0)
+        self.written_off -= self.equity
+        self.cash = self.equity = 0.0
+
+    def is_stopped(self, j, price):
+        level = self.stop_level(j)
+        return level is not None and (price <= level if self.units[j] > 0 else price >= level)
+
+    def stop_level(self, j):
+        """A share of the entry against what is held; None where there is no stop."""
+        if not self.spec.stop_loss or not self.units[j]:
+            return None
+        away = abs(self.entry[j]) * self.spec.stop_loss
+        return self.entry[j] - away if self.units[j] > 0 else self.entry[j] + away
+
     def step(self, t, targets):
         bars, spec, n = self.bars, self.spec, self.bars.n_symbols
+        self.fills = []
+        slot = spec.gross_limit / max(sum(bars.tradable[t]), 1)
         worth = [instrument.multiplier for instrument in bars.instruments]
         mark = [0.0 if math.isnan(m) else m for m in bars.mark[t]]
         live = bars.tradable[t + 1]
@@ -114,17 +150,20 @@ class PlainAccount:
 
         years = (bars.available_at[t + 1] - bars.available_at[t]) / np.timedelta64(365, "D")
         for j in range(n):
-            if self.units[j] < 0 and not self.is_future(j):
+            if self.units[j] < 0 and bars.instruments[j].costs_in_bps:
                 owed = -self.units[j] * mark[j] * worth[j] * spec.costs.borrow_per_year * years
                 self.cash -= owed
                 self.borrow += owed
 
+        self.pay_out(t, mark)
         opening = self.cash + sum(self.units[j] * open_[j] * worth[j] for j in range(n))
-        wanted = list(self.units)
+        wanted, why = list(self.units), ["margin call" if called else "order"] * n
         for j in range(n):
-            if live[j] and not called and not broke and not math.isnan(targets[j]) and mark[j] > 0 and self.equity > 0:
+            if live[j] and not called and not broke and not math.isnan(targets[j]):
                 weight = self.units[j] * mark[j] * worth[j] / self.equity
-                if targets[j] == 0 or abs(targets[j] - weight) > spec.rebalance_band:
+                if targets[j] == 0:
+                    wanted[j] = 0.0
+                elif mark[j] > 0 and abs(targets[j] - weight) > spec.rebalance_band * slot:
                     wanted[j] = self.whole(j, targets[j] * self.equity / (mark[j] * worth[j]))
             if spec.max_participation is not None:
                 most, change = spec.max_participation * self.volume[t, j], wanted[j] - self.units[j]
@@ -133,19 +172,19 @@ class PlainAccount:
         if called:
             self.margin_calls += 1
             margin_open = sum(abs(self.units[j]) * self.margin_of(j, open_[j]) for j in range(n) if self.units[j])
-            share = min(max(opening / margin_open, 0.0), 1.0)
+            share = min(max(opening / margin_open, 0.0), 1.0) if margin_open else 1.0
             wanted = [self.whole(j, self.units[j] * share) if live[j] else self.units[j] for j in range(n)]
         for j in range(n):
-            closes = broke or (spec.flat_by_session_end and (self.last_of_session[t + 1] or self.missed_the_end(t + 1, j)))
-            if spec.stop_loss and self.units[j] > 0:
-                closes |= open_[j] <= self.entry[j] * (1 - spec.stop_loss)
-            if spec.stop_loss and self.units[j] < 0:
-                closes |= open_[j] >= self.entry[j] * (1 + spec.stop_loss)
-            if live[j] and closes:
-                self.forced += self.units[j] != 0
+            if spec.flat_by_session_end and (self.last_of_session[t + 1] or self.missed_the_end(t + 1, j)):
+                why[j] = "session end"
+            if self.is_stopped(j, open_[j]):
+                why[j] = "stop gap"
+            if broke:
+                why[j] = "ruin"
+            if live[j] and why[j] in ("session end", "stop gap", "ruin"):
                 wanted[j] = 0.0
         if not called:
-            wanted = self.within(wanted, [open_[j] * worth[j] for j in range(n)], spec.gross_limit * opening)
+            wanted = self.within(wanted, [abs(open_[j]) * worth[j] for j in range(n)], spec.gross_limit * opening)
             if spec.margin_calls:
                 wanted = self.within(wanted, [self.margin_of(j, open_[j]) for j in range(n)], opening)
 
@@ -156,24 +195,25 @@ class PlainAccount:
                 self.pnl += self.units[j] * (open_[j] - mark[j]) * worth[j]
             change = wanted[j] - self.units[j]
             if change:
-                self.hold(j, wanted[j], self.fill(t, j, change, open_[j]))
+                self.hold(j, wanted[j], self.fill(t, j, change, open_[j], why[j]))
             leaves_at = self.stop_price(t + 1, j, open_[j])
             if leaves_at is not None:
-                self.stops += 1
                 self.pnl += self.units[j] * (leaves_at - open_[j]) * worth[j]
-                self.hold(j, 0.0, self.fill(t, j, -self.units[j], leaves_at))
+                self.hold(j, 0.0, self.fill(t, j, -self.units[j], leaves_at, "stop"))
             self.pnl += self.units[j] * (bars.close[t + 1, j] - open_[j]) * worth[j]
         self.equity = self.cash + sum(self.units[j] * bars.mark[t + 1, j] * worth[j] for j in range(n) if self.units[j])
         self.ruined |= self.equity <= spec.ruin_fraction * spec.cash
+        if self.equity < 0:
+            self.write_off(t + 1)
+        self.kinds += [kind for *_, kind in self.fills]
 
     def stop_price(self, t, j, opened):
         """The worse of stop and open when bar t reaches the stop of what is held, else None."""
-        if not self.spec.stop_loss or not self.units[j]:
+        level = self.stop_level(j)
+        if level is None:
             return None
         if self.units[j] > 0:
-            level = self.entry[j] * (1 - self.spec.stop_loss)
             return min(level, opened) if self.bars.low[t, j] <= level else None
-        level = self.entry[j] * (1 + self.spec.stop_loss)
         return max(level, opened) if self.bars.high[t, j] >= level else None
 
     def within(self, wanted, each, limit):

@@ -103,13 +103,27 @@ def test_the_reward_is_the_log_return_of_equity_net_of_costs(market):
         np.testing.assert_allclose(rewards[~dones], expected[~dones], rtol=1e-4, atol=1e-5)
 
 
-def test_a_batch_moves_its_accounts_as_the_ledger_does(market):
+def delisted(panel):
+    """The panel, whose second symbol ends with bar 249 and is then paid out at a tenth."""
+    cut = {name: getattr(panel, name).copy() for name in ("open", "high", "low", "close", "volume")}
+    for values in cut.values():
+        values[250:, 1] = np.nan
+    return replace(panel, payouts=(np.nan, 0.1 * panel.mark[249, 1], np.nan), **cut)
+
+
+EVERYTHING = EnvSpec(
+    episode_bars=30, allow_short=True, gross_limit=1.5, max_participation=0.2, stop_loss=0.03, margin_calls=True, ruin_fraction=0.9,
+    costs=CostSpec(slippage_per_volatility=0.1, impact=0.3, borrow_per_year=0.1),
+)  # fmt: skip
+RECKLESS = EnvSpec(episode_bars=30, allow_short=True, gross_limit=8)
+
+
+@pytest.mark.parametrize("change", [lambda bars: bars, delisted], ids=["listed", "delisted"])
+@pytest.mark.parametrize("spec", [EVERYTHING, RECKLESS], ids=["every rule", "reckless"])
+def test_a_batch_moves_its_accounts_as_the_ledger_does(panel, panel_features, change, spec):
     """150 accounts of an environment against the same orders given to the ledger; who ends begins anew in both."""
-    spec = EnvSpec(
-        episode_bars=30, allow_short=True, gross_limit=1.5, max_participation=0.2, stop_loss=0.03, margin_calls=True, ruin_fraction=0.9,
-        costs=CostSpec(slippage_per_volatility=0.1, impact=0.3, borrow_per_year=0.1),
-    )  # fmt: skip
-    env, accounts, random, n_ended = vector(market, spec, 150), ledger.Accounts.open(150, 3, spec.cash), np.random.default_rng(6), 0
+    env = vector((make_tape(change(panel)), parts(panel, panel_features)[1]), spec, 150)
+    accounts, random, n_ended, written_off = ledger.Accounts.open(150, 3, spec.cash), np.random.default_rng(6), 0, 0.0
     env.reset()
     for _ in range(60):
         bars, actions = env.bar.copy(), random.integers(0, 3, (150, 3))
@@ -117,11 +131,28 @@ def test_a_batch_moves_its_accounts_as_the_ledger_does(market):
         _, _, dones, infos = env.step(actions)
         ended = np.flatnonzero(dones)
         assert [infos[i]["final_equity"] for i in ended] == accounts.equity[ended].tolist()
+        assert (accounts.equity >= 0).all()
+        written_off += accounts.written_off.sum()
         accounts.reset(ended, spec.cash)
-        for name in ("cash", "equity", "units", "entry", "trade_pnl", "worst", "best", "outcomes", "exit_bar", "pnl", "impact", "borrow"):
+        for name in (
+            "cash",
+            "equity",
+            "units",
+            "entry",
+            "trade_pnl",
+            "worst",
+            "best",
+            "outcomes",
+            "exit_bar",
+            "pnl",
+            "impact",
+            "borrow",
+            "written_off",
+        ):
             np.testing.assert_array_equal(getattr(env.accounts, name), getattr(accounts, name), err_msg=name)
         n_ended += len(ended)
     assert n_ended > 300
+    assert (written_off > 0) == (spec is RECKLESS)
 
 
 def test_every_bar_of_the_range_is_visited(market):

@@ -1,11 +1,12 @@
 """Metrics on paths one can work out, intervals that cover, baselines that behave, and words that follow the numbers."""
 
 import copy
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
-from markets import QUALITY, mock_advisor
+from markets import QUALITY, mock_advisor, random_panel
 
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
@@ -13,12 +14,13 @@ from ploutos.evaluation import baselines
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
 from ploutos.evaluation.backtest import Scheduled, Segment, read_backtests, run_backtests, write_backtests
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
-from ploutos.evaluation.report import render_markdown, render_report
+from ploutos.evaluation.report import comparison, render_markdown, render_report
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.llm.advisor import advise
 from ploutos.market.bars import align
+from ploutos.market.instruments import FUTURES
 from ploutos.training.folds import Range, fold_table
 
 FREE = CostSpec(commission_bps=0, slippage_bps=0)
@@ -137,16 +139,22 @@ def test_test_ranges_with_a_hole_are_refused(panel):
 
 
 @pytest.fixture(scope="module")
-def assessed(panel, panel_features, panel_fold, panel_policies):
-    """A small run, whole: two folds that share their policies, the mock, all strategies."""
+def tested(panel, panel_features, panel_fold, panel_policies):
+    """A small run's accounts, and what a summary of them takes: two folds that share their policies, the mock, all strategies."""
     later = panel_fold.model_copy(update={"index": 1, "test": Range(start=690, stop=700)})
     folds, policies = [panel_fold, later], [panel_policies, panel_policies]
     env = EnvSpec()
     signals = advise(panel, market_features(panel), 505, 698, mock_advisor())
     result = out_of_sample(panel, panel_features, folds, policies, signals, env, FusionSpec(), 1)
     inside = in_sample(panel, panel_features, folds, policies, env)
-    summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, reduced=True)
-    return result, summary, fold_table(tuple(folds), panel.timestamps)
+    return result, (panel, folds, inside, signals, BootstrapSpec(replications=50), 1)
+
+
+@pytest.fixture(scope="module")
+def assessed(tested):
+    """The same, whole."""
+    result, (panel, folds, *_) = tested
+    return result, summarise(result, *tested[1], reduced=True), fold_table(tuple(folds), panel.timestamps)
 
 
 def test_the_vote_and_every_member_are_evaluated_beside_all_baselines(assessed):
@@ -223,3 +231,126 @@ def test_the_verdict_follows_the_interval(assessed, low, high, words):
     assert "abstained on 3 of 40 questions" in real
     assert "no number that rests on its advice is a result" in real
     assert "abstained" not in text
+
+
+def ruined_result(result, name):
+    """The same accounts, one of which is ruined at the 20th close and closed out, owing money, at the next."""
+    row, changed = result.row(name), {field: getattr(result, field).copy() for field in ("equity", "ruined", "last")}
+    changed["equity"][row, 20:] = [9_000.0, *[0.0] * (result.equity.shape[1] - 21)]
+    changed["ruined"][row], changed["last"][row] = 20, 21
+    return replace(result, **changed)
+
+
+def test_a_ruined_strategy_is_called_so_first_and_beats_nothing(tested):
+    final, name = "fused (mock advisor)", "ruined {}"
+    result, summary = ruined_result(tested[0], final), summarise(ruined_result(tested[0], final), *tested[1], reduced=False)
+    date = str(tested[1][0].sessions[result.positions[20]])
+    found = summary["strategies"][final]
+    assert summary["verdict"][0] == f"{final} was ruined on {date}: it lost 100.0 % of its equity; nothing after that day counts."
+    assert not any("than buy and hold" in sentence or "told from buy and hold" in sentence for sentence in summary["verdict"])
+    assert (found["ruined"], found["total_return"], found["cagr"]) == (date, -1, -1)
+    assert [found[key] for key in ("excess_return", "excess_low", "excess_high")] == [None] * 3
+    assert summary["strategies"]["buy and hold"]["ruined"] is None
+    for row in summary["comparisons"]:
+        assert (row["difference"] is None) == (row["of"] == final)
+        assert row["of"] != final or (row["sign"], row["sentence"]) == (
+            0,
+            f"{final} was ruined on {date}, so {final} and {row['against']} are not compared.",
+        )
+    assert summary["advisor"]["conclusion"].startswith(f"{final} was ruined on {date}")
+    first, later = summary["folds"]
+    assert (first["total_return"][final], later["total_return"][final], later["sharpe"][final]) == (-1, None, None)
+    assert summary["spans"][0]["strategies"][final]["sharpe"] == found["sharpe"]
+    page = render_report(result, summary, QUALITY, fold_table(tuple(tested[1][1]), tested[1][0].timestamps), [])
+    for text in (comparison(summary)[0]["total return"], render_markdown(summary), page):
+        assert f"-100.0 %, {name.format(date)}" in text
+
+
+def test_what_came_before_the_ruin_is_measured_alone(tested):
+    """Twenty-one closes and no more: the flat line after them would water down every number."""
+    result, panel = ruined_result(tested[0], "RL vote"), tested[1][0]
+    row, periods = result.row("RL vote"), periods_of(panel, result)
+    found, returns = measure(result, row, periods), session_returns(result.equity[row, :22], periods.until(21))
+    assert len(returns) == 21
+    assert found["sharpe"] == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(periods.per_year))
+    assert found["exposure"] == pytest.approx(np.abs(result.weights[row, 1:22]).sum(axis=1).mean())
+    assert found["turnover"] == pytest.approx(result.traded[row, -1] / result.equity[row, :22].mean() / (21 / periods.per_year))
+    assert (session_returns(result.equity[row], periods)[21:] == 0).all()  # nothing is divided by nothing
+
+
+def test_a_ruined_benchmark_is_compared_with_nothing(tested):
+    summary = summarise(ruined_result(tested[0], "buy and hold"), *tested[1], reduced=False)
+    assert summary["verdict"][0].endswith("it lost 100.0 % of its equity; nothing is compared with it.")
+    assert {row["excess_return"] for row in summary["strategies"].values()} == {None}
+    assert not any("than buy and hold" in sentence for sentence in summary["verdict"])
+    assert summary["comparisons"][1]["sentence"].startswith("buy and hold was ruined on")
+
+
+def test_a_squeezed_short_is_in_the_books_to_the_last_unit():
+    closes = [100.0, 100.0, 100.0, 350.0, 50.0, 50.0]
+    bars, env = flat_bars(closes, "1D"), EnvSpec(initial_cash=1_000, allow_short=True, rebalance_band=0, costs=FREE)
+    targets = np.full((len(closes), 1), -1.0)
+    result = run_backtests(bars, None, [Segment(Range(start=1, stop=6))], [Scheduled("short", targets)], env)
+    assert result.equity[0].tolist() == [1_000, 1_000, 1_000, 0, 0, 0]
+    assert (result.ruined[0], result.last[0], result.written_off[0, -1]) == (3, 3, 1_500)
+    books = result.equity_frame()
+    booked = 1_000 + books["pnl"] - books["commission"] - books["slippage"] - books["impact"] - books["borrow"] + books["written_off"]
+    np.testing.assert_allclose(books["equity"], booked, atol=1e-9)
+    assert result.trades_frame()[["units", "price", "kind"]].to_numpy().tolist() == [[-10.0, 100.0, "order"], [10.0, 350.0, "ruin"]]
+    assert measure(result, 0, periods_of(bars, result))["total_return"] == -1
+
+
+@pytest.mark.parametrize("n_symbols", [60, 200])
+def test_the_passive_baselines_trade_however_small_their_slots_are(n_symbols):
+    bars, env = random_panel(1, 260, n_symbols), EnvSpec()
+    strategies = baselines.all_baselines(bars, 209, env, 3)
+    result = run_backtests(bars, None, [Segment(Range(start=210, stop=260))], strategies, env)
+    hold, equal = (np.isfinite(result.fill_price[result.row(name)]).sum(axis=1) for name in ("buy and hold", "equal weight"))
+    assert hold[1] > 0.85 * n_symbols
+    assert equal[1] > 0.85 * n_symbols
+    assert equal[22] > n_symbols / 4  # 21 sessions later, who moved by a tenth is put right
+
+
+def test_buy_and_hold_says_what_it_could_not_buy(panel):
+    def words(bars, start):
+        env, test = EnvSpec(), [Segment(Range(start=start, stop=400))]
+        result = run_backtests(bars, None, test, [Scheduled("buy and hold", baselines.buy_and_hold(bars, start - 1, env))], env)
+        return baselines.purchase_in_words(result, "buy and hold", bars)
+
+    assert panel.tradable[[119, 120]][:, :2].all()
+    assert words(panel, 120) == "buy and hold held the 2 of 3 symbols that traded on 2001-06-15; S2 listed later and was never bought."
+    assert words(panel, 301) == ""
+    halted = replace(panel, close=np.where((np.arange(700)[:, None] == 119) & [False, True, False], np.nan, panel.close))
+    assert words(halted, 120).endswith("S2 listed later and was never bought; S1 had no bar that day and was never bought.")
+
+
+def test_an_account_of_contracts_can_buy_them_in_every_range_and_says_when_it_cannot():
+    """A future that rises tenfold: what the first test range is sized for would not buy a contract in the last."""
+    nq = FUTURES["NQ"].model_copy(update={"symbol": "A", "calendar": "24/7"})
+    bars = replace(flat_bars(np.geomspace(2_000, 20_000, 100), "1D"), instruments=(nq,))
+    for start, stop in ((2, 20), (80, 100)):
+        hold = Scheduled("buy and hold", baselines.buy_and_hold(bars, start - 1, EnvSpec()))
+        result = run_backtests(bars, None, [Segment(Range(start=start, stop=stop))], [hold], EnvSpec())
+        assert result.equity[0, 0] == np.ceil(10 * 20 * bars.close[stop - 1, 0])
+        assert result.fill_units[0, 1, 0] >= 9
+        baselines.require_purchase(result, "buy and hold", bars, EnvSpec())
+
+
+def test_a_buy_and_hold_that_buys_nothing_is_refused_with_the_reason():
+    """Two futures whose slot is half the account: 500,000 would buy one contract of 400,000, and two slots buy none."""
+    specs = tuple(FUTURES["NQ"].model_copy(update={"symbol": symbol}) for symbol in "AB")
+    days, prices = pd.date_range("2024-01-01", periods=9, tz="UTC"), dict.fromkeys(("open", "high", "low", "close"), 20_000.0)
+    frame = pd.concat(pd.DataFrame({"symbol": spec.symbol, "timestamp": days, "volume": 1.0, **prices}) for spec in specs)
+    bars = align(frame, pd.Timedelta(days=1), "24/7", "test", specs)
+
+    def bought(env):
+        strategy = Scheduled("buy and hold", baselines.buy_and_hold(bars, 0, env))
+        baselines.require_purchase(run_backtests(bars, None, [Segment(Range(start=1, stop=9))], [strategy], env), "buy and hold", bars, env)
+
+    bought(EnvSpec())
+    with pytest.raises(
+        DataError, match=r"bought nothing on 2024-01-01.*one lot of A is worth 400,000 and a slot holds 250,000; raise env\.ini"
+    ):
+        bought(EnvSpec(initial_cash=500_000))
+    with pytest.raises(DataError, match=r"came to less than one lot under env\.max_participation"):
+        bought(EnvSpec(max_participation=0.5))

@@ -3,15 +3,19 @@
 One step moves an account from the close of bar *t* to the close of bar *t+1*, in this order:
 
 1. Shorts pay their borrow fee for the time between the two closes, at the close of *t*.
-2. Orders were decided after the close of *t*: their size is fixed with that close and that equity. A symbol with no bar at
-   *t+1* fills nothing and keeps its last mark.
-3. Forced closes come before orders: ruin, a margin call, the session's end, a stop that the open has already passed.
-4. An order takes at most its share of the volume that was usual at *t*; a forced close takes what it must and pays for it.
-5. Orders that add exposure are scaled down together to the gross limit, and to the margin, both at the open of *t+1*.
-6. Fills happen at the open of *t+1*, gaps included, made worse by slippage and impact.
-7. A stop that the bar's low (a short's: high) reaches fills at the worse of stop and open, made worse in the same way. A
+2. A symbol that was delisted with bar *t* is paid out: what is held of it becomes cash at its payout price, at no cost.
+3. Orders were decided after the close of *t*: their size is fixed with that close and that equity. A symbol with no bar at
+   *t+1* fills nothing and keeps its last mark. A close that is not positive, as a future's can be, sizes no order; one that
+   closes a position needs no size.
+4. Forced closes come before orders: ruin, a margin call, the session's end, a stop that the open has already passed.
+5. An order takes at most its share of the volume that was usual at *t*; a forced close takes what it must and pays for it.
+6. Orders that add exposure are scaled down together to the gross limit, and to the margin, both at the open of *t+1*.
+7. Fills happen at the open of *t+1*, gaps included, made worse by slippage and impact.
+8. A stop that the bar's low (a short's: high) reaches fills at the worse of stop and open, made worse in the same way. A
    position that was opened at this very open can be stopped in this very bar.
-8. What is left is marked at the close of *t+1*.
+9. What is left is marked at the close of *t+1*.
+10. An account whose equity is not above the ruin's level is ruined: it trades no more, but for closing what it holds. Where
+    equity is below 0, its positions are taken away, cash and equity are 0, and what is missing is written off by the broker.
 
 Everything compiled is in this one file: numba's disk cache notices a change of the file that a kernel stands in, and of no
 other. State is packed, one row per field. A lane is one symbol of one account; the lanes of an account stand side by side.
@@ -39,7 +43,7 @@ HOLD, BUY, SELL = 0, 1, 2
 # board[bar, field, symbol]; the open of a symbol without a bar is nan
 OPEN, MARK, VOLATILITY, VOLUME, HIGH, LOW, MUST_CLOSE = range(7)
 # terms[field, symbol]
-MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN = range(6)
+MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN, LEAST_PRICE, PAYOUT_BAR, PAYOUT_PRICE = range(9)
 # rules[field]
 (
     COMMISSION_RATE, SLIPPAGE_RATE, SLIPPAGE_PER_VOLATILITY, IMPACT, BORROW, PARTICIPATION, GROSS_LIMIT, BAND, RUIN_EQUITY, STOP,
@@ -50,14 +54,19 @@ N_RULES = 22
 # money[field, account]
 (
     CASH_HELD, EQUITY, PEAK, PNL, COMMISSION, SLIPPAGE, IMPACT_PAID, BORROW_PAID, TRADED, N_MARGIN_CALLS, RETURN_MEAN, RETURN_SQUARE,
-) = range(12)  # fmt: skip
-N_MONEY = 12
+    WRITTEN_OFF,
+) = range(13)  # fmt: skip
+N_MONEY = 13
+_N_CARRIED = WRITTEN_OFF  # the fields that every step reads and writes
 # positions[field, lane]
 UNITS, ENTRY, TRADE_PNL, WORST, BEST, FILL_UNITS, FILL_PRICE, STOP_UNITS, STOP_PRICE = range(9)
 N_POSITIONS = 9
 # counts[field, lane]
-LOSS_STREAK, OUTCOMES, N_OUTCOMES, EXIT_BAR = range(4)
-N_COUNTS = 4
+LOSS_STREAK, OUTCOMES, N_OUTCOMES, EXIT_BAR, FILL_KIND, STOP_KIND = range(6)
+N_COUNTS = 6
+# why something was filled; a stop and a ruin may come after the open
+ORDER, STOPPED, STOP_GAP, SESSION_END, MARGIN_CALL, RUIN, PAYOUT = range(1, 8)
+KINDS = ("", "order", "stop", "stop gap", "session end", "margin call", "ruin", "payout")
 # clock[field, account]
 BAR, STEPS_LEFT, LENGTH = range(3)
 # episode[field, account]: the reward and its parts, summed
@@ -70,29 +79,30 @@ N_FACTS = 8
 N_ACCOUNT = 5
 UNREALISED_SCALE, LOSSES_SCALE = 5.0, 0.1
 
-MAX_SYMBOLS = 256
+MAX_SYMBOLS = 512
 _VECTOR = 8
 _GROUP = 128
 _LONG = MAX_SYMBOLS + _VECTOR  # odd numbers of cache lines, so that rows do not share their places in the cache
 _SHORT = _GROUP + _VECTOR
 # long rows of the workbench
 (
-    _MULTIPLIER, _LOT, _FEE, _SLIP, _BPS, _MARGIN,  # terms, copied once
+    _MULTIPLIER, _LOT, _FEE, _SLIP, _BPS, _MARGIN, _LEAST,  # terms, copied once
     _HELD, _ENTRY, _EARNED, _WORST, _BEST, _TARGET,  # the account's, before
     _MARK, _VOLATILITY, _VOLUME, _OPEN, _HIGH, _LOW, _CLOSE, _MUST_CLOSE,  # the market's
     _PRICE, _PER_UNIT, _WORTH, _TIED, _WANT,  # on the way to an order
-    _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE,  # of a fill
+    _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE, _KIND,  # of a fill
     _ENDS, _WON, _STOPPED,  # of a trade
     _OF_EQUITY, _OF_ABLE, _OF_GONE, _OF_ACCOUNT,  # short rows, spread; the last is whatever is needed next
-) = range(0, 42 * _LONG, _LONG)  # fmt: skip
+) = range(0, 44 * _LONG, _LONG)  # fmt: skip
 # short rows of the workbench, the first as in money
 (
     _CASH, _EQUITY, _PEAK, _PNL, _FEES, _SLIPPAGE, _IMPACT, _BORROWED, _TURNED_OVER, _CALLS, _MEAN, _SQUARE,
     _BEFORE, _PEAK_BEFORE, _TURNED_BEFORE, _NEXT, _SLOT, _RATE, _GONE, _CALLED, _ABLE,  # before the step
     _OWED, _OPENING, _REQUIRED, _SHARE, _LIMIT, _KEPT, _ADDED, _SCALE, _HOLDINGS,  # sums over symbols and what they say
     _REWARD, _GROWN, _SHARPE, _DEEPER, _TURNED, _RATIO, _LOG,  # of the reward; the first five as in episode
-) = range(42 * _LONG, 42 * _LONG + 37 * _SHORT, _SHORT)  # fmt: skip
-_WORKBENCH = 42 * _LONG + 37 * _SHORT
+) = range(44 * _LONG, 44 * _LONG + 37 * _SHORT, _SHORT)  # fmt: skip
+_N_PAYOUTS = 44 * _LONG + 37 * _SHORT  # a single number: of symbols that are paid out some day
+_WORKBENCH = _N_PAYOUTS + _VECTOR
 _FAR = 2**40  # beyond every account and lane
 _ALONE = -1.0  # a share that leaves orders as they are
 OUTCOMES_KEPT = 10
@@ -258,7 +268,7 @@ def _scale_to_limit(w, n, n_symbols, width):
 @inlined
 def _required_margin(margin, price, multiplier):
     """Account currency that one unit ties up; an instrument without margin is paid in full."""
-    full = price * multiplier
+    full = abs(price) * multiplier
     return margin if margin > 0.0 else full
 
 
@@ -276,15 +286,56 @@ def _is_called(i, t, board, terms, rules, money, positions):
 
 
 @inlined
-def _shortfall(price, change, volatility, volume, slippage_rate, slippage_price, per_volatility, impact):
-    """How much worse than `price` one unit of a fill is: slippage, then impact. No sale brings less than nothing."""
-    slip = price * (slippage_rate + per_volatility * volatility) + slippage_price
-    slip = slip if slip < price else price
+def _shortfall(price, change, volatility, volume, least, slippage_rate, slippage_price, per_volatility, impact):
+    """How much worse than `price` one unit of a fill is: slippage, then impact. No sale brings less than `least`."""
+    size, most = abs(price), price - least
+    slip = size * (slippage_rate + per_volatility * volatility) + slippage_price
+    slip = slip if slip < most else most
     known = volume > 0.0
     share = abs(change) / (volume if known else 1.0)
-    push = price * impact * volatility * np.sqrt(share if known else 1.0)
-    most = price - slip
+    push = size * impact * volatility * np.sqrt(share if known else 1.0)
+    most = most - slip
     return slip, (push if push < most else most)
+
+
+@inlined
+def _stop_level(side, entry, stop):
+    """The price at which a position is stopped: a share of its entry against it."""
+    return entry - side * (abs(entry) * stop)
+
+
+@inlined
+def _is_stopped(held, price, entry, stop):
+    """Whether an open has already passed the stop of what is held."""
+    side = _side(held)
+    return (held != 0.0) & (stop > 0.0) & (side * price <= side * _stop_level(side, entry, stop))
+
+
+@inlined
+def _moved(side, price, entry):
+    """Return of a position from its entry; the sign of a price below zero turns the quotient round. 0 from an entry of 0."""
+    known = entry != 0.0
+    moved = side * _side(entry) * (price / (entry if known else 1.0) - 1.0)
+    return moved if known else 0.0
+
+
+@inlined
+def _end_trade(lane, won, bar, counts):
+    """Book the outcome of one trade."""
+    counts[LOSS_STREAK, lane] = 0 if won else counts[LOSS_STREAK, lane] + 1
+    counts[OUTCOMES, lane] = ((counts[OUTCOMES, lane] << 1) | (1 if won else 0)) & _KEPT_BITS
+    counts[N_OUTCOMES, lane] = min(counts[N_OUTCOMES, lane] + 1, OUTCOMES_KEPT)
+    counts[EXIT_BAR, lane] = np.int64(bar)
+
+
+@inlined
+def _empty(lane, price, kind, positions, counts):
+    """Leave nothing of a position, after the open; keep what it left at, and why."""
+    positions[STOP_UNITS, lane] = -positions[UNITS, lane]
+    positions[STOP_PRICE, lane] = price
+    counts[STOP_KIND, lane] = kind
+    for field in (UNITS, ENTRY, TRADE_PNL, WORST, BEST):
+        positions[field, lane] = 0.0
 
 
 @compiled
@@ -297,14 +348,14 @@ def _stop(w, a, k, at_lane, rules, positions, counts):
     """
     now, opened, multiplier = w[_WANT + k], w[_PRICE + k], w[_MULTIPLIER + k]
     side, size = _side(now), abs(now)
-    level = w[_ENTRY + k] * (1.0 - side * rules[STOP])
+    level = _stop_level(side, w[_ENTRY + k], rules[STOP])
     at = side * min(side * level, side * opened)
     slip, push = _shortfall(
-        at, now, w[_VOLATILITY + k], w[_VOLUME + k], rules[SLIPPAGE_RATE] * w[_BPS + k], w[_SLIP + k],
+        at, now, w[_VOLATILITY + k], w[_VOLUME + k], w[_LEAST + k], rules[SLIPPAGE_RATE] * w[_BPS + k], w[_SLIP + k],
         rules[SLIPPAGE_PER_VOLATILITY], rules[IMPACT],
     )  # fmt: skip
     fill = at - side * (slip + push)
-    notional = size * fill * multiplier
+    notional = size * abs(fill) * multiplier
     fee = size * w[_FEE + k] + notional * (rules[COMMISSION_RATE] * w[_BPS + k])
     lost, pushed = size * slip * multiplier, size * push * multiplier
     missed = now * (at - w[_CLOSE + k]) * multiplier
@@ -315,15 +366,26 @@ def _stop(w, a, k, at_lane, rules, positions, counts):
     w[_CASH + a] += now * fill * multiplier - fee
     w[_PNL + a] += missed
     w[_HOLDINGS + a] += -now * w[_CLOSE + k] * multiplier
-    won = 1 if w[_EARNED + k] + missed - (fee + lost + pushed) > 0.0 else 0
-    counts[LOSS_STREAK, at_lane] = 0 if won else counts[LOSS_STREAK, at_lane] + 1
-    counts[OUTCOMES, at_lane] = ((counts[OUTCOMES, at_lane] << 1) | won) & _KEPT_BITS
-    counts[N_OUTCOMES, at_lane] = min(counts[N_OUTCOMES, at_lane] + 1, OUTCOMES_KEPT)
-    counts[EXIT_BAR, at_lane] = np.int64(w[_NEXT + a])
-    for field in (UNITS, ENTRY, TRADE_PNL, WORST, BEST):
-        positions[field, at_lane] = 0.0
-    positions[STOP_UNITS, at_lane] = -now
-    positions[STOP_PRICE, at_lane] = fill
+    _end_trade(at_lane, w[_EARNED + k] + missed - (fee + lost + pushed) > 0.0, w[_NEXT + a], counts)
+    _empty(at_lane, fill, STOPPED, positions, counts)
+
+
+@compiled
+def _write_off(w, a, account, n_symbols, width, money, positions, counts):
+    """Take all positions from an account that owes more than it has; what is missing is the broker's loss.
+
+    Args:
+        a: account on the workbench.
+        account: the same in the state.
+    """
+    for j in range(n_symbols):
+        lane = account * width + j
+        if positions[UNITS, lane] != 0.0:
+            _end_trade(lane, positions[TRADE_PNL, lane] > 0.0, w[_NEXT + a], counts)
+            _empty(lane, w[_CLOSE + a * width + j], RUIN, positions, counts)
+    money[WRITTEN_OFF, account] -= w[_EQUITY + a]
+    w[_CASH + a] = 0.0
+    w[_EQUITY + a] = 0.0
 
 
 @compiled
@@ -332,6 +394,8 @@ def workbench(terms, width):
     raw = np.zeros(_WORKBENCH + _VECTOR)
     at = -(raw.ctypes.data // raw.itemsize) % _VECTOR
     w = raw[at : at + _WORKBENCH]
+    for j in range(terms.shape[1]):
+        w[_N_PAYOUTS] += terms[PAYOUT_BAR, j] >= 0.0
     for a in range(_group_of(width)):
         for j in range(terms.shape[1]):
             k = a * width + j
@@ -341,15 +405,22 @@ def workbench(terms, width):
             w[_SLIP + k] = terms[SLIPPAGE_PRICE, j]
             w[_BPS + k] = terms[IN_BPS, j]
             w[_MARGIN + k] = terms[MARGIN, j]
+            w[_LEAST + k] = terms[LEAST_PRICE, j]
     return w
 
 
+@inlined
+def _slot(n_tradable, gross_limit):
+    """Share of equity that one BUY asks for."""
+    return gross_limit / max(n_tradable, 1)
+
+
 @compiled
-def _load(w, first, n, bar, board, years, rules, money, ruined, positions):
+def _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions):
     """Copy the state and the two bars of n accounts to the workbench; a mark that is not known becomes 0."""
     width = _index(board.shape[2], _LONG)
     first, n, lanes, start = _index(first, _FAR), min(n, _SHORT), min(n * width, _LONG), _index(first * width, _FAR)
-    for field in range(N_MONEY):
+    for field in range(_N_CARRIED):
         for a in range(n):
             w[_CASH + field * _SHORT + a] = money[field, first + a]
     for a in range(n):
@@ -359,6 +430,7 @@ def _load(w, first, n, bar, board, years, rules, money, ruined, positions):
     for a in range(n):
         w[_GONE + a] = 1.0 if ruined[first + a] else 0.0
         w[_NEXT + a] = bar[first + a] + 1
+        w[_SLOT + a] = _slot(n_tradable[bar[first + a]], rules[GROSS_LIMIT])
     for k in range(lanes):
         w[_HELD + k] = positions[UNITS, start + k]
         w[_ENTRY + k] = positions[ENTRY, start + k]
@@ -399,12 +471,6 @@ def _load_targets(w, first, n, width, targets):
 
 
 @inlined
-def _slot(n_tradable, gross_limit):
-    """Share of equity that one BUY asks for."""
-    return gross_limit / max(n_tradable, 1)
-
-
-@inlined
 def _target_of(action, slot, short):
     """A discrete action's target weight: one slot, flat or one slot short, nan for HOLD."""
     sold = -slot if short else 0.0
@@ -413,11 +479,10 @@ def _target_of(action, slot, short):
 
 
 @compiled
-def _load_actions(w, first, n, width, actions, bar, n_tradable, gross_limit, short):
+def _load_actions(w, first, n, width, actions, short):
     """Write the target weights of n accounts' discrete actions to the workbench."""
     first, n, n_symbols, width = _index(first, _FAR), _index(n, _SHORT), _index(actions.shape[1], _LONG), _index(width, _LONG)
     for a in range(n):
-        w[_SLOT + a] = _slot(n_tradable[bar[first + a]], gross_limit)
         for j in range(n_symbols):
             w[_TARGET + a * width + j] = actions[first + a, j]
     _spread(w, _SLOT, _OF_ACCOUNT, n, width)
@@ -430,7 +495,7 @@ def _call(w, n, n_symbols, width, maintenance):
     """Whom the broker asks for money after the close of bar t: `_is_called` on the workbench. Who is ruined is closed anyway."""
     accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
     for k in range(lanes):
-        full, margin = w[_MARK + k] * w[_MULTIPLIER + k], w[_MARGIN + k]
+        full, margin = abs(w[_MARK + k]) * w[_MULTIPLIER + k], w[_MARGIN + k]
         w[_TIED + k] = abs(w[_HELD + k]) * (margin if margin > 0.0 else full)
     for a in range(accounts):
         w[_REQUIRED + a] = 0.0
@@ -461,12 +526,29 @@ def _charge(w, n, n_symbols, width):
 
 
 @compiled
+def _pay_out(w, n, width, start, terms, counts):
+    """Turn into cash what is held of symbols whose payout is due in bar t+1."""
+    for j in range(terms.shape[1]):
+        if terms[PAYOUT_BAR, j] >= 0.0:
+            for a in range(n):
+                k = a * width + j
+                held = w[_HELD + k]
+                if (w[_NEXT + a] == terms[PAYOUT_BAR, j]) & (held != 0.0):
+                    gain = held * (terms[PAYOUT_PRICE, j] - w[_MARK + k]) * w[_MULTIPLIER + k]
+                    w[_CASH + a] += held * terms[PAYOUT_PRICE, j] * w[_MULTIPLIER + k]
+                    w[_PNL + a] += gain
+                    _end_trade(start + k, w[_EARNED + k] + gain > 0.0, w[_NEXT + a], counts)
+                    for row in (_HELD, _ENTRY, _EARNED, _WORST, _BEST):
+                        w[row + k] = 0.0
+
+
+@compiled
 def _order(w, n, width, band, participation, stop, by_session_end):
     """Write the units wanted at the open, before they are held against the account's limits."""
     accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
     for a in range(accounts):
         able = (w[_CALLED + a] == 0.0) & (w[_GONE + a] == 0.0) & (w[_EQUITY + a] > 0.0)
-        w[_ABLE + a] = 1.0 if able else 0.0
+        w[_ABLE + a] = band * w[_SLOT + a] if able else -1.0  # what an able account leaves alone
     _spread(w, _EQUITY, _OF_EQUITY, n, width)
     _spread(w, _ABLE, _OF_ABLE, n, width)
     _spread(w, _GONE, _OF_GONE, n, width)
@@ -475,21 +557,21 @@ def _order(w, n, width, band, participation, stop, by_session_end):
         opened, margin, equity = w[_OPEN + k], w[_MARGIN + k], w[_OF_EQUITY + k]
         live = opened == opened
         price = opened if live else mark
-        full = price * multiplier
+        full = abs(price) * multiplier
         w[_PRICE + k] = price
         w[_PER_UNIT + k] = full
         w[_WORTH + k] = held * price * multiplier
         w[_TIED + k] = abs(held) * (margin if margin > 0.0 else full)
-        worth = mark * multiplier
-        asked = _whole_lots(target * equity / worth, lot)
-        acts = (target == 0.0) | (abs(target - held * worth / equity) > band)  # nan: neither
-        acts = acts & (worth > 0.0) & live & (w[_OF_ABLE + k] != 0.0)
+        worth, left_alone, closes = mark * multiplier, w[_OF_ABLE + k], target == 0.0
+        sizes = worth > 0.0
+        asked = _whole_lots(target * equity / (worth if sizes else 1.0), lot)
+        acts = closes | (sizes & (abs(target - held * worth / equity) > left_alone))  # nan: neither
+        acts = acts & live & (left_alone >= 0.0)
         want = asked if acts else held
         most = participation * w[_VOLUME + k]  # infinite or nan without a cap: never passed
         capped = held + _whole_lots(_side(want - held) * most, lot)
         want = capped if abs(want - held) > most else want
-        side = _side(held)
-        stopped = (held != 0.0) & (stop > 0.0) & (side * price <= side * (w[_ENTRY + k] * (1.0 - side * stop)))
+        stopped = _is_stopped(held, price, w[_ENTRY + k], stop)
         ends = (by_session_end != 0.0) & (w[_MUST_CLOSE + k] != 0.0)
         w[_WANT + k] = 0.0 if live & (stopped | ends | (w[_OF_GONE + k] != 0.0)) else want
 
@@ -504,7 +586,8 @@ def _cut(w, n, width):
     if n_called == 0:
         return
     for a in range(accounts):
-        share = min(max(w[_OPENING + a] / w[_REQUIRED + a], 0.0), 1.0)
+        required = w[_REQUIRED + a]
+        share = min(max(w[_OPENING + a] / (required if required > 0.0 else 1.0), 0.0), 1.0)
         w[_SHARE + a] = share if w[_CALLED + a] != 0.0 else _ALONE
     _spread(w, _SHARE, _OF_ACCOUNT, n, width)
     for k in range(lanes):
@@ -528,11 +611,22 @@ def _limit(w, n, n_symbols, width, gross_limit, margin_calls):
     _scale_to_limit(w, n, n_symbols, width)
     if margin_calls:
         for k in range(lanes):
-            full, margin = w[_PRICE + k] * w[_MULTIPLIER + k], w[_MARGIN + k]
+            full, margin = abs(w[_PRICE + k]) * w[_MULTIPLIER + k], w[_MARGIN + k]
             w[_PER_UNIT + k] = margin if margin > 0.0 else full
         for a in range(accounts):
             w[_LIMIT + a] = w[_OPENING + a]
         _scale_to_limit(w, n, n_symbols, width)
+
+
+@compiled
+def _explain(w, n, width, stop, by_session_end):
+    """Say of every lane why it trades at the open, if it does."""
+    _spread(w, _CALLED, _OF_ACCOUNT, n, width)
+    for k in range(min(_whole(n * width), _LONG)):
+        kind = MARGIN_CALL if w[_OF_ACCOUNT + k] != 0.0 else ORDER
+        kind = SESSION_END if (by_session_end != 0.0) & (w[_MUST_CLOSE + k] != 0.0) else kind
+        kind = STOP_GAP if _is_stopped(w[_HELD + k], w[_PRICE + k], w[_ENTRY + k], stop) else kind
+        w[_KIND + k] = RUIN if w[_OF_GONE + k] != 0.0 else kind
 
 
 @compiled
@@ -545,10 +639,18 @@ def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, s
         size = abs(change)
         gap, run = held * (opened - w[_MARK + k]) * multiplier, now * (close - opened) * multiplier  # both 0 without a bar
         slip, push = _shortfall(
-            opened, change, w[_VOLATILITY + k], w[_VOLUME + k], slippage_rate * w[_BPS + k], w[_SLIP + k], per_volatility, impact
+            opened,
+            change,
+            w[_VOLATILITY + k],
+            w[_VOLUME + k],
+            w[_LEAST + k],
+            slippage_rate * w[_BPS + k],
+            w[_SLIP + k],
+            per_volatility,
+            impact,
         )
         fill = opened + _side(change) * (slip + push)
-        notional = size * fill * multiplier
+        notional = size * abs(fill) * multiplier
         fee = size * w[_FEE + k] + notional * (commission_rate * w[_BPS + k])
         lost, pushed = size * slip * multiplier, size * push * multiplier
         cost = fee + lost + pushed
@@ -572,10 +674,10 @@ def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, s
         grown = (entry * held + fill * change) / (now if holds else 1.0)
         entry = fill if begins else (grown if abs(now) > abs(held) else entry)
         side = _side(now)
-        moved = side * (close / (entry if holds else 1.0) - 1.0)
+        moved = _moved(side, close, entry if holds else 1.0)
         worst, best = 0.0 if begins else worst, 0.0 if begins else best
         worst, best = moved if moved < worst else worst, moved if moved > best else best
-        level = side * (entry * (1.0 - side * stop))
+        level = side * _stop_level(side, entry, stop)
         reached = w[_LOW + k] if now > 0.0 else -w[_HIGH + k]
         stopped = (reached <= level) & holds & (stop > 0.0) & (w[_OPEN + k] == w[_OPEN + k])
         carried = (0.0 if begins else earned) - (cost - ending) + run
@@ -600,14 +702,20 @@ def _store(w, start, lanes, positions):
 
 
 @compiled
-def _record(w, start, lanes, positions):
-    """Keep the fills at the open; stops are written as they happen."""
-    start, lanes = _index(start, _FAR), min(lanes, _LONG)
-    for k in range(lanes):
-        positions[FILL_UNITS, start + k] = w[_CHANGE + k]
-        positions[FILL_PRICE, start + k] = w[_FILL + k]
-        positions[STOP_UNITS, start + k] = 0.0
-        positions[STOP_PRICE, start + k] = np.nan
+def _record(w, start, n, width, terms, positions, counts):
+    """Keep the fills at the open, and payouts in their place; what comes after the open is written as it happens."""
+    for a in range(n):
+        for j in range(terms.shape[1]):
+            k = a * width + j
+            lane = start + k
+            paid = w[_HELD + k] - positions[UNITS, lane]  # a payout alone moves what is held before an order does
+            positions[FILL_UNITS, lane] = w[_CHANGE + k] + paid
+            positions[FILL_PRICE, lane] = terms[PAYOUT_PRICE, j] if paid != 0.0 else w[_FILL + k]
+            kind = PAYOUT if paid != 0.0 else np.int64(w[_KIND + k])
+            counts[FILL_KIND, lane] = kind if positions[FILL_UNITS, lane] != 0.0 else 0
+            positions[STOP_UNITS, lane] = 0.0
+            positions[STOP_PRICE, lane] = np.nan
+            counts[STOP_KIND, lane] = 0
 
 
 @compiled
@@ -631,7 +739,7 @@ def _count(w, start, n, width, counts):
 
 
 @compiled
-def _decide(w, n, n_symbols, width, rules):
+def _decide(w, first, n, n_symbols, width, terms, rules, counts):
     """The first half of a step, on the workbench: what is charged and called at the close of bar t, and what is wanted at the open."""
     for a in range(min(_whole(n), _SHORT)):
         w[_CALLED + a] = 0.0
@@ -640,12 +748,14 @@ def _decide(w, n, n_symbols, width, rules):
         _call(w, n, n_symbols, width, rules[MAINTENANCE])
     if rules[BORROW] > 0.0:
         _charge(w, n, n_symbols, width)
+    if w[_N_PAYOUTS] > 0.0:
+        _pay_out(w, n, width, first * width, terms, counts)
     _order(w, n, width, rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
     _limit(w, n, n_symbols, width, rules[GROSS_LIMIT], rules[MARGIN_CALLS] != 0.0)
 
 
 @compiled
-def _trade(w, first, n, n_symbols, width, record, rules, ruined, positions, counts):
+def _trade(w, first, n, n_symbols, width, record, terms, rules, money, ruined, positions, counts):
     """The second half: what is wanted is filled at the open, stopped within the bar, marked at the close and booked."""
     first, n = _index(first, _FAR), _index(n, _SHORT)
     accounts, lanes, start = min(_whole(n), _SHORT), min(n * width, _LONG), first * width
@@ -657,9 +767,9 @@ def _trade(w, first, n, n_symbols, width, record, rules, ruined, positions, coun
     _add(w, _PUSHED, _IMPACT, n, n_symbols, width)
     _add(w, _TRADED, _TURNED_OVER, n, n_symbols, width)
     _add(w, _VALUE, _HOLDINGS, n, n_symbols, width)
-    _store(w, start, lanes, positions)
     if record:
-        _record(w, start, lanes, positions)
+        _record(w, start, n, width, terms, positions, counts)
+    _store(w, start, lanes, positions)
     n_ended, n_stopped = 0, 0
     for k in range(lanes):
         n_ended += w[_ENDS + k] != 0.0
@@ -675,30 +785,37 @@ def _trade(w, first, n, n_symbols, width, record, rules, ruined, positions, coun
         w[_EQUITY + a] = equity
         w[_PEAK + a] = equity if equity > peak else peak
         w[_GONE + a] = 1.0 if equity <= rules[RUIN_EQUITY] else w[_GONE + a]
+    n_broke = 0
     for a in range(n):
         ruined[first + a] = w[_GONE + a] != 0.0
+        n_broke += w[_EQUITY + a] < 0.0
+    if n_broke > 0:
+        for a in range(n):
+            if w[_EQUITY + a] < 0.0:
+                _write_off(w, a, first + a, n_symbols, width, money, positions, counts)
 
 
 @compiled
 def _store_money(w, first, n, money):
     """Copy money back from the workbench."""
     first, n = _index(first, _FAR), min(n, _SHORT)
-    for field in range(N_MONEY):
+    for field in range(_N_CARRIED):
         for a in range(n):
             money[field, first + a] = w[_CASH + field * _SHORT + a]
 
 
 @compiled
-def settle(bar, targets, board, terms, years, rules, money, ruined, positions, counts):
-    """Move every account one bar on, each from its own bar, and keep its fills."""
+def settle(bar, targets, board, terms, n_tradable, years, rules, money, ruined, positions, counts):
+    """Move every account one bar on, each from its own bar, and keep its fills and why they happened."""
     width = board.shape[2]
     w, group, n_symbols = workbench(terms, width), _group_of(width), terms.shape[1]
     for first in range(0, len(bar), group):
         n = min(group, len(bar) - first)
-        _load(w, first, n, bar, board, years, rules, money, ruined, positions)
+        _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions)
         _load_targets(w, first, n, width, targets)
-        _decide(w, n, n_symbols, width, rules)
-        _trade(w, first, n, n_symbols, width, True, rules, ruined, positions, counts)
+        _decide(w, first, n, n_symbols, width, terms, rules, counts)
+        _explain(w, n, width, rules[STOP], rules[CLOSE_BY_SESSION_END])
+        _trade(w, first, n, n_symbols, width, True, terms, rules, money, ruined, positions, counts)
         _store_money(w, first, n, money)
 
 
@@ -796,7 +913,7 @@ def _observe(i, t, rows, board, terms, money, positions, counts, out):
         units, mark, entry = positions[UNITS, at + j], board[t, MARK, j], positions[ENTRY, at + j]
         holds = units != 0.0
         weight = units * mark * terms[MULTIPLIER, j] / scale
-        moved = 5.0 * (_side(units) * (mark / (entry if holds else 1.0) - 1.0))
+        moved = 5.0 * _moved(_side(units), mark, entry if holds else 1.0)
         weight, moved = weight if holds else 0.0, moved if holds else 0.0
         out[i, columns + j] = min(max(weight, -5.0), 5.0)
         out[i, columns + n_symbols + j] = min(max(moved, -5.0), 5.0)
@@ -908,16 +1025,16 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
     group, n_done = _group_of(width), 0
     for first in range(0, len(bar), group):
         n, following = min(group, len(bar) - first), first + group if first + group < len(bar) else 0
-        _load(w, first, n, bar, board, years, rules, money, ruined, positions)
+        _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions)
         _ahead(0, following, bar, rows, board)
         if discrete:
-            _load_actions(w, first, n, width, actions, bar, n_tradable, rules[GROSS_LIMIT], rules[SHORT] != 0.0)
+            _load_actions(w, first, n, width, actions, rules[SHORT] != 0.0)
         else:
             _load_targets(w, first, n, width, targets)
         _ahead(1, following, bar, rows, board)
-        _decide(w, n, n_symbols, width, rules)
+        _decide(w, first, n, n_symbols, width, terms, rules, counts)
         _ahead(2, following, bar, rows, board)
-        _trade(w, first, n, n_symbols, width, False, rules, ruined, positions, counts)
+        _trade(w, first, n, n_symbols, width, False, terms, rules, money, ruined, positions, counts)
         _ahead(3, following, bar, rows, board)
         _reward(w, first, n, rules, episode, rewards)
         _store_money(w, first, n, money)

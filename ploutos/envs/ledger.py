@@ -1,7 +1,7 @@
 """Accounts, and the step that moves them: orders after one close become fills at the next open and profit at the next close.
 
 The rules themselves stand in `ploutos.envs.kernel`. Cash and P&L are booked apart, so
-`equity = initial + pnl - commission - slippage - impact - borrow` is a check and not a definition.
+`equity = initial + pnl - commission - slippage - impact - borrow + written_off` is a check and not a definition.
 Left out: interest on cash, and margin calls between two closes.
 """
 
@@ -15,6 +15,7 @@ from ploutos.envs.tape import Tape as Tape
 from ploutos.envs.tape import make_tape as make_tape
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, FloatArray, IntArray
+from ploutos.wording import enumerate_names
 
 COSTS = ("commission", "slippage", "impact", "borrow")
 
@@ -30,7 +31,7 @@ class Accounts:
     cash: FloatArray  # (n,)
     equity: FloatArray  # (n,) at the last close
     peak: FloatArray  # (n,) highest equity so far
-    ruined: BoolArray  # (n,)
+    ruined: BoolArray  # (n,) nothing is traded any more, but for closing what is held
     units: FloatArray  # (n, s) signed
     entry: FloatArray  # (n, s) average fill price of the open trade
     trade_pnl: FloatArray  # (n, s) of the open trade, net of its costs
@@ -47,12 +48,15 @@ class Accounts:
     borrow: FloatArray  # (n,) since the start
     traded: FloatArray  # (n,) value traded since the start, at fill prices
     margin_calls: FloatArray  # (n,) since the start, one per bar on which the broker cut positions
+    written_off: FloatArray  # (n,) what a ruined account owed beyond all it had: the broker's loss
     return_mean: FloatArray  # (n,) decayed mean of returns, of the differential Sharpe ratio
     return_square: FloatArray  # (n,) decayed mean of squared returns
     fill_units: FloatArray  # (n, s) of the last step, at the open
     fill_price: FloatArray  # (n, s) of the last step, nan without a fill
-    stop_units: FloatArray  # (n, s) of the last step, closed by a stop within the bar
-    stop_price: FloatArray  # (n, s) of the last step, nan without a stop within the bar
+    fill_kind: IntArray  # (n, s) of the last step, why: a position in `ploutos.envs.kernel.KINDS`, 0 without a fill
+    stop_units: FloatArray  # (n, s) of the last step, closed after the open: by a stop within the bar, or written off
+    stop_price: FloatArray  # (n, s) of the last step, nan where nothing was closed after the open
+    stop_kind: IntArray  # (n, s) of the last step, why
 
     @classmethod
     def open(cls, n: int, n_symbols: int, initial_cash: float) -> "Accounts":
@@ -82,12 +86,15 @@ class Accounts:
             borrow=money[kernel.BORROW_PAID, :n],
             traded=money[kernel.TRADED, :n],
             margin_calls=money[kernel.N_MARGIN_CALLS, :n],
+            written_off=money[kernel.WRITTEN_OFF, :n],
             return_mean=money[kernel.RETURN_MEAN, :n],
             return_square=money[kernel.RETURN_SQUARE, :n],
             fill_units=planes[kernel.FILL_UNITS],
             fill_price=planes[kernel.FILL_PRICE],
+            fill_kind=tallies[kernel.FILL_KIND],
             stop_units=planes[kernel.STOP_UNITS],
             stop_price=planes[kernel.STOP_PRICE],
+            stop_kind=tallies[kernel.STOP_KIND],
         )
         accounts.arrays = (money, accounts.ruined, positions, counts)
         accounts.reset(np.arange(n), initial_cash)
@@ -133,13 +140,19 @@ def rules_of(spec: EnvSpec) -> FloatArray:
 
 
 def require_rules(tape: Tape, spec: EnvSpec) -> None:
-    """Refuse rules under which nothing could ever be held.
+    """Refuse rules under which nothing, or nothing of some symbol, could ever be held.
 
     Raises:
-        ConfigError: positions must end with the session, and every bar ends one.
+        ConfigError: positions must end with the session, and every bar ends one; or orders take a share of the volume, and a symbol
+            has none.
     """
     if spec.flat_by_session_end and tape.session_end.all():
         raise ConfigError("every bar ends a session, so nothing could ever be held; use intraday bars or unset env.flat_by_session_end")
+    if spec.max_participation is not None and (names := tape.symbols[~tape.has_volume]).size:
+        raise ConfigError(
+            f"no bar of {enumerate_names(names.tolist())} has any volume, so no order there could fill with env.max_participation="
+            f"{spec.max_participation:g}; unset env.max_participation, or leave such symbols out of data.symbols"
+        )
 
 
 def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spec: EnvSpec) -> None:
@@ -150,4 +163,4 @@ def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spe
         bar: shape (n,), the bar after whose close each account decided; bar + 1 must exist.
         targets: shape (n, n_symbols), share of equity, nan for no order.
     """
-    kernel.settle(bar, targets, tape.board, tape.terms, tape.years, rules_of(spec), *accounts.arrays)
+    kernel.settle(bar, targets, tape.board, tape.terms, tape.n_tradable, tape.years, rules_of(spec), *accounts.arrays)

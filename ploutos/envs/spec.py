@@ -1,6 +1,7 @@
 """What the environment charges, allows and pays."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
@@ -8,7 +9,7 @@ from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_
 from ploutos.errors import ConfigError
 from ploutos.market.bars import Bars
 from ploutos.specs import Spec
-from ploutos.types import FloatArray
+from ploutos.types import FloatArray, IntArray
 
 _CASH = 100_000.0
 _LOTS = 10
@@ -52,13 +53,15 @@ class EnvSpec(Spec):
     """The account, its limits and its reward."""
 
     initial_cash: PositiveFloat | None = None
-    """Account currency at the start of an episode or backtest; empty means 100,000, or ten contracts' worth of futures."""
+    """Account currency at the start of an episode or backtest; empty means 100,000, or, of what trades in whole lots, ten lots of the
+    dearest in every slot, at the dearest close of the bars that the account lives through."""
     gross_limit: PositiveFloat = 1.0
     """Most that may be held, long plus short, as a multiple of equity."""
     allow_short: bool = False
     """Whether SELL may go short; else it goes flat."""
-    rebalance_band: NonNegativeFloat = 0.02
-    """A target closer than this to the weight held, in equity, is left alone; a target of 0 never is."""
+    rebalance_band: NonNegativeFloat = 0.1
+    """A target closer than this to the weight held is left alone, as a share of a slot: the gross limit over the symbols that have a
+    bar at the decision. A target of 0 never is."""
     max_participation: float | None = Field(default=None, gt=0, le=1)
     """Most of the volume usual at the decision that one order may take; the rest of it lapses. Forced closes are not held back."""
     stop_loss: float | None = Field(default=None, gt=0, lt=1)
@@ -71,7 +74,8 @@ class EnvSpec(Spec):
     flat_by_session_end: bool = False
     """Whether positions are closed at the open of a session's last bar and none is opened there; needs intraday bars."""
     ruin_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """An account below this share of its initial cash is ruined: the episode terminates and positions are closed."""
+    """An account at or below this share of its initial cash is ruined: the episode terminates, positions are closed at the next open
+    and nothing is traded again. Equity is never negative: the broker writes off what an account owes beyond all it had."""
     episode_bars: PositiveInt = 252
     """Steps of a training episode; then it is truncated and bootstrapped."""
     observe_account: bool = False
@@ -94,31 +98,62 @@ class EnvSpec(Spec):
         return _CASH if self.initial_cash is None else self.initial_cash
 
 
-def sized_for(spec: EnvSpec, bars: Bars) -> EnvSpec:
+class Span(Protocol):
+    """Bars from `start` up to, not including, `stop`: a `ploutos.training.folds.Range`."""
+
+    @property
+    def start(self) -> int: ...
+    @property
+    def stop(self) -> int: ...
+
+
+def sized_for(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
     """The spec with an initial cash that can trade these bars.
 
-    Without one, an account of instruments in whole lots starts with ten lots of the dearest, at the first price of each.
+    Without one, an account of instruments in whole lots starts with so much that every slot holds ten lots of the dearest, at the
+    dearest close of the ranges that it lives through. An account of fractions starts with 100,000.
+
+    Args:
+        ranges: all bars where none are given. Bars outside have no say, so more bars at the end leave old ranges' accounts as they are.
 
     Raises:
         ConfigError: the account that was asked for may not hold one lot of any symbol.
     """
-    lots = [
-        s.lot * s.multiplier * price
-        for s, price in zip(bars.instruments, _first_prices(bars), strict=True)
-        if s.lot > 0 and np.isfinite(price)
-    ]
-    if not lots:
+    lots, slots = _lots_and_slots(bars, ranges)
+    if not (lots > 0).any():
         return spec
     if spec.initial_cash is None:
-        return spec.model_copy(update={"initial_cash": float(np.ceil(_LOTS * max(lots)))})
-    if spec.initial_cash * spec.gross_limit < min(lots):
+        cash = _LOTS * float(np.nanmax(lots)) * slots.max() / spec.gross_limit
+        return spec.model_copy(update={"initial_cash": float(np.ceil(cash))})
+    cheapest = float(np.nanmin(lots))
+    if spec.initial_cash * spec.gross_limit < cheapest:
         raise ConfigError(
-            f"one lot is worth {min(lots):,.0f} and the account may hold {spec.initial_cash * spec.gross_limit:,.0f}; "
+            f"one lot is worth {cheapest:,.0f} and the account may hold {spec.initial_cash * spec.gross_limit:,.0f}; "
             "raise env.initial_cash or env.gross_limit, or trade the micro contract"
         )
     return spec
 
 
-def _first_prices(bars: Bars) -> FloatArray:
-    first = bars.tradable.argmax(axis=0)
-    return np.asarray(bars.close[first, np.arange(bars.n_symbols)])
+def cash_in_words(spec: EnvSpec, bars: Bars, *ranges: Span) -> str:
+    """What an account of these ranges starts with, why, and on how many bars its first slot was too small for one lot.
+
+    Args:
+        spec: as configured, not sized yet.
+    """
+    lots, slots = _lots_and_slots(bars, ranges)
+    cash = sized_for(spec, bars, *ranges).cash
+    if not (lots > 0).any():
+        return f"{cash:,.0f}"
+    short = (np.nan_to_num(lots).max(axis=1) > cash * spec.gross_limit / slots).sum()
+    symbol = bars.symbols[int(np.nanargmax(lots)) % bars.n_symbols]
+    many = f"each of {slots.max()} slots" if slots.max() > 1 else "the one slot"
+    why = f"ten lots of the dearest, {symbol} at {np.nanmax(lots):,.0f} a lot, in {many}" if spec.initial_cash is None else "as set"
+    return f"{cash:,.0f}: {why}; a slot of it could not buy one lot on {short:,} of {len(slots):,} bars"
+
+
+def _lots_and_slots(bars: Bars, ranges: Sequence[Span]) -> tuple[FloatArray, IntArray]:
+    """What one lot is worth, shape (n_bars, n_symbols), nan without a bar or in fractions; and slots, shape (n_bars,), at least 1."""
+    rows = np.concatenate([np.arange(part.start, part.stop) for part in ranges]) if ranges else np.arange(bars.n_bars)
+    worth = np.array([spec.lot * spec.multiplier for spec in bars.instruments])
+    lots = np.where(worth > 0, np.abs(bars.close[rows]) * worth, np.nan)
+    return lots, np.maximum(bars.tradable[rows].sum(axis=1), 1)

@@ -26,11 +26,14 @@ class Tape:
         board: shape (n_bars, 7, width), n_symbols and then zeros: open (nan without a bar), mark (the last known close),
             volatility (decayed deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may
             be held through this bar's open where positions end with the session.
-        terms: shape (6, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
-            cost model's basis points and a short its borrow fee (0 for futures, whose contract says what they cost), margin.
+        terms: shape (9, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
+            cost model's basis points and a short its borrow fee (0 for futures and exchange rates, which pay ticks), margin,
+            the least that a sale may bring per unit (0; a future's may cost), the bar in which a delisted symbol is paid out
+            (-1: listed to the end), and its price there.
         years: shape (n_bars,), years of 365 days between the last bar's end and this one's.
         session_end: shape (n_bars,), the bar ends with its session or later, by the calendar.
         n_tradable: shape (n_bars,), symbols that have a bar.
+        symbols: shape (n_symbols,), names.
     """
 
     board: FloatArray
@@ -38,6 +41,7 @@ class Tape:
     years: FloatArray
     session_end: BoolArray
     n_tradable: IntArray
+    symbols: np.ndarray
 
     @property
     def n_bars(self) -> int:
@@ -63,6 +67,11 @@ class Tape:
         return np.isfinite(self.open)
 
     @property
+    def has_volume(self) -> BoolArray:
+        """Shape (n_symbols,): some bar of it has a volume."""
+        return np.asarray(self.board[:, kernel.VOLUME, : self.n_symbols].any(axis=0))
+
+    @property
     def multiplier(self) -> FloatArray:
         """Shape (n_symbols,)."""
         return self.terms[kernel.MULTIPLIER]
@@ -86,8 +95,11 @@ def make_tape(bars: Bars) -> Tape:
         [spec.lot for spec in specs],
         [spec.commission_per_unit for spec in specs],
         [spec.slippage_ticks * spec.tick_size for spec in specs],
-        [0.0 if spec.asset_class == "future" else 1.0 for spec in specs],
+        [float(spec.costs_in_bps) for spec in specs],
         [spec.margin for spec in specs],
+        [-np.inf if spec.asset_class == "future" else 0.0 for spec in specs],
+        bars.payout_bars,
+        np.nan_to_num(bars.payouts) if bars.payouts else np.zeros(bars.n_symbols),
     ]
     board = kernel.aligned((bars.n_bars, len(planes), kernel.width_of(bars.n_symbols)))
     np.stack(planes, axis=1, out=board[:, :, : bars.n_symbols])
@@ -97,6 +109,7 @@ def make_tape(bars: Bars) -> Tape:
         years=np.r_[0.0, np.diff(bars.available_at).astype(np.float64) / _YEAR],
         session_end=session_end,
         n_tradable=bars.tradable.sum(axis=1).astype(np.int64),
+        symbols=np.array(bars.symbols),
     )
     for array in vars(tape).values():
         array.setflags(write=False)
@@ -104,9 +117,12 @@ def make_tape(bars: Bars) -> Tape:
 
 
 def decayed_volatility(bars: Bars) -> FloatArray:
-    """Deviation of log returns per bar, decayed over each symbol's own bars; 0 before its second."""
+    """Deviation of log returns per bar, decayed over each symbol's own bars; 0 before its second.
+
+    A price that is not positive, as a future's can be, has no log: it says nothing.
+    """
     before = np.vstack([np.full((1, bars.n_symbols), np.nan), bars.mark[:-1]])
-    known = bars.tradable & np.isfinite(before)
+    known = bars.tradable & (before > 0) & (bars.mark > 0)
     squares = np.log(np.where(known, bars.mark, 1.0) / np.where(known, before, 1.0)) ** 2
     out = np.empty_like(squares)
     kernel.decayed(squares, known, DECAY, out)

@@ -4,11 +4,14 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
-from ploutos.evaluation.baselines import all_baselines
+from ploutos.evaluation.baselines import all_baselines, purchase_in_words, require_purchase
 from ploutos.evaluation.comparisons import (
     BLANKED,
+    Pair,
     compare,
     conclusion,
     consistency,
@@ -17,7 +20,7 @@ from ploutos.evaluation.comparisons import (
     pairs,
     placebo_strategies,
 )
-from ploutos.evaluation.metrics import Periods, measure, periods_of, session_closes, session_returns, sharpe_ratio
+from ploutos.evaluation.metrics import Periods, measure, periods_of, ruin_date, session_closes, session_returns, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.evaluation.spans import counting_spans, spans_of
 from ploutos.features.build import FeatureSet
@@ -30,6 +33,7 @@ from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
 from ploutos.training.checkpoint import Policy
 from ploutos.training.folds import Fold, Range, tested_decisions
+from ploutos.types import FloatArray
 
 VOTE = "RL vote"
 BENCHMARK = "buy and hold"
@@ -71,6 +75,9 @@ def out_of_sample(
         choices: fusion's parameters of each fold; none to take what is configured.
         mirrored: what the advisor said about the mirrored market, if it was asked.
         placebo_draws: of each kind of placebo.
+
+    Raises:
+        DataError: buy and hold could buy nothing, so there is nothing to compare with.
     """
     stances, confidences = signals.stances(bars)
     members = len(policies[0])
@@ -85,7 +92,9 @@ def out_of_sample(
         *placebo_strategies(fused, advised, bars, signals.within(*tested_decisions(folds)), mirrored, placebo_draws, seed),
     ]
     segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
-    return run_backtests(bars, features, segments, strategies, env)
+    result = run_backtests(bars, features, segments, strategies, env)
+    require_purchase(result, BENCHMARK, bars, env)
+    return result
 
 
 def hybrid_out_of_sample(
@@ -116,9 +125,17 @@ def in_sample(
         for name, part in (("train", fold.train), ("validation", fold.validation)):
             result = run_backtests(bars, features, [Segment(part, brains)], strategies, env)
             periods = periods_of(bars, result)
-            row[name] = [sharpe_ratio(session_returns(result.equity[m], periods), periods.per_year) for m in range(len(members))]
+            row[name] = [_until(result.equity[m], periods, int(result.last[m]))[0] for m in range(len(members))]
         rows.append(row)
     return rows
+
+
+def _until(equity: FloatArray, periods: Periods, last: int) -> tuple[float, float]:
+    """Sharpe ratio and total return of a path up to its last close that counts; nan for an account that had ended before it."""
+    if last <= 0:
+        return math.nan, math.nan
+    returns = session_returns(equity, periods.until(last))
+    return sharpe_ratio(returns, periods.per_year), float(equity[last] / equity[0] - 1)
 
 
 def _closes(backtests: Backtests, test: Range) -> slice:
@@ -134,16 +151,17 @@ def _fold_rows(
     rows = []
     for fold, sharpes in zip(folds, inside, strict=True):
         closes = _closes(backtests, fold.test)
-        ends = session_closes(bars.sessions[backtests.positions[closes]])
+        periods = Periods(session_closes(bars.sessions[backtests.positions[closes]]), per_year)
         first, last = (str(bars.timestamps[i].astype("datetime64[D]")) for i in (fold.test.start, fold.test.stop - 1))
-        paths = dict(zip(backtests.names, backtests.equity[:, closes], strict=True))
-        of = {name: sharpe_ratio(session_returns(equity, Periods(ends, per_year)), per_year) for name, equity in paths.items()}
+        ends = np.minimum(backtests.last, closes.stop - 1) - closes.start
+        measured = [_until(path, periods, int(end)) for path, end in zip(backtests.equity[:, closes], ends, strict=True)]
+        of, grown = (dict(zip(backtests.names, numbers, strict=True)) for numbers in zip(*measured, strict=True))
         rows.append(
             {
                 "fold": fold.index,
                 "test": [first, last],
                 "sharpe": of,
-                "total_return": {name: float(equity[-1] / equity[0] - 1) for name, equity in paths.items()},
+                "total_return": grown,
                 "members": [
                     {"member": m, "train": sharpes["train"][m], "validation": sharpes["validation"][m], "test": of[name]}
                     for m, name in enumerate(members)
@@ -177,24 +195,19 @@ def summarise(
     """
     periods = periods_of(bars, backtests)
     contenders = backtests.only([name for name in backtests.names if not is_placebo(name)])
-    benchmark = session_returns(backtests.equity[backtests.row(BENCHMARK)], periods)
-    strategies = {}
-    for row, name in enumerate(contenders.names):
-        returns = session_returns(contenders.equity[row], periods)
-        low, high = sharpe_interval(returns, periods.per_year, bootstrap, seed)
-        excess_low, excess_high = mean_interval(returns - benchmark, periods.per_year, bootstrap, seed)
-        strategies[name] = measure(contenders, row, periods) | {
-            "sharpe_low": low,
-            "sharpe_high": high,
-            "excess_return": float((returns - benchmark).mean() * periods.per_year),
-            "excess_low": excess_low,
-            "excess_high": excess_high,
-        }
+    ruined = {name: date for name in backtests.names if (date := ruin_date(bars, backtests, name))}
+    strategies = {
+        name: measure(contenders, row, periods)
+        | _with_intervals(contenders, row, periods, BENCHMARK not in ruined and name not in ruined, bootstrap, seed)
+        | {"ruined": ruined.get(name)}
+        for row, name in enumerate(contenders.names)
+    }
     dates = bars.sessions[backtests.positions[periods.ends[1:]]]
     tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
     equity = dict(zip(contenders.names, contenders.equity, strict=True))
     played = pairs(backtests.names, fused_name(signals), VOTE, advisor_name(signals), BENCHMARK)
-    comparisons = [compare(backtests, periods, pair, bootstrap, seed) for pair in played]
+    comparisons = [_unless_ruined(compare(backtests, periods, pair, bootstrap, seed), pair, ruined) for pair in played]
+    gone = [comparisons[0]["sentence"]] if ruined.keys() & {played[0].of, *played[0].against} else []
     tested = signals.within(*tested_decisions(folds))
     turned = None if mirrored is None else consistency(tested, mirrored, bootstrap, seed)
     summary = {
@@ -206,12 +219,13 @@ def summarise(
         "symbols": list(bars.symbols),
         "source": bars.source,
         "confidence": bootstrap.confidence,
-        "advisor": _advisor(signals, known, comparisons, turned),
+        "advisor": _advisor(signals, known, turned, " ".join([*gone, conclusion(comparisons, signals.is_mock)])),
         "comparisons": comparisons,
         "reduced": reduced,
         "final": fused_name(signals),
         "strategies": strategies,
-        "spans": spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
+        "benchmark": purchase_in_words(backtests, BENCHMARK, bars),
+        "spans": _up_to_ruin(spans_of(dates, tags, equity, periods, strategies, bootstrap, seed), ruined, len(dates)),
         "folds": _fold_rows(contenders, bars, folds, inside, periods.per_year),
         "fusion": [choice.model_dump(mode="json") for choice in choices],
     }
@@ -219,11 +233,44 @@ def summarise(
     return _without_nan(summary)
 
 
-def _advisor(signals: Signals, known: Known, comparisons: list[dict[str, Any]], turned: dict[str, Any] | None) -> dict[str, Any]:
+def _with_intervals(
+    backtests: Backtests, row: int, periods: Periods, compared: bool, bootstrap: BootstrapSpec, seed: int
+) -> dict[str, float]:
+    """The Sharpe ratio's interval, and the excess over buy and hold with its own; no excess where nothing may be compared."""
+    own = session_returns(backtests.equity[row], periods.until(int(backtests.last[row])))
+    low, high = sharpe_interval(own, periods.per_year, bootstrap, seed)
+    excess = excess_low = excess_high = math.nan
+    if compared:
+        difference = own - session_returns(backtests.equity[backtests.row(BENCHMARK)], periods)
+        excess = float(difference.mean() * periods.per_year)
+        excess_low, excess_high = mean_interval(difference, periods.per_year, bootstrap, seed)
+    return {"sharpe_low": low, "sharpe_high": high, "excess_return": excess, "excess_low": excess_low, "excess_high": excess_high}
+
+
+def _unless_ruined(row: dict[str, Any], pair: Pair, ruined: dict[str, str]) -> dict[str, Any]:
+    """A comparison, emptied where an account of the pair was ruined: what came after has no returns."""
+    gone = [name for name in (pair.of, *pair.against) if name in ruined]
+    if not gone:
+        return row
+    sentence = f"{gone[0]} was ruined on {ruined[gone[0]]}, so {pair.of} and {pair.label} are not compared."
+    return row | {"difference": math.nan, "low": math.nan, "high": math.nan, "sign": 0, "beaten": None, "sentence": sentence}
+
+
+def _up_to_ruin(spans: list[dict[str, Any]], ruined: dict[str, str], n_sessions: int) -> list[dict[str, Any]]:
+    """Take a ruined account's numbers out of spans that reach beyond its end and are not the whole test, which ends with it."""
+    for span in spans:
+        for name in span["strategies"]:
+            if name in ruined and span["last"] > ruined[name] and span["n_sessions"] < n_sessions:
+                span["strategies"][name] = dict.fromkeys(span["strategies"][name], math.nan)
+    return spans
+
+
+def _advisor(signals: Signals, known: Known, turned: dict[str, Any] | None, concluded: str) -> dict[str, Any]:
     """Who advised, what it was asked and said, and what is known of it.
 
     Args:
         turned: what became of its decisions on the mirrored market, if it was asked.
+        concluded: whether it helped.
     """
     return {
         "model": signals.model,
@@ -239,26 +286,23 @@ def _advisor(signals: Signals, known: Known, comparisons: list[dict[str, Any]], 
         "triggered": int((signals.frame["asked_for"] != CADENCE).sum()),
         "asked": [str(time.date()) for time in signals.frame["as_of"].iloc[[0, -1]]] if len(signals.frame) else None,
         "mirrored": turned,
-        "conclusion": conclusion(comparisons, signals.is_mock),
+        "conclusion": concluded,
     }
 
 
 def verdict(summary: dict[str, Any]) -> list[str]:
     """What the numbers allow to be said, in plain words."""
     name = summary["final"]
-    final = summary["strategies"][name]
-    low, high = final["excess_low"], final["excess_high"]
-    sentences = []
+    ruined = {who: row for who, row in summary["strategies"].items() if row.get("ruined") and who in (name, BENCHMARK)}
+    sentences = [_ruin_in_words(who, row) for who, row in ruined.items()]
     if summary["reduced"]:
         sentences.append(
             "This was a shortened run. A demo proves nothing: its policies saw a small share of the steps that production "
             "asks for, and no number here is evidence of skill."
         )
-    excess = difference_in_words(name, BENCHMARK, low, high)
-    if low > 0:
-        of_what = f"{summary['confidence'] * 100:g} % interval of this one history"
-        excess = f"{excess.removesuffix('.')} ({of_what}; how many variants were tried before is not counted here)."
-    sentences.append(excess)
+    if not ruined:
+        sentences.append(_excess_in_words(summary))
+    sentences += [text for text in [summary.get("benchmark")] if text]
     sentences += [row["sentence"] for row in summary["comparisons"] if row["against"] == BLANKED]
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
@@ -270,6 +314,23 @@ def verdict(summary: dict[str, Any]) -> list[str]:
         sentences.append("The bars are simulated. Nothing here says anything about a real market.")
     sentences += [f"{stand_in}: its own hours, dividends and costs, and no roll." for stand_in in summary["source"].split("; ")[1:]]
     return sentences
+
+
+def _ruin_in_words(name: str, metrics: dict[str, Any]) -> str:
+    lost = f"it lost {-100 * metrics['total_return']:.1f} % of its equity"
+    if name == BENCHMARK:
+        return f"{name} was ruined on {metrics['ruined']}: {lost}; nothing is compared with it."
+    return f"{name} was ruined on {metrics['ruined']}: {lost}; nothing after that day counts."
+
+
+def _excess_in_words(summary: dict[str, Any]) -> str:
+    final = summary["strategies"][summary["final"]]
+    low, high = final["excess_low"], final["excess_high"]
+    excess = difference_in_words(summary["final"], BENCHMARK, low, high)
+    if low > 0:
+        of_what = f"{summary['confidence'] * 100:g} % interval of this one history"
+        excess = f"{excess.removesuffix('.')} ({of_what}; how many variants were tried before is not counted here)."
+    return excess
 
 
 def _about_answers(advisor: dict[str, Any]) -> list[str]:

@@ -17,8 +17,9 @@ import pandas as pd
 
 from ploutos.envs import ledger
 from ploutos.envs.actions import action_masks, target_weights, weights_within
+from ploutos.envs.kernel import KINDS
 from ploutos.envs.observation import market_rows, observation_size, observe
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.spec import EnvSpec, sized_for
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.choice import FusionChoice
@@ -164,11 +165,14 @@ class Backtests:
         symbols: s names.
         timestamps: shape (n + 1,), datetime64[us] UTC.
         positions: shape (n + 1,), positions of those bars in the panel.
-        equity, pnl, commission, slippage, impact, borrow, traded: shape (k, n + 1), account currency; all but equity since the
-            start.
+        equity, pnl, commission, slippage, impact, borrow, traded, written_off: shape (k, n + 1), account currency; all but equity
+            since the start.
         weights: shape (k, n + 1, s), share of equity held at each close.
         fill_units, fill_price: shape (k, n + 1, s), at the open; nan price without a fill; the first row is empty.
-        stop_units, stop_price: the same for stops within the bar.
+        fill_kind: shape (k, n + 1, s), why it was filled: a position in `ploutos.envs.kernel.KINDS`, 0 without a fill.
+        stop_units, stop_price, stop_kind: the same for what was closed after the open.
+        ruined: shape (k,), the close at which an account was ruined, -1 for one that never was.
+        last: shape (k,), the last close that counts: of a ruined account the one by which all it held was closed, else n.
     """
 
     names: tuple[str, ...]
@@ -182,11 +186,16 @@ class Backtests:
     impact: FloatArray
     borrow: FloatArray
     traded: FloatArray
+    written_off: FloatArray
     weights: FloatArray
     fill_units: FloatArray
     fill_price: FloatArray
+    fill_kind: np.ndarray
     stop_units: FloatArray
     stop_price: FloatArray
+    stop_kind: np.ndarray
+    ruined: IntArray
+    last: IntArray
 
     def row(self, name: str) -> int:
         """Which account a strategy had."""
@@ -195,38 +204,39 @@ class Backtests:
     def only(self, names: Sequence[str]) -> "Backtests":
         """The accounts of some strategies."""
         rows = [self.row(name) for name in names]
-        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in (*_RECORDED, "weights", *_FILLS)})
-
-    @property
-    def returns(self) -> FloatArray:
-        """Shape (k, n): simple returns from close to close, net of costs."""
-        return self.equity[:, 1:] / self.equity[:, :-1] - 1
+        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in _BY_ACCOUNT})
 
     def equity_frame(self) -> pd.DataFrame:
-        """Long table: strategy, timestamp, equity, pnl, the costs by kind, traded."""
+        """Long table: strategy, timestamp, equity, pnl, the costs by kind, traded, written_off."""
         k, n = self.equity.shape
         columns = {name: getattr(self, name).ravel() for name in _RECORDED}
         stamps = pd.Series(np.tile(self.timestamps, k)).dt.tz_localize("UTC")
         return pd.DataFrame({"strategy": np.repeat(np.array(self.names), n), "timestamp": stamps, **columns})
 
     def trades_frame(self) -> pd.DataFrame:
-        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price, at the open or by a stop."""
+        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price, and why.
+
+        `kind` is `order`, or what forced it: `stop` (within the bar), `stop gap` (the open had passed the stop), `session end`,
+        `margin call`, `ruin` (what was written off left at the close) or `payout` (of a delisted symbol).
+        """
         prices = np.stack([self.fill_price, self.stop_price], axis=-1)
-        k, n, s, kind = np.nonzero(np.isfinite(prices))
+        k, n, s, when = np.nonzero(np.isfinite(prices))
         return pd.DataFrame(
             {
                 "strategy": np.array(self.names)[k],
                 "timestamp": pd.Series(self.timestamps[n]).dt.tz_localize("UTC"),
                 "symbol": np.array(self.symbols)[s],
-                "units": np.stack([self.fill_units, self.stop_units], axis=-1)[k, n, s, kind],
-                "price": prices[k, n, s, kind],
-                "kind": np.array(["open", "stop"])[kind],
+                "units": np.stack([self.fill_units, self.stop_units], axis=-1)[k, n, s, when],
+                "price": prices[k, n, s, when],
+                "kind": np.array(KINDS)[np.stack([self.fill_kind, self.stop_kind], axis=-1)[k, n, s, when]],
             }
         )
 
 
-_RECORDED = ("equity", "pnl", *ledger.COSTS, "traded")
-_FILLS = ("fill_units", "fill_price", "stop_units", "stop_price")
+_RECORDED = ("equity", "pnl", *ledger.COSTS, "traded", "written_off")
+_FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
+_FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
+_BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
 
 
 def run_backtests(
@@ -241,6 +251,7 @@ def run_backtests(
     Args:
         features: what the policies observe; None when no segment has policies.
         segments: ranges that follow each other without a hole. The first decision is made one bar before the first.
+        env: an initial cash that it leaves open is sized for these segments.
 
     Raises:
         DataError: the segments leave a hole or start at the first bar.
@@ -251,6 +262,7 @@ def run_backtests(
     first, last = segments[0].bars.start - 1, segments[-1].bars.stop - 1
     if first < 0:
         raise DataError("the first test bar has no bar before it to decide on")
+    env = sized_for(env, bars, *(segment.bars for segment in segments))
     tape = ledger.make_tape(bars)
     ledger.require_rules(tape, env)
     k, n, s = len(strategies), last - first, bars.n_symbols
@@ -258,7 +270,8 @@ def run_backtests(
     money = {name: np.zeros((k, n + 1)) for name in _RECORDED}
     money["equity"][:, 0] = env.cash
     weights = np.zeros((k, n + 1, s))
-    fills = {name: np.full((k, n + 1, s), np.nan if name.endswith("price") else 0.0) for name in _FILLS}
+    fills = {name: np.full((k, n + 1, s), nothing) for name, nothing in _FILLS.items()}
+    ruined, ended = np.full(k, -1), np.full(k, n)
     for index, segment in enumerate(segments):
         think = _thinker(bars, features, tape, segment, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
@@ -273,12 +286,16 @@ def run_backtests(
             weights[:, at] = held / np.maximum(accounts.equity, 1e-9)[:, None]
             for name in _FILLS:
                 fills[name][:, at] = getattr(accounts, name)
+            ruined[accounts.ruined & (ruined < 0)] = at
+            ended[accounts.ruined & (ended == n) & ~accounts.units.any(axis=1)] = at
     return Backtests(
         names=tuple(strategy.name for strategy in strategies),
         symbols=bars.symbols,
         timestamps=bars.timestamps[first : last + 1],
         positions=np.arange(first, last + 1),
         weights=weights,
+        ruined=ruined,
+        last=ended,
         **money,
         **fills,
     )

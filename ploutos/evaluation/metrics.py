@@ -2,17 +2,17 @@
 
 All ratios are taken on session returns: the last close of each session over that of the session before. So the same
 account gives the same Sharpe ratio whether its bars were minutes, hours or days. The periods of a year are the sessions
-that the exchange held per year.
+that the exchange held per year. A ruined account is measured up to the close by which all it held was closed.
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
 from ploutos.market.bars import Bars
-from ploutos.market.calendar import sessions_per_year
 from ploutos.types import FloatArray, IntArray, TimeArray
 
 DESCRIPTIONS = {
@@ -27,9 +27,10 @@ DESCRIPTIONS = {
     "calmar": "cagr over the size of the deepest fall.",
     "exposure": "Mean share of equity held, long plus short.",
     "turnover": "Value traded per year over mean equity, buys and sells counted.",
-    "n_fills": "Orders filled.",
+    "n_fills": "Fills of all kinds; the trades table says which.",
     "costs": "Commission, slippage, impact and borrow fees paid, account currency.",
     "cost_share": "Costs over initial cash.",
+    "ruined": "Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it.",
     "excess_return": "Yearly mean return less that of buy and hold.",
     "excess_low": "Lower end of its interval, stationary bootstrap of the paired difference.",
     "excess_high": "Upper end of it.",
@@ -48,10 +49,14 @@ class Periods:
     ends: IntArray
     per_year: float
 
+    def until(self, last: int) -> "Periods":
+        """The sessions up to one close, the last of them cut short where it is within one."""
+        return Periods(np.r_[self.ends[self.ends < last], last], self.per_year)
+
 
 def periods_of(bars: Bars, backtests: Backtests) -> Periods:
     """Sessions of a backtest's bars, by the bars' calendar."""
-    return Periods(session_closes(bars.sessions[backtests.positions]), sessions_per_year(bars.timestamps, bars.calendar))
+    return Periods(session_closes(bars.sessions[backtests.positions]), bars.sessions_per_year)
 
 
 def session_closes(session_of_close: TimeArray) -> IntArray:
@@ -71,10 +76,11 @@ def session_returns(equity: FloatArray, periods: Periods) -> FloatArray:
         equity: shape (..., n + 1).
 
     Returns:
-        Shape (..., n_sessions).
+        Shape (..., n_sessions); 0 for an account that had nothing any more.
     """
     closes = equity[..., periods.ends]
-    return closes[..., 1:] / closes[..., :-1] - 1
+    before, after = closes[..., :-1], closes[..., 1:]
+    return np.asarray(np.divide(after, before, out=np.ones_like(after), where=before != 0) - 1)
 
 
 def sharpe_ratio(returns: FloatArray, periods_per_year: float) -> float:
@@ -111,13 +117,20 @@ def drawdowns(equity: FloatArray) -> FloatArray:
     return equity / np.maximum.accumulate(equity, axis=-1) - 1
 
 
-def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, float]:
+def ruin_date(bars: Bars, backtests: Backtests, name: str) -> str | None:
+    """Session in which an account was ruined, None for one that never was."""
+    close = int(backtests.ruined[backtests.row(name)])
+    return str(bars.sessions[backtests.positions[close]]) if close >= 0 else None
+
+
+def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, Any]:
     """The metrics of one account that need no resampling.
 
     Returns:
         Name to value; nan where a metric has none (a Sharpe ratio of cash, say).
     """
-    equity = backtests.equity[row]
+    last = int(backtests.last[row])
+    equity, periods = backtests.equity[row, : last + 1], periods.until(last)
     returns = session_returns(equity, periods)
     years = len(returns) / periods.per_year
     growth = equity[-1] / equity[0]
@@ -132,7 +145,7 @@ def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, float
         "sortino": sortino_ratio(returns, periods.per_year),
         "max_drawdown": deepest,
         "calmar": cagr / -deepest if deepest < 0 else float("nan"),
-        "exposure": float(np.abs(backtests.weights[row, 1:]).sum(axis=1).mean()),
+        "exposure": float(np.abs(backtests.weights[row, 1 : last + 1]).sum(axis=1).mean()),
         "turnover": float(backtests.traded[row, -1] / equity.mean() / years),
         "n_fills": int(np.isfinite(backtests.fill_price[row]).sum() + np.isfinite(backtests.stop_price[row]).sum()),
         "costs": costs,

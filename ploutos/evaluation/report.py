@@ -51,7 +51,7 @@ def _cell(metrics: dict[str, Any], name: str, kind: str) -> str:
         low, high = (metrics[end] for end in _INTERVALS[name])
         if low is not None:
             text += f" [{show(low, kind)}, {show(high, kind)}]"
-    return text
+    return f"{text}, ruined {metrics['ruined']}" if name == "total_return" and metrics.get("ruined") else text
 
 
 def comparison(summary: dict[str, Any]) -> list[dict[str, str]]:
@@ -84,11 +84,11 @@ def _paths(backtests: Backtests, values: np.ndarray) -> go.Figure:
     figure = go.Figure()
     stamps = backtests.timestamps.astype("datetime64[ms]").astype(object)
     named = [name for name in backtests.names if not _is_member(name)]
-    for name, path in zip(backtests.names, values, strict=True):
+    for name, path, last in zip(backtests.names, values, backtests.last.tolist(), strict=True):
         if not _is_member(name):
             width = 2.6 if name == named[0] else 1.3
             colour = _COLOURS[named.index(name) % len(_COLOURS)]
-            figure.add_scatter(x=stamps, y=path, name=name, line={"width": width, "color": colour})
+            figure.add_scatter(x=stamps[: last + 1], y=path[: last + 1], name=name, line={"width": width, "color": colour})
     return figure
 
 

@@ -2,24 +2,26 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ploutos.config import PipelineConfig, dump_yaml
-from ploutos.envs.spec import CostSpec
+from ploutos.envs.spec import CostSpec, cash_in_words
 from ploutos.errors import StoreError
 from ploutos.evaluation.advisor_page import render_advisor_page
 from ploutos.evaluation.backtest import read_backtests
 from ploutos.evaluation.report import render_report
 from ploutos.hardware.monitor import HardwareMonitor, describe_usage
 from ploutos.market.bars import Bars, read_bars
-from ploutos.market.sources import proxies
+from ploutos.market.clock import show_timeframe
+from ploutos.market.data_spec import proxies
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.provenance import git_commit, library_versions
 from ploutos.store import Ref, Store, digest_of, write_json, writing
-from ploutos.training.folds import fold_table, read_folds
+from ploutos.training.folds import Fold, fold_table, read_folds
 
 _LIBRARIES = {
     "torch",
@@ -83,20 +85,46 @@ def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
     raise StoreError(f"cannot make a folder for the run: {folder} exists; choose another --out")
 
 
+def _facts_of(bars: Bars) -> dict[str, Any]:
+    """What the numbers assume about the bars, JSON-able."""
+    return {
+        "timeframe": show_timeframe(bars.timeframe),
+        "calendar": bars.calendar,
+        "sessions_per_year": bars.sessions_per_year,
+        "zone": bars.zone,
+        "label": bars.label,
+        "instruments": [spec.model_dump(mode="json") for spec in bars.instruments],
+        "notes": list(bars.notes),
+    }
+
+
 def _costs_assumed(instrument: InstrumentSpec, costs: CostSpec) -> str:
     """What a fill costs, in words."""
+    words = []
     if instrument.asset_class == "future":
-        fee = f"{instrument.commission_per_unit:g} and {instrument.slippage_ticks:g} ticks of {instrument.tick_value:g}"
-        return f"{instrument.multiplier:g} a point; {fee} per contract and side"
-    return f"{costs.commission_bps:g} bps commission and {costs.slippage_bps:g} bps slippage per side"
+        words.append(f"{instrument.multiplier:g} a point")
+    if instrument.commission_per_unit or instrument.slippage_ticks:
+        each = "contract" if instrument.lot else "unit"
+        tick = f"{instrument.slippage_ticks:g} ticks of {instrument.tick_value:g}"
+        words.append(f"{instrument.commission_per_unit:g} and {tick} per {each} and side")
+    if instrument.costs_in_bps:
+        words.append(f"{costs.commission_bps:g} bps commission and {costs.slippage_bps:g} bps slippage per side")
+    return "; ".join(words)
 
 
-def _provenance(manifest: dict[str, Any], bars: Bars, config: PipelineConfig) -> list[tuple[str, str]]:
+def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], config: PipelineConfig) -> list[tuple[str, str]]:
     assumed: dict[str, list[str]] = {}
     for instrument in bars.instruments:
         assumed.setdefault(_costs_assumed(instrument, config.env.costs), []).append(instrument.symbol)
-    rows = [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
-    rows += [("initial cash", f"{config.env.cash:,.0f}")]
+    facts = manifest["bars"]
+    rows = [
+        ("bars", f"{facts['timeframe']}; timestamps of the source: {facts['label']}, zone {facts['zone']}; ours name the start, in UTC"),
+        ("calendar", f"{facts['calendar']}; the bars hold {facts['sessions_per_year']:.1f} sessions a year"),
+        ("prices in", bars.instruments[0].currency),
+        *(("about the bars", note) for note in facts["notes"]),
+    ]
+    rows += [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
+    rows += [("initial cash", cash_in_words(config.env, bars, *(fold.test for fold in folds)))]
     rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
     rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"])]
     rows += [
@@ -148,6 +176,7 @@ def write_run(
         "artifacts": artifacts,
         "stages": stages,
         "source": bars.source,
+        "bars": _facts_of(bars),
         "proxies": proxies(config.data),
         "data_quality": quality["warnings"],
         "hardware": monitor.summary(),
@@ -155,7 +184,7 @@ def write_run(
     plan = fold_table(folds, bars.timestamps)
     for name, text in (
         ("config.yaml", dump_yaml(config)),
-        ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, config))),
+        ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, folds, config))),
         ("advisor.html", render_advisor_page(backtests, summary)),
     ):
         with writing(folder / name) as temporary:

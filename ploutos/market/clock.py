@@ -205,12 +205,12 @@ def _date_shift(dates: TimeArray, sessions: Sessions) -> np.timedelta64:
     """Days from the dates given to those of the sessions: 0, or 1 where they name the evening a session opens, or -1 where they name the
     midnight it ends at. Told from the weekdays of many bars; a file that fits no way is left as it is, for the calendar's check."""
     distinct = np.unique(dates)
-    if len(distinct) < 2 * _FEW:
+    if len(distinct) < 2 * _FEW or (fits := float(np.isin(distinct, sessions.dates).mean())) >= 1 - 2 * _HARDLY:
         return np.timedelta64(0, "D")
-    shares = {shift: float(np.isin(distinct + shift, sessions.dates).mean()) for shift in (0, 1, -1)}
+    shares = {shift: float(np.isin(distinct + shift, sessions.dates).mean()) for shift in (1, -1)}
     best = max(shares, key=lambda shift: shares[shift])
-    tells = shares[0] < 1 - 2 * _HARDLY and shares[best] > 1 - _HARDLY
-    return np.timedelta64(best if tells and (best < 0 or sessions.open_before_date) else 0, "D")
+    tells = shares[best] > max(1 - _HARDLY, fits) and (best < 0 or sessions.open_before_date)
+    return np.timedelta64(best if tells else 0, "D")
 
 
 def _sessions_by_clock(stamps: TimeArray, sessions: Sessions, calendar: str, label: Label) -> tuple[np.ndarray, str]:

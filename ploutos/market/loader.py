@@ -90,7 +90,7 @@ def _read_source(spec: DataSpec, datasets: Path | None) -> SourceTable:
         return _simulated(spec)
     if spec.source == "files":
         path = _require_path(spec)
-        if not spec.symbols:
+        if not spec.symbols and len(files.find(path)) > MAX_SYMBOLS:
             _require_room(len(files.symbols_of(path, spec.format) or ()))
         wanted = [each.symbol for each in asked_instruments(spec)]
         found = files.read(

@@ -81,8 +81,12 @@ def _position(timestamps: TimeArray, moment: pd.Timestamp) -> int:
 
 def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
     """Digest of everything known before bar `stop`; bars that come later do not change it."""
-    digest = hashlib.sha256(json.dumps([bars.symbols, features.names]).encode())
-    for array in (bars.timestamps, bars.open, bars.high, bars.low, bars.mark, bars.volume, bars.tradable, features.values):
+    terms = [spec.model_dump(mode="json") for spec in bars.instruments]
+    paid = [(int(bar), price) for bar, price in zip(bars.payout_bars, bars.payouts, strict=False) if 0 <= bar < stop]
+    known = [bars.symbols, features.names, terms, bars.calendar, str(bars.timeframe), paid]
+    digest = hashlib.sha256(json.dumps(known).encode())
+    clock, prices = (bars.timestamps, bars.available_at), (bars.open, bars.high, bars.low, bars.mark)
+    for array in (*clock, *prices, bars.volume, bars.tradable, features.values):
         digest.update(np.ascontiguousarray(array[:stop]).tobytes())
     return digest.hexdigest()
 
