@@ -59,7 +59,7 @@ def measure(path, step):
     else:
         from typer.testing import CliRunner
 
-        from ploutos.cli import app
+        from ploutos.cli.main import app
 
         page = Path(tempfile.mkdtemp()) / "quality.html"
         result = CliRunner().invoke(app, ["data", "check", "--source", "files", "--path", str(path), "--out", str(page), "--json"])

@@ -21,10 +21,10 @@ cap_threads(1)
 import numpy as np
 import pandas as pd
 
+from ploutos.advisor.advisor import prompt_at
 from ploutos.envs.ledger import Accounts
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
-from ploutos.llm.advisor import prompt_at
 from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars, align
 

@@ -8,24 +8,24 @@ from prefect import State, flow, get_run_logger
 from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from ploutos.advisor.advisor import make_advisor
 from ploutos.config import PipelineConfig, fitted_to
 from ploutos.envs.spec import sized_for
-from ploutos.evaluation.rundir import RunRefs
 from ploutos.features.build import read_features
+from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.monitor import HardwareMonitor
-from ploutos.hardware.probe import usable_cores
-from ploutos.llm.advisor import make_advisor
-from ploutos.llm.memory import GPUMemoryManager
+from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.market.bars import read_bars
+from ploutos.reporting.run_folder import RunRefs
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.folds import Fold, fold_table, read_folds
 from ploutos.training.pool import WorkerPool
+from ploutos.walk_forward import Fold, fold_table, read_folds
+from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
-from tasks.phase1 import features_of, folds_of, load_bars, quality_of
-from tasks.phase2 import train_member
-from tasks.phase3 import llm_features_of, mirrored_of, signals_of, train_hybrid
+from tasks.market import features_of, folds_of, load_bars, quality_of
 from tasks.resources import settle
+from tasks.training import train_member
 
 DEFAULT = PipelineConfig()
 _RUNNER: Any = ThreadPoolTaskRunner(max_workers=usable_cores())

@@ -18,14 +18,14 @@ from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.build import FeatureSet, FeatureSpec
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.fusion.hybrid import HybridSpec, hybrid_names
-from ploutos.hardware.autoscale import Scale, Workload, autoscale
-from ploutos.hardware.gate import GateSpec, describe
-from ploutos.hardware.probe import Machine, read_machine
+from ploutos.hardware.machine import Machine, read_machine
+from ploutos.hardware.resources import GateSpec, describe
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
-from ploutos.training.folds import FoldSpec
+from ploutos.training.autoscale import Scale, Workload, autoscale
 from ploutos.training.ppo import CheckpointSpec, Device, LogSpec, TrainingSpec
+from ploutos.walk_forward import FoldSpec
 
 logger = logging.getLogger(__name__)
 

@@ -9,23 +9,23 @@ from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
 
+from ploutos.advisor.cutoff import known_cutoff
+from ploutos.advisor.signals import Signals, read_signals
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import joined, read_backtests, write_backtests
-from ploutos.evaluation.choice import choose_fusion
 from ploutos.evaluation.comparisons import BLANKED, HYBRID
-from ploutos.evaluation.report import render_markdown
-from ploutos.evaluation.rundir import RunRefs, write_run
+from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.features.build import read_features
-from ploutos.fusion.choice import FusionChoice, read_choices, write_choices
+from ploutos.fusion.calibration import FusionChoice, read_choices, write_choices
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import HardwareMonitor
-from ploutos.llm.cutoff import known_cutoff
-from ploutos.llm.signals import Signals, read_signals
 from ploutos.market.bars import read_bars
+from ploutos.reporting.report import render_markdown
+from ploutos.reporting.run_folder import RunRefs, write_run
 from ploutos.store import Ref, Store, write_json
 from ploutos.training.checkpoint import StoredPolicies
-from ploutos.training.folds import Fold, read_folds
+from ploutos.walk_forward import Fold, read_folds
 from tasks.stage import run_stage
 
 _MODULES = ["ploutos.evaluation.assess"]
@@ -71,7 +71,7 @@ def fusion_choice_of(store: Store, refs: RunRefs, config: PipelineConfig) -> Sta
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json")}
     upstream = [*_upstream(refs), signals.sha256]
-    return run_stage(store, "fusion-choice", ["ploutos.evaluation.choice"], settings, upstream, ".json", write)
+    return run_stage(store, "fusion-choice", ["ploutos.evaluation.fusion_selection"], settings, upstream, ".json", write)
 
 
 @task(name="backtest", cache_policy=NO_CACHE)

@@ -3,7 +3,7 @@
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from ploutos.hardware.gate import GateSpec, describe, wait_for_resources
+from ploutos.hardware.resources import GateSpec, describe, wait_for_resources
 
 
 @task(name="settle", task_run_name="settle before {phase}", cache_policy=NO_CACHE)

@@ -20,8 +20,8 @@ from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.training.checkpoint import load_policy
-from ploutos.training.folds import Fold, Range, data_digest
 from ploutos.training.ppo import CheckpointSpec, Workplace, train_member
+from ploutos.walk_forward import Fold, Range, data_digest
 
 os.environ.update(
     PREFECT_SERVER_ANALYTICS_ENABLED="false",

@@ -3,8 +3,8 @@
 import numpy as np
 import pandas as pd
 
-from ploutos.llm.advisor import Advisor
-from ploutos.llm.backends.mock import MockBackend
+from ploutos.advisor.advisor import Advisor
+from ploutos.advisor.mock import MockBackend
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import Bars, align
 from ploutos.market.instruments import InstrumentSpec

@@ -16,8 +16,8 @@ from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.market.bars import align
 from ploutos.training import elementwise, layers, precision
-from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO, _Batch
 from ploutos.training.callbacks import BatchedCallback
+from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO, _Batch
 from ploutos.training.ppo import SpeedSpec, TrainingSpec, build_model
 
 N_ENVS, N_STEPS = 8, 32

@@ -8,20 +8,20 @@ from hypothesis import strategies as st
 from markets import QUALITY, mock_advisor
 from plotly.offline import get_plotlyjs
 
+from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
-from ploutos.evaluation import baselines
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
 from ploutos.evaluation.backtest import Scheduled, Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of, session_closes, sharpe_ratio
-from ploutos.evaluation.report import render_report
 from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import advise
 from ploutos.market.bars import align
 from ploutos.market.sources import sample
-from ploutos.training.folds import Range, fold_table
+from ploutos.reporting.report import render_report
+from ploutos.strategies import baselines
+from ploutos.walk_forward import Range, fold_table
 
 
 def walk(stamps, timeframe, close=None):

@@ -8,15 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import mock_advisor
 
+from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Fused, Segment, Voted, run_backtests
-from ploutos.evaluation.baselines import all_baselines
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import advise
 from ploutos.market.bars import FIELDS
-from ploutos.training.folds import Range
+from ploutos.strategies.baselines import all_baselines
+from ploutos.walk_forward import Range
 
 START = 506
 

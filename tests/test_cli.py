@@ -10,7 +10,7 @@ import pytest
 from servers.llama import LlamaServer
 from typer.testing import CliRunner
 
-from ploutos.cli import app
+from ploutos.cli.main import app
 from ploutos.errors import ConfigError
 
 run = CliRunner().invoke
@@ -73,7 +73,7 @@ def command(tmp_path, *arguments):
     """In homes whose parent folder is not there yet."""
     environment = {**os.environ, "PLOUTOS_HOME": str(tmp_path / "home"), "PREFECT_HOME": str(tmp_path / "new" / "prefect")}
     environment.pop("PREFECT_API_URL", None)
-    code = "import sys; from ploutos.cli import app; sys.argv[0] = 'ploutos'; app()"
+    code = "import sys; from ploutos.cli.main import app; sys.argv[0] = 'ploutos'; app()"
     return subprocess.run(
         [sys.executable, "-c", code, *arguments], env=environment, cwd=tmp_path, capture_output=True, text=True, check=False
     )
@@ -163,7 +163,9 @@ def test_the_doctor_looks_for_the_advisor_of_the_configuration(llama, tmp_path, 
 
 def test_replay_and_reveal_reach_the_configuration(monkeypatch):
     given = []
-    monkeypatch.setattr("ploutos.cli._run_flow", lambda config: given.append(config.llm) or (_ for _ in ()).throw(ConfigError("enough")))
+    monkeypatch.setattr(
+        "ploutos.cli.main._run_flow", lambda config: given.append(config.llm) or (_ for _ in ()).throw(ConfigError("enough"))
+    )
     for arguments in (["--llm-replay"], ["--reveal"], ["--set", "llm.replay=true"], []):
         assert run(app, ["run", "--preset", "demo", *arguments]).exit_code == 2
     assert [(llm.replay, llm.reveal) for llm in given] == [(True, False), (False, True), (True, False), (False, False)]

@@ -7,7 +7,7 @@ import pytest
 from servers.fake_alpaca import KEY, SECRET, FakeAlpaca, random_bars, serving
 from typer.testing import CliRunner
 
-from ploutos.cli import app
+from ploutos.cli.main import app
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.dataset import Dataset, SeriesKey
 from ploutos.market.loader import load

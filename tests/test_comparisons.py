@@ -7,21 +7,21 @@ import pandas as pd
 import pytest
 from markets import QUALITY, mock_advisor
 
+from ploutos.advisor.advisor import Advisor, advise, prompt_at
+from ploutos.advisor.mirror import ask_mirrored
+from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
-from ploutos.evaluation.advisor_page import render_advisor_page
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
 from ploutos.evaluation.comparisons import Pair, compare, conclusion, consistency, difference_in_words, is_placebo, pairs
 from ploutos.evaluation.metrics import periods_of, session_returns
-from ploutos.evaluation.report import render_report
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import Advisor, advise, prompt_at
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.config import LLMConfig, LLMProvider
-from ploutos.llm.mirror import ask_mirrored
-from ploutos.llm.signals import Signals
-from ploutos.training.folds import Range, fold_table
+from ploutos.reporting.advisor_page import render_advisor_page
+from ploutos.reporting.report import render_report
+from ploutos.walk_forward import Range, fold_table
 
 BOOTSTRAP = BootstrapSpec(replications=200)
 CADENCE = 5

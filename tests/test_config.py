@@ -7,8 +7,8 @@ from pydantic import BaseModel
 
 from ploutos.config import PRESETS, PipelineConfig, dump_yaml, load_config
 from ploutos.errors import ConfigError, ResourceError
-from ploutos.hardware.gate import GateSpec, describe, wait_for_resources
-from ploutos.hardware.probe import Gpu, Machine, read_machine, usable_cores
+from ploutos.hardware.machine import Gpu, Machine, read_machine, usable_cores
+from ploutos.hardware.resources import GateSpec, describe, wait_for_resources
 from ploutos.hardware.threads import VARIABLES, capped_environment, uncapped
 
 GIB = 1 << 30

@@ -11,19 +11,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markets import mock_advisor
 
+from ploutos.advisor.advisor import advise
+from ploutos.advisor.cutoff import UNKNOWN, Entry, Hits, Known, Ledger, MonthScore, Probed, Recall, Tag, known_cutoff, tag_dates
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
+from ploutos.evaluation.contamination import clean_sessions
 from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec
-from ploutos.evaluation.spans import clean_sessions
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import advise
 from ploutos.llm.config import LLMConfig
-from ploutos.llm.cutoff import UNKNOWN, Entry, Hits, Known, Ledger, MonthScore, Probed, Recall, Tag, known_cutoff, tag_dates
 from ploutos.store import digest_of
-from ploutos.training.folds import Range
+from ploutos.walk_forward import Range
 
 ORDER = [Tag.CONTAMINATED, Tag.GREY, Tag.CLEAN]
 HITS = Hits(n_choices=5, n=50, hits=12, rate=0.24, low=0.131, high=0.382, chance=0.2, p_value=0.29)

@@ -8,20 +8,20 @@ import pandas as pd
 import pytest
 from markets import QUALITY, mock_advisor, random_panel
 
+from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
-from ploutos.evaluation import baselines
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
 from ploutos.evaluation.backtest import Scheduled, Segment, read_backtests, run_backtests, write_backtests
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
-from ploutos.evaluation.report import comparison, render_markdown, render_report
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import advise
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
-from ploutos.training.folds import Range, fold_table
+from ploutos.reporting.report import comparison, render_markdown, render_report
+from ploutos.strategies import baselines
+from ploutos.walk_forward import Range, fold_table
 
 FREE = CostSpec(commission_bps=0, slippage_bps=0)
 

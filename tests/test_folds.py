@@ -7,7 +7,7 @@ import pytest
 
 from ploutos.errors import HistoryError
 from ploutos.features.build import FeatureSpec, build_features
-from ploutos.training.folds import FoldSpec, data_digest, fold_table, plan_folds, read_folds, write_folds
+from ploutos.walk_forward import FoldSpec, data_digest, fold_table, plan_folds, read_folds, write_folds
 
 
 @pytest.fixture(scope="module")

@@ -9,23 +9,23 @@ from hypothesis import strategies as st
 from markets import QUALITY, mock_advisor
 from scipy.special import expit, logit
 
+from ploutos.advisor.advisor import advise
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, joined, run_backtests
-from ploutos.evaluation.baselines import all_baselines, flat
-from ploutos.evaluation.choice import calibrate, choose_fusion
 from ploutos.evaluation.comparisons import HYBRID
-from ploutos.evaluation.report import render_report
+from ploutos.evaluation.fusion_selection import calibrate, choose_fusion
 from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.choice import Calibration, FusionChoice, candidates, fit_calibration, read_choices, write_choices
+from ploutos.fusion.calibration import Calibration, FusionChoice, candidates, fit_calibration, read_choices, write_choices
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.advisor import advise
 from ploutos.market.bars import FIELDS
-from ploutos.training.folds import Range, fold_table
+from ploutos.reporting.report import render_report
+from ploutos.strategies.baselines import all_baselines, flat
+from ploutos.walk_forward import Range, fold_table
 
 
 def drawn(n, slope, intercept, seed=0):

@@ -19,7 +19,10 @@ from stable_baselines3.common.buffers import RolloutBuffer
 
 from ploutos.config import PRESETS, dump_yaml, fitted_to, load_config
 from ploutos.errors import ResourceError
-from ploutos.hardware.autoscale import (
+from ploutos.hardware.cgroup import Limits, read_limits
+from ploutos.hardware.machine import Gpu, Machine, read_gpus, usable_cores, usable_memory
+from ploutos.hardware.monitor import NOT_EVALUATED, HardwareMonitor, Sample, describe_usage, read_tree
+from ploutos.training.autoscale import (
     WISH,
     Scale,
     Workload,
@@ -29,9 +32,6 @@ from ploutos.hardware.autoscale import (
     rollout_bytes,
     training_bytes,
 )
-from ploutos.hardware.cgroup import Limits, read_limits
-from ploutos.hardware.monitor import NOT_EVALUATED, HardwareMonitor, Sample, describe_usage, read_tree
-from ploutos.hardware.probe import Gpu, Machine, read_gpus, usable_cores, usable_memory
 
 GIB, GB = 1 << 30, 10**9
 UNLIMITED_V1 = "9223372036854771712"

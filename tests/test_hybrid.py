@@ -12,6 +12,8 @@ import pytest
 import torch
 from markets import TINY, mock_advisor
 
+from ploutos.advisor.advisor import advise
+from ploutos.advisor.signals import write_signals
 from ploutos.config import load_config
 from ploutos.envs import kernel
 from ploutos.envs.ledger import make_tape
@@ -23,12 +25,10 @@ from ploutos.features.build import FeatureSpec, build_features, write_features
 from ploutos.features.llm_features import MARKET_NAMES, account_features, market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.hybrid import HybridSpec, fine_tuning, first_decision, hybrid_env, hybrid_features
-from ploutos.llm.advisor import advise
-from ploutos.llm.signals import write_signals
 from ploutos.market.bars import write_bars
 from ploutos.store import file_sha256
+from ploutos.strategies.ensemble import Memory, action_probabilities, vote
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
-from ploutos.training.ensemble import Memory, action_probabilities, vote
 from ploutos.training.jobs import MemberJob, Start, run_job
 from ploutos.training.ppo import CheckpointSpec, SpeedSpec, Workplace, build_model, fit_range_scaler, train_member
 

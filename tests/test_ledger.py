@@ -16,7 +16,7 @@ from ploutos.envs.spec import CostSpec, EnvSpec, cash_in_words, sized_for
 from ploutos.errors import ConfigError
 from ploutos.market.bars import MAX_SYMBOLS, align
 from ploutos.market.instruments import FUTURES
-from ploutos.training.folds import Range
+from ploutos.walk_forward import Range
 
 
 def one_symbol(opens, closes, missing=(), instruments=()):

@@ -12,19 +12,19 @@ from hypothesis import strategies as st
 from markets import mock_advisor
 from pydantic import ValidationError
 
+from ploutos.advisor.advisor import Advice, Advisor, advise, make_backend
+from ploutos.advisor.mock import MockBackend
+from ploutos.advisor.signals import Signals, read_signals, write_signals
 from ploutos.config import PRESETS, load_config, make_config
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.errors import LLMError, LLMUnavailable
 from ploutos.features.llm_features import MARKET_NAMES, market_features
-from ploutos.llm.advisor import Advice, Advisor, advise, make_backend
 from ploutos.llm.backends.base import Message, Reply
-from ploutos.llm.backends.mock import MockBackend
 from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.config import LLMConfig, LLMProvider, Trigger
-from ploutos.llm.signals import Signals, read_signals, write_signals
 from ploutos.settings import Settings
 
 GOOD = '{"action": "buy", "confidence": 70, "reason": "up"}'

@@ -11,9 +11,9 @@ from servers.llama import LlamaServer
 from test_cutoff import probe_of
 from test_pipeline import SMALL
 
+from ploutos.advisor.cutoff import Ledger
 from ploutos.config import load_config
 from ploutos.errors import LLMUnavailable
-from ploutos.llm.cutoff import Ledger
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -44,7 +44,7 @@ def stages(folder: Path) -> dict[str, str]:
 
 def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nobody_there(gguf, home, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("ploutos.llm.advisor._PAUSE_S", 0)
+    monkeypatch.setattr("ploutos.advisor.advisor._PAUSE_S", 0)
     with LlamaServer({"tiny": gguf}) as server:
         answer, asked = server.answer, []
 

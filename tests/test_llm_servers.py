@@ -16,16 +16,16 @@ from openai import APITimeoutError, AuthenticationError, InternalServerError, No
 from servers.llama import LlamaServer
 from servers.tiny_gguf import write_tiny_gguf
 
+from ploutos.advisor.advisor import SCHEMA, Advice, Advisor, advise, prompt_at
+from ploutos.advisor.check import check_advisor, find_advisor
+from ploutos.advisor.signals import write_signals
 from ploutos.errors import ConfigError, LLMError, LLMUnavailable
 from ploutos.features.llm_features import market_features
-from ploutos.llm.advisor import SCHEMA, Advice, Advisor, advise, prompt_at
 from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
-from ploutos.llm.check import check_advisor, find_advisor
 from ploutos.llm.config import LLMConfig
-from ploutos.llm.signals import write_signals
 from ploutos.settings import Settings
 
 ASK = (Message("system", "Decide."), Message("user", "rsi_15min: 0.512"))

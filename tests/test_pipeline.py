@@ -12,11 +12,11 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
 
+from ploutos import walk_forward as folds
+from ploutos.advisor.signals import read_signals
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
-from ploutos.llm.signals import read_signals
 from ploutos.market.instruments import instrument
-from ploutos.market.synthetic import SyntheticSpec, simulate
-from ploutos.training import folds
+from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
 from ploutos.training.checkpoint import load_policy
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself

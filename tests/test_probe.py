@@ -13,16 +13,16 @@ from markets import mock_advisor, random_panel
 from servers.llama import LlamaServer
 from typer.testing import CliRunner
 
-from ploutos.cli import app
+from ploutos.advisor.advisor import Advisor, prompt_at
+from ploutos.advisor.cutoff import Ledger
+from ploutos.advisor.leakage_probe import describe, faults, monthly_moves, probe, score_recall
+from ploutos.advisor.schedule import decision_times
+from ploutos.cli.main import app
 from ploutos.errors import ConfigError, DataError, LLMError, LLMUnavailable
 from ploutos.features.llm_features import market_features
-from ploutos.llm.advisor import Advisor, prompt_at
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.config import LLMConfig
-from ploutos.llm.cutoff import Ledger
-from ploutos.llm.probe import describe, faults, monthly_moves, probe, score_recall
-from ploutos.llm.schedule import decision_times
 
 FIRST, LAST = 400, 1499
 MONTH = re.compile(r"asset: (\S+)\nmonth: \w+ \d{4} \((\d{4}-\d{2})\)")
@@ -183,7 +183,7 @@ def test_a_model_that_always_says_up_does_not_look_as_if_it_remembered_a_rising_
 @pytest.mark.parametrize("together", [False, True])
 def test_guesses_are_taken_for_memory_no_more_often_than_the_level_says(together, monkeypatch):
     """Also where all symbols move together and the model has one opinion a month."""
-    monkeypatch.setattr("ploutos.llm.probe._PERMUTATIONS", 199)
+    monkeypatch.setattr("ploutos.advisor.leakage_probe._PERMUTATIONS", 199)
     random = np.random.default_rng(3)
     months = np.arange("2001-01", "2006-01", dtype="datetime64[M]")
     found = 0
@@ -195,7 +195,7 @@ def test_guesses_are_taken_for_memory_no_more_often_than_the_level_says(together
 
 def test_a_weak_memory_is_dated_without_a_lean_whatever_the_habit_after_it(monkeypatch):
     """Seven in ten right for 40 of 67 months in which six in ten rise, then "up" always."""
-    monkeypatch.setattr("ploutos.llm.probe._PERMUTATIONS", 199)
+    monkeypatch.setattr("ploutos.advisor.leakage_probe._PERMUTATIONS", 199)
     random = np.random.default_rng(4)
     months = np.arange("2001-01", "2006-08", dtype="datetime64[M]")
     late = []
@@ -359,7 +359,7 @@ def test_the_command_refuses_a_mock_and_simulated_bars_with_code_2(home):
 
 def test_the_command_ends_with_code_1_and_a_sentence_when_the_model_recognises_its_prompts(home, monkeypatch, sample_bars):
     backend = Recognises(sample_bars, market_features(sample_bars), 1000, sample_bars.n_bars - 1)
-    monkeypatch.setattr("ploutos.llm.advisor.make_backend", lambda config, settings: backend)
+    monkeypatch.setattr("ploutos.advisor.advisor.make_backend", lambda config, settings: backend)
     arguments = ["llm", "probe", "--questions", "40", "--set", "llm.provider=ollama", "--set", "llm.model=seer"]
     result = run(app, arguments)
     assert result.exit_code == 1, result.stderr

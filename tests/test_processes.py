@@ -18,7 +18,7 @@ from markets import TINY
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import write_features
-from ploutos.hardware.probe import usable_cores
+from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import write_bars
 from ploutos.training.jobs import MemberJob, run_job

@@ -10,14 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import mock_advisor, random_panel
 
+from ploutos.advisor.advisor import SCHEMA, Advice, advise, prompt_at
+from ploutos.advisor.mock import MockBackend
+from ploutos.advisor.prompts import parse, render
+from ploutos.advisor.signals import ACTIONS, Signals
+from ploutos.advisor.snapshot import Snapshot, snapshot_at
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.errors import DataError
 from ploutos.features.llm_features import MARKET_NAMES, market_features
-from ploutos.llm.advisor import SCHEMA, Advice, advise, prompt_at
-from ploutos.llm.backends.mock import MockBackend
-from ploutos.llm.prompts import parse, render
-from ploutos.llm.signals import ACTIONS, Signals
-from ploutos.llm.snapshot import Snapshot, snapshot_at
 from ploutos.market.bars import FIELDS
 
 PRICES = ("open", "high", "low", "close")

@@ -14,7 +14,6 @@ import pytest
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, DataError
 from ploutos.evaluation.backtest import Scheduled, Segment, run_backtests
-from ploutos.evaluation.baselines import all_baselines
 from ploutos.evaluation.metrics import measure, periods_of
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.market.calendar import DAY, expected_bars, period_starts, sessions_around
@@ -22,7 +21,8 @@ from ploutos.market.data_spec import DataSpec
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.loader import load
 from ploutos.market.quality import inspect_bars
-from ploutos.training.folds import Range
+from ploutos.strategies.baselines import all_baselines
+from ploutos.walk_forward import Range
 
 HOUR, WEEK = pd.Timedelta(hours=1), pd.Timedelta(days=7)
 NOW = pd.Timestamp("2026-01-05T12:00", tz="UTC")

@@ -8,13 +8,13 @@ import pytest
 from markets import TINY
 from typer.testing import CliRunner
 
-from ploutos import cli
+from ploutos.cli import main as cli
 from ploutos.config import load_config, make_config
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import HistoryError
-from ploutos.training import search as module
-from ploutos.training.folds import Range
-from ploutos.training.search import Found, SearchSpec, candidate, inner_split, search
+from ploutos.research import hyperparameters as module
+from ploutos.research.hyperparameters import Found, SearchSpec, candidate, inner_split, search
+from ploutos.walk_forward import Range
 
 SPEC = SearchSpec(trials=3, timesteps=512, reports=2)
 

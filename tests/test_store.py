@@ -158,7 +158,7 @@ def test_a_digest_knows_content_and_not_the_order_of_keys():
 
 
 def digests(folder):
-    rooms = ("ploutos.features.build", "ploutos.llm.advisor", "ploutos.training.ppo")
+    rooms = ("ploutos.features.build", "ploutos.advisor.advisor", "ploutos.training.ppo")
     code = f"from ploutos.provenance import source_digest; print(*map(source_digest, {rooms}))"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True)
@@ -176,7 +176,7 @@ def test_editing_a_room_changes_the_digest_of_what_stands_on_it_and_of_nothing_e
     base = digests(tmp_path)
     edit(tmp_path / "ploutos/features/indicators.py", "import numpy as np", "import numpy as np  # a comment")
     assert digests(tmp_path) == base
-    edit(tmp_path / "ploutos/llm/backends/mock.py", "_LEAST_AGREEMENT = 2", "_LEAST_AGREEMENT = 3")
+    edit(tmp_path / "ploutos/advisor/mock.py", "_LEAST_AGREEMENT = 2", "_LEAST_AGREEMENT = 3")
     advisor = digests(tmp_path)
     assert [name for name in base if advisor[name] != base[name]] == ["llm"]
     edit(tmp_path / "ploutos/features/indicators.py", "talib.RSI(close, 5) / 50", "talib.RSI(close, 6) / 50")

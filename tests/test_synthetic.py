@@ -11,9 +11,9 @@ from pydantic import ValidationError
 
 from ploutos.errors import ConfigError, DataError, NoData
 from ploutos.market.instruments import instrument
-from ploutos.market.path import SESSION_PACE
 from ploutos.market.quality import check_bars, inspect_bars
-from ploutos.market.scenarios import (
+from ploutos.market.synthetic.factor import SESSION_PACE
+from ploutos.market.synthetic.scenarios import (
     BAD_TICK,
     CRASH,
     FLASH_CRASH,
@@ -25,8 +25,8 @@ from ploutos.market.scenarios import (
     UNEVENTFUL,
     Scenario,
 )
-from ploutos.market.stylised import BANDS, MIN_BARS, check_stylised_facts, stylised_facts
-from ploutos.market.synthetic import SyntheticSpec, planned_events, simulate
+from ploutos.market.synthetic.simulate import SyntheticSpec, planned_events, simulate
+from ploutos.market.synthetic.stylised_facts import BANDS, MIN_BARS, check_stylised_facts, stylised_facts
 
 PRICES = ["open", "high", "low", "close"]
 YEAR = SyntheticSpec(start=date(2023, 1, 3), end=date(2023, 12, 29))

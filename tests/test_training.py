@@ -27,7 +27,6 @@ from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError, TrainingError
 from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, run_backtests
-from ploutos.evaluation.baselines import buy_and_hold, flat
 from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
 from ploutos.features.build import FeatureSet, write_features
@@ -35,12 +34,13 @@ from ploutos.fusion.decisions import FusionSpec
 from ploutos.fusion.risk import RiskHistory, RiskSpec
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
+from ploutos.strategies.baselines import buy_and_hold, flat
+from ploutos.strategies.ensemble import Memory, action_probabilities, leaning, mean_weights, vote, weights_and_confidences
 from ploutos.training.checkpoint import load_policy
-from ploutos.training.ensemble import Memory, action_probabilities, leaning, mean_weights, vote, weights_and_confidences
-from ploutos.training.folds import Fold, Range
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
 from ploutos.training.ppo import CheckpointSpec, SpeedSpec, TrainingSpec, Workplace, train_member
+from ploutos.walk_forward import Fold, Range
 
 
 def toy_market(seed, signal):

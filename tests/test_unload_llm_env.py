@@ -5,11 +5,11 @@ import logging
 import pytest
 from servers.llama import LlamaServer
 
-from ploutos.llm import memory
+from ploutos.llm import gpu_unload as memory
 from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.config import LLMConfig, LLMProvider
-from ploutos.llm.memory import GPUMemoryManager, unload_wanted
+from ploutos.llm.gpu_unload import GPUMemoryManager, unload_wanted
 from ploutos.settings import Settings
 
 VARIABLE = "UNLOAD_LLM_DURING_BACKTEST"

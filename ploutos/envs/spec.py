@@ -99,7 +99,7 @@ class EnvSpec(Spec):
 
 
 class Span(Protocol):
-    """Bars from `start` up to, not including, `stop`: a `ploutos.training.folds.Range`."""
+    """Bars from `start` up to, not including, `stop`: a `ploutos.walk_forward.Range`."""
 
     @property
     def start(self) -> int: ...

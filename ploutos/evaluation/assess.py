@@ -6,9 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from ploutos.advisor.cutoff import UNKNOWN, Known, tag_dates
+from ploutos.advisor.schedule import CADENCE
+from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
-from ploutos.evaluation.baselines import all_baselines, purchase_in_words, require_purchase
 from ploutos.evaluation.comparisons import (
     BLANKED,
     Pair,
@@ -20,20 +22,18 @@ from ploutos.evaluation.comparisons import (
     pairs,
     placebo_strategies,
 )
+from ploutos.evaluation.contamination import counting_spans, spans_of
 from ploutos.evaluation.metrics import Periods, measure, periods_of, ruin_date, session_closes, session_returns, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
-from ploutos.evaluation.spans import counting_spans, spans_of
 from ploutos.features.build import FeatureSet
-from ploutos.fusion.choice import FusionChoice
+from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.llm.cutoff import UNKNOWN, Known, tag_dates
-from ploutos.llm.schedule import CADENCE
-from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
+from ploutos.strategies.baselines import all_baselines, purchase_in_words, require_purchase
 from ploutos.training.checkpoint import Policy
-from ploutos.training.folds import Fold, Range, tested_decisions
 from ploutos.types import FloatArray
+from ploutos.walk_forward import Fold, Range, tested_decisions
 
 VOTE = "RL vote"
 BENCHMARK = "buy and hold"

@@ -22,14 +22,14 @@ from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec, sized_for
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
-from ploutos.fusion.choice import FusionChoice
+from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
 from ploutos.fusion.risk import RiskHistory, RiskSpec
 from ploutos.market.bars import Bars
+from ploutos.strategies.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
 from ploutos.training.checkpoint import Policy
-from ploutos.training.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
-from ploutos.training.folds import Range
 from ploutos.types import FloatArray, IntArray
+from ploutos.walk_forward import Range
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Moment:
     held: FloatArray  # (n_accounts, n_symbols), share of equity
     probabilities: FloatArray
     """Shape (n_members, n_accounts, n_symbols, 3), no members without policies; of policies that give weights (..., 2), as
-    `ploutos.training.ensemble.answer` gives them."""
+    `ploutos.strategies.ensemble.answer` gives them."""
     _histories: dict[RiskSpec, RiskHistory] = field(default_factory=dict)
 
     @property

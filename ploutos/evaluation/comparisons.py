@@ -11,12 +11,12 @@ from typing import Any
 
 import numpy as np
 
+from ploutos.advisor.placebos import PLACEBOS
+from ploutos.advisor.signals import ACTIONS, Signals
 from ploutos.envs.actions import HOLD
 from ploutos.evaluation.backtest import Advised, Backtests, Fused, Strategy
 from ploutos.evaluation.metrics import Periods, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
-from ploutos.llm.placebos import PLACEBOS
-from ploutos.llm.signals import ACTIONS, Signals
 from ploutos.market.bars import Bars
 
 _PLACEBO = "placebo "

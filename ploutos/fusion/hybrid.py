@@ -9,16 +9,16 @@ from collections.abc import Sequence
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
 
+from ploutos.advisor.signals import Signals
 from ploutos.envs.actions import BUY, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet
 from ploutos.features.llm_features import MARKET_NAMES
-from ploutos.llm.signals import Signals
 from ploutos.market.bars import Bars
 from ploutos.specs import Spec
-from ploutos.training.folds import Fold
 from ploutos.training.ppo import TrainingSpec
 from ploutos.types import Float32Array
+from ploutos.walk_forward import Fold
 
 ADVICE_NAMES = (
     "advice",  # the stance times its confidence: 1 a sure BUY, -1 a sure SELL, 0 HOLD

@@ -19,7 +19,7 @@ import pynvml
 
 from ploutos.errors import ResourceError
 from ploutos.hardware.cgroup import read_limits
-from ploutos.hardware.probe import usable_memory
+from ploutos.hardware.machine import usable_memory
 from ploutos.store import writing
 
 logger = logging.getLogger(__name__)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ploutos.advisor.prompts import TEMPLATE_VERSION
 from ploutos.errors import LLMError
 from ploutos.llm.backends.base import Messages, Schema
-from ploutos.llm.prompts import TEMPLATE_VERSION
 from ploutos.store import Store, digest_of, writing
 
 _LOG = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from ploutos.market.instruments import FUTURES, InstrumentSpec
 from ploutos.market.quality import ENDS_EARLY_SESSIONS, check_bars, inspect_adjustment
 from ploutos.market.rolls import back_adjust, find_rolls
 from ploutos.market.sources import files, sample
-from ploutos.market.synthetic import SyntheticSpec, simulate
+from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
 from ploutos.store import digest_of, file_sha256
 
 _YEAR_TOLERANCE = 0.03

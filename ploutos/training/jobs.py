@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
+from ploutos.advisor.signals import read_signals
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import read_features
 from ploutos.fusion.hybrid import hybrid_features
-from ploutos.llm.signals import read_signals
 from ploutos.market.bars import read_bars
-from ploutos.training.folds import Fold
 from ploutos.training.ppo import CheckpointSpec, TrainingSpec, Workplace, train_member
+from ploutos.walk_forward import Fold
 
 
 @dataclass(frozen=True)

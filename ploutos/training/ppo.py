@@ -25,12 +25,12 @@ from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.specs import Spec
 from ploutos.store import file_sha256
-from ploutos.training.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
 from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
 from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, load_policy, save_policy, warm_start
-from ploutos.training.folds import Fold, Range
-from ploutos.training.memory import keep_freed_memory
-from ploutos.training.precision import matmul_precision
+from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
+from ploutos.training.fast.memory import keep_freed_memory
+from ploutos.training.fast.precision import matmul_precision
+from ploutos.walk_forward import Fold, Range
 
 logger = logging.getLogger(__name__)
 

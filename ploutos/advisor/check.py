@@ -1,0 +1,57 @@
+"""One small question to the advisor, to see what comes back before a run depends on it."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ploutos.advisor.advisor import Advice, Advisor, Outcome, make_backend, prompt_at
+from ploutos.errors import LLMError
+from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
+from ploutos.llm.config import LLMConfig
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import load
+from ploutos.settings import Settings
+
+_BARS = 400
+
+
+@dataclass(frozen=True)
+class CheckResult:
+    """What came back.
+
+    Attributes:
+        model, digest: who answered.
+        outcome: the decision, or why there is none.
+        cache: which the question's features went through.
+    """
+
+    model: str
+    digest: str
+    outcome: Outcome[Advice]
+    cache: OptimizedFeatureCache
+
+
+def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
+    """Ask once about the 400th bar of a shipped symbol, through the path of a live decision. Nothing is recorded or replayed.
+
+    Raises:
+        LLMError: the server or the model is not there, or refuses.
+    """
+    advisor = Advisor(make_backend(config, settings), config.model_copy(update={"replay": False}))
+    bars = load(DataSpec())
+    column = int(np.flatnonzero(bars.tradable[_BARS - 1])[0])
+    features = OnlineFeatures()
+    messages = prompt_at(
+        bars, lambda t, s: features.market(bars, t, s), bars.symbols[column], bars.available_at[_BARS - 1], config.reveal
+    )  # fmt: skip
+    return CheckResult(advisor.name, advisor.digest, advisor.ask(messages), features.cache)
+
+
+def find_advisor(config: LLMConfig, settings: Settings) -> tuple[bool, str]:
+    """Whether the advisor's server has its model, and what was found in words. No question is asked, nothing is loaded."""
+    backend = make_backend(config, settings)
+    try:
+        digest = backend.digest()
+    except LLMError as error:
+        return False, str(error)
+    return True, f"{backend.name} {digest[:12]}".strip()

@@ -1,0 +1,3 @@
+"""The `ploutos` command."""
+
+from ploutos.cli.main import app as app

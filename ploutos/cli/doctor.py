@@ -1,0 +1,107 @@
+"""Is this machine fit for a run? One check per line: what was found, and what to do when it is not enough."""
+
+import importlib
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+
+from ploutos.advisor.check import find_advisor
+from ploutos.errors import PloutosError
+from ploutos.hardware.machine import read_machine
+from ploutos.hardware.resources import describe
+from ploutos.hardware.threads import VARIABLES, uncapped
+from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import load
+from ploutos.settings import Settings
+from ploutos.store import Store
+
+_NEEDED = (
+    "torch",
+    "stable-baselines3",
+    "gymnasium",
+    "numpy",
+    "numba",
+    "pandas",
+    "pyarrow",
+    "TA-Lib",
+    "prefect",
+    "fastapi",
+    "ollama",
+    "httpx",
+)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the doctor's findings."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+
+
+def _versions() -> Check:
+    found, missing = [f"Python {sys.version.split()[0]}"], []
+    for name in _NEEDED:
+        try:
+            found.append(f"{name} {version(name)}")
+        except PackageNotFoundError:
+            missing.append(name)
+    return Check("versions", not missing, ", ".join(found), f"install {', '.join(missing)}: pip install -c constraints.txt -e .")
+
+
+def _server() -> Check:
+    try:  # what a broken FastAPI breaks is the server's import, not Prefect's own
+        importlib.import_module("prefect.server.api.server")
+    except (ImportError, TypeError) as error:
+        return Check("Prefect server", False, f"cannot be imported: {error}", "install 'fastapi>=0.139,<0.151' under constraints.txt")
+    where = os.environ.get("PREFECT_API_URL")
+    return Check("Prefect server", True, f"can be imported; runs report to {where or 'a temporary server of their own'}")
+
+
+def _data() -> Check:
+    try:
+        bars = load(DataSpec())
+    except PloutosError as error:
+        return Check("sample data", False, str(error), "reinstall ploutos: the shipped parquet is missing or damaged")
+    return Check("sample data", True, f"{bars.n_bars} bars of {', '.join(bars.symbols)}")
+
+
+def _store() -> Check:
+    root = Settings().store_root
+    try:
+        Store(root).publish("doctor", ".txt", lambda path: path.write_text("ok", encoding="utf-8"))
+    except PloutosError as error:
+        return Check("store", False, str(error), "set PLOUTOS_HOME to a folder that can be written")
+    return Check("store", True, f"{root.resolve()} can be written")
+
+
+def _machine() -> Check:
+    machine = read_machine()
+    return Check("machine", machine.free_bytes > 1 << 30, describe(machine), "close other programs: a run needs 1 GiB of free memory")
+
+
+def _llm(config: LLMConfig) -> Check:
+    ok, found = find_advisor(config, Settings())
+    return Check("advisor", ok, found, "mend that, then run: ploutos llm check")
+
+
+def _threads() -> Check:
+    missing = uncapped(os.environ)
+    capped = ", ".join(f"{name}={os.environ[name]}" for name in VARIABLES if name in os.environ)
+    return Check("thread caps", not missing, capped or "none", f"export {' '.join(f'{name}=1' for name in missing)}")
+
+
+def examine(llm: LLMConfig | None = None) -> list[Check]:
+    """All checks, in the order in which a user would mend them.
+
+    Args:
+        llm: the advisor of the run to be; None means a run's default, the mock.
+    """
+    advisor = llm or LLMConfig(provider=LLMProvider.MOCK)
+    checks: tuple[Callable[[], Check], ...] = (_versions, _server, _data, _store, _machine, lambda: _llm(advisor), _threads)
+    return [check() for check in checks]

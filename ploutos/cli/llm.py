@@ -1,0 +1,81 @@
+"""`ploutos llm`: see what the advisor says before a run depends on it."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, data_overrides, fail
+from ploutos.errors import PloutosError
+
+app = typer.Typer(no_args_is_help=True, help="The advisor.")
+
+
+@app.callback()
+def _llm() -> None:
+    """The advisor."""
+
+
+@app.command()
+def check(
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
+    from ploutos.advisor.check import check_advisor
+    from ploutos.config import load_config
+    from ploutos.settings import Settings
+
+    try:
+        result = check_advisor(load_config("full", config_file, settings or []).llm, Settings())
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    outcome = result.outcome
+    if as_json:
+        spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
+        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **outcome.advice.model_dump(), **spent}
+        cache = {"hits": result.cache.hits, "misses": result.cache.misses, "hit_rate": result.cache.hit_rate}
+        print(json.dumps({"ok": not outcome.abstained, **answer, "feature_cache": cache}))
+    else:
+        print(f"model: {result.model} {result.digest[:12]}".rstrip())
+        print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
+        print(f"feature cache: {result.cache}")
+        print(f"decision: {outcome.advice.action}, confidence {outcome.advice.confidence} of 100: {outcome.advice.reason}")
+    if outcome.abstained:
+        raise typer.Exit(1)
+
+
+@app.command()
+def probe(
+    source: Annotated[str | None, SOURCE_OPTION] = None,
+    path: Annotated[Path | None, PATH_OPTION] = None,
+    market: Annotated[str | None, MARKET_OPTION] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the run to be.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    questions: Annotated[int, typer.Option(min=1, help="Questions of each of the two kinds.")] = 200,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Ask the model whom blind prompts are about, and what it recalls of past months; write both into the cutoff ledger.
+
+    Ends with code 1 when it recognises what it must not.
+    """
+    from ploutos.advisor.leakage_probe import describe, faults, probe_run
+    from ploutos.config import load_config
+    from ploutos.settings import Settings
+
+    try:
+        config = load_config("full", config_file, [*(settings or []), *data_overrides(source, path, market)])
+        entry, probed = probe_run(config, Settings(), questions)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    found = faults(probed, config.llm.max_reidentification)
+    if as_json:
+        who = {"provider": entry.provider, "model": entry.model, "digest": entry.digest, "effective_cutoff": entry.cutoff}
+        print(json.dumps({"ok": not found, **who, "faults": found, **probed.model_dump(mode="json")}))
+    else:
+        print(f"model: {entry.model} {entry.digest[:12]}".rstrip())
+        print("\n".join([*describe(probed), *(f"FAIL {sentence}" for sentence in found)]))
+    if found:
+        raise typer.Exit(1)

@@ -1,0 +1,208 @@
+"""The `ploutos` command. Prefect, numpy and torch are imported by the commands, after the thread caps are set."""
+
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from ploutos.cli import data, llm
+from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
+from ploutos.errors import ConfigError, PloutosError
+from ploutos.hardware.threads import cap_threads
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
+app.add_typer(data.app, name="data")
+app.add_typer(llm.app, name="llm")
+
+_PREFECT_DEFAULTS = {
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "DO_NOT_TRACK": "1",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_LOGGING_EXTRA_LOGGERS": "ploutos",
+    "PREFECT_SERVER_UI_V2_ENABLED": "false",
+}
+
+
+class _OneSentence(logging.Filter):
+    """Drops the traceback of our own errors from Prefect's log: their sentence says all; foreign ones keep theirs."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.exc_info and isinstance(record.exc_info[1], PloutosError):
+            record.exc_info, record.exc_text = None, None
+        return True
+
+
+def _prepare_process() -> None:
+    """Set what must be set before the heavy libraries are imported."""
+    cap_threads(1)
+    for name, value in _PREFECT_DEFAULTS.items():
+        os.environ.setdefault(name, value)
+
+
+def _make_prefect_home() -> None:
+    """Make the folder of a temporary server's database; Prefect itself would wait two minutes for one that cannot start.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    if "PREFECT_API_URL" in os.environ:
+        return
+    home = Path(os.environ.get("PREFECT_HOME", "~/.prefect")).expanduser()
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=home).close()
+    except OSError as error:
+        raise ConfigError(f"Prefect cannot write in {home}: {error.strerror}; set PREFECT_HOME to a folder that can be written") from error
+
+
+@app.callback()
+def _main() -> None:
+    """No profit is promised, ever."""
+
+
+@app.command()
+def run(
+    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "full",
+    source: Annotated[str | None, SOURCE_OPTION] = None,
+    path: Annotated[Path | None, PATH_OPTION] = None,
+    market: Annotated[str | None, MARKET_OPTION] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
+    llm_replay: Annotated[bool, typer.Option("--llm-replay", help="Answer from the cassette alone; a missing answer is an error.")] = False,
+    reveal: Annotated[bool, typer.Option("--reveal", help="Prompts name the asset and the date: an ablation, never a result.")] = False,
+    auto_resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--auto-resume/--no-auto-resume",
+            help="Go on from the snapshots that a killed run left, as is done by default, or train from the start.",
+        ),
+    ] = None,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
+    _prepare_process()
+    from ploutos.config import load_config
+
+    overrides = [*(settings or []), *data_overrides(source, path, market)]
+    if out is not None:
+        overrides.append(f"out={json.dumps(str(out))}")
+    if auto_resume is not None:
+        overrides.append(f"checkpoint.auto_resume={json.dumps(auto_resume)}")
+    overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
+    try:
+        config = load_config(preset, config_file, overrides)
+        _make_prefect_home()
+        folder = _run_flow(config)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    if as_json:
+        print(json.dumps({"ok": True, "folder": str(folder), "report": str(folder / "report.html"), "metrics": summary}))
+    else:
+        _print_summary(summary, folder)
+
+
+def _run_flow(config: Any) -> Path:
+    from flows.pipeline import pipeline
+
+    for name in ("prefect.task_runs", "prefect.flow_runs"):
+        logging.getLogger(name).addFilter(_OneSentence())
+    return Path(pipeline(config))
+
+
+def _print_summary(summary: dict[str, Any], folder: Path) -> None:
+    from ploutos.reporting.report import comparison
+
+    rows = comparison(summary)
+    columns = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
+    table = Table(title=f"Out of sample, {summary['first']} to {summary['last']}, net of costs", title_justify="left")
+    for name in columns:
+        table.add_column(name, justify="left" if name == "strategy" else "right")
+    for row in rows:
+        table.add_row(*(row[name] for name in columns), style="bold" if row["strategy"] == summary["final"] else None)
+    terminal = console()
+    terminal.print(table)
+    for sentence in summary["verdict"]:
+        terminal.print(sentence, highlight=False)
+    terminal.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+@app.command()
+def optimize(
+    preset: Annotated[str, typer.Option(help="demo, quick, test or full.")] = "full",
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Candidates.")] = 20,
+    timesteps: Annotated[int, typer.Option(min=1, help="Environment steps per candidate.")] = 200_000,
+    out: Annotated[Path | None, typer.Option(help="YAML file for what is found; `ploutos run --config` reads it.")] = None,
+) -> None:
+    """Search for settings of the training, inside the first fold's training bars; no later bar is read."""
+    _prepare_process()
+    import yaml
+
+    from ploutos.config import load_config
+
+    try:
+        found = _search(load_config(preset, config_file, list(settings or [])), trials, timesteps)
+    except PloutosError as error:
+        raise fail(error, as_json=False) from error
+    text = yaml.safe_dump({"training": found.values}, sort_keys=False)
+    if out is not None:
+        out.write_text(text, encoding="utf-8")
+    dropped = sum(trial.dropped for trial in found.trials)
+    print(f"# score {found.score:.3f}, the best of {len(found.trials)} candidates ({dropped} dropped early): chosen, so flattered")
+    print(text, end="")
+
+
+def _search(config: Any, trials: int, timesteps: int) -> Any:
+    try:
+        from ploutos.research.hyperparameters import SearchSpec, search
+    except ImportError as error:
+        raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
+    from ploutos.envs.spec import sized_for
+    from ploutos.features.build import build_features
+    from ploutos.market.loader import load
+    from ploutos.settings import Settings
+    from ploutos.walk_forward import plan_folds
+
+    bars = load(config.data, Settings().datasets_root)
+    features = build_features(bars, config.features)
+    fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
+    spec = SearchSpec(trials=trials, timesteps=timesteps)
+    env = sized_for(config.env, bars, fold.train)
+    return search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
+
+
+@app.command()
+def doctor(
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the run to be, for its advisor.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
+) -> None:
+    """Check versions, Prefect's server, data, GPU, advisor and thread caps; say what to do about what is amiss."""
+    _prepare_process()
+    from ploutos.cli.doctor import examine
+    from ploutos.config import load_config
+
+    try:
+        checks = examine(load_config("full", config_file, settings or []).llm)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    if as_json:
+        print(json.dumps([vars(check) for check in checks]))
+    else:
+        terminal = console()
+        for check in checks:
+            terminal.print(
+                f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False
+            )
+            if not check.ok:
+                terminal.print(f"     what to do: {check.remedy}", highlight=False)
+    if not all(check.ok for check in checks):
+        raise typer.Exit(1)

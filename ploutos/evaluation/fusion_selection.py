@@ -1,0 +1,95 @@
+"""Choose fusion's parameters, fold by fold, on validation ranges: no bar after one is read."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ploutos.advisor.signals import Signals
+from ploutos.envs.actions import BUY, HOLD
+from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.backtest import Fused, Moment, Segment, Voted, run_backtests
+from ploutos.features.build import FeatureSet
+from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, candidates, fit_calibration
+from ploutos.fusion.decisions import FusionSpec
+from ploutos.market.bars import Bars
+from ploutos.strategies.ensemble import leaning
+from ploutos.training.checkpoint import Policy
+from ploutos.types import BoolArray, FloatArray, IntArray
+from ploutos.walk_forward import Fold
+
+_RUIN = 1e-9
+
+
+def choose_fusion(
+    bars: Bars,
+    features: FeatureSet,
+    folds: Sequence[Fold],
+    policies: Sequence[Sequence[Policy]],
+    signals: Signals,
+    env: EnvSpec,
+    fusion: FusionSpec,
+) -> tuple[FusionChoice, ...]:
+    """One choice per fold, from its policies and the advice over its validation range.
+
+    Args:
+        policies: one sequence of members per fold; they were trained before the validation range.
+    """
+    stances = signals.stances(bars)
+    return tuple(
+        _choose(bars, features, fold, Segment(fold.validation, tuple(members)), stances, signals.cadence_bars, env, fusion)
+        for fold, members in zip(folds, policies, strict=True)
+    )
+
+
+@dataclass(frozen=True)
+class _Noted(Voted):
+    """A vote that keeps a note of every decision."""
+
+    notes: list[tuple[int, IntArray, FloatArray]] = field(default_factory=list)
+
+    def decide(self, moment: Moment, row: int) -> FloatArray:
+        self.notes.append((moment.bar, *leaning(moment.probabilities[self.members, row])))
+        return super().decide(moment, row)
+
+
+def _choose(
+    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, stances: tuple[IntArray, FloatArray], horizon: int, env: EnvSpec,
+    fusion: FusionSpec,
+) -> FusionChoice:  # fmt: skip
+    voter = _Noted("vote", bars, env, slice(None))
+    run_backtests(bars, features, [segment], [voter], env)
+    calibration = calibrate(bars, voter.notes, horizon, segment.bars.stop)
+    specs = candidates(fusion)
+    untested = [FusionChoice(fold=fold.index, calibration=calibration, chosen=_candidate(spec, 0.0), table=()) for spec in specs]
+    strategies = [Fused(f"candidate {i}", bars, env, *stances, fusion, (choice,)) for i, choice in enumerate(untested)]
+    equity = np.maximum(run_backtests(bars, features, [segment], strategies, env).equity, _RUIN)
+    growth = np.log(equity[:, -1] / equity[:, 0]) / segment.bars.n_bars
+    table = tuple(_candidate(spec, float(grown)) for spec, grown in zip(specs, growth, strict=True))
+    return FusionChoice(fold=fold.index, calibration=calibration, chosen=table[int(growth.argmax())], table=table)
+
+
+def _candidate(spec: FusionSpec, growth: float) -> Candidate:
+    return Candidate(llm_weight=spec.llm_weight, confidence_threshold=spec.confidence_threshold, growth=growth)
+
+
+def calibrate(bars: Bars, decisions: Sequence[tuple[int, IntArray, FloatArray]], horizon: int, stop: int) -> Calibration:
+    """Calibrate on decisions whose outcome is known by the close of bar `stop` - 1.
+
+    A BUY is right when the close `horizon` bars after its decision lies above the open it could fill at, a SELL when it lies
+    below. A symbol without a bar to fill in, or whose price did not move, says nothing. Decisions of neighbouring bars share
+    most of their outcome, so there is less in them than their number says.
+
+    Args:
+        decisions: the bar after whose close it was made, action and confidence of each symbol, shape (n_symbols,).
+    """
+    confidences: list[FloatArray] = []
+    right: list[BoolArray] = []
+    for bar, actions, sure in decisions:
+        if bar + horizon >= stop:
+            continue
+        moved = bars.mark[bar + horizon] / np.where(bars.tradable[bar + 1], bars.open[bar + 1], np.nan) - 1
+        counts = (actions != HOLD) & np.isfinite(moved) & (moved != 0)
+        confidences.append(sure[counts])
+        right.append(((actions == BUY) == (moved > 0))[counts])
+    return fit_calibration(np.concatenate([*confidences, np.empty(0)]), np.concatenate([*right, np.empty(0, dtype=np.bool_)]))

@@ -1,0 +1,1 @@
+"""Sentences, tables and pages for people; nothing else makes any."""

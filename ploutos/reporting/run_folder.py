@@ -1,0 +1,200 @@
+"""A run's folder: everything one needs to believe it, or not, in files that stand alone. The manifest comes last."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ploutos.config import PipelineConfig, dump_yaml
+from ploutos.envs.spec import CostSpec, cash_in_words
+from ploutos.errors import StoreError
+from ploutos.evaluation.backtest import read_backtests
+from ploutos.hardware.monitor import HardwareMonitor, describe_usage
+from ploutos.market.bars import Bars, read_bars
+from ploutos.market.clock import show_timeframe
+from ploutos.market.data_spec import proxies
+from ploutos.market.instruments import InstrumentSpec
+from ploutos.provenance import git_commit, library_versions
+from ploutos.reporting.advisor_page import render_advisor_page
+from ploutos.reporting.report import render_report
+from ploutos.store import Ref, Store, digest_of, write_json, writing
+from ploutos.walk_forward import Fold, fold_table, read_folds
+
+_LIBRARIES = {
+    "torch",
+    "stable_baselines3",
+    "gymnasium",
+    "numpy",
+    "numba",
+    "pandas",
+    "pyarrow",
+    "talib",
+    "arch",
+    "prefect",
+    "ollama",
+    "httpx",
+}
+
+
+@dataclass(frozen=True)
+class RunRefs:
+    """What a run stands on; the later ones are None until they are made."""
+
+    bars: Ref
+    quality: Ref
+    features: Ref
+    folds: Ref
+    policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
+    llm_features: Ref | None = None
+    hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
+    blanked: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
+    fusion: Ref | None = None  # stays None where nothing is chosen
+    signals: Ref | None = None
+    mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
+    backtests: Ref | None = None
+    metrics: Ref | None = None
+
+    def require(self, name: str) -> Ref:
+        """A later reference, which must have been made by now."""
+        ref = getattr(self, name)
+        if ref is None:
+            raise StoreError(f"the run has no {name} yet")
+        return ref
+
+
+def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
+    """The run's own folder; two runs of the same second get two."""
+    if config.out is not None:
+        folder = config.out
+        attempts = [folder]
+    else:
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%SZ")
+        folder = runs_root / f"{stamp}_{config.name}_{digest_of(config)[:8]}"
+        attempts = [folder, *(folder.with_name(f"{folder.name}-{n}") for n in range(2, 100))]
+    for attempt in attempts:
+        try:
+            attempt.mkdir(parents=True, exist_ok=config.out is not None)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise StoreError(f"cannot make {attempt}: {error.strerror}; choose another --out") from error
+        return attempt
+    raise StoreError(f"cannot make a folder for the run: {folder} exists; choose another --out")
+
+
+def _facts_of(bars: Bars) -> dict[str, Any]:
+    """What the numbers assume about the bars, JSON-able."""
+    return {
+        "timeframe": show_timeframe(bars.timeframe),
+        "calendar": bars.calendar,
+        "sessions_per_year": bars.sessions_per_year,
+        "zone": bars.zone,
+        "label": bars.label,
+        "instruments": [spec.model_dump(mode="json") for spec in bars.instruments],
+        "notes": list(bars.notes),
+    }
+
+
+def _costs_assumed(instrument: InstrumentSpec, costs: CostSpec) -> str:
+    """What a fill costs, in words."""
+    words = []
+    if instrument.asset_class == "future":
+        words.append(f"{instrument.multiplier:g} a point")
+    if instrument.commission_per_unit or instrument.slippage_ticks:
+        each = "contract" if instrument.lot else "unit"
+        tick = f"{instrument.slippage_ticks:g} ticks of {instrument.tick_value:g}"
+        words.append(f"{instrument.commission_per_unit:g} and {tick} per {each} and side")
+    if instrument.costs_in_bps:
+        words.append(f"{costs.commission_bps:g} bps commission and {costs.slippage_bps:g} bps slippage per side")
+    return "; ".join(words)
+
+
+def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], config: PipelineConfig) -> list[tuple[str, str]]:
+    assumed: dict[str, list[str]] = {}
+    for instrument in bars.instruments:
+        assumed.setdefault(_costs_assumed(instrument, config.env.costs), []).append(instrument.symbol)
+    facts = manifest["bars"]
+    rows = [
+        ("bars", f"{facts['timeframe']}; timestamps of the source: {facts['label']}, zone {facts['zone']}; ours name the start, in UTC"),
+        ("calendar", f"{facts['calendar']}; the bars hold {facts['sessions_per_year']:.1f} sessions a year"),
+        ("prices in", bars.instruments[0].currency),
+        *(("about the bars", note) for note in facts["notes"]),
+    ]
+    rows += [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
+    rows += [("initial cash", cash_in_words(config.env, bars, *(fold.test for fold in folds)))]
+    rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
+    rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"])]
+    rows += [
+        (f"artifact {name}", sha256)
+        for name, sha256 in manifest["artifacts"].items()
+        if not name.startswith(("policy", "hybrid", "blanked"))
+    ]
+    rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
+    return rows
+
+
+def write_run(
+    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor
+) -> tuple[Path, dict[str, Any]]:
+    """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
+
+    Args:
+        stages: stage to `Cached` or `Completed`, for the manifest.
+        monitor: what watched the run; stopped here. Its figures differ from run to run, so no metric holds them.
+
+    Returns:
+        The folder, and the metrics.
+    """
+    monitor.stop_monitoring()
+    folder = _new_folder(config, runs_root)
+    bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
+    backtests = read_backtests(store.path(refs.require("backtests")))
+    summary = json.loads(store.path(refs.require("metrics")).read_text(encoding="utf-8"))
+    quality = json.loads(store.path(refs.quality).read_text(encoding="utf-8"))
+    artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
+    if refs.fusion is not None:
+        artifacts["fusion"] = refs.fusion.sha256
+    for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("blanked", "blanked", refs.blanked)):
+        for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
+            for member, ref in enumerate(members):
+                with writing(folder / "folds" / str(fold.index) / place / f"seed_{member}" / "policy.zip") as temporary:
+                    shutil.copyfile(store.path(ref), temporary)
+                artifacts[f"{kind} {fold.index} {member}"] = ref.sha256
+    copies = ["metrics.json", "folds.json", "signals.parquet"]
+    if refs.mirrored is not None:
+        artifacts["mirrored"] = refs.mirrored.sha256
+        copies.append("mirrored.parquet")
+    manifest = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
+        "seed": config.seed,
+        "versions": library_versions(_LIBRARIES),
+        "artifacts": artifacts,
+        "stages": stages,
+        "source": bars.source,
+        "bars": _facts_of(bars),
+        "proxies": proxies(config.data),
+        "data_quality": quality["warnings"],
+        "hardware": monitor.summary(),
+    }
+    plan = fold_table(folds, bars.timestamps)
+    for name, text in (
+        ("config.yaml", dump_yaml(config)),
+        ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, folds, config))),
+        ("advisor.html", render_advisor_page(backtests, summary)),
+    ):
+        with writing(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+    for name in copies:
+        with writing(folder / name) as temporary:
+            shutil.copyfile(store.path(refs.require(Path(name).stem)), temporary)
+    for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):
+        with writing(folder / name) as temporary:
+            frame.to_parquet(temporary, index=False)
+    monitor.save_metrics(folder / "hardware.csv")
+    write_json(folder / "manifest.json", manifest)
+    return folder, summary

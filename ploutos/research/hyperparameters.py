@@ -1,0 +1,166 @@
+"""Search for hyper-parameters, nested inside one fold's training range.
+
+The range is cut once more: candidates train on its first part and are scored on its last, with the fold's gap in between. No
+bar from the end of the training range on is read, so what is found may be used for the fold's own test and all later ones.
+A candidate is scored several times on its way, and dropped when it is worse than the median of the others was there.
+"""
+
+import logging
+from dataclasses import dataclass, replace
+from typing import Any, cast
+
+import numpy as np
+import optuna
+import torch
+from pydantic import Field, PositiveInt
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import HistoryError
+from ploutos.evaluation.backtest import Segment, Voted, run_backtests
+from ploutos.evaluation.metrics import drawdowns, periods_of, session_returns, sharpe_ratio
+from ploutos.features.build import FeatureSet
+from ploutos.market.bars import Bars
+from ploutos.seeding import seed_integer
+from ploutos.specs import Spec
+from ploutos.training.checkpoint import Policy
+from ploutos.training.fast.precision import matmul_precision
+from ploutos.training.ppo import TrainingSpec, build_env, build_model, fit_range_scaler
+from ploutos.walk_forward import Fold, Range
+
+logger = logging.getLogger(__name__)
+
+_DRAWDOWN_ALLOWED, _DRAWDOWN_WEIGHT = 0.15, 10.0
+_SHORTEST = 20  # bars that a score may stand on
+
+
+class SearchSpec(Spec):
+    """How long to search, and on what a candidate is scored."""
+
+    trials: PositiveInt = 20
+    """Candidates."""
+    timesteps: PositiveInt = 200_000
+    """Environment steps of a candidate that is not dropped."""
+    reports: PositiveInt = 5
+    """Times that a candidate is scored, evenly spread over its steps; it can be dropped at each but the last."""
+    unpruned_trials: PositiveInt = 5
+    """Candidates before any may be dropped."""
+    validation_share: float = Field(default=0.25, gt=0, lt=1)
+    """Last share of the training range, kept for scores."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One candidate."""
+
+    number: int
+    values: dict[str, Any]
+    scores: tuple[float, ...]
+    """One per report, as far as it came."""
+    dropped: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search ended in."""
+
+    values: dict[str, Any]
+    """Settings of `training` that the best candidate had."""
+    score: float
+    trials: tuple[Trial, ...]
+    train: Range
+    validation: Range
+
+
+def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
+    """A training range's own training and validation ranges.
+
+    Raises:
+        HistoryError: the validation range would be too short for a score.
+    """
+    cut = train.start + round(train.n_bars * (1 - share))
+    if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
+        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
+    return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
+
+
+def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
+    """Settings of `training` to try; the rollout's size stays as it is, and every batch size divides it."""
+    rollout = base.n_envs * base.n_steps
+    whole = base.n_steps if base.algorithm == "RecurrentPPO" else 1
+    batches = [rollout // parts for parts in (2, 4, 8, 16) if rollout % (parts * whole) == 0] or [rollout]
+    width, depth = trial.suggest_categorical("width", (64, 128, 256, 512)), trial.suggest_int("depth", 1, 3)
+    return {
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True),
+        "batch_size": trial.suggest_categorical("batch_size", batches),
+        "n_epochs": trial.suggest_int("n_epochs", 3, 15),
+        "gamma": trial.suggest_float("gamma", 0.9, 0.999),
+        "gae_lambda": trial.suggest_float("gae_lambda", 0.9, 0.99),
+        "clip_range": trial.suggest_float("clip_range", 0.1, 0.3),
+        "ent_coef": trial.suggest_float("ent_coef", 1e-3, 0.1, log=True),
+        "vf_coef": trial.suggest_float("vf_coef", 0.1, 0.9),
+        "net_arch": [width] * depth,
+    }
+
+
+def score_policy(bars: Bars, features: FeatureSet, policy: Policy, validation: Range, env: EnvSpec) -> float:
+    """Sharpe ratio over a range, less ten times what the drawdown is beyond 15 %; 0 for an account that never moved."""
+    result = run_backtests(bars, features, [Segment(validation, (policy,))], [Voted("candidate", bars, env, slice(0, 1))], env)
+    periods = periods_of(bars, result)
+    sharpe = sharpe_ratio(session_returns(result.equity[0], periods), periods.per_year)
+    deepest = -float(drawdowns(result.equity[0]).min())
+    return (0.0 if np.isnan(sharpe) else sharpe) - _DRAWDOWN_WEIGHT * max(0.0, deepest - _DRAWDOWN_ALLOWED)
+
+
+def search(
+    bars: Bars, features: FeatureSet, fold: Fold, gap: int, env: EnvSpec, base: TrainingSpec, spec: SearchSpec, seed: int,
+    device: str = "cpu",
+) -> Found:  # fmt: skip
+    """Look for settings of `training` on one fold's training range; the same arguments find the same.
+
+    Args:
+        gap: bars between the inner training and validation ranges, `purge_bars + embargo_bars` of the folds.
+        base: everything that is not searched for.
+
+    Raises:
+        HistoryError: the training range is too short to be cut once more.
+    """
+    torch.set_num_threads(1)
+    stop = fold.train.stop
+    bars = bars.head(stop)
+    features = replace(
+        features, values=features.values[:stop], timestamps=features.timestamps[:stop], available_at=features.available_at[:stop]
+    )
+    train, validation = inner_split(fold.train, gap, spec.validation_share)
+    scaler = fit_range_scaler(features, train)
+    tried: dict[int, tuple[dict[str, Any], list[float]]] = {}
+
+    def objective(trial: optuna.Trial) -> float:
+        values = candidate(trial, base)
+        scores: list[float] = []
+        tried[trial.number] = (values, scores)
+        training = TrainingSpec.model_validate(base.model_dump() | values)
+        own_seed = seed_integer(seed, "search", trial.number)
+        model = build_model(build_env(bars, features, scaler, train, env, training, own_seed), training, own_seed, device)
+        policy = Policy(model, scaler, {"symbols": bars.symbols, "features": features.names, "env": env.model_dump(mode="json")})
+        rollouts = max(round(spec.timesteps / (training.n_envs * training.n_steps)), spec.reports)
+        for report in range(1, spec.reports + 1):
+            until = rollouts * report // spec.reports * training.n_envs * training.n_steps
+            with matmul_precision(training.speed.fast_matmul, device):
+                model.learn(until - model.num_timesteps, log_interval=cast(int, None), reset_num_timesteps=report == 1)
+            model.policy.set_training_mode(False)
+            scores.append(score_policy(bars, features, policy, validation, env))
+            trial.report(scores[-1], report)
+            if report < spec.reports and trial.should_prune():
+                raise optuna.TrialPruned
+        logger.info("candidate %d: score %.3f", trial.number, scores[-1])
+        return scores[-1]
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    study = optuna.create_study(
+        direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed_integer(seed, "search")),
+        pruner=optuna.pruners.MedianPruner(n_startup_trials=spec.unpruned_trials),
+    )  # fmt: skip
+    study.optimize(objective, n_trials=spec.trials)
+    dropped = {trial.number for trial in study.trials if trial.state == optuna.trial.TrialState.PRUNED}
+    trials = tuple(Trial(number, values, tuple(scores), number in dropped) for number, (values, scores) in tried.items())
+    return Found(tried[study.best_trial.number][0], float(study.best_value), trials, train, validation)

@@ -1,0 +1,1 @@
+"""Our rollout and update, behind stable-baselines3's interface."""

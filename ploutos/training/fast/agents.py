@@ -1,0 +1,374 @@
+"""PPO, MaskablePPO and RecurrentPPO with a rollout and an update of our own; everything else is stable-baselines3's.
+
+Actions are HOLD, BUY, SELL per symbol, or weights from a normal distribution each, whose deviation does not depend on what is
+seen. The mathematics, the minibatches and the saved files are those of stable-baselines3 and sb3-contrib, whose plain classes
+open them. What differs: market rows are multiplied once (`ploutos.training.fast.layers`), all symbols' actions are drawn as one
+tensor, truncated episodes are bootstrapped together, a rollout is kept as tensors on the networks' device, and RecurrentPPO
+learns from whole accounts' sequences in place of padded pieces.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from gymnasium import spaces
+from sb3_contrib import MaskablePPO, RecurrentPPO
+from sb3_contrib.common.recurrent.type_aliases import RNNStates
+from stable_baselines3 import PPO
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
+from stable_baselines3.common.utils import explained_variance
+from torch import Tensor, nn
+
+from ploutos.envs.actions import N_ACTIONS
+from ploutos.envs.vector import MarketVecEnv
+from ploutos.errors import ConfigError
+from ploutos.training.fast import layers
+from ploutos.training.fast.layers import Market, Seen
+from ploutos.training.fast.rollout import Rollout
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """A minibatch; n samples. For RecurrentPPO they are whole sequences, step by step."""
+
+    seen: Seen
+    at: Tensor  # (n,), places in the rollout
+    accounts: Tensor | None = None  # (n_sequences,)
+
+
+@dataclass(frozen=True)
+class _Latent:
+    """What the two branches make of n samples, before the last layers."""
+
+    actor: Tensor
+    critic: Tensor
+
+
+class _Quick(OnPolicyAlgorithm):
+    """What the three algorithms share. Mixed in before one of their classes, whose attributes it uses."""
+
+    batch_size: Any
+    n_epochs: Any
+    clip_range: Any
+    target_kl: Any
+    normalize_advantage: Any
+    policy: Any
+    _last_obs: Any
+    _last_episode_starts: Any
+    _last_lstm_states: Any
+
+    def __init__(self, policy: str, env: MarketVecEnv, share_rows: bool = True, half: bool = False, **kwargs: Any) -> None:
+        super().__init__(policy, env, **kwargs)
+        self._half = half
+        market = torch.from_numpy(env.rows[env.first_bar : env.last_bar + 1].copy())
+        self._market = Market(market, self.device, share_rows, half)
+        self._first_bar, self._n_market = env.first_bar, market.shape[1]
+        n_own = cast(Any, env.observation_space).shape[0] - self._n_market
+        n_symbols = env.tape.n_symbols
+        n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
+        self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device, self._gives_weights)
+        self._tables: list[Tensor] = []
+
+    def _excluded_save_params(self) -> list[str]:
+        ours = ["_half", "_market", "_first_bar", "_n_market", "_rollout", "_tables"]
+        return [*super()._excluded_save_params(), *ours]
+
+    @property
+    def _gives_weights(self) -> bool:
+        return isinstance(self.action_space, spaces.Box)
+
+    # -- the networks -------------------------------------------------------------------------------------------------
+
+    def _first(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of the two layers that read observations, actor and critic."""
+        extractor = self.policy.mlp_extractor
+        return [(net[0].weight, net[0].bias) for net in (extractor.policy_net, extractor.value_net)]
+
+    _squash_first = True
+
+    def _hidden(self) -> list[list[nn.Linear]]:
+        """The layers after those."""
+        extractor = self.policy.mlp_extractor
+        return [layers.linear_layers(net)[1:] for net in (extractor.policy_net, extractor.value_net)]
+
+    def _read(self, seen: Seen) -> list[Tensor]:
+        return [layers.first_layer(seen, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
+
+    def _latent(self, batch: _Batch) -> _Latent:
+        return _Latent(*self._deepen(self._read(batch.seen)))
+
+    def _deepen(self, read: list[Tensor]) -> list[Tensor]:
+        return [layers.hidden_layers(x, hidden, self._half) for x, hidden in zip(read, self._hidden(), strict=True)]
+
+    # -- the rollout --------------------------------------------------------------------------------------------------
+
+    def _prepare_acting(self) -> None:
+        """The weights stand still during a rollout: where the slice is short, all its rows are multiplied beforehand."""
+        rollout, rows = self._rollout, self._market.rows
+        known = self._market.share and len(rows) <= rollout.bars.numel()
+        self._tables = [layers.project_rows(rows, weight, self._half) for weight, _ in self._first()] if known else []
+
+    def _read_now(self, bars: Tensor, own: Tensor) -> list[Tensor]:
+        if not self._tables:
+            return self._read(Seen(self._market.whole(bars, own)))
+        return [
+            layers.known_layer(table, bars, own, weight, bias, self._squash_first, self._half)
+            for table, (weight, bias) in zip(self._tables, self._first(), strict=True)
+        ]
+
+    def _act(self, t: int) -> tuple[Tensor, Tensor]:
+        """Actor's and critic's latent of every account now."""
+        rollout = self._rollout
+        actor, critic = self._deepen(self._read_now(rollout.bars[t], rollout.own[t]))
+        return actor, critic
+
+    def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
+        """The critic's value of whole observations of some accounts, shape (k,)."""
+        weight, bias = self._first()[1]
+        x = layers.first_layer(Seen(observations), weight, bias, self._squash_first, self._half)
+        return self._values(layers.hidden_layers(x, self._hidden()[1], self._half))
+
+    def _values(self, critic: Tensor) -> Tensor:
+        return F.linear(critic, self.policy.value_net.weight, self.policy.value_net.bias).flatten()
+
+    def _logits(self, actor: Tensor) -> Tensor:
+        """What the last layer of the actor puts out: logits, or means of weights."""
+        return F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
+
+    def _draw(self, actor: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Actions of all symbols and their log-probability together."""
+        if self._gives_weights:
+            return layers.draw_weights(self._logits(actor), self.policy.log_std)
+        return layers.draw(self._logits(actor), N_ACTIONS, masks)
+
+    def _judge(self, actor: Tensor, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of actions and the entropy, shape (n,) both."""
+        if self._gives_weights:
+            return layers.chosen_weights(self._logits(actor), self.policy.log_std, actions)
+        return layers.chosen(self._logits(actor), N_ACTIONS, masks, actions)
+
+    def _order(self, actions: Tensor) -> np.ndarray:
+        """Actions as the environment takes them; weights are cut to its limits, and learnt from as they were drawn."""
+        orders = actions.cpu().numpy()
+        space = self.action_space
+        return np.clip(orders, space.low, space.high) if isinstance(space, spaces.Box) else orders
+
+    def _masks_of(self, masks: Tensor) -> Tensor | None:
+        return masks.view(len(masks), -1, N_ACTIONS) if masks.shape[-1] else None
+
+    def _to_device(self, array: np.ndarray) -> Tensor:
+        return torch.from_numpy(array).to(self.device)
+
+    def collect_rollouts(
+        self, env: Any, callback: BaseCallback, rollout_buffer: Any, n_rollout_steps: int, use_masking: bool = True
+    ) -> bool:
+        """As in stable-baselines3; the buffer it hands in stays empty, and a MaskablePPO always masks."""
+        self.policy.set_training_mode(False)
+        callback.on_rollout_start()
+        rollout: Rollout = self._rollout
+        with torch.no_grad():
+            self._prepare_acting()
+            for t in range(n_rollout_steps):
+                rollout.bars[t].copy_(torch.from_numpy(env.bar - self._first_bar))
+                rollout.own[t].copy_(torch.from_numpy(self._last_obs[:, self._n_market :]))
+                rollout.starts[t] = self._last_episode_starts
+                if rollout.masks.shape[-1]:
+                    rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
+                actor, critic = self._act(t)
+                masks = self._masks_of(rollout.masks[t])
+                rollout.actions[t], rollout.log_probs[t] = self._draw(actor, masks)
+                rollout.values_there[t] = self._values(critic)
+                new_obs, rewards, dones, infos = env.step(self._order(rollout.actions[t]))
+                self.num_timesteps += env.num_envs
+                callback.update_locals(locals())
+                if not callback.on_step():
+                    return False
+                rollout.rewards[t] = rewards
+                ended = np.flatnonzero(dones)
+                if len(ended):
+                    self._update_info_buffer([infos[i] for i in ended], dones[ended])
+                    self._bootstrap(t, ended, infos)
+                self._last_obs, self._last_episode_starts = new_obs, dones
+            last = self._value_of(self._to_device(self._last_obs), np.arange(env.num_envs), self._last_episode_starts)
+        rollout.finish(last.cpu().numpy(), self._last_episode_starts, self.gamma, self.gae_lambda)
+        callback.update_locals(locals())
+        callback.on_rollout_end()
+        return True
+
+    def _bootstrap(self, t: int, ended: np.ndarray, infos: list[dict[str, Any]]) -> None:
+        """Add the value of where truncated episodes stopped to their last reward."""
+        cut = np.array([i for i in ended if infos[i]["TimeLimit.truncated"]], dtype=np.int64)
+        if len(cut):
+            asked = layers.filled(torch.from_numpy(cut), 8).numpy()
+            stopped = self._to_device(np.stack([infos[i]["terminal_observation"] for i in asked]))
+            values = self._value_of(stopped, asked, np.zeros(len(asked), dtype=np.bool_))[: len(cut)]
+            self._rollout.rewards[t, cut] += np.float32(self.gamma) * values.cpu().numpy()
+
+    # -- the update ---------------------------------------------------------------------------------------------------
+
+    def _batches(self) -> Iterator[_Batch]:
+        """One pass over the rollout, in stable-baselines3's order."""
+        rollout = self._rollout
+        bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
+        order = np.random.permutation(bars.numel())
+        for start in range(0, len(order), self.batch_size):
+            at = rollout.positions(order[start : start + self.batch_size])
+            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at)
+
+    def _loss(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
+        """PPO's loss of a minibatch and how far the policy has moved from the rollout's."""
+        rollout: Rollout = self._rollout
+        old, advantages, returns, actions = (
+            rollout.flat(tensor).index_select(0, batch.at)
+            for tensor in (rollout.log_probs, rollout.advantages, rollout.returns, rollout.actions)
+        )
+        latent = self._latent(batch)
+        masks = self._masks_of(rollout.flat(rollout.masks).index_select(0, batch.at))
+        log_prob, entropy = self._judge(latent.actor, masks, actions)
+        values = self._values(latent.critic)
+        if self.normalize_advantage and len(advantages) > 1:
+            advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
+        log_ratio = log_prob - old
+        ratio = log_ratio.exp()
+        policy_loss = -torch.min(advantages * ratio, advantages * ratio.clamp(1 - clip, 1 + clip)).mean()
+        value_loss = F.mse_loss(returns, values)
+        entropy_loss = -entropy.mean()
+        loss: Tensor = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        with torch.no_grad():
+            moved = ((ratio - 1) - log_ratio).mean()
+            fractions = ((ratio - 1).abs() > clip).float().mean()
+        for name, value in (
+            ("entropy_loss", entropy_loss), ("policy_gradient_loss", policy_loss), ("value_loss", value_loss),
+            ("clip_fraction", fractions), ("approx_kl", moved), ("loss", loss),
+        ):  # fmt: skip
+            seen.setdefault(name, []).append(value.detach())
+        return loss, moved
+
+    def train(self) -> None:
+        """As in stable-baselines3."""
+        self.policy.set_training_mode(True)
+        self._tables = []
+        optimizer = self.policy.optimizer
+        self._update_learning_rate(optimizer)
+        for group in optimizer.param_groups:
+            group["fused"] = True  # all of Adam in one pass; saved as stable-baselines3 has it
+        clip = self.clip_range(self._current_progress_remaining)
+        seen: dict[str, list[Tensor]] = {}
+        for _ in range(self.n_epochs):
+            seen["approx_kl"] = []
+            moved_too_far = False
+            for batch in self._batches():
+                loss, moved = self._loss(batch, clip, seen)
+                moved_too_far = self.target_kl is not None and float(moved) > 1.5 * self.target_kl
+                if moved_too_far:
+                    break
+                optimizer.zero_grad()
+                torch.autograd.backward(loss)
+                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
+                optimizer.step()
+            self._n_updates += 1
+            if moved_too_far:
+                break
+        for group in optimizer.param_groups:
+            group["fused"] = None
+        for name, values in seen.items():
+            self.logger.record(f"train/{name}", float(values[-1] if name == "loss" else torch.stack(values).mean()))
+        rollout = self._rollout
+        explained = explained_variance(rollout.values.flatten(), rollout.returns.cpu().numpy().flatten())
+        self.logger.record("train/explained_variance", float(explained))
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/clip_range", clip)
+
+
+class QuickPPO(_Quick, PPO):
+    """PPO, quicker."""
+
+
+class QuickMaskablePPO(_Quick, MaskablePPO):
+    """MaskablePPO, quicker."""
+
+
+class QuickRecurrentPPO(_Quick, RecurrentPPO):
+    """RecurrentPPO, quicker: one LSTM layer each for actor and critic. A minibatch is whole sequences.
+
+    Raises:
+        ConfigError: `batch_size` is no multiple of `n_steps`.
+    """
+
+    _squash_first = False
+
+    def __init__(self, policy: str, env: MarketVecEnv, **kwargs: Any) -> None:
+        super().__init__(policy, env, **kwargs)
+        if self.batch_size % self.n_steps:
+            raise ConfigError(
+                f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; "
+                "RecurrentPPO learns from whole sequences, so choose one that is"
+            )
+        self._states: list[tuple[Tensor, Tensor]] = []
+        self._states_at_start: list[tuple[Tensor, Tensor]] = []
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_states", "_states_at_start"]
+
+    def _lstms(self) -> list[Any]:
+        return [self.policy.lstm_actor, self.policy.lstm_critic]
+
+    def _first(self) -> list[tuple[Tensor, Tensor]]:
+        return [(lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0) for lstm in self._lstms()]
+
+    def _hidden(self) -> list[list[nn.Linear]]:
+        extractor = self.policy.mlp_extractor
+        return [layers.linear_layers(net) for net in (extractor.policy_net, extractor.value_net)]
+
+    def _prepare_acting(self) -> None:
+        super()._prepare_acting()
+        last = self._last_lstm_states
+        self._states = [(pair[0][0], pair[1][0]) for pair in (last.pi, last.vf)]
+        self._states_at_start = self._states
+
+    def _act(self, t: int) -> tuple[Tensor, Tensor]:
+        rollout = self._rollout
+        keep = self._to_device(1 - rollout.starts[t])
+        read = self._read_now(rollout.bars[t], rollout.own[t])
+        self._states = [
+            layers.recurrent_step(x, keep, *state, lstm.weight_hh_l0, self._half)
+            for x, state, lstm in zip(read, self._states, self._lstms(), strict=True)
+        ]
+        self._last_lstm_states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in self._states))
+        actor, critic = self._deepen([hidden for hidden, _ in self._states])
+        return actor, critic
+
+    def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
+        lstm, (weight, bias) = self._lstms()[1], self._first()[1]
+        at = self._to_device(accounts)
+        x = layers.first_layer(Seen(observations), weight, bias, False, self._half)
+        keep = self._to_device(1 - started.astype(np.float32))
+        hidden, cell = (part[at] for part in self._states[1])
+        hidden, _ = layers.recurrent_step(x, keep, hidden, cell, lstm.weight_hh_l0, self._half)
+        return self._values(layers.hidden_layers(hidden, self._hidden()[1], self._half))
+
+    def _batches(self) -> Iterator[_Batch]:
+        """One pass over the rollout, some accounts' whole sequences at a time, step by step."""
+        rollout = self._rollout
+        n_steps, n_envs = rollout.shape
+        order = np.random.permutation(n_envs)
+        bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
+        for start in range(0, n_envs, self.batch_size // n_steps):
+            accounts = order[start : start + self.batch_size // n_steps]
+            at = self._to_device((np.arange(n_steps)[:, None] * n_envs + accounts).ravel())
+            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at, self._to_device(accounts))
+
+    def _latent(self, batch: _Batch) -> _Latent:
+        assert batch.accounts is not None
+        n = len(batch.accounts)
+        keep = self._to_device(1 - self._rollout.starts)[:, batch.accounts].contiguous()
+        out = []
+        for x, (hidden, cell), lstm in zip(self._read(batch.seen), self._states_at_start, self._lstms(), strict=True):
+            inputs = x.view(self.n_steps, n, -1)
+            start = hidden[batch.accounts], cell[batch.accounts]
+            out.append(layers.recurrent_layer(inputs, keep, *start, lstm.weight_hh_l0, self._half).view(len(batch.at), -1))
+        return _Latent(*self._deepen(out))
