@@ -22,6 +22,7 @@ import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import prompt_at
+from ploutos.envs.account_features import decision_features
 from ploutos.envs.ledger import Accounts
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
@@ -94,7 +95,7 @@ def replay(bars: Bars, cached: bool) -> tuple[float, float]:
                 return features if cached else OnlineFeatures()
 
             for _ in range(READERS):
-                reader().decision(now, t, accounts)
+                decision_features(reader(), now, t, accounts)
             if k % LLMConfig().cadence_bars == 0:
                 for s, symbol in enumerate(now.symbols):
                     if now.tradable[t, s]:

@@ -9,7 +9,7 @@ from prefect.futures import PrefectFuture
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from ploutos.advisor.advisor import make_advisor
-from ploutos.config import PipelineConfig, fitted_to
+from ploutos.config import PipelineConfig
 from ploutos.envs.spec import sized_for
 from ploutos.features.build import read_features
 from ploutos.hardware.machine import usable_cores
@@ -17,6 +17,7 @@ from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.market.bars import read_bars
 from ploutos.reporting.run_folder import RunRefs
+from ploutos.resolve import resolve_for_machine
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import WorkerPool
@@ -66,7 +67,7 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
     refs = RunRefs(bars, stages.ref("quality", quality), features, plan, policies=())
     _log_plan(store, refs)
     if config.hardware.left_to_machine:
-        config = fitted_to(config, read_features(store.path(features)))
+        config = resolve_for_machine(config, read_features(store.path(features)))
 
     settle("phase 2", config.pipeline)
     memory = GPUMemoryManager(config.llm, settings)

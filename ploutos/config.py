@@ -1,33 +1,25 @@
 """One configuration for one run: every room's spec in one tree, presets, and a YAML file or `a.b=c` on top."""
 
 import difflib
-import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import yaml
 from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
-from ploutos.envs.observation import column_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.evaluation.significance import BootstrapSpec
-from ploutos.features.build import FeatureSet, FeatureSpec
+from ploutos.features.build import FeatureSpec
 from ploutos.fusion.decisions import FusionSpec
-from ploutos.fusion.hybrid import HybridSpec, hybrid_names
-from ploutos.hardware.machine import Machine, read_machine
-from ploutos.hardware.resources import GateSpec, describe
+from ploutos.fusion.hybrid import HybridSpec
+from ploutos.hardware.resources import GateSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
-from ploutos.training.autoscale import Scale, Workload, autoscale
 from ploutos.training.ppo import CheckpointSpec, Device, LogSpec, TrainingSpec
 from ploutos.walk_forward import FoldSpec
-
-logger = logging.getLogger(__name__)
 
 
 class HardwareSpec(Spec):
@@ -121,9 +113,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 
-_COPIES_OF_MARKET = 6
-"""A worker holds the features as a table, as an array and as scaled rows, and bars in float64."""
-
 
 def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
     """Dotted names of all settings."""
@@ -212,49 +201,3 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
 def dump_yaml(config: PipelineConfig) -> str:
     """The resolved configuration as YAML that `load_config` reads again."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
-
-
-def _most_observed(config: PipelineConfig, features: FeatureSet) -> tuple[tuple[str, ...], bool]:
-    """Features of the widest observation that a run trains on, and whether it holds the account's."""
-    return (hybrid_names(features.names), True) if config.with_hybrid else (features.names, config.env.observe_account)
-
-
-def fitted_to(config: PipelineConfig, features: FeatureSet, machine: Machine | None = None) -> PipelineConfig:
-    """The configuration with everything that is left to the machine written out; nothing else changes.
-
-    Args:
-        features: what policies will observe.
-        machine: this one by default.
-
-    Returns:
-        A configuration with `hardware.device` named and `hardware.autoscale` false, which gives the same on any machine.
-
-    Raises:
-        ResourceError: not even the smallest training fits.
-    """
-    if not config.hardware.left_to_machine:
-        return config
-    machine = machine or read_machine()
-    hardware, training = config.hardware, config.training
-    if hardware.device == "auto":
-        on_gpu = bool(machine.gpus) and torch.cuda.is_available()
-        hardware = hardware.model_copy(update={"device": "cuda" if on_gpu else "cpu"})
-        logger.info(
-            "training runs on %s: %s, torch %s CUDA", hardware.device, describe(machine), "has" if torch.cuda.is_available() else "has no"
-        )
-    if hardware.autoscale:
-        load = Workload(
-            n_columns=len(column_names(features.symbols, *_most_observed(config, features))),
-            n_symbols=len(features.symbols),
-            hidden_units=sum(training.net_arch),
-            market_bytes=_COPIES_OF_MARKET * features.values.nbytes,
-            timesteps=round(training.total_timesteps * training.timesteps_reduction),
-        )
-        wish = Scale(training.n_envs, training.n_steps, training.batch_size, hardware.workers or machine.cores)
-        recurrent = training.algorithm == "RecurrentPPO"
-        scale = autoscale(machine if hardware.device == "cuda" else replace(machine, gpus=()), recurrent, load, wish)
-        logger.info("wished %s; %s gives %s", wish, describe(machine), scale)
-        sizes = {"n_envs": scale.n_envs, "n_steps": scale.n_steps, "batch_size": scale.batch_size}
-        training = training.model_copy(update=sizes)
-        hardware = hardware.model_copy(update={"workers": scale.workers, "autoscale": False})
-    return config.model_copy(update={"training": training, "hardware": hardware})

@@ -13,13 +13,14 @@ from ploutos.advisor.signals import read_signals, write_signals
 from ploutos.config import PipelineConfig
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.hybrid import fine_tuning, first_decision, hybrid_env
+from ploutos.fusion.jobs import HybridJob, run_hybrid_job
 from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import read_bars
 from ploutos.reporting.run_folder import RunRefs
 from ploutos.seeding import seed_integer
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.jobs import MemberJob, Start
+from ploutos.training.jobs import MemberJob
 from ploutos.training.pool import WorkerPool
 from ploutos.training.ppo import Workplace
 from ploutos.walk_forward import Fold, read_folds, tested_decisions
@@ -93,14 +94,14 @@ def train_hybrid(
     policy, market = refs.policies[fold.index][member], refs.require("llm_features")
     signals = store.path(refs.require("signals"))
 
-    def job(place: Workplace, path: Path) -> MemberJob:
-        start = Start(store.path(policy), store.path(market), signals if advised else None)
-        return MemberJob(
+    def job(place: Workplace, path: Path) -> HybridJob:
+        member_job = MemberJob(
             bars=store.path(refs.bars), features=store.path(refs.features), fold=fold, env=env, training=training,
-            checkpoint=config.checkpoint, seed=seed, place=place, target=path, hybrid=start,
+            checkpoint=config.checkpoint, seed=seed, place=place, target=path,
         )  # fmt: skip
+        return HybridJob(member_job, store.path(policy), store.path(market), signals if advised else None)
 
     settings = training_settings(fold, env, training, config.hardware.device, seed)
     upstream = [policy.sha256, read_signals(signals).digest_before(fold.train.stop) if advised else ""]
     stage, label = "hybrid" if advised else "blanked", f"fold {fold.index} member {member}"
-    return train_stage(store, pool, stage, ["ploutos.training.jobs"], settings, upstream, label, config, job)
+    return train_stage(store, pool, stage, ["ploutos.fusion.jobs"], settings, upstream, label, config, run_hybrid_job, job)

@@ -13,7 +13,7 @@ from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import Signals, read_signals
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
-from ploutos.evaluation.backtest import joined, read_backtests, write_backtests
+from ploutos.evaluation.backtest import concat, read_backtests, write_backtests
 from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.features.build import read_features
@@ -90,7 +90,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
             if policies:
                 market = np.load(store.path(refs.require("llm_features")), allow_pickle=False)
                 wide = hybrid_features(features, bars, market, seen)
-                result = joined(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, name))
+                result = concat(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, name))
         write_backtests(result, path)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}

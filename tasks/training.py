@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
+from ploutos.fusion.jobs import HybridJob
 from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
 from ploutos.training.jobs import MemberJob, read_progress, run_job
@@ -29,6 +30,9 @@ def training_settings(fold: Fold, env: EnvSpec, training: TrainingSpec, device: 
     }
 
 
+J = TypeVar("J", MemberJob, HybridJob)
+
+
 def train_stage(
     store: Store,
     pool: WorkerPool,
@@ -38,11 +42,13 @@ def train_stage(
     upstream: Sequence[str],
     label: str,
     config: PipelineConfig,
-    job: Callable[[Workplace, Path], MemberJob],
+    run: Callable[[J], None],
+    job: Callable[[Workplace, Path], J],
 ) -> State[Ref]:
     """A policy from the store, or trained in a worker process that says how far it is.
 
     Args:
+        run: what a worker does with the job.
         job: what to train, given where it leaves its traces and where the policy goes.
     """
     key, _ = stage_key(stage, modules, settings, upstream)
@@ -50,7 +56,7 @@ def train_stage(
     place = Workplace(store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}")
 
     def write(path: Path) -> None:
-        pool.result(pool.submit(run_job, job(place, path)), _progress_logger(place, title))
+        pool.result(pool.submit(run, job(place, path)), _progress_logger(place, title))
 
     return run_stage(store, stage, modules, settings, upstream, ".zip", write, label)
 
@@ -68,7 +74,7 @@ def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold:
 
     settings = training_settings(fold, config.env, config.training, config.hardware.device, seed)
     label = f"fold {fold.index} member {member}"
-    return train_stage(store, pool, "policy", ["ploutos.training.ppo"], settings, [fold.data_sha256], label, config, job)
+    return train_stage(store, pool, "policy", ["ploutos.training.jobs"], settings, [fold.data_sha256], label, config, run_job, job)
 
 
 def _progress_logger(place: Workplace, label: str) -> Callable[[], None]:

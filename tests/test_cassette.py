@@ -11,7 +11,7 @@ from ploutos.llm.backends.base import Message
 from ploutos.llm.cassette import Cassette, Question, Recorded
 
 QUESTION = Question(
-    provider="ollama", model="m", model_digest="d", messages=(Message("user", "?"),), answer_schema={"type": "object"},
+    provider="ollama", model="m", model_digest="d", template="2", messages=(Message("user", "?"),), answer_schema={"type": "object"},
     options={"temperature": 0.0, "num_ctx": 4096, "num_predict": 256, "think": None}, seed=0,
 )  # fmt: skip
 

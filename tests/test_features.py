@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ploutos.envs.account_features import account_features
 from ploutos.envs.ledger import Accounts
 from ploutos.errors import ConfigError, DataError
 from ploutos.features import indicators, llm_features
@@ -150,6 +151,6 @@ def test_two_accounts_at_the_same_bar_never_share_the_account_features():
     accounts.trade_pnl[1], accounts.loss_streak[1] = -45.0, 2
     accounts.outcomes[1], accounts.n_outcomes[1] = 0b0100, 4
     accounts.worst[1], accounts.best[1] = -0.03, 0.01
-    values = llm_features.account_features(accounts)
+    values = account_features(accounts)
     assert values[0, 0].tolist() == [0, 0, 0, 0.5, 0]
     assert values[1, 0] == pytest.approx([-0.05, -0.25, 2, 0.25, 0.75])

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from ploutos.config import PRESETS, dump_yaml, fitted_to, load_config
+from ploutos.config import PRESETS, dump_yaml, load_config
 from ploutos.errors import ResourceError
 from ploutos.hardware.cgroup import Limits, read_limits
 from ploutos.hardware.machine import Gpu, Machine, read_gpus, usable_cores, usable_memory
 from ploutos.hardware.monitor import NOT_EVALUATED, HardwareMonitor, Sample, describe_usage, read_tree
+from ploutos.resolve import resolve_for_machine
 from ploutos.training.autoscale import (
     WISH,
     Scale,
@@ -378,7 +379,7 @@ def test_a_recurrent_training_keeps_its_accounts_and_shortens_its_sequences():
 def test_hardware_maximized_becomes_plain_numbers_that_another_machine_reads_back(panel_features, tmp_path, caplog):
     caplog.set_level("INFO")
     config = load_config("hardware_maximized", overrides=["hardware.device=cpu", "training.net_arch=[512, 512, 512]"])
-    fitted = fitted_to(config, panel_features, machine(2, 24))
+    fitted = resolve_for_machine(config, panel_features, machine(2, 24))
     training = fitted.training
     assert (training.n_envs, training.n_steps, training.batch_size, fitted.hardware.workers) == (256, 4096, 4096, 2)
     assert not fitted.hardware.left_to_machine
@@ -386,21 +387,21 @@ def test_hardware_maximized_becomes_plain_numbers_that_another_machine_reads_bac
     (tmp_path / "config.yaml").write_text(dump_yaml(fitted))
     again = load_config("full", tmp_path / "config.yaml")
     assert again == fitted
-    assert fitted_to(again, panel_features, machine(256, 1024, 24)) == fitted
-    small = fitted_to(config, panel_features, machine(2, 4)).training
+    assert resolve_for_machine(again, panel_features, machine(256, 1024, 24)) == fitted
+    small = resolve_for_machine(config, panel_features, machine(2, 4)).training
     assert small.n_steps < training.n_steps
     assert small.n_envs == 256
 
 
 def test_a_shortened_hardware_maximized_run_is_as_short_as_asked(panel_features):
     config = load_config("hardware_maximized", overrides=["training.timesteps_reduction=0.01", "hardware.device=cpu"])
-    planned = fitted_to(config, panel_features, machine(64, 512)).training.planned_timesteps
+    planned = resolve_for_machine(config, panel_features, machine(64, 512)).training.planned_timesteps
     assert planned == pytest.approx(100_000, rel=1 / 16)
 
 
 def test_what_is_set_is_the_most_that_autoscale_gives(panel_features):
     overrides = ["training.n_envs=64", "training.batch_size=2048", "hardware.workers=3", "hardware.device=cpu"]
-    fitted = fitted_to(load_config("hardware_maximized", overrides=overrides), panel_features, machine(64, 512))
+    fitted = resolve_for_machine(load_config("hardware_maximized", overrides=overrides), panel_features, machine(64, 512))
     assert (fitted.training.n_envs, fitted.training.batch_size, fitted.hardware.workers) == (64, 2048, 3)
 
 
@@ -408,14 +409,14 @@ def test_what_is_set_is_the_most_that_autoscale_gives(panel_features):
 def test_no_other_preset_looks_at_the_machine(preset, panel_features):
     config = load_config(preset)
     assert not config.hardware.left_to_machine
-    assert fitted_to(config, panel_features, machine(256, 1024, 24)) is config
+    assert resolve_for_machine(config, panel_features, machine(256, 1024, 24)) is config
 
 
 def test_a_gpu_is_used_when_torch_can_use_it_too(panel_features, monkeypatch):
     config = load_config("hardware_maximized")
     for has_cuda, gib, expected in ((True, 24, "cuda"), (False, 24, "cpu"), (True, None, "cpu")):
         monkeypatch.setattr(torch.cuda, "is_available", lambda has_cuda=has_cuda: has_cuda)
-        fitted = fitted_to(config, panel_features, machine(256, 1024, gib))
+        fitted = resolve_for_machine(config, panel_features, machine(256, 1024, gib))
         assert fitted.hardware.device == expected
         assert fitted.training.batch_size == (65_536 if expected == "cuda" else 4_096)
 

@@ -16,20 +16,22 @@ from ploutos.advisor.advisor import advise
 from ploutos.advisor.signals import write_signals
 from ploutos.config import load_config
 from ploutos.envs import kernel
+from ploutos.envs.account_features import account_features
 from ploutos.envs.ledger import make_tape
 from ploutos.envs.observation import market_rows, observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError, TrainingError
 from ploutos.features.build import FeatureSpec, build_features, write_features
-from ploutos.features.llm_features import MARKET_NAMES, account_features, market_features
+from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.hybrid import HybridSpec, fine_tuning, first_decision, hybrid_env, hybrid_features
+from ploutos.fusion.jobs import HybridJob, run_hybrid_job
 from ploutos.market.bars import write_bars
 from ploutos.store import file_sha256
 from ploutos.strategies.ensemble import Memory, action_probabilities, vote
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
-from ploutos.training.jobs import MemberJob, Start, run_job
+from ploutos.training.jobs import MemberJob
 from ploutos.training.ppo import CheckpointSpec, SpeedSpec, Workplace, build_model, fit_range_scaler, train_member
 
 
@@ -239,7 +241,7 @@ def test_a_policy_of_other_layers_or_other_inputs_is_no_start(tmp_path, panel, p
         warm_start(build_model(env, TINY, 3, "cpu"), [n for n in observation_names(hybrid) if n != "S0.rsi_14"], panel_policies[0])
 
 
-_RUN = "import pickle, sys; from ploutos.training.jobs import run_job; run_job(pickle.load(open(sys.argv[1], 'rb')))"
+_RUN = "import pickle, sys; from ploutos.fusion.jobs import run_hybrid_job; run_hybrid_job(pickle.load(open(sys.argv[1], 'rb')))"
 
 
 @pytest.mark.slow
@@ -249,21 +251,21 @@ def test_a_fine_tuning_that_is_killed_ends_in_the_same_bytes(tmp_path, panel, pa
     write_signals(signals, tmp_path / "signals.parquet")
     np.save(tmp_path / "market.npy", market_features(panel))
     save_policy(panel_policies[0].model, panel_policies[0].meta, tmp_path / "start.zip")
-    job = MemberJob(
+    member = MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=hybrid_env(EnvSpec(episode_bars=60)),
         training=TINY.model_copy(update={"total_timesteps": 128 * 120}), checkpoint=CheckpointSpec(every_rollouts=3), seed=11,
         place=Workplace(tmp_path / "work"), target=tmp_path / "policy.zip",
-        hybrid=Start(tmp_path / "start.zip", tmp_path / "market.npy", tmp_path / "signals.parquet"),
     )  # fmt: skip
+    job = HybridJob(member, tmp_path / "start.zip", tmp_path / "market.npy", tmp_path / "signals.parquet")
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path / "job")]) as child:
-        while child.poll() is None and not any(job.place.folder.glob("step_*.zip")):
+        while child.poll() is None and not any(member.place.folder.glob("step_*.zip")):
             time.sleep(0.005)
         child.kill()
     assert child.returncode == -signal.SIGKILL
-    assert any(job.place.folder.glob("step_*.zip"))
-    run_job(job)
-    run_job(replace(job, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip"))
-    assert job.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
-    tuned = load_policy(job.target)
+    assert any(member.place.folder.glob("step_*.zip"))
+    run_hybrid_job(job)
+    run_hybrid_job(replace(job, member=replace(member, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip")))
+    assert member.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
+    tuned = load_policy(member.target)
     assert [record["timesteps"] for record in tuned.meta["curve"]] == list(range(128, 128 * 120 + 1, 128))

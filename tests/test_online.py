@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ploutos.envs.account_features import ACCOUNT_NAMES, DECISION_NAMES, account_features, decision_features
 from ploutos.envs.ledger import Accounts
 from ploutos.features import online
-from ploutos.features.llm_features import ACCOUNT_NAMES, NAMES, account_features, market_features
+from ploutos.features.llm_features import market_features
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
 
 
@@ -75,19 +76,19 @@ def test_two_accounts_at_one_bar_share_the_markets_28_and_never_their_own_5(pane
     accounts.loss_streak[1] = 3
     accounts.peak[1] = 200_000.0
     features = OnlineFeatures()
-    values = features.decision(panel, 600, accounts)
-    assert values.shape == (2, panel.n_symbols, len(NAMES))
+    values = decision_features(features, panel, 600, accounts)
+    assert values.shape == (2, panel.n_symbols, len(DECISION_NAMES))
     np.testing.assert_array_equal(values[0, :, :28], values[1, :, :28])
     np.testing.assert_array_equal(values[..., 28:], account_features(accounts))
-    streak = NAMES.index("consecutive_losses")
+    streak = DECISION_NAMES.index("consecutive_losses")
     assert values[:, 0, streak].tolist() == [0, 3]
 
     accounts.loss_streak[0] = 7  # the same bar again, another account: from the cache, but for the account
-    again = features.decision(panel, 600, accounts)
+    again = decision_features(features, panel, 600, accounts)
     assert again[:, 0, streak].tolist() == [7, 3]
     assert features.cache.hits == features.cache.misses == panel.tradable[600].sum()
     assert features.market(panel, 600, 0).shape == (28,)
-    assert not set(ACCOUNT_NAMES) & set(NAMES[:28])
+    assert not set(ACCOUNT_NAMES) & set(DECISION_NAMES[:28])
 
 
 # --- the cache itself

@@ -233,7 +233,8 @@ class Advisor:
         config = self.config
         names = ("temperature", "num_ctx", "num_predict", "think")
         return Question(
-            provider=config.provider.value, model=config.model, model_digest=self.digest, messages=messages, answer_schema=schema,
+            provider=config.provider.value, model=config.model, model_digest=self.digest, template=TEMPLATE_VERSION, messages=messages,
+            answer_schema=schema,
             options={name: getattr(config, name) for name in names}, seed=seed,
         )  # fmt: skip
 

@@ -21,21 +21,21 @@ from pydantic import BaseModel, ConfigDict, create_model
 from scipy.special import xlogy
 from scipy.stats import binomtest
 
-from ploutos.advisor.advisor import Advisor, Outcome, Query, make_advisor, prompt_at, schema_of
+from ploutos.advisor.advisor import Advisor, Outcome, Query, prompt_at, schema_of
 from ploutos.advisor.cutoff import Entry, Hits, Ledger, MonthScore, Probed, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
-from ploutos.config import PipelineConfig
 from ploutos.errors import ConfigError, DataError, LLMError
-from ploutos.features.build import build_features
+from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.llm.backends.base import Message, Messages
 from ploutos.market.bars import Bars
+from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.seeding import generator
 from ploutos.settings import Settings
 from ploutos.types import Float32Array, FloatArray, IntArray, TimeArray
-from ploutos.walk_forward import plan_folds
+from ploutos.walk_forward import FoldSpec, plan_folds, tested_decisions
 
 _MOST_CHOICES = 20
 _CONFIDENCE, _LEVEL = 0.95, 0.05
@@ -58,10 +58,13 @@ class Direction(BaseModel):
     direction: Literal["up", "down"]
 
 
-def probe_run(config: PipelineConfig, settings: Settings, questions: int) -> tuple[Entry, Probed]:
+def probe_run(
+    advisor: Advisor, data: DataSpec, features: FeatureSpec, folds: FoldSpec, settings: Settings, questions: int, seed: int
+) -> tuple[Entry, Probed]:
     """Probe the advisor of a run on that run's bars and test ranges, and write what was found into the ledger.
 
     Args:
+        data, features, folds: the run's.
         questions: of each kind at most.
 
     Returns:
@@ -72,15 +75,13 @@ def probe_run(config: PipelineConfig, settings: Settings, questions: int) -> tup
         LLMError: the server cannot be asked, or nothing it said can be used.
         DataError, HistoryError: the bars cannot be used, or hold nothing to choose from.
     """
-    if config.data.source == "synthetic":
+    if data.source == "synthetic":
         raise ConfigError("data.source is synthetic, and nobody can remember simulated bars; probe with bars of a real market")
-    advisor = make_advisor(config.llm, settings)
     require_memory(advisor)
-    bars = load(config.data, settings.datasets_root)
-    folds = plan_folds(bars, build_features(bars, config.features), config.folds)
-    first_bar, last_bar = folds[0].test.start - 1, folds[-1].test.stop - 2
-    probed = probe(advisor, bars, market_features(bars), first_bar, last_bar, questions, config.seed)
-    entry = Ledger(settings.cutoffs_root).add(config.llm.provider.value, config.llm.model, advisor.digest, probed)
+    bars = load(data, settings.datasets_root)
+    first_bar, last_bar = tested_decisions(plan_folds(bars, build_features(bars, features), folds))
+    probed = probe(advisor, bars, market_features(bars), first_bar, last_bar, questions, seed)
+    entry = Ledger(settings.cutoffs_root).add(advisor.config.provider.value, advisor.config.model, advisor.digest, probed)
     return entry, probed
 
 

@@ -805,10 +805,10 @@ def _store_money(w, first, n, money):
 
 
 @compiled
-def settle(bar, targets, board, terms, n_tradable, years, rules, money, ruined, positions, counts):
+def settle(bar, targets, w, board, terms, n_tradable, years, rules, money, ruined, positions, counts):
     """Move every account one bar on, each from its own bar, and keep its fills and why they happened."""
     width = board.shape[2]
-    w, group, n_symbols = workbench(terms, width), _group_of(width), terms.shape[1]
+    group, n_symbols = _group_of(width), terms.shape[1]
     for first in range(0, len(bar), group):
         n = min(group, len(bar) - first)
         _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions)
@@ -889,7 +889,7 @@ def _reward(w, first, n, rules, episode, rewards):
 
 @compiled
 def _observe_account(i, lane, at, drawdown, money, positions, counts, out):
-    """The account's features of one symbol, as `ploutos.features.llm_features.account_features` has them, scaled and clipped."""
+    """The account's features of one symbol, as `ploutos.envs.account_features.account_features` has them, scaled and clipped."""
     wins, trades = 0, counts[N_OUTCOMES, lane]
     for k in range(OUTCOMES_KEPT):
         wins += (counts[OUTCOMES, lane] >> k) & 1

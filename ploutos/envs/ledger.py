@@ -5,7 +5,7 @@ The rules themselves stand in `ploutos.envs.kernel`. Cash and P&L are booked apa
 Left out: interest on cash, and margin calls between two closes.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -108,6 +108,10 @@ class Accounts:
         """Put some accounts back to cash and forget their trades."""
         kernel.open_accounts(rows, kernel.width_of(self.units.shape[1]), float(initial_cash), 0.0, *self.arrays)
 
+    def rows(self, which: slice) -> "Accounts":
+        """Some of the accounts, to look at: views into the same arrays."""
+        return Accounts(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+
     @property
     def drawdown(self) -> FloatArray:
         """Shape (n,), decimal, <= 0."""
@@ -155,12 +159,35 @@ def require_rules(tape: Tape, spec: EnvSpec) -> None:
         )
 
 
-def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spec: EnvSpec) -> None:
-    """Fill each account's orders at the open of the next bar and mark it at that bar's close.
+class Stepper:
+    """Accounts on one market under one spec, moved bar by bar.
 
     Args:
         accounts: changed in place.
-        bar: shape (n,), the bar after whose close each account decided; bar + 1 must exist.
-        targets: shape (n, n_symbols), share of equity, nan for no order.
     """
-    kernel.settle(bar, targets, tape.board, tape.terms, tape.n_tradable, tape.years, rules_of(spec), *accounts.arrays)
+
+    def __init__(self, accounts: Accounts, tape: Tape, spec: EnvSpec) -> None:
+        self.accounts, self._tape, self._rules = accounts, tape, rules_of(spec)
+        self._workbench = kernel.workbench(tape.terms, kernel.width_of(tape.n_symbols))
+
+    def step(self, bar: IntArray, targets: FloatArray) -> None:
+        """Fill each account's orders at the open of the next bar and mark it at that bar's close.
+
+        Args:
+            bar: shape (n,), the bar after whose close each account decided; bar + 1 must exist.
+            targets: shape (n, n_symbols), share of equity, nan for no order.
+        """
+        tape = self._tape
+        market = (tape.board, tape.terms, tape.n_tradable, tape.years)
+        kernel.settle(bar, targets, self._workbench, *market, self._rules, *self.accounts.arrays)
+
+    def held(self, bar: int) -> FloatArray:
+        """Shape (n, n_symbols): share of equity held after the close of a bar."""
+        units, tape = self.accounts.units, self._tape
+        worth = np.where(units != 0, units * tape.mark[bar] * tape.multiplier, 0.0)
+        return np.asarray(worth / np.maximum(self.accounts.equity, 1e-9)[:, None])
+
+
+def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spec: EnvSpec) -> None:
+    """One step by `Stepper`."""
+    Stepper(accounts, tape, spec).step(bar, targets)

@@ -4,7 +4,7 @@ The market's rows are the same for every account and are computed once per fold;
 each step. Both training and backtests call `observe`.
 
 With `EnvSpec.observe_account` an observation ends with the five `ACCOUNT_NAMES` of each symbol. They are
-`ploutos.features.llm_features.account_features`, but for their scale: the unrealised profit is times 5, losing trades in a
+`ploutos.envs.account_features.account_features`, but for their scale: the unrealised profit is times 5, losing trades in a
 row are divided by 10, and both, like the drawdown, are clipped to ±5.
 """
 
@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from ploutos.envs import kernel
+from ploutos.envs.account_features import ACCOUNT_NAMES
 from ploutos.envs.ledger import Accounts
 from ploutos.envs.tape import Tape
 from ploutos.features.build import FeatureSet
-from ploutos.features.llm_features import ACCOUNT_NAMES
 from ploutos.features.scaling import Scaler
 from ploutos.store import writing
 from ploutos.types import BoolArray, Float32Array, IntArray

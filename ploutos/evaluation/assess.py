@@ -10,9 +10,11 @@ from ploutos.advisor.cutoff import UNKNOWN, Known, tag_dates
 from ploutos.advisor.schedule import CADENCE
 from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
-from ploutos.evaluation.backtest import Advised, Backtests, Fused, Segment, Strategy, Voted, run_backtests
+from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
+from ploutos.evaluation.benchmark import purchase_in_words, require_purchase
 from ploutos.evaluation.comparisons import (
     BLANKED,
+    MIRRORED,
     Pair,
     compare,
     conclusion,
@@ -20,7 +22,7 @@ from ploutos.evaluation.comparisons import (
     difference_in_words,
     is_placebo,
     pairs,
-    placebo_strategies,
+    placebo_advice,
 )
 from ploutos.evaluation.contamination import counting_spans, spans_of
 from ploutos.evaluation.metrics import Periods, measure, periods_of, ruin_date, session_closes, session_returns, sharpe_ratio
@@ -30,18 +32,15 @@ from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
-from ploutos.strategies.baselines import all_baselines, purchase_in_words, require_purchase
+from ploutos.strategies.advised import AdvisorStrategy, FusedStrategy
+from ploutos.strategies.base import account_names
+from ploutos.strategies.baselines import all_baselines
+from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_name, votes_and_members
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold, Range, tested_decisions
 
-VOTE = "RL vote"
 BENCHMARK = "buy and hold"
-
-
-def member_name(member: int) -> str:
-    """Name of the strategy of one member."""
-    return f"RL member {member}"
 
 
 def advisor_name(signals: Signals) -> str:
@@ -79,22 +78,18 @@ def out_of_sample(
     Raises:
         DataError: buy and hold could buy nothing, so there is nothing to compare with.
     """
-    stances, confidences = signals.stances(bars)
-    members = len(policies[0])
-    fused = Fused(fused_name(signals), bars, env, stances, confidences, fusion, choices)
-    advised = Advised(advisor_name(signals), bars, env, stances)
-    strategies: list[Strategy] = [
-        fused,
-        Voted(VOTE, bars, env, slice(None)),
-        advised,
-        *all_baselines(bars, folds[0].test.start - 1, env, seed),
-        *(Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(members)),
-        *placebo_strategies(fused, advised, bars, signals.within(*tested_decisions(folds)), mirrored, placebo_draws, seed),
-    ]
-    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
-    result = run_backtests(bars, features, segments, strategies, env)
+    placebos = placebo_advice(signals.within(*tested_decisions(folds)), placebo_draws, seed)
+    tables = [each.stances(bars) for each in (signals, *placebos.values())]
+    stances, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
+    alone = {advisor_name(signals): signals} | ({MIRRORED: mirrored} if mirrored is not None else {})
+    members, baselines = votes_and_members(len(policies[0])), all_baselines(bars, folds[0].test.start - 1, env, seed)
+    fused = FusedStrategy((fused_name(signals), *placebos), stances, confidences, bars, env, (fusion,), choices)
+    advised = AdvisorStrategy(tuple(alone), np.stack([each.stances(bars)[0] for each in alone.values()]), bars, env)
+    segments = [Segment(fold.test, members_of) for fold, members_of in zip(folds, policies, strict=True)]
+    result = run_backtests(bars, features, segments, [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *baselines], env)
     require_purchase(result, BENCHMARK, bars, env)
-    return result
+    contenders = [fused_name(signals), VOTE, advisor_name(signals), *account_names(baselines), *list(members)[1:]]
+    return result.only([*contenders, *(name for name in result.names if is_placebo(name))])
 
 
 def hybrid_out_of_sample(
@@ -106,8 +101,8 @@ def hybrid_out_of_sample(
         features: from `ploutos.fusion.hybrid.hybrid_features`.
         policies: one sequence of members per fold.
     """
-    segments = [Segment(fold.test, brains) for fold, brains in zip(folds, policies, strict=True)]
-    return run_backtests(bars, features, segments, [Voted(name, bars, env, slice(None))], env)
+    segments = [Segment(fold.test, members) for fold, members in zip(folds, policies, strict=True)]
+    return run_backtests(bars, features, segments, [EnsembleStrategy({name: slice(None)}, bars=bars, env=env)], env)
 
 
 def in_sample(
@@ -120,10 +115,10 @@ def in_sample(
     """
     rows = []
     for fold, members in zip(folds, policies, strict=True):
-        strategies = [Voted(member_name(m), bars, env, slice(m, m + 1)) for m in range(len(members))]
-        brains, row = tuple(members), {}
+        strategy = EnsembleStrategy({member_name(m): slice(m, m + 1) for m in range(len(members))}, bars=bars, env=env)
+        policies_of, row = tuple(members), {}
         for name, part in (("train", fold.train), ("validation", fold.validation)):
-            result = run_backtests(bars, features, [Segment(part, brains)], strategies, env)
+            result = run_backtests(bars, features, [Segment(part, policies_of)], [strategy], env, keep=())
             periods = periods_of(bars, result)
             row[name] = [_until(result.equity[m], periods, int(result.last[m]))[0] for m in range(len(members))]
         rows.append(row)

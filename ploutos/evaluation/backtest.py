@@ -7,145 +7,25 @@ which actions are allowed. Policies that give weights are taken at the mean of t
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from ploutos.envs import ledger
-from ploutos.envs.actions import action_masks, target_weights, weights_within
 from ploutos.envs.kernel import KINDS
-from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec, sized_for
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
-from ploutos.fusion.calibration import FusionChoice
-from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
-from ploutos.fusion.risk import RiskHistory, RiskSpec
 from ploutos.market.bars import Bars
-from ploutos.strategies.ensemble import Memory, answer, gives_weights, leaning, mean_weights, vote
+from ploutos.strategies.base import DecisionContext, Strategy, account_names
+from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
 from ploutos.walk_forward import Range
-
-
-@dataclass(frozen=True)
-class Moment:
-    """What a strategy may know when it decides, after the close of `bar`."""
-
-    bar: int
-    segment: int  # position among the segments that are run
-    accounts: ledger.Accounts
-    held: FloatArray  # (n_accounts, n_symbols), share of equity
-    probabilities: FloatArray
-    """Shape (n_members, n_accounts, n_symbols, 3), no members without policies; of policies that give weights (..., 2), as
-    `ploutos.strategies.ensemble.answer` gives them."""
-    _histories: dict[RiskSpec, RiskHistory] = field(default_factory=dict)
-
-    @property
-    def gives_weights(self) -> bool:
-        """Whether the policies give weights and not actions."""
-        return gives_weights(self.probabilities)
-
-    def risk(self, spec: RiskSpec) -> RiskHistory:
-        """Of all accounts; worked out once for all strategies under the same limits."""
-        if spec not in self._histories:
-            self._histories[spec] = RiskHistory.of(self.accounts, self.bar, spec)
-        return self._histories[spec]
-
-
-class Strategy(Protocol):
-    """Decides for one account of the batch."""
-
-    @property
-    def name(self) -> str:
-        """Who decided, in tables and figures."""
-        ...
-
-    def decide(self, moment: Moment, row: int) -> FloatArray:
-        """Target weights, shape (n_symbols,), nan for no order."""
-        ...
-
-
-@dataclass(frozen=True)
-class Scheduled:
-    """A strategy whose targets do not depend on its account."""
-
-    name: str
-    targets: FloatArray  # (n_bars, n_symbols)
-
-    def decide(self, moment: Moment, row: int) -> FloatArray:
-        return np.asarray(self.targets[moment.bar])
-
-
-@dataclass(frozen=True)
-class _Discrete:
-    """Shared half of the strategies that choose HOLD, BUY or SELL, or ask policies that do, or that give weights."""
-
-    name: str
-    bars: Bars
-    env: EnvSpec
-
-    def weights(self, actions: IntArray, bar: int) -> FloatArray:
-        tradable = np.array([self.bars.tradable[bar].sum()])
-        return target_weights(actions[None], tradable, self.env)[0]
-
-    def voted_weights(self, answers: FloatArray) -> FloatArray:
-        """Target weights, shape (n_symbols,), of members that give weights."""
-        return weights_within(mean_weights(answers)[0][None], self.env)[0]
-
-
-@dataclass(frozen=True)
-class Voted(_Discrete):
-    """The vote of some members; one member votes alone."""
-
-    members: slice
-
-    def decide(self, moment: Moment, row: int) -> FloatArray:
-        answers = moment.probabilities[self.members, row]
-        if moment.gives_weights:
-            return self.voted_weights(answers)
-        actions, _ = vote(answers)
-        return self.weights(actions, moment.bar)
-
-
-@dataclass(frozen=True)
-class Advised(_Discrete):
-    """The advisor's standing advice and nothing else."""
-
-    stances: IntArray  # (n_bars, n_symbols)
-
-    def decide(self, moment: Moment, row: int) -> FloatArray:
-        return self.weights(self.stances[moment.bar], moment.bar)
-
-
-@dataclass(frozen=True)
-class Fused(_Discrete):
-    """The vote of all members and the advice, fused, under the risk veto."""
-
-    stances: IntArray  # (n_bars, n_symbols)
-    confidences: FloatArray  # (n_bars, n_symbols)
-    fusion: FusionSpec
-    choices: tuple[FusionChoice, ...] = ()  # one per segment, or none to take `fusion` as it is
-
-    def decide(self, moment: Moment, row: int) -> FloatArray:
-        bar = moment.bar
-        answers, fusion = moment.probabilities[:, row], self.fusion
-        actions, confidences = leaning(answers)
-        if self.choices:
-            choice = self.choices[moment.segment]
-            fusion, confidences = choice.applied(fusion), choice.calibration.apply(actions, confidences)
-        history, fuse = moment.risk(fusion.risk).row(row), VectorizedDecisionFusion(fusion)
-        risk = history.scores()[0]
-        if moment.gives_weights:
-            advised = self.weights(self.stances[bar], bar)
-            wanted = fuse.blend_batch(self.voted_weights(answers), confidences, advised, self.confidences[bar], risk)
-        else:
-            wanted = self.weights(fuse.fuse_batch(actions, confidences, self.stances[bar], self.confidences[bar], risk), bar)
-        return history.veto(wanted[None], moment.held[row : row + 1])[0]
 
 
 @dataclass(frozen=True)
@@ -233,10 +113,44 @@ class Backtests:
         )
 
 
-_RECORDED = ("equity", "pnl", *ledger.COSTS, "traded", "written_off")
+Part = Literal["costs", "weights", "fills"]
+"""What a backtest may keep beside equity."""
+EVERYTHING: tuple[Part, ...] = ("costs", "weights", "fills")
+_COSTS = ("pnl", *ledger.COSTS, "traded", "written_off")
+_RECORDED = ("equity", *_COSTS)
 _FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
 _FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
 _BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
+
+
+class _Recording:
+    """What is kept of every account, bar by bar: one row a bar, so that a row is written at once."""
+
+    def __init__(self, k: int, n: int, s: int, cash: float, keep: Sequence[Part]) -> None:
+        self._fields = ("equity", *(_COSTS if "costs" in keep else ()), *(_FILLS if "fills" in keep else ()))
+        self._weights = "weights" in keep
+        kept = {name: n + 1 if name in self._fields else 0 for name in _RECORDED}
+        self.arrays: dict[str, np.ndarray] = {name: np.zeros((rows, k)) for name, rows in kept.items()}
+        self.arrays["equity"][0] = cash
+        self.arrays["weights"] = np.zeros((n + 1 if self._weights else 0, k, s))
+        for name, nothing in _FILLS.items():
+            self.arrays[name] = np.full((n + 1 if "fills" in keep else 0, k, s), nothing)
+        self.ruined, self.last = np.full(k, -1), np.full(k, n)
+        self._n = n
+
+    def note(self, at: int, accounts: ledger.Accounts, held: FloatArray) -> None:
+        """Keep what accounts are after a step."""
+        for name in self._fields:
+            self.arrays[name][at] = getattr(accounts, name)
+        if self._weights:
+            self.arrays["weights"][at] = held
+        if accounts.ruined.any():
+            self.ruined[accounts.ruined & (self.ruined < 0)] = at
+            self.last[accounts.ruined & (self.last == self._n) & ~accounts.units.any(axis=1)] = at
+
+    def by_account(self) -> dict[str, Any]:
+        """The same with the account first."""
+        return {name: array.swapaxes(0, 1) for name, array in self.arrays.items()} | {"ruined": self.ruined, "last": self.last}
 
 
 def run_backtests(
@@ -245,6 +159,7 @@ def run_backtests(
     segments: Sequence[Segment],
     strategies: Sequence[Strategy],
     env: EnvSpec,
+    keep: Sequence[Part] = EVERYTHING,
 ) -> Backtests:
     """Run all strategies over consecutive segments.
 
@@ -252,6 +167,7 @@ def run_backtests(
         features: what the policies observe; None when no segment has policies.
         segments: ranges that follow each other without a hole. The first decision is made one bar before the first.
         env: an initial cash that it leaves open is sized for these segments.
+        keep: what to keep beside equity; arrays of what is not kept are empty.
 
     Raises:
         DataError: the segments leave a hole or start at the first bar.
@@ -265,94 +181,46 @@ def run_backtests(
     env = sized_for(env, bars, *(segment.bars for segment in segments))
     tape = ledger.make_tape(bars)
     ledger.require_rules(tape, env)
-    k, n, s = len(strategies), last - first, bars.n_symbols
-    accounts = ledger.Accounts.open(k, s, env.cash)
-    money = {name: np.zeros((k, n + 1)) for name in _RECORDED}
-    money["equity"][:, 0] = env.cash
-    weights = np.zeros((k, n + 1, s))
-    fills = {name: np.full((k, n + 1, s), nothing) for name, nothing in _FILLS.items()}
-    ruined, ended = np.full(k, -1), np.full(k, n)
+    names = account_names(strategies)
+    stepper = ledger.Stepper(ledger.Accounts.open(len(names), bars.n_symbols, env.cash), tape, env)
+    ends = np.cumsum([len(strategy.names) for strategy in strategies]).tolist()
+    own = [(slice(end - len(strategy.names), end), strategy) for strategy, end in zip(strategies, ends, strict=True)]
+    views = [stepper.accounts.rows(rows) for rows, _ in own]
+    recording = _Recording(len(names), last - first, bars.n_symbols, env.cash, keep)
+    targets, held = np.empty((len(names), bars.n_symbols)), np.zeros((len(names), bars.n_symbols))
     for index, segment in enumerate(segments):
-        think = _thinker(bars, features, tape, segment, env)
+        inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, tape, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
-            bar = np.full(k, decided, dtype=np.int64)
-            moment = Moment(decided, index, accounts, weights[:, decided - first], think(accounts, bar))
-            targets = np.stack([strategy.decide(moment, row) for row, strategy in enumerate(strategies)])
-            ledger.step(accounts, bar, targets, tape, env)
-            at = decided + 1 - first
-            for name in _RECORDED:
-                money[name][:, at] = getattr(accounts, name)
-            held = np.where(accounts.units != 0, accounts.units * tape.mark[decided + 1] * tape.multiplier, 0.0)
-            weights[:, at] = held / np.maximum(accounts.equity, 1e-9)[:, None]
-            for name in _FILLS:
-                fills[name][:, at] = getattr(accounts, name)
-            ruined[accounts.ruined & (ruined < 0)] = at
-            ended[accounts.ruined & (ended == n) & ~accounts.units.any(axis=1)] = at
+            bar = np.full(len(names), decided, dtype=np.int64)
+            predictions = inference.predict(stepper.accounts, bar)
+            for (rows, strategy), accounts in zip(own, views, strict=True):
+                targets[rows] = strategy.targets(DecisionContext(decided, index, accounts, held[rows], predictions[:, rows]))
+            stepper.step(bar, targets)
+            held = stepper.held(decided + 1)
+            recording.note(decided + 1 - first, stepper.accounts, held)
     return Backtests(
-        names=tuple(strategy.name for strategy in strategies),
+        names=names,
         symbols=bars.symbols,
         timestamps=bars.timestamps[first : last + 1],
         positions=np.arange(first, last + 1),
-        weights=weights,
-        ruined=ruined,
-        last=ended,
-        **money,
-        **fills,
+        **recording.by_account(),
     )
 
 
-def joined(first: Backtests, second: Backtests) -> Backtests:
+def concat(first: Backtests, second: Backtests) -> Backtests:
     """Accounts of two runs side by side; accounts never meet, so it is as if they had run together.
 
     Raises:
         DataError: the runs are over other bars or symbols.
     """
     if first.symbols != second.symbols or not np.array_equal(first.positions, second.positions):
-        raise DataError("backtests over other bars or symbols cannot be joined; run them over the same segments")
+        raise DataError("backtests over other bars or symbols cannot be put side by side; run them over the same segments")
     arrays: dict[str, Any] = {
         field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
         for field in fields(Backtests)
         if field.name not in ("names", "symbols", "timestamps", "positions")
     }
     return replace(first, names=first.names + second.names, **arrays)
-
-
-class _Thinker(Protocol):
-    def __call__(self, accounts: ledger.Accounts, bar: IntArray) -> FloatArray: ...
-
-
-def _thinker(bars: Bars, features: FeatureSet | None, tape: ledger.Tape, segment: Segment, env: EnvSpec) -> _Thinker:
-    """What a segment's policies make of every account's observation."""
-    policies = tuple(segment.policies)
-    if not policies:
-        return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, 3))
-    if features is None:
-        raise DataError("policies decide from features; found none")
-    for policy in policies:
-        policy.require(bars.symbols, features.names)
-    if len({policy.gives_weights for policy in policies}) > 1:
-        raise DataError("some policies give weights and others actions; members of one vote must all do the same")
-    views: list[tuple[Policy, np.ndarray, Memory]] = []
-    masked = any(policy.masked for policy in policies)
-    for policy in policies:  # members of a fold share a scaler, and then the rows as well
-        shared = next((r for p, r, _ in views if np.array_equal(p.scaler.mean, policy.scaler.mean)), None)
-        rows = market_rows(features, bars.tradable, policy.scaler) if shared is None else shared
-        views.append((policy, rows, Memory()))
-
-    def think(accounts: ledger.Accounts, bar: IntArray) -> FloatArray:
-        probabilities = []
-        seen: dict[tuple[int, bool], np.ndarray] = {}
-        masks = action_masks(accounts, bar, tape, env) if masked else None
-        for policy, rows, memory in views:
-            view = id(rows), policy.observes_account
-            if view not in seen:
-                out = np.empty((len(bar), observation_size(rows.shape[1], bars.n_symbols, policy.observes_account)), dtype=np.float32)
-                observe(accounts, bar, rows, tape, out)
-                seen[view] = out
-            probabilities.append(answer(policy, seen[view], masks, memory))
-        return np.stack(probabilities)
-
-    return think
 
 
 def write_backtests(backtests: Backtests, path: Path) -> None:

@@ -6,7 +6,7 @@ placebo is the fused strategy with advice that cannot help in place of the advis
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,10 +14,9 @@ import numpy as np
 from ploutos.advisor.placebos import PLACEBOS
 from ploutos.advisor.signals import ACTIONS, Signals
 from ploutos.envs.actions import HOLD
-from ploutos.evaluation.backtest import Advised, Backtests, Fused, Strategy
+from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.metrics import Periods, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
-from ploutos.market.bars import Bars
 
 _PLACEBO = "placebo "
 MIRRORED = f"{_PLACEBO}mirrored"
@@ -35,24 +34,14 @@ def is_placebo(name: str) -> bool:
     return name.startswith(_PLACEBO)
 
 
-def placebo_strategies(
-    fused: Fused, advised: Advised, bars: Bars, signals: Signals, mirrored: Signals | None, draws: int, seed: int
-) -> list[Strategy]:
-    """The fused strategy with each draw of each placebo in place of the advice, and an account that follows the mirrored advice.
+def placebo_advice(signals: Signals, draws: int, seed: int) -> dict[str, Signals]:
+    """Each draw of each placebo, by the name of the fused account that follows it in place of the advice.
 
     Args:
         signals: advice of the tested range alone.
-        mirrored: what the advisor said about the mirrored market; None leaves its account out.
         draws: of each kind.
     """
-    strategies: list[Strategy] = []
-    for kind, placebo in PLACEBOS.items():
-        for draw in range(draws):
-            stances, confidences = placebo(signals, seed, draw).stances(bars)
-            strategies.append(replace(fused, name=f"{_PLACEBO}{kind} {draw}", stances=stances, confidences=confidences))
-    if mirrored is not None:
-        strategies.append(replace(advised, name=MIRRORED, stances=mirrored.stances(bars)[0]))
-    return strategies
+    return {f"{_PLACEBO}{kind} {draw}": placebo(signals, seed, draw) for kind, placebo in PLACEBOS.items() for draw in range(draws)}
 
 
 @dataclass(frozen=True)

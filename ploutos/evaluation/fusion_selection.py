@@ -8,12 +8,14 @@ import numpy as np
 from ploutos.advisor.signals import Signals
 from ploutos.envs.actions import BUY, HOLD
 from ploutos.envs.spec import EnvSpec
-from ploutos.evaluation.backtest import Fused, Moment, Segment, Voted, run_backtests
+from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, candidates, fit_calibration
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.market.bars import Bars
-from ploutos.strategies.ensemble import leaning
+from ploutos.strategies.advised import FusedStrategy
+from ploutos.strategies.base import DecisionContext
+from ploutos.strategies.ensemble import EnsembleStrategy, ensemble_action
 from ploutos.training.checkpoint import Policy
 from ploutos.types import BoolArray, FloatArray, IntArray
 from ploutos.walk_forward import Fold
@@ -43,27 +45,29 @@ def choose_fusion(
 
 
 @dataclass(frozen=True)
-class _Noted(Voted):
-    """A vote that keeps a note of every decision."""
+class _RecordedVote(EnsembleStrategy):
+    """A vote that keeps every decision."""
 
-    notes: list[tuple[int, IntArray, FloatArray]] = field(default_factory=list)
+    decisions: list[tuple[int, IntArray, FloatArray]] = field(default_factory=list, kw_only=True)
 
-    def decide(self, moment: Moment, row: int) -> FloatArray:
-        self.notes.append((moment.bar, *leaning(moment.probabilities[self.members, row])))
-        return super().decide(moment, row)
+    def targets(self, context: DecisionContext) -> FloatArray:
+        actions, confidences = ensemble_action(context.predictions[:, 0])
+        self.decisions.append((context.bar, actions, confidences))
+        return super().targets(context)
 
 
 def _choose(
     bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, stances: tuple[IntArray, FloatArray], horizon: int, env: EnvSpec,
     fusion: FusionSpec,
 ) -> FusionChoice:  # fmt: skip
-    voter = _Noted("vote", bars, env, slice(None))
-    run_backtests(bars, features, [segment], [voter], env)
-    calibration = calibrate(bars, voter.notes, horizon, segment.bars.stop)
+    voter = _RecordedVote(bars=bars, env=env)
+    run_backtests(bars, features, [segment], [voter], env, keep=())
+    calibration = calibrate(bars, voter.decisions, horizon, segment.bars.stop)
     specs = candidates(fusion)
-    untested = [FusionChoice(fold=fold.index, calibration=calibration, chosen=_candidate(spec, 0.0), table=()) for spec in specs]
-    strategies = [Fused(f"candidate {i}", bars, env, *stances, fusion, (choice,)) for i, choice in enumerate(untested)]
-    equity = np.maximum(run_backtests(bars, features, [segment], strategies, env).equity, _RUIN)
+    names, k = tuple(f"candidate {i}" for i in range(len(specs))), len(specs)
+    actions, confidences = np.repeat(stances[0][None], k, axis=0), np.repeat(stances[1][None], k, axis=0)
+    fused = FusedStrategy(names, actions, confidences, bars, env, tuple(specs), calibration=calibration)
+    equity = np.maximum(run_backtests(bars, features, [segment], [fused], env, keep=()).equity, _RUIN)
     growth = np.log(equity[:, -1] / equity[:, 0]) / segment.bars.n_bars
     table = tuple(_candidate(spec, float(grown)) for spec, grown in zip(specs, growth, strict=True))
     return FusionChoice(fold=fold.index, calibration=calibration, chosen=table[int(growth.argmax())], table=table)

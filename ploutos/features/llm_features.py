@@ -1,17 +1,15 @@
-"""The 33 numbers that an advisor and the risk score read: 28 of the market, 5 of the account.
+"""The 28 numbers of the market that an advisor reads; the 5 of the account stand in `ploutos.envs.account_features`.
 
-The market's 28 are the same for everyone and are computed once per bar; the account's 5 are read from the ledger at
-each decision and never stored. The names and their order are a contract and come from one-minute bars; here "min" means
-bars of whatever length the panel has. Three defects of the original are mended: the 15 and 60 RSIs are taken on closes
-15 and 60 bars apart instead of being long RSIs; no two features are the same number, as `price_change_60min` and
-`price_momentum_60` were, and `volume_ratio_20min` and `volume_regime`; and support and resistance are distances in average
-true ranges instead of prices.
+They are the same for everyone and are computed once per bar. The names and their order are a contract and come from
+one-minute bars; here "min" means bars of whatever length the panel has. Three defects of the original are mended: the 15 and 60
+RSIs are taken on closes 15 and 60 bars apart instead of being long RSIs; no two features are the same number, as
+`price_change_60min` and `price_momentum_60` were, and `volume_ratio_20min` and `volume_regime`; and support and resistance are
+distances in average true ranges instead of prices.
 """
 
 import numpy as np
 import talib
 
-from ploutos.envs.ledger import Accounts
 from ploutos.features.indicators import log_return, ratio
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.types import BoolArray, Float32Array, FloatArray
@@ -46,14 +44,6 @@ MARKET_NAMES = (
     "breakout_signal",  # close above the highest of the 20 bars before
     "breakdown_signal",
 )
-ACCOUNT_NAMES = (
-    "unrealized_pnl",  # of the open trade, share of equity
-    "drawdown_current",  # decimal, <= 0
-    "consecutive_losses",  # losing trades in a row
-    "win_rate_recent",  # of the last ten trades, 0.5 before the first
-    "mae_mfe_ratio",  # worst over worst plus best excursion of the open trade, 0..1
-)
-NAMES = MARKET_NAMES + ACCOUNT_NAMES
 
 
 def _strided_rsi(close: FloatArray, stride: int) -> FloatArray:
@@ -156,19 +146,3 @@ def market_features(bars: Bars) -> Float32Array:
             continue
         values[present, s] = compute(*[np.ascontiguousarray(getattr(bars, field)[present, s]) for field in FIELDS])
     return values
-
-
-def account_features(accounts: Accounts) -> FloatArray:
-    """The 5 of every account and symbol, as they are now.
-
-    Returns:
-        Shape (n_accounts, n_symbols, 5), columns as `ACCOUNT_NAMES`.
-    """
-    shape = accounts.units.shape
-    wins = np.bitwise_count(accounts.outcomes.astype(np.uint64)).astype(float)
-    win_rate = np.divide(wins, accounts.n_outcomes, out=np.full(shape, 0.5), where=accounts.n_outcomes > 0)
-    swing = accounts.best - accounts.worst
-    mae_share = np.divide(-accounts.worst, swing, out=np.zeros(shape), where=swing > 0)
-    equity = np.maximum(accounts.equity, 1e-9)[:, None]
-    drawdown = np.broadcast_to(accounts.drawdown[:, None], shape)
-    return np.stack([accounts.trade_pnl / equity, drawdown, accounts.loss_streak.astype(float), win_rate, mae_share], axis=2)

@@ -1,8 +1,7 @@
-"""The 33 numbers of one decision, when decisions come one at a time.
+"""The advisor's market features of one bar, when decisions come one at a time.
 
-A batch computes the market's 28 for all bars at once. Live, or for a single question, they are computed for the bar that
-has just closed, and several accounts and advisors ask for the same bar: the cache answers all but the first. The
-account's 5 are read from the ledger at every decision and never enter the cache.
+A batch computes them for all bars at once. Live, or for a single question, they are computed for the bar that has just
+closed, and several accounts and advisors ask for the same bar: the cache answers all but the first.
 """
 
 import hashlib
@@ -11,8 +10,7 @@ from collections import OrderedDict
 
 import numpy as np
 
-from ploutos.envs.ledger import Accounts
-from ploutos.features.llm_features import MARKET_NAMES, NAMES, account_features, compute
+from ploutos.features.llm_features import MARKET_NAMES, compute
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.types import FloatArray
 
@@ -71,7 +69,7 @@ class OptimizedFeatureCache:
 
 
 class OnlineFeatures:
-    """Market features of single bars through a cache, and with an account's own beside them."""
+    """Market features of single bars through a cache."""
 
     def __init__(self, cache: OptimizedFeatureCache | None = None) -> None:
         self.cache = OptimizedFeatureCache() if cache is None else cache
@@ -108,19 +106,6 @@ class OnlineFeatures:
                 content.update(values.data)
             keys[position, column] = bars.symbols[column], content.hexdigest()
         return keys[position, column]
-
-    def decision(self, bars: Bars, position: int, accounts: Accounts) -> FloatArray:
-        """All 33 of every account and symbol after one bar closed.
-
-        Returns:
-            Shape (n_accounts, n_symbols, 33), columns as `NAMES`; the last five are each account's own, as it is now.
-        """
-        market = np.stack([self.market(bars, position, s) for s in range(bars.n_symbols)])
-        own = account_features(accounts)
-        values = np.empty((*own.shape[:2], len(NAMES)))
-        values[..., : len(MARKET_NAMES)] = market
-        values[..., len(MARKET_NAMES) :] = own
-        return values
 
 
 def _own(bars: Bars, position: int, column: int) -> list[FloatArray]:

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import Field, NonNegativeInt, PositiveInt
 
+from ploutos.envs.account_features import ACCOUNT_NAMES, account_features
 from ploutos.envs.ledger import Accounts
-from ploutos.features.llm_features import ACCOUNT_NAMES, account_features
 from ploutos.specs import Spec
 from ploutos.types import BoolArray, FloatArray
 

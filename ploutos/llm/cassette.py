@@ -13,7 +13,6 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ploutos.advisor.prompts import TEMPLATE_VERSION
 from ploutos.errors import LLMError
 from ploutos.llm.backends.base import Messages, Schema
 from ploutos.store import Store, digest_of, writing
@@ -29,7 +28,7 @@ class Question(BaseModel):
     provider: str
     model: str
     model_digest: str
-    template: str = TEMPLATE_VERSION
+    template: str
     messages: Messages
     answer_schema: Schema
     options: dict[str, float | int | bool | str | None]

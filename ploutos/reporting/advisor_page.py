@@ -6,10 +6,10 @@ from typing import Any
 
 import plotly.graph_objects as go
 
-from ploutos.evaluation.assess import VOTE
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.comparisons import MIRRORED, is_placebo
 from ploutos.reporting.report import figure_html, render_page, show
+from ploutos.strategies.ensemble import VOTE
 
 _COLOURS = {1: "#067647", 0: "#98a2b3", -1: "#b42318"}
 _WIDEST = 30

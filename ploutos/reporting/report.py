@@ -8,10 +8,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from ploutos.envs.ledger import COSTS
-from ploutos.evaluation.assess import BENCHMARK, VOTE
+from ploutos.evaluation.assess import BENCHMARK
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
+from ploutos.strategies.ensemble import VOTE
 
 _COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
 _COLUMNS = (

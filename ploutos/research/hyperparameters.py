@@ -16,12 +16,13 @@ from pydantic import Field, PositiveInt
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import HistoryError
-from ploutos.evaluation.backtest import Segment, Voted, run_backtests
+from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import drawdowns, periods_of, session_returns, sharpe_ratio
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.seeding import seed_integer
 from ploutos.specs import Spec
+from ploutos.strategies.ensemble import EnsembleStrategy
 from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.ppo import TrainingSpec, build_env, build_model, fit_range_scaler
@@ -104,7 +105,8 @@ def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
 
 def score_policy(bars: Bars, features: FeatureSet, policy: Policy, validation: Range, env: EnvSpec) -> float:
     """Sharpe ratio over a range, less ten times what the drawdown is beyond 15 %; 0 for an account that never moved."""
-    result = run_backtests(bars, features, [Segment(validation, (policy,))], [Voted("candidate", bars, env, slice(0, 1))], env)
+    strategy = EnsembleStrategy({"candidate": slice(0, 1)}, bars=bars, env=env)
+    result = run_backtests(bars, features, [Segment(validation, (policy,))], [strategy], env, keep=())
     periods = periods_of(bars, result)
     sharpe = sharpe_ratio(session_returns(result.equity[0], periods), periods.per_year)
     deepest = -float(drawdowns(result.equity[0]).min())

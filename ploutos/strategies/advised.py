@@ -1,0 +1,91 @@
+"""Accounts that follow an advisor: its standing advice alone, or fused with the policies' vote under the risk veto."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from ploutos.envs.spec import EnvSpec
+from ploutos.fusion.calibration import Calibration, FusionChoice
+from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
+from ploutos.fusion.risk import RiskHistory
+from ploutos.market.bars import Bars
+from ploutos.strategies.base import DecisionContext, weights_of_actions
+from ploutos.strategies.ensemble import ensemble_action, ensemble_weights, is_continuous
+from ploutos.types import FloatArray, IntArray
+
+
+@dataclass(frozen=True)
+class AdvisorStrategy:
+    """Accounts that follow advice and nothing else.
+
+    Attributes:
+        names: one account per table of advice.
+        stances: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
+    """
+
+    names: tuple[str, ...]
+    stances: IntArray
+    bars: Bars
+    env: EnvSpec
+
+    def targets(self, context: DecisionContext) -> FloatArray:
+        return weights_of_actions(self.stances[:, context.bar], self.bars, context.bar, self.env)
+
+
+@dataclass(frozen=True)
+class FusedStrategy:
+    """Accounts that fuse the vote of all members with advice, each with a table of advice of its own.
+
+    Attributes:
+        names: one account per table of advice, or per spec where there is one table.
+        stances: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
+        confidences: the same shape, 0..1.
+        fusion: one spec for all accounts, or one each; their risk limits are the same.
+        choices: one per segment, whose parameters and calibration take the place of what `fusion` says; or none.
+        calibration: of the vote's confidence where there are no choices; None leaves it as it is.
+    """
+
+    names: tuple[str, ...]
+    stances: IntArray
+    confidences: FloatArray
+    bars: Bars
+    env: EnvSpec
+    fusion: tuple[FusionSpec, ...]
+    choices: tuple[FusionChoice, ...] = ()
+    calibration: Calibration | None = None
+
+    @cached_property
+    def _groups(self) -> list[tuple[FusionSpec, IntArray]]:
+        """Accounts that share a spec."""
+        rows = np.arange(len(self.names))
+        if len(self.fusion) == 1:
+            return [(self.fusion[0], rows)]
+        return [(spec, np.array([row for row in rows if self.fusion[row] == spec])) for spec in dict.fromkeys(self.fusion)]
+
+    def targets(self, context: DecisionContext) -> FloatArray:
+        bar, predictions = context.bar, context.predictions
+        groups, calibration = self._groups, self.calibration
+        if self.choices:
+            choice = self.choices[context.segment]
+            groups, calibration = [(choice.applied(self.fusion[0]), groups[0][1])], choice.calibration
+        actions, confidences = ensemble_action(predictions)
+        if calibration is not None:
+            confidences = calibration.apply(actions, confidences)
+        stances, sure = self.stances[:, bar], self.confidences[:, bar]
+        history = RiskHistory.of(context.accounts, bar, self.fusion[0].risk)
+        risk = history.scores()
+        if is_continuous(predictions):
+            policies = ensemble_weights(predictions, self.bars, bar, self.env)
+            advised = weights_of_actions(stances, self.bars, bar, self.env)
+            wanted = np.empty_like(policies)
+            for spec, rows in groups:
+                blend = VectorizedDecisionFusion(spec).blend_batch
+                wanted[rows] = blend(policies[rows], confidences[rows], advised[rows], sure[rows], risk[rows])
+        else:
+            fused = np.empty_like(actions)
+            for spec, rows in groups:
+                fuse = VectorizedDecisionFusion(spec).fuse_batch
+                fused[rows] = fuse(actions[rows], confidences[rows], stances[rows], sure[rows], risk[rows])
+            wanted = weights_of_actions(fused, self.bars, bar, self.env)
+        return history.veto(wanted, context.held)

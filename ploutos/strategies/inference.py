@@ -1,0 +1,176 @@
+"""What a segment's policies predict for every account, bar by bar.
+
+All accounts are asked about at once. What the first layer makes of the market's part of an observation is the same for every account;
+it is multiplied once for all bars of the segment, and each bar adds its accounts' own part.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+
+from ploutos.envs.actions import N_ACTIONS, action_masks
+from ploutos.envs.ledger import Accounts, Tape
+from ploutos.envs.observation import market_rows, observation_size, observe
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import DataError
+from ploutos.features.build import FeatureSet
+from ploutos.market.bars import Bars
+from ploutos.training.checkpoint import Policy
+from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
+from ploutos.walk_forward import Range
+
+
+@dataclass
+class RecurrentState:
+    """What a recurrent policy remembers of every account, from one bar to the next; it starts out empty."""
+
+    cells: tuple[torch.Tensor, torch.Tensor] | None = None
+
+
+class _Actor(Protocol):
+    """A policy's network from observations to its last layer."""
+
+    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor: ...
+
+
+@dataclass
+class _SharedRows:
+    """A policy without memory, on one segment: its first layer's view of the market is there for every bar."""
+
+    policy: Policy
+    first: int
+    market: torch.Tensor  # (n_bars, hidden), the market's part and the bias
+    n_market: int
+
+    @classmethod
+    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
+        layer = _layers(policy)[0]
+        view = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
+        with torch.no_grad():
+            market = torch.addmm(layer.bias, view, layer.weight[:, : rows.shape[1]].T)
+        return cls(policy, bars.start - 1, market, rows.shape[1])
+
+    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
+        first, *rest = _layers(self.policy)
+        seen = self.market[bar - self.first] + observations[:, self.n_market :] @ first.weight[:, self.n_market :].T
+        for layer in rest:
+            seen = layer(seen)
+        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(seen))
+
+
+def _layers(policy: Policy) -> Any:
+    """The actor's hidden layers, a linear one first."""
+    return cast(Any, policy.model.policy).mlp_extractor.policy_net
+
+
+@dataclass
+class _Whole:
+    """A recurrent policy, or one without a hidden layer: the whole network, bar by bar."""
+
+    policy: Policy
+    state: RecurrentState
+
+    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
+        network: Any = self.policy.model.policy
+        seen = network.extract_features(observations, network.pi_features_extractor)
+        if self.policy.recurrent:
+            nothing = torch.zeros(1, len(observations), network.lstm_actor.hidden_size)
+            cells = self.state.cells or (nothing, nothing)
+            seen, self.state.cells = network._process_sequence(seen, cells, torch.zeros(len(observations)), network.lstm_actor)
+        return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen)))
+
+
+class PolicyInference:
+    """Asks the policies of one segment.
+
+    Args:
+        bars, features: the panel and what the policies observe of it; no features without policies.
+        part: the segment's bars; the first decision is made one bar before them.
+        env: what decides which actions are allowed.
+
+    Raises:
+        DataError: there are no features, or some policies give weights and others actions.
+        TrainingError: a policy was trained on other symbols or features.
+    """
+
+    def __init__(self, policies: Sequence[Policy], bars: Bars, features: FeatureSet | None, part: Range, tape: Tape, env: EnvSpec) -> None:
+        if policies and features is None:
+            raise DataError("policies decide from features; found none")
+        if len({policy.gives_weights for policy in policies}) > 1:
+            raise DataError("some policies give weights and others actions; members of one vote must all do the same")
+        self._tape, self._env, self._masked = tape, env, any(policy.masked for policy in policies)
+        self._members: list[tuple[Policy, Float32Array, _Actor]] = []
+        for policy in policies:
+            assert features is not None
+            policy.require(bars.symbols, features.names)
+            rows = self._rows_of(policy)
+            rows = market_rows(features, bars.tradable, policy.scaler) if rows is None else rows
+            plain = not policy.recurrent and len(_layers(policy)) > 0
+            actor: _Actor = _SharedRows.of(policy, rows, part) if plain else _Whole(policy, RecurrentState())
+            self._members.append((policy, rows, actor))
+
+    def _rows_of(self, policy: Policy) -> Float32Array | None:
+        """The market's rows of a member with the same scaler: members of a fold share one, and then the rows as well."""
+        for other, rows, _ in self._members:
+            same = np.array_equal(other.scaler.mean, policy.scaler.mean), np.array_equal(other.scaler.deviation, policy.scaler.deviation)
+            if all(same):
+                return rows
+        return None
+
+    def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
+        """What every policy says of every account after the close of a bar.
+
+        Args:
+            bar: shape (n,), the same bar for all.
+
+        Returns:
+            Shape (n_members, n, n_symbols, 3), the probability of every action; or (..., 2), the mean weight, cut to the action space,
+            as a share of the gross limit, and the probability that a weight drawn from the policy has the sign of its mean, 0.5..1.
+        """
+        if not self._members:
+            return np.zeros((0, len(bar), self._tape.n_symbols, N_ACTIONS))
+        masks = action_masks(accounts, bar, self._tape, self._env) if self._masked else None
+        seen: dict[tuple[int, bool], torch.Tensor] = {}
+        predictions = []
+        with torch.no_grad():
+            for policy, rows, actor in self._members:
+                view = id(rows), policy.observes_account
+                if view not in seen:
+                    out = np.empty(
+                        (len(bar), observation_size(rows.shape[1], self._tape.n_symbols, policy.observes_account)), dtype=np.float32
+                    )
+                    observe(accounts, bar, rows, self._tape, out)
+                    seen[view] = torch.from_numpy(out)
+                predictions.append(_prediction(policy, actor(int(bar[0]), seen[view]).double(), masks))
+        return np.stack(predictions)
+
+
+def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None = None, state: RecurrentState | None = None) -> FloatArray:
+    """What one policy says of observations, one by one.
+
+    Args:
+        observations: shape (n, n_columns).
+        masks: shape (n, n_symbols * 3), what is allowed; only a masked policy reads it.
+        state: of the same n accounts; only a recurrent policy reads it, and leaves in it what it remembers now.
+
+    Returns:
+        Shape (n, n_symbols, 3) or (n, n_symbols, 2), as `PolicyInference.predict` gives them.
+    """
+    with torch.no_grad():
+        return _prediction(policy, _Whole(policy, state or RecurrentState())(0, torch.from_numpy(observations)).double(), masks)
+
+
+def _prediction(policy: Policy, last: torch.Tensor, masks: BoolArray | None) -> FloatArray:
+    """A member's answer from what its last layer puts out, float64."""
+    if policy.gives_weights:
+        space = cast(spaces.Box, policy.model.action_space)
+        sure = torch.special.ndtr(last.abs() / cast(Any, policy.model.policy).log_std.double().exp())
+        return np.stack([np.clip(last.numpy(), space.low, space.high), sure.numpy()], axis=-1)
+    logits = last.reshape(len(last), -1, N_ACTIONS)  # one softmax for all symbols; stable-baselines3 builds an object for each
+    if policy.masked and masks is not None:
+        logits = logits.masked_fill(~torch.from_numpy(masks).reshape(logits.shape), -torch.inf)
+    return np.asarray(torch.softmax(logits, dim=-1).numpy())
