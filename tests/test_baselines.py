@@ -12,7 +12,7 @@ from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
-from ploutos.evaluation.backtest import Scheduled, Segment, run_backtests
+from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of, session_closes, sharpe_ratio
 from ploutos.evaluation.significance import BootstrapSpec
 from ploutos.features.llm_features import market_features
@@ -21,6 +21,7 @@ from ploutos.market.bars import align
 from ploutos.market.sources import sample
 from ploutos.reporting.report import render_report
 from ploutos.strategies import baselines
+from ploutos.strategies.base import PrecomputedTargets
 from ploutos.walk_forward import Range, fold_table
 
 
@@ -37,7 +38,7 @@ def walk(stamps, timeframe, close=None):
 def test_the_targets_of_a_prefix_are_the_prefix_of_the_targets(panel, t):
     whole, past = (baselines.all_baselines(bars, 299, EnvSpec(), 3) for bars in (panel, panel.head(t)))
     for full, cut in zip(whole, past, strict=True):
-        np.testing.assert_array_equal(cut.targets, full.targets[:t], err_msg=full.name)
+        np.testing.assert_array_equal(cut.table, full.table[:t], err_msg=full.name)
 
 
 def test_a_longer_trading_day_to_come_changes_no_target_before_it():
@@ -48,7 +49,7 @@ def test_a_longer_trading_day_to_come_changes_no_target_before_it():
     for full, cut in zip(
         baselines.all_baselines(bars, 0, EnvSpec(), 3), baselines.all_baselines(bars.head(len(first)), 0, EnvSpec(), 3), strict=True
     ):
-        np.testing.assert_array_equal(cut.targets, full.targets[: len(first)], err_msg=full.name)
+        np.testing.assert_array_equal(cut.table, full.table[: len(first)], err_msg=full.name)
 
 
 def test_momentum_holds_what_rose_over_126_sessions_and_decides_once_in_21():
@@ -66,10 +67,10 @@ def test_buy_and_hold_fills_once_per_symbol_and_random_follows_its_seed(panel):
     env, segment = EnvSpec(), [Segment(Range(start=301, stop=700))]
     assert panel.tradable[300:302].all()
     strategies = [
-        Scheduled("hold", baselines.buy_and_hold(panel, 300, env)),
-        *(Scheduled(f"random {seed}", baselines.random(panel, env, seed)) for seed in (3, 4)),
-        Scheduled("random again", baselines.random(panel, env, 3)),
-        Scheduled("flat", baselines.flat(panel)),
+        PrecomputedTargets("hold", baselines.buy_and_hold(panel, 300, env)),
+        *(PrecomputedTargets(f"random {seed}", baselines.random(panel, env, seed)) for seed in (3, 4)),
+        PrecomputedTargets("random again", baselines.random(panel, env, 3)),
+        PrecomputedTargets("flat", baselines.flat(panel)),
     ]
     result = run_backtests(panel, None, segment, strategies, env)
     fills = np.isfinite(result.fill_price).sum(axis=1)
@@ -81,7 +82,7 @@ def test_buy_and_hold_fills_once_per_symbol_and_random_follows_its_seed(panel):
 
 def test_the_first_bar_of_a_panel_cannot_be_tested(panel):
     with pytest.raises(DataError, match="no bar before it to decide on"):
-        run_backtests(panel, None, [Segment(Range(start=0, stop=9))], [Scheduled("flat", baselines.flat(panel))], EnvSpec())
+        run_backtests(panel, None, [Segment(Range(start=0, stop=9))], [PrecomputedTargets("flat", baselines.flat(panel))], EnvSpec())
 
 
 @pytest.mark.parametrize(
@@ -106,7 +107,7 @@ def test_a_constant_gain_has_no_sharpe_ratio_and_two_returns_have_one():
 
 def test_one_session_has_a_return_but_no_volatility():
     bars = walk(pd.date_range("2024-01-01", periods=3, tz="UTC"), pd.Timedelta(days=1))
-    strategy = Scheduled("hold", baselines.buy_and_hold(bars, 0, EnvSpec()))
+    strategy = PrecomputedTargets("hold", baselines.buy_and_hold(bars, 0, EnvSpec()))
     result = run_backtests(bars, None, [Segment(Range(start=1, stop=2))], [strategy], EnvSpec())
     found = measure(result, 0, periods_of(bars, result))
     assert found["total_return"] == pytest.approx(result.equity[0, 1] / 100_000 - 1)

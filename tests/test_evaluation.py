@@ -12,7 +12,8 @@ from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
-from ploutos.evaluation.backtest import Scheduled, Segment, read_backtests, run_backtests, write_backtests
+from ploutos.evaluation.backtest import Segment, read_backtests, run_backtests, write_backtests
+from ploutos.evaluation.benchmark import purchase_in_words, require_purchase
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
 from ploutos.features.llm_features import market_features
@@ -21,6 +22,7 @@ from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
 from ploutos.reporting.report import comparison, render_markdown, render_report
 from ploutos.strategies import baselines
+from ploutos.strategies.base import PrecomputedTargets
 from ploutos.walk_forward import Range, fold_table
 
 FREE = CostSpec(commission_bps=0, slippage_bps=0)
@@ -36,7 +38,7 @@ def flat_bars(closes, step, start="2024-01-01", calendar="24/7"):
 
 
 def hold(bars, env):
-    strategy = Scheduled("hold", baselines.buy_and_hold(bars, 0, env))
+    strategy = PrecomputedTargets("hold", baselines.buy_and_hold(bars, 0, env))
     return run_backtests(bars, None, [Segment(Range(start=1, stop=bars.n_bars))], [strategy], env)
 
 
@@ -133,7 +135,7 @@ def test_doubling_the_costs_makes_no_baseline_richer(panel):
 
 
 def test_test_ranges_with_a_hole_are_refused(panel):
-    strategy = [Scheduled("flat", baselines.flat(panel))]
+    strategy = [PrecomputedTargets("flat", baselines.flat(panel))]
     with pytest.raises(DataError, match="leave a hole: one ends at bar 320, the next starts at 325"):
         run_backtests(panel, None, [Segment(Range(start=300, stop=320)), Segment(Range(start=325, stop=330))], strategy, EnvSpec())
 
@@ -290,7 +292,7 @@ def test_a_squeezed_short_is_in_the_books_to_the_last_unit():
     closes = [100.0, 100.0, 100.0, 350.0, 50.0, 50.0]
     bars, env = flat_bars(closes, "1D"), EnvSpec(initial_cash=1_000, allow_short=True, rebalance_band=0, costs=FREE)
     targets = np.full((len(closes), 1), -1.0)
-    result = run_backtests(bars, None, [Segment(Range(start=1, stop=6))], [Scheduled("short", targets)], env)
+    result = run_backtests(bars, None, [Segment(Range(start=1, stop=6))], [PrecomputedTargets("short", targets)], env)
     assert result.equity[0].tolist() == [1_000, 1_000, 1_000, 0, 0, 0]
     assert (result.ruined[0], result.last[0], result.written_off[0, -1]) == (3, 3, 1_500)
     books = result.equity_frame()
@@ -314,8 +316,8 @@ def test_the_passive_baselines_trade_however_small_their_slots_are(n_symbols):
 def test_buy_and_hold_says_what_it_could_not_buy(panel):
     def words(bars, start):
         env, test = EnvSpec(), [Segment(Range(start=start, stop=400))]
-        result = run_backtests(bars, None, test, [Scheduled("buy and hold", baselines.buy_and_hold(bars, start - 1, env))], env)
-        return baselines.purchase_in_words(result, "buy and hold", bars)
+        result = run_backtests(bars, None, test, [PrecomputedTargets("buy and hold", baselines.buy_and_hold(bars, start - 1, env))], env)
+        return purchase_in_words(result, "buy and hold", bars)
 
     assert panel.tradable[[119, 120]][:, :2].all()
     assert words(panel, 120) == "buy and hold held the 2 of 3 symbols that traded on 2001-06-15; S2 listed later and was never bought."
@@ -329,11 +331,11 @@ def test_an_account_of_contracts_can_buy_them_in_every_range_and_says_when_it_ca
     nq = FUTURES["NQ"].model_copy(update={"symbol": "A", "calendar": "24/7"})
     bars = replace(flat_bars(np.geomspace(2_000, 20_000, 100), "1D"), instruments=(nq,))
     for start, stop in ((2, 20), (80, 100)):
-        hold = Scheduled("buy and hold", baselines.buy_and_hold(bars, start - 1, EnvSpec()))
+        hold = PrecomputedTargets("buy and hold", baselines.buy_and_hold(bars, start - 1, EnvSpec()))
         result = run_backtests(bars, None, [Segment(Range(start=start, stop=stop))], [hold], EnvSpec())
         assert result.equity[0, 0] == np.ceil(10 * 20 * bars.close[stop - 1, 0])
         assert result.fill_units[0, 1, 0] >= 9
-        baselines.require_purchase(result, "buy and hold", bars, EnvSpec())
+        require_purchase(result, "buy and hold", bars, EnvSpec())
 
 
 def test_a_buy_and_hold_that_buys_nothing_is_refused_with_the_reason():
@@ -344,8 +346,8 @@ def test_a_buy_and_hold_that_buys_nothing_is_refused_with_the_reason():
     bars = align(frame, pd.Timedelta(days=1), "24/7", "test", specs)
 
     def bought(env):
-        strategy = Scheduled("buy and hold", baselines.buy_and_hold(bars, 0, env))
-        baselines.require_purchase(run_backtests(bars, None, [Segment(Range(start=1, stop=9))], [strategy], env), "buy and hold", bars, env)
+        strategy = PrecomputedTargets("buy and hold", baselines.buy_and_hold(bars, 0, env))
+        require_purchase(run_backtests(bars, None, [Segment(Range(start=1, stop=9))], [strategy], env), "buy and hold", bars, env)
 
     bought(EnvSpec())
     with pytest.raises(

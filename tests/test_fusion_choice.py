@@ -14,7 +14,7 @@ from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
-from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, joined, run_backtests
+from ploutos.evaluation.backtest import Segment, concat, run_backtests
 from ploutos.evaluation.comparisons import HYBRID
 from ploutos.evaluation.fusion_selection import calibrate, choose_fusion
 from ploutos.evaluation.significance import BootstrapSpec
@@ -24,7 +24,10 @@ from ploutos.fusion.calibration import Calibration, FusionChoice, candidates, fi
 from ploutos.fusion.decisions import FusionSpec
 from ploutos.market.bars import FIELDS
 from ploutos.reporting.report import render_report
+from ploutos.strategies.advised import FusedStrategy
+from ploutos.strategies.base import PrecomputedTargets
 from ploutos.strategies.baselines import all_baselines, flat
+from ploutos.strategies.ensemble import EnsembleStrategy
 from ploutos.walk_forward import Range, fold_table
 
 
@@ -132,7 +135,7 @@ def test_every_candidate_of_the_table_is_what_its_account_earned_alone(panel, pa
         for candidate in (choice.table[0], choice.table[-1]):
             spec = FusionSpec(llm_weight=candidate.llm_weight, confidence_threshold=candidate.confidence_threshold)
             alone = choice.model_copy(update={"chosen": candidate})
-            strategy = Fused("alone", panel, EnvSpec(), *stances, spec, (alone,))
+            strategy = FusedStrategy(("alone",), stances[0][None], stances[1][None], panel, EnvSpec(), (spec,), (alone,))
             result = run_backtests(panel, panel_features, [Segment(fold.validation, tuple(panel_policies))], [strategy], EnvSpec())
             assert candidate.growth == pytest.approx(np.log(result.equity[0, -1] / 100_000) / fold.validation.n_bars, abs=1e-12)
 
@@ -176,7 +179,7 @@ def test_each_segment_is_fused_by_its_own_choice(panel, panel_features, panel_po
     )
     stances, confidences = signals.stances(panel)
     strategies = [
-        Fused(name, panel, EnvSpec(), stances, confidences, FusionSpec(), picked)
+        FusedStrategy((name,), stances[None], confidences[None], panel, EnvSpec(), (FusionSpec(),), picked)
         for name, picked in (("both", (advisor, policy)), ("advisor", (advisor, advisor)), ("policy", (policy, policy)))
     ]
     segments = [Segment(fold.test, tuple(panel_policies)) for fold in folds]
@@ -193,8 +196,8 @@ def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_feat
     assert read_choices(tmp_path / "choices.json") == choices
     brains, env = [panel_policies] * 2, EnvSpec()
     result = out_of_sample(panel, panel_features, folds, brains, signals, env, FusionSpec(), 1, choices=choices)
-    result = joined(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, HYBRID))
-    result = joined(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, "hybrid, advice blanked"))
+    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, HYBRID))
+    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, "hybrid, advice blanked"))
     inside = in_sample(panel, panel_features, folds, brains, env)
     summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices=choices)
     assert [FusionChoice.model_validate(item) for item in summary["fusion"]] == list(choices)
@@ -207,12 +210,12 @@ def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_feat
 
 def test_backtests_that_are_joined_are_as_if_they_had_run_together(panel, panel_features, panel_policies):
     env, segments = EnvSpec(), [Segment(Range(start=506, stop=600), tuple(panel_policies))]
-    votes = [Voted("vote", panel, env, slice(None)), Voted("one", panel, env, slice(0, 1))]
+    votes = [EnsembleStrategy({"vote": slice(None), "one": slice(0, 1)}, bars=panel, env=env)]
     baselines = list(all_baselines(panel, 505, env, 1))
     together = run_backtests(panel, panel_features, segments, [*votes, *baselines], env)
-    apart = joined(*(run_backtests(panel, panel_features, segments, some, env) for some in (votes, baselines)))
+    apart = concat(*(run_backtests(panel, panel_features, segments, some, env) for some in (votes, baselines)))
     for field in fields(together):
         np.testing.assert_array_equal(getattr(apart, field.name), getattr(together, field.name))
-    other = run_backtests(panel, None, [Segment(Range(start=507, stop=600))], [Scheduled("flat", flat(panel))], env)
+    other = run_backtests(panel, None, [Segment(Range(start=507, stop=600))], [PrecomputedTargets("flat", flat(panel))], env)
     with pytest.raises(DataError, match="over other bars or symbols"):
-        joined(together, other)
+        concat(together, other)

@@ -29,7 +29,8 @@ from ploutos.fusion.hybrid import HybridSpec, fine_tuning, first_decision, hybri
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
 from ploutos.market.bars import write_bars
 from ploutos.store import file_sha256
-from ploutos.strategies.ensemble import Memory, action_probabilities, vote
+from ploutos.strategies.ensemble import vote
+from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
 from ploutos.training.jobs import MemberJob
 from ploutos.training.ppo import CheckpointSpec, SpeedSpec, Workplace, build_model, fit_range_scaler, train_member
@@ -190,12 +191,10 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
         assert not model.policy.optimizer.state  # no moment of Adam's is inherited
     mine = Policy(models[0], scaler, policy.meta)
     seen, observed = narrow.reset(), wide.reset()
-    random, memories = np.random.default_rng(0), (Memory(), Memory())
+    random, memories = np.random.default_rng(0), (RecurrentState(), RecurrentState())
     for _ in range(40):
         masks = narrow.action_masks()
-        expected, found = (
-            action_probabilities(p, o, masks, memory) for p, o, memory in zip((policy, mine), (seen, observed), memories, strict=True)
-        )
+        expected, found = (predict(p, o, masks, memory) for p, o, memory in zip((policy, mine), (seen, observed), memories, strict=True))
         np.testing.assert_allclose(found, expected, atol=1e-6)
         np.testing.assert_array_equal(vote(found[None])[0], vote(expected[None])[0])
         actions = random.integers(0, 3, (16, 3))
@@ -208,7 +207,7 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
         rollout = model._rollout
         whole = torch.cat([model._market.rows[rollout.bars], rollout.own], dim=-1)[0].numpy()
         masks = rollout.masks[0].numpy() if algorithm == "MaskablePPO" else None
-        probabilities = action_probabilities(policy, np.ascontiguousarray(whole[:, [names.index(name) for name in policy.observes]]), masks)
+        probabilities = predict(policy, np.ascontiguousarray(whole[:, [names.index(name) for name in policy.observes]]), masks)
         taken = np.take_along_axis(probabilities, rollout.actions[0].numpy()[..., None], axis=-1)
         np.testing.assert_allclose(rollout.log_probs[0].numpy(), np.log(taken).sum(axis=(1, 2)), atol=2e-6)
 

@@ -13,7 +13,7 @@ import pytest
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, DataError
-from ploutos.evaluation.backtest import Scheduled, Segment, run_backtests
+from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.market.calendar import DAY, expected_bars, period_starts, sessions_around
@@ -21,6 +21,7 @@ from ploutos.market.data_spec import DataSpec
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.loader import load
 from ploutos.market.quality import inspect_bars
+from ploutos.strategies.base import PrecomputedTargets
 from ploutos.strategies.baselines import all_baselines
 from ploutos.walk_forward import Range
 
@@ -172,8 +173,8 @@ def rules(bars):
     before = np.vstack([bars.mark[:1], bars.mark[:-1]])
     share = 1 / bars.n_symbols
     return (
-        Scheduled("mean reversion", np.where(bars.mark < before, share, 0.0)),
-        Scheduled("one-bar momentum", np.where(bars.mark > before, share, 0.0)),
+        PrecomputedTargets("mean reversion", np.where(bars.mark < before, share, 0.0)),
+        PrecomputedTargets("one-bar momentum", np.where(bars.mark > before, share, 0.0)),
     )
 
 
@@ -247,7 +248,9 @@ def test_a_year_of_weeks_has_fifty_two(tmp_path):
     plain(frame.assign(timestamp=pd.DatetimeIndex(starts).tz_localize("UTC"), volume=1e6), tmp_path, "AAA")
     bars = read(tmp_path)
     env = EnvSpec(costs={"commission_bps": 0, "slippage_bps": 0})
-    result = run_backtests(bars, None, [Segment(Range(start=1, stop=bars.n_bars))], [Scheduled("long", np.ones((bars.n_bars, 1)))], env)
+    result = run_backtests(
+        bars, None, [Segment(Range(start=1, stop=bars.n_bars))], [PrecomputedTargets("long", np.ones((bars.n_bars, 1)))], env
+    )
     assert measure(result, 0, periods_of(bars, result))["cagr"] == pytest.approx(0.3, abs=0.002)
 
 
@@ -320,7 +323,9 @@ def test_a_symbol_that_ends_is_paid_out_and_reported(tmp_path):
         read(tmp_path, delisting={"AAA": 1.0})
     assert bars.head(500).payouts == ()
     assert bars.head(501).payouts[1] == last
-    result = run_backtests(bars, None, [Segment(Range(start=400, stop=bars.n_bars))], [Scheduled("hold", half_once(bars, 399))], EnvSpec())
+    result = run_backtests(
+        bars, None, [Segment(Range(start=400, stop=bars.n_bars))], [PrecomputedTargets("hold", half_once(bars, 399))], EnvSpec()
+    )
     assert result.weights[0, 110, 1] == 0
     assert "ends_early" in {finding.check for finding in inspect_bars(bars).findings}
 
@@ -367,7 +372,7 @@ def test_crude_may_close_below_zero_and_a_share_may_not(tmp_path):
     assert np.isnan(features.values[400]).all()
     assert features.ready[-1].all()
     env = EnvSpec(initial_cash=1_000_000, costs={"commission_bps": 0, "slippage_bps": 0}, rebalance_band=0)
-    result = run_backtests(bars, None, [Segment(Range(start=380, stop=410))], [Scheduled("hold", half_once(bars, 379))], env)
+    result = run_backtests(bars, None, [Segment(Range(start=380, stop=410))], [PrecomputedTargets("hold", half_once(bars, 379))], env)
     units = result.fill_units[0, 1, 0]
     at = 401 - 380  # closes are counted from the decision
     assert units > 0

@@ -26,7 +26,7 @@ from ploutos.envs.ledger import Accounts, make_tape, step
 from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError, TrainingError
-from ploutos.evaluation.backtest import Fused, Scheduled, Segment, Voted, run_backtests
+from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.significance import BootstrapSpec, mean_interval
 from ploutos.features.build import FeatureSet, write_features
@@ -34,8 +34,11 @@ from ploutos.fusion.decisions import FusionSpec
 from ploutos.fusion.risk import RiskHistory, RiskSpec
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
+from ploutos.strategies.advised import FusedStrategy
+from ploutos.strategies.base import PrecomputedTargets, weights_of_actions
 from ploutos.strategies.baselines import buy_and_hold, flat
-from ploutos.strategies.ensemble import Memory, action_probabilities, leaning, mean_weights, vote, weights_and_confidences
+from ploutos.strategies.ensemble import EnsembleStrategy, ensemble_action, ensemble_weights, mean_weights, vote
+from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
@@ -73,9 +76,9 @@ def learn(tmp_path, seed, signal, actions="discrete"):
     train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, Workplace(tmp_path / "w"), tmp_path / "p.zip")
     policy = load_policy(tmp_path / "p.zip")
     strategies = [
-        Voted("PPO", bars, env, slice(0, 1)),
-        Scheduled("flat", flat(bars)),
-        Scheduled("buy and hold", buy_and_hold(bars, fold.test.start - 1, env)),
+        EnsembleStrategy({"PPO": slice(0, 1)}, bars=bars, env=env),
+        PrecomputedTargets("flat", flat(bars)),
+        PrecomputedTargets("buy and hold", buy_and_hold(bars, fold.test.start - 1, env)),
     ]
     result = run_backtests(bars, features, [Segment(fold.test, (policy,))], strategies, env)
     periods = periods_of(bars, result)
@@ -155,9 +158,9 @@ def test_probabilities_are_the_policys_own_and_the_vote_is_their_mean(panel_poli
     for policy in panel_policies:
         distribution = policy.model.policy.get_distribution(torch.from_numpy(observations)).distribution
         expected = np.stack([one.probs.detach().numpy() for one in distribution], axis=1)
-        np.testing.assert_allclose(action_probabilities(policy, observations), expected, atol=1e-6)
+        np.testing.assert_allclose(predict(policy, observations), expected, atol=1e-6)
         greedy, _ = policy.model.predict(observations, deterministic=True)
-        np.testing.assert_array_equal(vote(action_probabilities(policy, observations)[None])[0], greedy)
+        np.testing.assert_array_equal(vote(predict(policy, observations)[None])[0], greedy)
     actions, confidences = vote(np.array([[[0.5, 0.4, 0.1]], [[0.1, 0.6, 0.3]]]))
     assert actions.tolist() == [1]
     assert confidences == pytest.approx([0.5])
@@ -174,7 +177,7 @@ def test_a_weight_is_the_policys_mean_and_its_confidence_the_share_of_draws_on_i
         members[1].model.policy.action_net.bias += torch.tensor([0.2, -0.4, 0.9])
         members[1].model.policy.log_std += 0.3
     observations = np.random.default_rng(0).normal(size=(5, members[0].model.observation_space.shape[0])).astype(np.float32)
-    answers = np.stack([weights_and_confidences(policy, observations) for policy in members])
+    answers = np.stack([predict(policy, observations) for policy in members])
     for policy, answer in zip(members, answers, strict=True):
         greedy, _ = policy.model.predict(observations, deterministic=True)
         np.testing.assert_allclose(answer[..., 0], greedy, atol=1e-6)
@@ -188,22 +191,22 @@ def test_a_weight_is_the_policys_mean_and_its_confidence_the_share_of_draws_on_i
     np.testing.assert_allclose(confidences, (answers[0, ..., 1] + answers[1, ..., 1]) / 2)
     assert ((confidences >= 0.5) & (confidences <= 1)).all()
     np.testing.assert_array_equal(mean_weights(answers[1:])[0], answers[1, ..., 0])
-    actions, sure = leaning(answers - [0.2, 0.0])
+    actions, sure = ensemble_action(answers - [0.2, 0.0])
     np.testing.assert_array_equal(actions, np.where(weights > 0.2, BUY, SELL))
     np.testing.assert_array_equal(sure, confidences)
-    assert leaning(0 * answers)[0].max() == HOLD
+    assert ensemble_action(0 * answers)[0].max() == HOLD
 
 
 def test_a_recurrent_policy_remembers_each_account_as_its_own_predict_does(tmp_path, panel, panel_features, panel_fold):
     policy = trained(tmp_path, panel, panel_features, panel_fold, "RecurrentPPO")
     random = np.random.default_rng(0)
-    memory, state, firsts = Memory(), None, []
+    memory, state, firsts = RecurrentState(), None, []
     for t in range(6):
         observations = random.normal(size=(4, policy.model.observation_space.shape[0])).astype(np.float32)
         actions, state = policy.model.predict(observations, state=state, episode_start=np.full(4, t == 0), deterministic=True)
-        probabilities = action_probabilities(policy, observations, memory=memory)
+        probabilities = predict(policy, observations, state=memory)
         np.testing.assert_array_equal(probabilities.argmax(-1), actions)
-        firsts.append(np.abs(probabilities - action_probabilities(policy, observations)).max())
+        firsts.append(np.abs(probabilities - predict(policy, observations)).max())
     assert firsts[0] == 0
     assert min(firsts[1:]) > 0  # what it saw before matters
 
@@ -221,7 +224,7 @@ def test_a_masked_policy_never_asks_for_what_is_not_allowed(tmp_path, panel, pan
     observations = random.normal(size=(50, policy.model.observation_space.shape[0])).astype(np.float32)
     masks = random.random((50, 3, 3)) < 0.5
     masks[..., 0] = True
-    probabilities = action_probabilities(policy, observations, masks.reshape(50, 9))
+    probabilities = predict(policy, observations, masks.reshape(50, 9))
     assert (probabilities[~masks] == 0).all()
     actions, _ = policy.model.predict(observations, action_masks=masks.reshape(50, 9), deterministic=True)
     np.testing.assert_array_equal(probabilities.argmax(-1), actions)
@@ -236,13 +239,14 @@ def test_backtests_carry_memory_masks_and_weights(tmp_path, panel, panel_feature
     policy, env = trained(tmp_path, panel, panel_features, panel_fold, algorithm, actions), EnvSpec(gross_limit=1.5)
     asked = []
 
-    class Watched(Voted):
-        def decide(self, moment, row):
-            targets = super().decide(moment, row)
-            asked.append((moment.bar, moment.probabilities[0, row].copy(), targets))
+    class Watched(EnsembleStrategy):
+        def targets(self, context):
+            targets = super().targets(context)
+            asked.append((context.bar, context.predictions[0, 0].copy(), targets[0]))
             return targets
 
-    run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [Watched("v", panel, env, slice(0, 1))], env)
+    strategy = Watched({"v": slice(0, 1)}, bars=panel, env=env)
+    run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
     tape = make_tape(panel)
     rows = market_rows(panel_features, panel.tradable, policy.scaler)
     accounts, state = Accounts.open(1, 3, env.cash), None
@@ -273,19 +277,20 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
     risk = RiskSpec(max_consecutive_losses=1, cooldown_bars=5, min_win_rate=0.6)
     seen = {"blended": 0, "the policy's": 0, "too risky": 0, "vetoed": 0}
 
-    class Watched(Fused):
-        def decide(self, moment, row):
-            targets = super().decide(moment, row)
-            mine = self.voted_weights(moment.probabilities[:, row])
-            advised = self.weights(self.stances[moment.bar], moment.bar)
-            scores = RiskHistory.of(moment.accounts, moment.bar, risk).scores()[row]
+    class Watched(FusedStrategy):
+        def targets(self, context):
+            all_targets = super().targets(context)
+            targets = all_targets[0]
+            mine = ensemble_weights(context.predictions, panel, context.bar, env)[0]
+            advised = weights_of_actions(self.stances[:, context.bar], panel, context.bar, env)[0]
+            scores = RiskHistory.of(context.accounts, context.bar, risk).scores()[0]
             for s in range(3):
                 if scores[s] > 0.5:
                     assert np.isnan(targets[s])
                     seen["too risky"] += 1
                 elif np.isnan(targets[s]):
                     assert scores[s] >= 0.3  # a losing streak or a poor hit rate
-                    assert moment.held[row, s] == 0
+                    assert context.held[0, s] == 0
                     seen["vetoed"] += 1
                 elif np.isnan(advised[s]):
                     assert targets[s] == mine[s]
@@ -293,10 +298,10 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
                 else:
                     assert min(mine[s], advised[s]) <= targets[s] <= max(mine[s], advised[s])
                     seen["blended"] += mine[s] != targets[s] != advised[s]
-            return targets
+            return all_targets
 
     fusion = FusionSpec(risk_threshold=0.5, llm_weight=0.5, risk=risk)
-    strategy = Watched("fused", panel, env, stances, confidences, fusion)
+    strategy = Watched(("fused",), stances[None], confidences[None], panel, env, (fusion,))
     run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
     assert min(seen.values()) >= 10, seen
 

@@ -92,7 +92,7 @@ def calibrate(bars: Bars, decisions: Sequence[tuple[int, IntArray, FloatArray]],
     for bar, actions, sure in decisions:
         if bar + horizon >= stop:
             continue
-        moved = bars.mark[bar + horizon] / np.where(bars.tradable[bar + 1], bars.open[bar + 1], np.nan) - 1
+        moved = bars.mark[bar + horizon] - np.where(bars.tradable[bar + 1], bars.open[bar + 1], np.nan)
         counts = (actions != HOLD) & np.isfinite(moved) & (moved != 0)
         confidences.append(sure[counts])
         right.append(((actions == BUY) == (moved > 0))[counts])

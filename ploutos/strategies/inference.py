@@ -23,6 +23,8 @@ from ploutos.training.checkpoint import Policy
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
+_BLOCK = 64
+
 
 @dataclass
 class RecurrentState:
@@ -48,10 +50,12 @@ class _SharedRows:
 
     @classmethod
     def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
-        layer = _layers(policy)[0]
-        view = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
-        with torch.no_grad():
-            market = torch.addmm(layer.bias, view, layer.weight[:, : rows.shape[1]].T)
+        layer, n = _layers(policy)[0], bars.n_bars
+        weight = layer.weight[:, : rows.shape[1]].T
+        padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
+        padded[:n] = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
+        with torch.no_grad():  # blocks of one size: a product's last bit depends on how many rows it has, and the future must not
+            market = torch.cat([torch.addmm(layer.bias, block, weight) for block in padded.split(_BLOCK)])
         return cls(policy, bars.start - 1, market, rows.shape[1])
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
