@@ -16,10 +16,11 @@ test: $(VENV)/.installed-test ## the whole suite, slow tests too, by two process
 test-fast: $(VENV)/.installed-test ## without the slow tests
 	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow"
 
-lint: $(VENV)/.installed-test ## style and types
+lint: $(VENV)/.installed-test ## style, types, and who imports whom
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers of the bench extra
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'

@@ -16,8 +16,8 @@ from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.market.bars import read_bars
-from ploutos.reporting.run_folder import RunRefs
 from ploutos.resolve import resolve_for_machine
+from ploutos.run_refs import RunRefs
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import WorkerPool

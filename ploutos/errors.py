@@ -14,6 +14,7 @@
     ├── StoreError          the store cannot write, or an artifact is missing or damaged
     ├── ResourceError       the machine stayed too full for the next phase
     ├── TrainingError       a training process died or a checkpoint does not fit
+    ├── StrategyError       a strategy breaks its contract: it peeks, or answers outside its limits
     └── LLMError            a language model cannot be asked as the settings say, or a cassette lacks its answer
         └── LLMUnavailable  its server does not answer
 
@@ -60,9 +61,12 @@ class RateLimited(VendorError):
         retry_after: seconds until the vendor answers again, as far as it said.
     """
 
-    def __init__(self, message: str, retry_after: float):
-        super().__init__(message)
+    def __init__(self, message: str, retry_after: float = 0.0):
+        super().__init__(message, retry_after)  # both, so that it can travel between processes
         self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])
 
 
 class VendorDown(VendorError):
@@ -83,6 +87,10 @@ class ResourceError(PloutosError):
 
 class TrainingError(PloutosError):
     """A training process died, or a checkpoint does not fit what is asked of it."""
+
+
+class StrategyError(PloutosError):
+    """A strategy breaks its contract: it peeks, or answers outside its limits."""
 
 
 class LLMError(PloutosError):

@@ -2,18 +2,25 @@
 
 `source_digest` follows the imports of a module through `ploutos` and hashes every file it reaches, so a cache key
 forgets nothing and knows nothing else: editing `ploutos/features` changes the digest of feature building, editing
-`ploutos/llm` does not. It hashes syntax trees, so comments and layout do not count. Imports made inside a function
-count as well.
+`ploutos/llm` does not. It hashes syntax trees, so comments, docstrings and layout do not count. Imports made inside a
+function count as well. `logic_of` does the same for a function that stands outside the library, in a task.
 """
 
 import ast
 import hashlib
+import inspect
 import subprocess
 import sys
+import textwrap
 import threading
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
+from types import CodeType, FunctionType
+from typing import Any
+
+from ploutos.specs import Spec
 
 ROOT = Path(__file__).parent
 _PARSING = threading.Lock()
@@ -45,7 +52,21 @@ def _imports(tree: ast.AST) -> set[str]:
 def _parsed(source: str) -> tuple[str, frozenset[str]]:
     """Digest of a module's syntax tree, and what it imports."""
     tree = ast.parse(source)
-    return hashlib.sha256(ast.dump(tree).encode()).hexdigest(), frozenset(_imports(tree))
+    return hashlib.sha256(_without_docstrings(tree).encode()).hexdigest(), frozenset(_imports(tree))
+
+
+def _without_docstrings(tree: ast.AST) -> str:
+    """A syntax tree as text, without strings that stand alone: those of modules, classes, functions and fields."""
+    for node in ast.walk(tree):
+        body = getattr(node, "body", None)
+        if isinstance(body, list):
+            kept = [
+                each
+                for each in body
+                if not (isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) and isinstance(each.value.value, str))
+            ]
+            body[:] = kept or [ast.Pass()]
+    return ast.dump(tree)
 
 
 def _closure(modules: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
@@ -99,6 +120,50 @@ def source_digest(*modules: str) -> str:
     parts = [f"{name}={digest}" for name, digest in sorted(digests.items())]
     parts += [f"{name}=={found}" for name, found in sorted(library_versions(third_party).items())]
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()
+
+
+def logic_of(function: Callable[..., object], packages: tuple[str, ...]) -> tuple[str, set[str]]:
+    """What a function outside the library does by itself, and what of the library it calls.
+
+    Args:
+        packages: names such as `tasks`, whose functions are followed.
+
+    Returns:
+        Hex sha256 of the source, without docstrings, of the function and of every function of `packages` that it names; and the
+        modules of ploutos whose functions and classes these name.
+    """
+    found: dict[str, str] = {}
+    modules: set[str] = set()
+    pending: list[Any] = [function]
+    while pending:
+        each = pending.pop()
+        package = str(getattr(each, "__module__", None)).split(".")[0]
+        if package == "ploutos":
+            modules.add(each.__module__)
+        elif isinstance(each, FunctionType) and package in packages and each.__qualname__ not in found:
+            with _PARSING:
+                found[each.__qualname__] = _without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(each))))
+            pending += _reached(each)
+    return hashlib.sha256("\n".join(f"{name}={text}" for name, text in sorted(found.items())).encode()).hexdigest(), modules
+
+
+def _reached(function: FunctionType) -> Iterator[Callable[..., object]]:
+    """What a function's code names: globals, and what it closes over as far as that is known."""
+    codes, names = [function.__code__], set()
+    while codes:
+        code = codes.pop()
+        names |= set(code.co_names)
+        codes += [const for const in code.co_consts if isinstance(const, CodeType)]
+    yield from (function.__globals__[name] for name in names if callable(function.__globals__.get(name)))
+    for cell in function.__closure__ or ():
+        try:
+            content = cell.cell_contents
+        except ValueError:  # not bound yet
+            continue
+        if callable(content):
+            yield content
+        elif not isinstance(content, Spec):  # settings count by their values, which a key holds
+            yield type(content)
 
 
 def git_commit() -> str:

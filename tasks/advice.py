@@ -16,7 +16,7 @@ from ploutos.fusion.hybrid import fine_tuning, first_decision, hybrid_env
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
 from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import read_bars
-from ploutos.reporting.run_folder import RunRefs
+from ploutos.run_refs import RunRefs
 from ploutos.seeding import seed_integer
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
@@ -44,7 +44,8 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
     """Ask the advisor once per symbol and decision time, from the first that a policy, a choice or a test reads."""
     advisor, logger = make_advisor(config.llm, settings), get_run_logger()
     plan = read_folds(store.path(folds))
-    first = first_decision(plan, config.with_hybrid, config.fusion.choose)
+    with_hybrid = config.with_hybrid
+    first = first_decision(plan, with_hybrid, config.fusion.choose)
 
     def write(path: Path) -> None:
         panel, market = read_bars(store.path(bars)), np.load(store.path(llm_features), allow_pickle=False)
@@ -52,7 +53,7 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         starts = first, first_decision(plan, True, True)
         n_asked, n_with_hybrid = (len(decision_times(panel, market, start, last, config.llm)) for start in starts)
         logger.info("%s is asked %d questions", advisor.name, n_asked)
-        if config.hybrid.enabled is None and not config.with_hybrid:
+        if config.hybrid.enabled is None and not with_hybrid:
             logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d questions more", n_with_hybrid - n_asked)
         write_signals(advise(panel, market, first, last, advisor), path)
 
@@ -104,4 +105,5 @@ def train_hybrid(
     settings = training_settings(fold, env, training, config.hardware.device, seed)
     upstream = [policy.sha256, read_signals(signals).digest_before(fold.train.stop) if advised else ""]
     stage, label = "hybrid" if advised else "blanked", f"fold {fold.index} member {member}"
-    return train_stage(store, pool, stage, ["ploutos.fusion.jobs"], settings, upstream, label, config, run_hybrid_job, job)
+    modules = ["ploutos.fusion.jobs", "ploutos.training.pool"]
+    return train_stage(store, pool, stage, modules, settings, upstream, label, config, run_hybrid_job, job)

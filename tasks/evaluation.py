@@ -22,7 +22,8 @@ from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.market.bars import read_bars
 from ploutos.reporting.report import render_markdown
-from ploutos.reporting.run_folder import RunRefs, write_run
+from ploutos.reporting.run_folder import write_run
+from ploutos.run_refs import RunRefs
 from ploutos.store import Ref, Store, write_json
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import Fold, read_folds

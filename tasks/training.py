@@ -51,13 +51,14 @@ def train_stage(
         run: what a worker does with the job.
         job: what to train, given where it leaves its traces and where the policy goes.
     """
-    key, _ = stage_key(stage, modules, settings, upstream)
     board, title = config.logging.tensorboard, f"{stage} {label}"
-    place = Workplace(store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}")
+    place: Workplace
 
     def write(path: Path) -> None:
         pool.result(pool.submit(run, job(place, path)), _progress_logger(place, title))
 
+    key, _ = stage_key(stage, modules, settings, upstream, write)
+    place = Workplace(store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}")
     return run_stage(store, stage, modules, settings, upstream, ".zip", write, label)
 
 
@@ -74,7 +75,8 @@ def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold:
 
     settings = training_settings(fold, config.env, config.training, config.hardware.device, seed)
     label = f"fold {fold.index} member {member}"
-    return train_stage(store, pool, "policy", ["ploutos.training.jobs"], settings, [fold.data_sha256], label, config, run_job, job)
+    modules = ["ploutos.training.jobs", "ploutos.training.pool"]
+    return train_stage(store, pool, "policy", modules, settings, [fold.data_sha256], label, config, run_job, job)
 
 
 def _progress_logger(place: Workplace, label: str) -> Callable[[], None]:

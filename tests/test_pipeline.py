@@ -11,13 +11,17 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.flows import load_flow_from_entrypoint
 from prefect.testing.utilities import prefect_test_harness
+from tracing import modules_of, traced
 
+from ploutos import provenance
 from ploutos import walk_forward as folds
 from ploutos.advisor.signals import read_signals
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
 from ploutos.market.instruments import instrument
 from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.store import Store
 from ploutos.training.checkpoint import load_policy
+from tasks import stage as stages
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -240,3 +244,25 @@ def test_a_misspelt_parameter_is_refused_before_anything_runs():
     with pytest.raises(ParameterTypeError, match="membres"):
         pipeline(config={"training": {"membres": 1}})
     assert PipelineConfig.model_config["extra"] == "forbid"
+
+
+def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkeypatch):
+    ran, keys = {}, {}
+    cached, key = Store.cached, stages.stage_key
+
+    def watched(self, name, digest, suffix, write, describe):
+        def within(path):
+            ran[name] = traced(lambda: write(path))
+
+        return cached(self, name, digest, suffix, within, describe)
+
+    def kept(name, modules, config, upstream, write):
+        keys[name] = modules_of([*modules, *provenance.logic_of(write, ("tasks",))[1]])
+        return key(name, modules, config, upstream, write)
+
+    monkeypatch.setattr(Store, "cached", watched)
+    monkeypatch.setattr(stages, "stage_key", kept)
+    run(tmp_path / "run", "training.members=1")
+    assert {"bars", "features", "folds", "quality", "policy", "signals", "backtests", "in-sample", "metrics"} <= set(ran)
+    for name, modules in ran.items():
+        assert {module for module in modules - keys[name] if module.startswith("ploutos.")} == set(), name

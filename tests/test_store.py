@@ -1,8 +1,8 @@
 """The store computes once, believes no file unseen, and survives whatever ends a process."""
 
-import ast
 import errno
 import os
+import pickle
 import pkgutil
 import shutil
 import signal
@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 import ploutos
-from ploutos import provenance
+from ploutos import errors, provenance
 from ploutos.errors import StoreError
 from ploutos.provenance import source_digest
 from ploutos.seeding import generator, seed_integer
@@ -222,26 +222,17 @@ def test_seeds_belong_to_a_purpose_and_its_indices():
     assert generator(1, "a").random() != generator(1, "b").random()
 
 
-def imported(file):
-    for node in ast.walk(ast.parse(file.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            yield node.module
-
-
-@pytest.mark.parametrize(
-    ("package", "forbidden"), [("ploutos", {"tasks", "flows", "deployments", "prefect"}), ("tasks", {"flows", "deployments"})]
-)
-def test_packages_depend_downwards_only(package, forbidden):
-    for file in (ROOT / package).rglob("*.py"):
-        if file.name != "cli.py":  # the command starts a flow, from inside a function
-            tops = {name.split(".")[0] for name in imported(file)}
-            assert not tops & forbidden, file
-
-
 def test_the_library_never_imports_prefect():
     names = [module.name for module in pkgutil.walk_packages(ploutos.__path__, "ploutos.") if not module.name.endswith("__main__")]
     code = f"import importlib, sys\nfor name in {names}: importlib.import_module(name)\nassert 'prefect' not in sys.modules"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True)
     assert len(names) > 40
+
+
+def test_every_error_of_ours_travels_between_processes():
+    classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, errors.PloutosError)]
+    for kind in classes:
+        again = pickle.loads(pickle.dumps(kind("found this; expected that", *([7.5] if kind is errors.RateLimited else []))))
+        assert (type(again), str(again)) == (kind, "found this; expected that")
+    assert pickle.loads(pickle.dumps(errors.RateLimited("wait", 7.5))).retry_after == 7.5
+    assert len(classes) > 12

@@ -3,7 +3,6 @@
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,8 @@ from ploutos.market.instruments import InstrumentSpec
 from ploutos.provenance import git_commit, library_versions
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.report import render_report
-from ploutos.store import Ref, Store, digest_of, write_json, writing
+from ploutos.run_refs import RunRefs
+from ploutos.store import Store, digest_of, write_json, writing
 from ploutos.walk_forward import Fold, fold_table, read_folds
 
 _LIBRARIES = {
@@ -37,32 +37,6 @@ _LIBRARIES = {
     "ollama",
     "httpx",
 }
-
-
-@dataclass(frozen=True)
-class RunRefs:
-    """What a run stands on; the later ones are None until they are made."""
-
-    bars: Ref
-    quality: Ref
-    features: Ref
-    folds: Ref
-    policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
-    llm_features: Ref | None = None
-    hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
-    blanked: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
-    fusion: Ref | None = None  # stays None where nothing is chosen
-    signals: Ref | None = None
-    mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
-    backtests: Ref | None = None
-    metrics: Ref | None = None
-
-    def require(self, name: str) -> Ref:
-        """A later reference, which must have been made by now."""
-        ref = getattr(self, name)
-        if ref is None:
-            raise StoreError(f"the run has no {name} yet")
-        return ref
 
 
 def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:

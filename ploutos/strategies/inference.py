@@ -55,7 +55,7 @@ class _SharedRows:
         padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
         padded[:n] = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
         with torch.no_grad():  # blocks of one size: a product's last bit depends on how many rows it has, and the future must not
-            market = torch.cat([torch.addmm(layer.bias, block, weight) for block in padded.split(_BLOCK)])
+            market = torch.cat([torch.addmm(layer.bias, block, weight) for block in torch.split(padded, _BLOCK)])
         return cls(policy, bars.start - 1, market, rows.shape[1])
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:

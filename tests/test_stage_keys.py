@@ -1,0 +1,49 @@
+"""A stage's key covers every function of this project that runs inside it: those of the library, of the task, and of the worker."""
+
+import numpy as np
+from markets import TINY
+from tracing import modules_of, traced
+
+from ploutos import provenance
+from ploutos.envs.spec import EnvSpec
+from ploutos.features.build import write_features
+from ploutos.market.bars import write_bars
+from ploutos.provenance import logic_of
+from ploutos.training.jobs import MemberJob, run_job
+from ploutos.training.ppo import CheckpointSpec, Workplace
+
+
+def test_the_workers_entry_is_in_the_key(tmp_path, panel, panel_features, panel_fold):
+    write_bars(panel, tmp_path / "bars.parquet")
+    write_features(panel_features, tmp_path / "features.parquet")
+    job = MemberJob(
+        bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
+        training=TINY, checkpoint=CheckpointSpec(enabled=False), seed=1, place=Workplace(tmp_path / "work"), target=tmp_path / "policy.zip",
+    )  # fmt: skip
+    assert traced(lambda: run_job(job)) <= modules_of(["ploutos.training.jobs"])
+
+
+def scaled(values):
+    """Twice."""
+    return values * 2
+
+
+def test_a_tasks_own_logic_counts_and_its_words_do_not(monkeypatch):
+    def write(path):
+        """One thing."""
+        np.save(path, scaled(np.ones(3)))
+
+    before = logic_of(write, (__name__,))[0]
+    assert before == logic_of(write, (__name__,))[0]
+
+    def other(values):
+        return values * 3
+
+    monkeypatch.setitem(globals(), "scaled", other)
+    assert logic_of(write, (__name__,))[0] != before
+
+
+def test_docstrings_and_comments_cost_nothing():
+    plain = provenance._parsed("def f(x):\n    return x * 2\n")[0]
+    assert provenance._parsed('"""Words."""\n\n\ndef f(x):\n    """More."""\n    return x * 2  # twice\n')[0] == plain
+    assert provenance._parsed("def f(x):\n    return x * 3\n")[0] != plain
