@@ -78,6 +78,7 @@ class Forgetful:
 
     random: np.random.Generator
     names: tuple[str, ...] = ("forgetful",)
+    asks_policies = False
 
     def targets(self, context):
         return self.random.random(context.held.shape) / 3

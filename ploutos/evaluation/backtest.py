@@ -83,6 +83,8 @@ class Backtests:
 
     def only(self, names: Sequence[str]) -> "Backtests":
         """The accounts of some strategies."""
+        if tuple(names) == self.names:
+            return self
         rows = [self.row(name) for name in names]
         return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in _BY_ACCOUNT})
 
@@ -181,10 +183,12 @@ def run_backtests(
     env = sized_for(env, bars, *(segment.bars for segment in segments))
     tape = ledger.make_tape(bars)
     ledger.require_rules(tape, env)
-    names = account_names(strategies)
+    ordered = sorted(strategies, key=lambda strategy: not strategy.asks_policies)  # policies are asked about the first accounts alone
+    names = account_names(ordered)
+    n_asking = len(account_names([strategy for strategy in ordered if strategy.asks_policies]))
     stepper = ledger.Stepper(ledger.Accounts.open(len(names), bars.n_symbols, env.cash), tape, env)
-    ends = np.cumsum([len(strategy.names) for strategy in strategies]).tolist()
-    own = [(slice(end - len(strategy.names), end), strategy) for strategy, end in zip(strategies, ends, strict=True)]
+    ends = np.cumsum([len(strategy.names) for strategy in ordered]).tolist()
+    own = [(slice(end - len(strategy.names), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
     views = [stepper.accounts.rows(rows) for rows, _ in own]
     recording = _Recording(len(names), last - first, bars.n_symbols, env.cash, keep)
     targets, held = np.empty((len(names), bars.n_symbols)), np.zeros((len(names), bars.n_symbols))
@@ -192,7 +196,7 @@ def run_backtests(
         inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, tape, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(len(names), decided, dtype=np.int64)
-            predictions = inference.predict(stepper.accounts, bar)
+            predictions = inference.predict(stepper.accounts, bar[:n_asking])
             for (rows, strategy), accounts in zip(own, views, strict=True):
                 targets[rows] = strategy.targets(DecisionContext(decided, index, accounts, held[rows], predictions[:, rows]))
             stepper.step(bar, targets)
@@ -204,7 +208,7 @@ def run_backtests(
         timestamps=bars.timestamps[first : last + 1],
         positions=np.arange(first, last + 1),
         **recording.by_account(),
-    )
+    ).only(account_names(strategies))
 
 
 def concat(first: Backtests, second: Backtests) -> Backtests:

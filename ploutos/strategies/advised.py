@@ -28,6 +28,7 @@ class AdvisorStrategy:
     stances: IntArray
     bars: Bars
     env: EnvSpec
+    asks_policies = False
 
     def targets(self, context: DecisionContext) -> FloatArray:
         return weights_of_actions(self.stances[:, context.bar], self.bars, context.bar, self.env)
@@ -54,6 +55,7 @@ class FusedStrategy:
     fusion: tuple[FusionSpec, ...]
     choices: tuple[FusionChoice, ...] = ()
     calibration: Calibration | None = None
+    asks_policies = True
 
     @cached_property
     def _groups(self) -> list[tuple[FusionSpec, IntArray]]:

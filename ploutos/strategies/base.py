@@ -27,7 +27,7 @@ class DecisionContext:
         accounts: the strategy's own, as they are now.
         held: shape (n, s), share of equity held, signed.
         predictions: shape (n_members, n, s, 3), each policy's probability of every action for these accounts; no members without
-            policies; (..., 2), weight and confidence, of policies that give weights.
+            policies, or for a strategy that does not ask; (..., 2), weight and confidence, of policies that give weights.
     """
 
     bar: int
@@ -43,6 +43,11 @@ class Strategy(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Of its accounts, in tables and figures."""
+        ...
+
+    @property
+    def asks_policies(self) -> bool:
+        """Whether its decisions read predictions; those of a strategy that does not are none."""
         ...
 
     def targets(self, context: DecisionContext) -> FloatArray:
@@ -61,6 +66,8 @@ class PrecomputedTargets:
 
     name: str
     table: FloatArray
+
+    asks_policies = False
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -96,6 +96,7 @@ class EnsembleStrategy:
     members: Mapping[str, slice] = field(default_factory=lambda: {VOTE: slice(None)})
     bars: Bars = field(kw_only=True)
     env: EnvSpec = field(kw_only=True)
+    asks_policies = True
 
     @property
     def names(self) -> tuple[str, ...]:

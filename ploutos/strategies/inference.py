@@ -46,7 +46,8 @@ class _SharedRows:
     policy: Policy
     first: int
     market: torch.Tensor  # (n_bars, hidden), the market's part and the bias
-    n_market: int
+    own_weight: torch.Tensor  # (n_own, hidden)
+    rest: Sequence[torch.nn.Module]
 
     @classmethod
     def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
@@ -56,14 +57,15 @@ class _SharedRows:
         padded[:n] = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
         with torch.no_grad():  # blocks of one size: a product's last bit depends on how many rows it has, and the future must not
             market = torch.cat([torch.addmm(layer.bias, block, weight) for block in torch.split(padded, _BLOCK)])
-        return cls(policy, bars.start - 1, market, rows.shape[1])
+            own_weight = layer.weight[:, rows.shape[1] :].T.contiguous()
+        rest = [*_layers(policy)[1:], cast(Any, policy.model.policy).action_net]
+        return cls(policy, bars.start - 1, market, own_weight, rest)
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        first, *rest = _layers(self.policy)
-        seen = self.market[bar - self.first] + observations[:, self.n_market :] @ first.weight[:, self.n_market :].T
-        for layer in rest:
+        seen = torch.addmm(self.market[bar - self.first], observations[:, -len(self.own_weight) :], self.own_weight)
+        for layer in self.rest:
             seen = layer(seen)
-        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(seen))
+        return seen
 
 
 def _layers(policy: Policy) -> Any:
