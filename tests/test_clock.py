@@ -231,3 +231,142 @@ def test_a_cut_of_the_future_changes_no_bar_before_it():
 def test_a_length_that_is_none_is_refused(text):
     with pytest.raises(ConfigError, match=rf"data\.timeframe is '{text}'; expected"):
         parse_timeframe(text)
+
+
+# --- labels are habits of the source
+
+
+def year(calendar="NYSE", first=date(2023, 7, 3), last=date(2024, 6, 28)):
+    sessions = expected_bars(calendar, DAY, first, last)
+    return pd.DatetimeIndex(sessions), [str(day) for day in sessions.astype("datetime64[D]")]
+
+
+FIVE = pd.DatetimeIndex(expected_bars("NYSE", pd.Timedelta("5min"), date(2024, 1, 2), date(2024, 1, 31), 30))
+THIN = FIVE[np.sort(np.random.default_rng(0).choice(len(FIVE), len(FIVE) // 3, replace=False))]
+END = pd.Timedelta("5min")
+
+
+@pytest.mark.parametrize("other", [THIN, FIVE[-200:]], ids=["thin", "new listing"])
+def test_a_symbol_that_tells_nothing_takes_the_label_of_the_others(other):
+    for shift, label in ((pd.Timedelta(0), "start"), (END, "end")):
+        found = timed(pd.concat([table(FIVE + shift, "A"), table(other + shift, "B")]))
+        assert found.label == label
+        assert found.frame["timestamp"].dt.tz_localize(None).tolist() == [*FIVE, *other]
+
+
+def test_symbols_or_stretches_that_contradict_are_refused():
+    with pytest.raises(DataError, match=r"A labels its bars by their end and B by their start, .* set data\.label=end or"):
+        timed(pd.concat([table(FIVE + END, "A"), table(THIN, "B")]))
+    half = FIVE[FIVE < "2024-01-16"].append(FIVE[FIVE > "2024-01-16"] + END)
+    with pytest.raises(DataError, match=r"A has bars labelled by their start and, from 2024-01-16, by their end"):
+        timed(table(half))
+    stamps, _ = year()
+    with pytest.raises(DataError, match=r"differently, A by dates of its sessions and B by dates of the days after them"):
+        timed(pd.concat([table(stamps, "A"), table(stamps + DAY, "B")]))
+    with pytest.raises(DataError, match=r"A has daily bars whose dates change what they name about 202\d-\d\d-\d\d: .* 1 day late"):
+        timed(table(stamps[:150].append(stamps[150:] + DAY)))
+
+
+@pytest.mark.parametrize(("calendar", "days_off"), [("NYSE", 1), ("FX", -1)])
+def test_a_new_symbol_takes_the_date_shift_of_the_others(calendar, days_off):
+    stamps, names = year(calendar)
+    found = timed(pd.concat([table(stamps + days_off * DAY, "A"), table(stamps[-8:] + days_off * DAY, "B")]), calendar)
+    assert days(found) == [*names, *names[-8:]]
+
+
+@pytest.mark.parametrize("zone", ["Europe/Paris", "Europe/London", "Europe/Moscow", "Asia/Kolkata", "Asia/Tokyo", "Australia/Sydney"])
+@pytest.mark.parametrize("calendar", ["NYSE", "LSE", "FX", CME])
+def test_midnights_of_any_zone_name_their_own_date(calendar, zone):
+    stamps, names = year(calendar)
+    assert days(timed(table(stamps.tz_localize(zone)), calendar)) == names
+
+
+def test_rows_of_a_file_agree_on_one_reading():
+    stamps, names = year()
+    four = stamps + pd.Timedelta("4h")  # midnight in New York in summer alone
+    assert days(timed(pd.concat([table(four, "A"), table(four[-8:], "B")]))) == [*names, *names[-8:]]
+    opens, closes = ((stamps + pd.Timedelta(hour)).tz_localize(NY) for hour in ("9h30min", "16h"))
+    assert days(timed(table(opens[:100].append(closes[100:])))) == names
+    with pytest.raises(DataError, match=r"A has daily bars labelled by times such as .* set data\.timezone .* data\.label"):
+        timed(table((closes - DAY)[:100].append((closes + DAY)[101:])))
+
+
+@pytest.mark.parametrize("zone", ["Europe/Berlin", "Asia/Tokyo", NY])
+def test_weeks_and_months_by_midnights_of_another_zone(zone):
+    months, weeks = pd.date_range("2023-01-01", periods=18, freq="MS"), pd.date_range("2023-01-02", periods=60, freq="7D")
+    shares = timed(table(months.tz_localize(zone)))
+    assert days(shares)[:3] == ["2023-01-03", "2023-02-01", "2023-03-01"]
+    assert known(shares)[0] == "2023-01-31T21:00Z"
+    assert days(timed(table(weeks.tz_localize(zone))))[:3] == ["2023-01-03", "2023-01-09", "2023-01-17"]
+    coins = timed(table(months.tz_localize(zone)), "24/7")
+    assert days(coins) == [f"{month:%Y-%m-%d}" for month in months]
+    assert known(coins)[0] == ("2023-02-01T05:00Z" if zone == NY else "2023-02-01T00:00Z")
+
+
+def test_the_label_is_honoured_for_weeks_and_months():
+    mondays = pd.date_range("2024-03-04", periods=5, freq="7D")
+    for stamps in (mondays + 6 * DAY, mondays + 7 * DAY):
+        assert days(timed(table(stamps), label="end")) == [f"{day:%Y-%m-%d}" for day in mondays]
+        coins = timed(table(stamps), "24/7", label="end")
+        assert (days(coins)[0], known(coins)[0]) == ("2024-03-04", "2024-03-11T00:00Z")
+    with pytest.raises(DataError, match=r"labelled on Sundays and trades round the clock; .* data\.label=end .* data\.label=start"):
+        timed(table(mondays + 6 * DAY), "24/7")
+    assert known(timed(table(mondays + 6 * DAY), "24/7", label="start"))[0] == "2024-03-17T00:00Z"
+    assert "set data.label=end" in timed(table(mondays - DAY)).notes[0]
+    firsts = pd.date_range("2024-02-01", periods=5, freq="MS")
+    assert days(timed(table(firsts), label="end"))[:2] == ["2024-01-02", "2024-02-01"]
+
+
+def test_two_bars_of_one_period_round_the_clock_are_refused():
+    months = pd.date_range("2023-01-01", periods=12, freq="MS").append(pd.DatetimeIndex(["2023-03-15"])).sort_values()
+    with pytest.raises(DataError, match="A has 1 bars that fall on a month that has one already, first 2023-03-01"):
+        timed(table(months), "24/7")
+
+
+@pytest.mark.parametrize("less", ["1s", "1ms"])
+def test_the_last_moment_of_a_bar_names_its_end(less):
+    starts = pd.date_range("2024-03-01", periods=30, freq="D")
+    for length, calendar, begins in ((DAY, "24/7", starts), (WEEK, "24/7", pd.date_range("2024-03-04", periods=9, freq="7D"))):
+        found = timed(table(begins + length - pd.Timedelta(less)), calendar)
+        assert (days(found), known(found)[0]) == ([f"{day:%Y-%m-%d}" for day in begins], f"{begins[0] + length:%Y-%m-%dT%H:%MZ}")
+    found = timed(table(FIVE + END - pd.Timedelta(less)))
+    assert (found.label, found.frame["timestamp"].dt.tz_localize(None).tolist()) == ("end", [*FIVE])
+
+
+@pytest.mark.parametrize(
+    ("calendar", "zone", "read_as", "hours"),
+    [("NYSE", "UTC", NY, "late"), ("NYSE", "Europe/London", NY, "5 h late"), (CME, "America/Chicago", NY, "1 h early")],
+)
+def test_a_wrong_zone_is_refused(calendar, zone, read_as, hours):
+    step = pd.Timedelta("5min") if calendar == "NYSE" else HOUR
+    starts = pd.DatetimeIndex(expected_bars(calendar, step, date(2024, 1, 2), date(2024, 3, 1), 30 if calendar == "NYSE" else 0))
+    wrong = starts.tz_localize("UTC").tz_convert(zone).tz_localize(None).tz_localize(read_as, nonexistent="shift_forward")
+    with pytest.raises(DataError, match=rf"A begins and ends its sessions .*{hours} in most sessions, .* set data\.timezone"):
+        timed(table(wrong)) if calendar == "NYSE" else timed(table(wrong), calendar)
+
+
+def test_a_symbol_in_another_zone_than_the_others_is_refused_by_name():
+    wrong = FIVE.tz_localize(NY)
+    with pytest.raises(DataError, match=r"B begins and ends its sessions 5 h late in most sessions"):
+        timed(pd.concat([table(FIVE, "A"), table(wrong, "B")]))
+
+
+def test_a_zone_that_changes_in_the_middle_of_intraday_bars_is_refused():
+    week = (FIVE > "2024-01-16") & (FIVE < "2024-01-23")
+    with pytest.raises(DataError, match=r"A begins and ends its sessions 2 h early from 2024-01-16, by the hours of NYSE"):
+        timed(table(FIVE.where(~week, FIVE - 2 * HOUR)))
+
+
+def test_a_short_last_bar_labelled_by_its_end_is_known_then():
+    opens = pd.date_range("2024-03-04T09:30", "2024-03-04T15:30", freq="h", tz=NY)
+    ends = [*(opens[:-1] + HOUR), pd.Timestamp("2024-03-04T16:00", tz=NY)]
+    for label in ("auto", "end"):
+        found = timed(table([stamp + pd.Timedelta(days=k) for k in (0, 1, 2, 3, 4, 7, 8) for stamp in ends]), label=label)
+        assert found.frame["timestamp"].dt.strftime("%H:%M").tolist()[5:7] == ["19:30", "20:30"]
+        assert known(found)[5:7] == ["2024-03-04T20:30Z", "2024-03-04T21:00Z"]
+
+
+def test_bars_on_the_even_hours_of_greenwich_have_not_lost_summer_time():
+    hours = pd.DatetimeIndex(expected_bars("NYSE", HOUR, date(2024, 1, 2), date(2024, 6, 28)))
+    starts = hours.floor("2h").unique()
+    assert timed(table(starts)).frame["timestamp"].dt.tz_localize(None).tolist() == [*starts]

@@ -16,11 +16,13 @@ from ploutos.errors import ConfigError, DataError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of
 from ploutos.features.build import FeatureSpec, build_features
+from ploutos.market import loader
 from ploutos.market.calendar import DAY, expected_bars, period_starts, sessions_around
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.loader import load
 from ploutos.market.quality import inspect_bars
+from ploutos.market.quality_report import Finding
 from ploutos.strategies.base import PrecomputedTargets
 from ploutos.strategies.baselines import all_baselines
 from ploutos.walk_forward import Range
@@ -399,3 +401,93 @@ def test_a_start_is_the_first_session_and_not_a_time_of_day(tmp_path):
     assert np.unique(bars.sessions).tolist() == [date(2023, 1, day) for day in range(9, 14)]
     with pytest.raises(DataError, match="no bars between 2030-01-01 and its end"):
         read(tmp_path, start="2030-01-01")
+
+
+# --- bars of another length, symbols that vanish, what is told from days
+
+
+def dated(folder, stamps, symbol="AAA", start=0):
+    """A walk at given times."""
+    frame = walk("coin days", 12, symbol).iloc[start : start + len(stamps)]
+    folder.mkdir(exist_ok=True)
+    plain(frame.assign(timestamp=pd.DatetimeIndex(stamps).tz_localize("UTC").as_unit("us")), folder, symbol)
+    return folder
+
+
+@pytest.mark.parametrize("freq", ["MS", "ME", "7D"])
+def test_months_and_weeks_of_a_share_do_not_trade_at_weekends(tmp_path, freq):
+    (found,) = read(dated(tmp_path, pd.date_range("2015-01-05" if freq == "7D" else "2015-01-01", periods=100, freq=freq))).instruments
+    assert (found.asset_class, found.calendar) == ("equity", "NYSE")
+
+
+def test_a_short_file_of_a_coin_is_no_share(tmp_path):
+    assert read(dated(tmp_path / "days", pd.date_range("2024-01-01", periods=9), "FOO")).calendar == "24/7"
+    short = dated(tmp_path / "hours", pd.date_range("2024-01-02", periods=60, freq="h"), "FOO")
+    with pytest.raises(ConfigError, match=r"FOO has bars in all 24 hours of the day, as no share has, .* set data\.asset_class=crypto"):
+        read(short)
+    assert read(short, asset_class="crypto").calendar == "24/7"
+
+
+@pytest.mark.parametrize("timeframe", ["auto", "1D"])
+def test_a_series_whose_bars_change_their_length_is_refused(tmp_path, timeframe):
+    stamps = pd.date_range("2023-09-01", "2023-12-31").append(pd.date_range("2024-01-01", periods=400, freq="h"))
+    with pytest.raises(DataError, match=r"BTC-USD has bars of 1D before 2024-01-01 00:00Z and of 1h from there; expected one length"):
+        read(dated(tmp_path, stamps, "BTC-USD"), timeframe=timeframe)
+
+
+def test_a_symbol_without_a_complete_bar_is_named(tmp_path):
+    days = starts_of("share days")
+    dated(tmp_path, days[:15], "AAA")
+    with pytest.raises(DataError, match=r"has no complete bar of 1M of AAA; expected at least one of each symbol; .* data\.timeframe$"):
+        read(tmp_path, timeframe="1M")
+    dated(tmp_path, days[:60], "AAA")
+    dated(tmp_path, days[58:60], "NEW")
+    with pytest.raises(DataError, match=r"no complete bar of 1M of NEW; .* or name the other symbols with data\.symbols"):
+        read(tmp_path, timeframe="1M")
+    bars = read(tmp_path, timeframe="1M", symbols=("AAA",))
+    assert bars.notes[-1] == "Incomplete bars of 1M left out: 1 of AAA."
+
+
+def test_nothing_is_left_of_bars_that_are_not_over(tmp_path):
+    dated(tmp_path, pd.date_range("2026-01-05", periods=24, freq="h"), "BTC-USD")
+    with pytest.raises(DataError, match=r"has no bar that is over"):
+        read(tmp_path, timeframe="1D")  # at noon of that day
+
+
+@pytest.mark.parametrize(
+    ("calendar", "remedy"),
+    [("FX", "set data.asset_class=fx"), ("24/7", "set data.asset_class=crypto"), ("CME Globex Equity", "name the future as NQ, NQ=F")],
+)
+def test_a_share_is_not_traded_on_the_calendar_of_another_class(tmp_path, calendar, remedy):
+    dated(tmp_path, starts_of("future days")[:300])
+    with pytest.raises(ConfigError, match=f"AAA is taken as a share by its name, and data.calendar is {calendar}, .*{remedy}"):
+        read(tmp_path, calendar=calendar)
+
+
+@pytest.mark.parametrize(
+    ("calendar", "remedy"),
+    [("CME Globex Equity", "name the future as NQ"), ("HKEX", r"set data\.calendar=HKEX"), ("FX", r"set data\.asset_class=fx")],
+)
+def test_the_calendar_that_fits_keeps_the_hours_too(tmp_path, calendar, remedy):
+    dated(tmp_path, expected_bars(calendar, HOUR, date(2024, 2, 1), date(2024, 3, 28), 30 if calendar == "HKEX" else 0)[:700])
+    with pytest.raises(DataError, match=rf"the sessions are those of {calendar}; {remedy}"):
+        read(tmp_path)
+
+
+def test_a_short_share_has_no_weekends(tmp_path):
+    days = starts_of("share days")[:20]
+    with pytest.raises(DataError, match="NYSE lacks 1 of them and holds 0 more"):
+        read(dated(tmp_path, np.sort(np.r_[days, np.datetime64("2021-01-16", "us")])))
+
+
+def test_an_adjustment_that_is_wrong_is_refused_and_a_doubtful_one_noted(tmp_path, monkeypatch):
+    frame = walk("share days", 13, "AAA")
+    plain(frame.assign(adj_close=frame["close"]), tmp_path, "AAA")
+    for severity in ("warning", "error"):
+        finding = Finding("AAA", "adjustment_level", severity, np.empty(0, dtype="datetime64[us]"), "AAA has an odd adj_close")
+        monkeypatch.setattr(loader, "inspect_adjustment", lambda frame, finding=finding: [finding])
+        if severity == "warning":
+            assert "AAA has an odd adj_close" in read(tmp_path).notes
+            continue
+        with pytest.raises(DataError, match="AAA has an odd adj_close"):
+            read(tmp_path)

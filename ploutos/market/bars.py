@@ -18,6 +18,12 @@ from ploutos.market import calendar as calendars
 from ploutos.market.instruments import InstrumentSpec, equity
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
+_NIGHT = pd.Timedelta(hours=20)
+"""Bars at least this far apart are days, weeks or months."""
+_LONG = {(0.8, 4): calendars.DAY, (6, 8): calendars.WEEK, (27, 32): calendars.MONTH}
+"""Days between the bars of each length: the clocks change, there are holidays, and months are unequal."""
+_BLOCK, _ODD = 20, 3
+"""Steps between bars that it takes to tell a change of length, and how many shorter ones may be among them: a session may open with one."""
 FIELDS = ("open", "high", "low", "close", "volume")
 MAX_SYMBOLS = 512
 """Symbols that the environment has room for; a run that lists more is refused before its bars are read."""
@@ -118,18 +124,49 @@ def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
     """Bar length of one symbol: the most frequent step between bars; days, weeks and months are told by their own range of steps.
 
     Raises:
-        DataError: fewer than two bars, or bars further apart than a month.
+        DataError: fewer than two bars, or bars that are no part of a day, no days, weeks or months.
     """
     steps = timestamps.diff().dropna()
     if steps.empty:
         raise DataError("found one bar; expected at least two to tell the bar length; set data.timeframe")
     usual = pd.Timedelta(steps.mode().iloc[0])
-    if usual < pd.Timedelta(hours=20):
+    if usual < _NIGHT:
         return usual
-    for most, timeframe in ((4, calendars.DAY), (10, calendars.WEEK), (32, calendars.MONTH)):
-        if usual <= pd.Timedelta(days=most):
+    for (least, most), timeframe in _LONG.items():
+        if least <= usual / calendars.DAY <= most:
             return timeframe
-    raise DataError(f"found bars {usual / calendars.DAY:g} days apart; expected bars of a month at most")
+    raise DataError(
+        f"found bars {usual / calendars.DAY:g} days apart; expected bars of days, weeks or months at most; give shorter bars and make "
+        "longer ones of them with data.timeframe"
+    )
+
+
+def find_change(timestamps: pd.Series) -> tuple[pd.Timestamp, pd.Timedelta, pd.Timedelta] | None:
+    """Where the length of one symbol's bars changes, and the lengths before and after; None where one holds throughout.
+
+    A block of bars has a length where its shortest steps are equal but for a few; bars that are only missing leave steps of many sizes.
+    """
+    stamps = timestamps.reset_index(drop=True)
+    steps = stamps.diff().dropna()
+    if len(steps) < 2 * _BLOCK:
+        return None
+    days = (steps.dt.total_seconds() / calendars.DAY.total_seconds()).round()
+    by_day = (days >= 1) & ((steps - days * calendars.DAY).abs() <= pd.Timedelta(hours=1))
+    for (least, most), timeframe in _LONG.items():
+        steps = steps.mask(by_day & days.between(least, most), timeframe)
+    usual = steps.mode().iloc[0].to_timedelta64()
+    blocks = np.sort(np.lib.stride_tricks.sliding_window_view(steps.to_numpy(), _BLOCK)[:: _BLOCK // 2], axis=1)
+    lengths = blocks[:, _ODD]
+    clear = lengths == blocks[:, _ODD + _BLOCK // 2 - 1]
+    other = clear & ((lengths < usual) | ((lengths > usual) & (blocks[:, 0] > usual)))
+    if not other.any():
+        return None
+    block = int(other.argmax())
+    first, length = block * _BLOCK // 2, pd.Timedelta(lengths[block])
+    at = np.flatnonzero(steps.to_numpy() == usual)
+    if at[0] < first:
+        return stamps[int(at[at < first][-1]) + 1], pd.Timedelta(usual), length
+    return stamps[int(at[at >= first][0])], length, pd.Timedelta(usual)
 
 
 def align(
@@ -146,12 +183,14 @@ def align(
         more: further fields of `Bars`.
 
     Raises:
-        DataError: the bars of two symbols overlap without coinciding, so that a row is known after the next has begun.
+        DataError: the bars of two symbols overlap without coinciding, so that a row is known after the next has begun; or a symbol has
+            two bars for one time.
     """
     stamps = frame["timestamp"].dt.tz_convert("UTC").dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     timestamps, rows = np.unique(stamps, return_inverse=True)
     names = frame["symbol"].astype(str)
     symbols, columns = np.unique(names.to_numpy(dtype=object), return_inverse=True)
+    _require_one_bar_each(names, stamps, rows * len(symbols) + columns)
     for name in FIELDS:
         more[name] = np.full((len(timestamps), len(symbols)), np.nan)
         more[name][rows, columns] = frame[name].to_numpy(dtype="float64")
@@ -175,6 +214,16 @@ def align(
     )
 
 
+def _require_one_bar_each(names: pd.Series, stamps: TimeArray, cells: IntArray) -> None:
+    """Refuse two bars of one symbol and time: one would overwrite the other."""
+    if (twice := pd.Series(cells).duplicated().to_numpy()).any():
+        at = int(twice.argmax())
+        raise DataError(
+            f"{names.iloc[at]} has {int(twice.sum()):,} bars that begin when another one does, first {str(stamps[at])[:16]}Z; expected one "
+            "bar per symbol and time; check data.timeframe and data.label"
+        )
+
+
 def _require_one_clock(frame: pd.DataFrame, rows: IntArray, known: TimeArray, timestamps: TimeArray, available_at: TimeArray) -> None:
     """Refuse a panel in which a row is known after the next one begins: a fill there would happen before the bar that decided it closed."""
     late = np.flatnonzero(available_at[:-1] > timestamps[1:])
@@ -183,9 +232,16 @@ def _require_one_clock(frame: pd.DataFrame, rows: IntArray, known: TimeArray, ti
     row = int(late[0])
     one = frame.iloc[int(np.flatnonzero((rows == row) & (known == available_at[row]))[0])]
     other = frame.iloc[int(np.flatnonzero(rows == row + 1)[0])]
+    known_at, begun = f"{one['available_at']:%Y-%m-%d %H:%MZ}", f"{other['timestamp']:%Y-%m-%d %H:%MZ}"
+    if one["symbol"] == other["symbol"]:
+        raise DataError(
+            f"{one['symbol']} has overlapping bars of one symbol: that of {one['timestamp']:%Y-%m-%d %H:%MZ} is known at {known_at}, after "
+            f"that of {begun} has begun ({len(late):,} such rows); expected each to end before the next begins; check data.label, or keep "
+            "the bars of one source"
+        )
     raise DataError(
-        f"{one['symbol']}'s bar of {one['timestamp']:%Y-%m-%d %H:%MZ} is known at {one['available_at']:%Y-%m-%d %H:%MZ}, after "
-        f"{other['symbol']}'s bar of {other['timestamp']:%Y-%m-%d %H:%MZ} has begun ({len(late):,} such rows); expected one clock for all "
+        f"{one['symbol']}'s bar of {one['timestamp']:%Y-%m-%d %H:%MZ} is known at {known_at}, after "
+        f"{other['symbol']}'s bar of {begun} has begun ({len(late):,} such rows); expected one clock for all "
         "symbols; use files whose bars start together, or bring all to sessions with data.timeframe=1D"
     )
 

@@ -15,9 +15,9 @@ from pydantic import ValidationError
 from ploutos.errors import ConfigError, DataError
 from ploutos.market import calendar as calendars
 from ploutos.market.adjustment import adjust
-from ploutos.market.bars import MAX_SYMBOLS, Bars, align
+from ploutos.market.bars import MAX_SYMBOLS, Bars, align, find_change
 from ploutos.market.calendar import DAY
-from ploutos.market.clock import drop_unfinished, put_on_clock, show_timeframe
+from ploutos.market.clock import Timed, drop_unfinished, put_on_clock, show_timeframe
 from ploutos.market.data_spec import (
     SYNTHETIC_SYMBOLS,
     VENDOR_TIMEFRAME,
@@ -30,7 +30,7 @@ from ploutos.market.data_spec import (
     vendor_symbols,
 )
 from ploutos.market.dataset import Dataset
-from ploutos.market.instruments import FUTURES, InstrumentSpec
+from ploutos.market.instruments import FUTURES, AssetClass, InstrumentSpec
 from ploutos.market.quality import ENDS_EARLY_SESSIONS, check_bars, inspect_adjustment
 from ploutos.market.rolls import back_adjust, find_rolls
 from ploutos.market.sources import files, sample
@@ -42,8 +42,8 @@ _YEAR_TOLERANCE = 0.03
 _FEW = 3
 """Sessions that never count as a difference."""
 _WEEKEND, _TELLING = 0.1, 14
-"""Share of Saturdays, and of Sundays, above which bars trade round the clock, and the days it takes to tell."""
-_LIKELY = ("NYSE", "FX", "CME Globex Equity", "24/7", "LSE", "XETR", "JPX", "HKEX", "SSE", "TSX", "ASX")
+"""Share of Saturdays, and of Sundays, above which bars trade round the clock, and the days it takes to tell where days are missing."""
+_LIKELY = ("NYSE", "CME Globex Equity", "FX", "24/7", "LSE", "XETR", "JPX", "HKEX", "SSE", "TSX", "ASX")
 
 
 @dataclass(frozen=True)
@@ -147,18 +147,37 @@ def _instruments(frame: pd.DataFrame, spec: DataSpec) -> list[InstrumentSpec]:
     if spec.asset_class is None and spec.source == "files":
         shares = [each for each in found if each.asset_class == "equity" and each.symbol not in told]
         _require_no_bare_root(frame, found, [each.symbol for each in shares], told)
-        days = frame["timestamp"].dt.tz_localize(None).dt.normalize()
-        own = {str(symbol): rows for symbol, rows in days.groupby(frame["symbol"], sort=False)}
+        own = dict(iter(frame.groupby("symbol", sort=False)["timestamp"]))
         for each in shares:
-            if _trades_at_weekends(pd.DatetimeIndex(own[each.symbol].dropna().unique())):
+            if _trades_at_weekends(own[each.symbol]):
                 found[found.index(each)] = InstrumentSpec(symbol=each.symbol, asset_class="crypto", calendar="24/7")
+            else:
+                _require_nights(each.symbol, own[each.symbol])
     return found
 
 
-def _trades_at_weekends(days: pd.DatetimeIndex) -> bool:
-    """Whether Saturdays and Sundays are as frequent as other days; a week's bar is on one of them at most."""
-    shares = np.bincount(days.day_of_week, minlength=7) / max(len(days), 1)
-    return len(days) >= _TELLING and min(shares[5:]) > _WEEKEND
+def _trades_at_weekends(stamps: pd.Series) -> bool:
+    """Whether Saturdays and Sundays are as frequent as other days; longer bars than days have dates that tell nothing."""
+    days = pd.DatetimeIndex(stamps.dt.tz_localize(None).dt.normalize().dropna().unique())
+    if len(days) < 2 or np.median(np.diff(days)) >= 2 * DAY.to_timedelta64():
+        return False
+    shares = np.bincount(days.day_of_week, minlength=7) / len(days)
+    every_day = days[-1] - days[0] == (len(days) - 1) * DAY
+    return bool(min(shares[5:]) > (0 if every_day else _WEEKEND)) and (every_day or len(days) >= _TELLING)
+
+
+def _require_nights(symbol: str, stamps: pd.Series) -> None:
+    """Refuse the name of a share where bars fill all hours of the day and there is no weekend to tell coins from currencies.
+
+    Raises:
+        ConfigError: it cannot be told what trades.
+    """
+    days = pd.DatetimeIndex(stamps.dt.normalize().dropna().unique())
+    if len(days) and stamps.dt.hour.nunique() == 24 and days[-1] - days[0] < 5 * DAY and days.day_of_week.max() < 5:
+        raise ConfigError(
+            f"{symbol} has bars in all 24 hours of the day, as no share has, and spans no weekend that would tell coins from currencies; "
+            "expected a longer file or a name that says it; set data.asset_class=crypto, fx, future or equity"
+        )
 
 
 def _require_no_bare_root(frame: pd.DataFrame, found: list[InstrumentSpec], shares: list[str], told: set[str]) -> None:
@@ -201,6 +220,11 @@ def _calendar(instruments: Sequence[InstrumentSpec], spec: DataSpec) -> str:
     told = {each.symbol for each in spec.instruments}
     bound = [each for each in instruments if each.asset_class != "equity" or each.symbol in told]
     if not bound and spec.calendar != "auto":
+        if spec.source == "files" and spec.asset_class is None and (kind := _class_of(spec.calendar)) != "equity":
+            raise ConfigError(
+                f"{instruments[0].symbol} is taken as a share by its name, and data.calendar is {spec.calendar}, that of {_plural(kind)}; "
+                f"{_remedy(kind)}, or set data.asset_class=equity to trade it as a share all the same"
+            )
         return spec.calendar
     own = {each.calendar: each for each in instruments}
     if len(own) > 1:
@@ -213,6 +237,24 @@ def _calendar(instruments: Sequence[InstrumentSpec], spec: DataSpec) -> str:
             "out, or say what it is with data.asset_class"
         )
     return calendar
+
+
+def _class_of(calendar: str) -> AssetClass:
+    """What trades on a calendar."""
+    if calendar in ("FX", "24/7"):
+        return "fx" if calendar == "FX" else "crypto"
+    return "future" if calendar.startswith(("CME", "CBOT", "COMEX", "NYMEX", "ICE", "CFE", "us_futures")) else "equity"
+
+
+def _plural(asset_class: AssetClass) -> str:
+    return {"future": "futures", "crypto": "coins", "fx": "exchange rates", "equity": "shares"}[asset_class]
+
+
+def _remedy(asset_class: AssetClass) -> str:
+    """How to say that a symbol is of another class than its name says; of a future the contract must be known, too."""
+    if asset_class == "future":
+        return "name the future as NQ, NQ=F or NQH24, or give its contract in data.instruments"
+    return f"set data.asset_class={asset_class}"
 
 
 def _a(asset_class: str) -> str:
@@ -257,19 +299,68 @@ def load_table(table: SourceTable, spec: DataSpec, now: pd.Timestamp | None = No
     if "adj_close" in frame.columns:
         frame = adjust(frame, origin)
         check_bars(frame, origin, instruments, calendar)
-        notes += [finding.sentence for finding in inspect_adjustment(frame)]
+        notes += _adjustment_notes(frame)
+    _require_one_length(frame)
     timed = put_on_clock(frame, calendar, spec.bar, spec.label)
     notes += timed.notes
+    notes += _left_out(timed, [each.symbol for each in instruments], origin)
     frame, rolled = _without_rolls(timed.frame, instruments, calendar, spec)
     notes += rolled
     if spec.source != "synthetic":
         frame, unfinished = drop_unfinished(frame, now or pd.Timestamp.now("UTC"))
         notes += unfinished
+    if frame.empty:
+        raise DataError(f"{origin} has no bar that is over; expected at least two of each symbol; wait for them, or give more bars")
     frame = _between(frame, spec, timed.timeframe, calendar, origin)
     bars = align(frame, timed.timeframe, calendar, origin, instruments, zone=table.zone, label=timed.label)
     _require_year(bars)
     payouts, ended = _payouts(bars, spec, raw)
     return replace(bars, payouts=payouts, notes=(*notes, *ended))
+
+
+def _adjustment_notes(frame: pd.DataFrame) -> list[str]:
+    """What looks wrong with adjusted prices.
+
+    Raises:
+        DataError: it is wrong.
+    """
+    found = inspect_adjustment(frame)
+    for finding in found:
+        if finding.severity == "error":
+            raise DataError(finding.sentence)
+    return [finding.sentence for finding in found]
+
+
+def _require_one_length(frame: pd.DataFrame) -> None:
+    """Refuse a series whose bars change their length: at the shorter one, the longer bars would be known before they end.
+
+    Raises:
+        DataError: one does.
+    """
+    for symbol, stamps in frame.groupby("symbol", sort=False)["timestamp"]:
+        if (change := find_change(stamps)) is not None:
+            at, before, after = change
+            raise DataError(
+                f"{symbol} has bars of {show_timeframe(before)} before {at:%Y-%m-%d %H:%MZ} and of {show_timeframe(after)} from there; "
+                f"expected one length; remove the bars before or after it, or make all of them {show_timeframe(max(before, after))}"
+            )
+
+
+def _left_out(timed: Timed, symbols: Sequence[str], origin: str) -> list[str]:
+    """A sentence about how many incomplete bars of each symbol resampling left out.
+
+    Raises:
+        DataError: it left nothing of a symbol.
+    """
+    frame, name = timed.frame, show_timeframe(timed.timeframe)
+    if empty := sorted(set(symbols) - set(frame["symbol"].astype(str))):
+        others = ", or name the other symbols with data.symbols" if len(empty) < len(symbols) else ""
+        raise DataError(
+            f"{origin} has no complete bar of {name} of {', '.join(empty)}; expected at least one of each symbol; give more bars, or set a "
+            f"shorter data.timeframe{others}"
+        )
+    counts = ", ".join(f"{count:,} of {symbol}" for symbol, count in sorted(frame.attrs.get("left_out", {}).items()))
+    return [f"Incomplete bars of {name} left out: {counts}."] if counts else []
 
 
 def _without_rolls(
@@ -335,7 +426,8 @@ def _require_year(bars: Bars) -> None:
         expected = calendars.expected_bars(bars.calendar, DAY, first, last).astype("datetime64[D]")
     missing, foreign = len(np.setdiff1d(expected, held)), np.setdiff1d(held, expected)
     limit = max(_YEAR_TOLERANCE * max(len(expected), len(held)), _FEW)
-    if missing <= limit and len(foreign) <= limit:
+    weekends = np.count_nonzero((foreign.astype("int64") + 3) % 7 >= 5) if bars.timeframe <= DAY else 0  # 1970-01-01 was a Thursday
+    if missing <= limit and len(foreign) <= limit and weekends <= _YEAR_TOLERANCE * len(held):
         return
     per_year = bars.sessions_per_year
     period = "sessions" if bars.timeframe <= DAY else f"bars of {show_timeframe(bars.timeframe)}"
@@ -345,14 +437,35 @@ def _require_year(bars: Bars) -> None:
 
 def _what_fits(bars: Bars) -> str:
     """What to do about bars on other days than their calendar's."""
-    if bars.timeframe <= DAY:
-        for name in _LIKELY:
-            held = np.unique(calendars.sessions(bars.timestamps, bars.timeframe, name))
-            days = calendars.expected_bars(name, DAY, held[0].item(), held[-1].item()).astype("datetime64[D]")
-            if name != bars.calendar and len(np.setxor1d(days, held)) <= max(0.01 * len(held), _FEW):
-                kind = {"24/7": "data.asset_class=crypto", "FX": "data.asset_class=fx"}.get(name, f"data.calendar={name}")
-                return f"the sessions are those of {name}; set {kind}, or data.asset_class if a symbol is not what its name says"
-    return "expected the calendar's; set data.calendar to what the symbols trade on, fill the holes, or cut them off with data.start"
+    misfits = {name: _misfit(bars, name) for name in _LIKELY if name != bars.calendar} if bars.timeframe <= DAY else {}
+    name = min(misfits, key=lambda each: misfits[each], default="")
+    if not name or not np.isfinite(misfits[name]):
+        return "expected the calendar's; set data.calendar to what the symbols trade on, fill the holes, or cut them off with data.start"
+    share = f"set data.calendar={name}, or data.asset_class=equity if the name is not that of a share"
+    return f"the sessions are those of {name}; {share if (kind := _class_of(name)) == 'equity' else _remedy(kind)}"
+
+
+def _misfit(bars: Bars, name: str) -> float:
+    """Sessions in which bars differ from those of a calendar; infinite where they are too many, or bars keep other hours."""
+    held = np.unique(calendars.sessions(bars.timestamps, bars.timeframe, name))
+    days = calendars.expected_bars(name, DAY, held[0].item(), held[-1].item()).astype("datetime64[D]")
+    differ = len(np.setxor1d(days, held))
+    if differ > max(0.01 * len(held), _FEW) or (bars.timeframe < DAY and not _keeps_hours(bars, name)):
+        return float("inf")
+    return float(differ)
+
+
+def _keeps_hours(bars: Bars, name: str) -> bool:
+    """Whether most sessions begin and end, to within a bar, with those of a calendar, or with its extended hours."""
+    sessions = calendars.sessions_around(bars.timestamps[0], bars.timestamps[-1], name)
+    step = bars.timeframe.to_timedelta64()
+    for opens, closes in filter(None, ((sessions.opens, sessions.closes), calendars.extended_hours(name, sessions))):
+        at = np.searchsorted(closes, bars.timestamps, side="right")
+        edges = np.flatnonzero(np.diff(at, prepend=-1, append=-1))
+        first, last, of = bars.timestamps[edges[:-1]], bars.timestamps[edges[1:] - 1] + step, at[edges[:-1]]
+        if np.mean((np.abs(first - opens[of]) < step) & (np.abs(last - closes[of]) < step)) > 0.5:
+            return True
+    return False
 
 
 def _payouts(bars: Bars, spec: DataSpec, raw: pd.DataFrame) -> tuple[tuple[float, ...], list[str]]:

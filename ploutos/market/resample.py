@@ -3,14 +3,15 @@
 import numpy as np
 import pandas as pd
 
+from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
-from ploutos.market.calendar import DAY, Sessions, period_starts
-from ploutos.types import BoolArray, TimeArray
+from ploutos.market.calendar import DAY, MONTH, WEEK, period_starts
+from ploutos.types import BoolArray, IntArray, TimeArray
 
 ROUND_THE_CLOCK = "24/7"
 AGGREGATION = {"available_at": "max", "open": "first", "high": "max", "low": "min", "close": "last", "volume": "sum"}
 _TOLERANCE = 0.1
-"""Share of a session that may be missing at either end of a bar made of smaller ones."""
+"""Share of its span that a bar made of smaller ones may lack at either end."""
 
 
 def stamps_of(rows: pd.DataFrame, column: str = "timestamp") -> TimeArray:
@@ -20,39 +21,51 @@ def stamps_of(rows: pd.DataFrame, column: str = "timestamp") -> TimeArray:
 
 
 def resample(frame: pd.DataFrame, native: pd.Timedelta, wanted: pd.Timedelta, calendar: str) -> pd.DataFrame:
-    """Longer bars of one symbol: open first, high max, low min, close last, volume summed; never across sessions.
+    """Longer bars of symbols: open first, high max, low min, close last, volume summed; never across sessions.
 
-    Intraday bars start with the session. A day holds regular hours alone. A bar that lacks its beginning or its end by more than a tenth
-    is left out; so is a week or month that the data begin or end within.
+    Intraday bars start with the session; those round the clock on whole multiples of their length, or on the phase of the bars they are
+    made of. A day, week or month holds regular hours alone. A bar that lacks its beginning or its end by more than a tenth in all symbols
+    is left out; so is a bar that the data end within, and a week or month that they begin within.
 
     Args:
-        frame: one symbol under our labels, from this module.
+        frame: bars of one length under our labels, with `available_at`.
         native, wanted: lengths of the bars that are there and of those to make.
+
+    Returns:
+        A symbol that has no complete bar is not in it. `attrs["left_out"]` holds how many incomplete ones there were, by symbol.
+
+    Raises:
+        DataError: bars lie across the longer ones.
     """
     stamps = stamps_of(frame)
+    if (native, wanted) == (WEEK, MONTH):
+        raise DataError(f"{frame['symbol'].iloc[0]} has weekly bars, which lie across months; leave data.timeframe out, or set it to 1W")
     if calendar == ROUND_THE_CLOCK:
         return _resampled_round_the_clock(frame, stamps, native, wanted)
     sessions = calendars.sessions_around(stamps.min(), stamps.max(), calendar)
+    opens, behind = sessions.dates.astype("datetime64[us]"), np.zeros(len(stamps), dtype="timedelta64[us]")
     if native < DAY:
-        at = sessions.starting(stamps)
-        first = _first_starts(stamps, native, sessions)
-        inside = (stamps >= first[at]) if wanted >= DAY else np.ones(len(stamps), dtype=bool)
-        frame, stamps, at = frame[inside], stamps[inside], at[inside]
+        at, opens = sessions.starting(stamps), sessions.opens
+        # the first bar lies on the grid that the bars have: clock-hour bars of a session from 09:30 begin at 09:00
+        phases = opens[at].astype("int64") - _phases(frame, stamps, native)
+        behind = (phases % (native // pd.Timedelta(microseconds=1))).astype("timedelta64[us]")
+        first = opens[at] - behind
         if wanted < DAY:
             step = wanted.to_timedelta64().astype("timedelta64[us]")
-            labels = first[at] + (stamps - first[at]) // step * step
+            labels = first + (stamps - first) // step * step
             closed = np.maximum(sessions.closes[at], stamps_of(frame, "available_at"))
-            ends = np.where(labels >= first[at], np.minimum(labels + step, closed), labels + step)
+            ends = np.where(labels >= first, np.minimum(labels + step, closed), labels + step)
             return _aggregated(frame, labels, labels, ends, native, edges_only=True)
-        frame = _aggregated(frame, sessions.dates[at].astype("datetime64[us]"), first[at], sessions.closes[at], native)
-        stamps = stamps_of(frame)
-    if wanted == DAY:
-        return frame
+        inside = stamps >= first
+        frame, at, behind = frame[inside], at[inside], behind[inside]
+        stamps = sessions.dates[at].astype("datetime64[us]")
+        if wanted == DAY:
+            return _aggregated(frame, stamps, first[inside], sessions.closes[at], native)
     starts = period_starts(stamps, wanted)
     after = period_starts(stamps, wanted, ahead=1)
     first_at, last_at = np.searchsorted(sessions.dates, starts), np.searchsorted(sessions.dates, after) - 1
-    labels, closes = sessions.dates[first_at].astype("datetime64[us]"), sessions.closes[last_at]
-    return _aggregated(frame, labels, labels, closes, DAY, edges_only=True)
+    labels = sessions.dates[first_at].astype("datetime64[us]")
+    return _aggregated(frame, labels, opens[first_at] - behind, sessions.closes[last_at], native, edges_only=True)
 
 
 def _resampled_round_the_clock(frame: pd.DataFrame, stamps: TimeArray, native: pd.Timedelta, wanted: pd.Timedelta) -> pd.DataFrame:
@@ -60,18 +73,25 @@ def _resampled_round_the_clock(frame: pd.DataFrame, stamps: TimeArray, native: p
         labels = period_starts(stamps, wanted).astype("datetime64[us]")
         ends = period_starts(stamps, wanted, ahead=1).astype("datetime64[us]")
     else:
-        step = wanted.to_timedelta64().astype("timedelta64[us]")
-        labels = (stamps.astype("int64") // step.astype("int64") * step.astype("int64")).astype("datetime64[us]")
+        step, phase = wanted.to_timedelta64().astype("timedelta64[us]"), _phases(frame, stamps, native)
+        labels = ((stamps.astype("int64") - phase) // step.astype("int64") * step.astype("int64") + phase).astype("datetime64[us]")
         ends = labels + step
+    if len(across := np.flatnonzero(stamps_of(frame, "available_at") > ends)):
+        period = {WEEK: "week", MONTH: "month"}.get(wanted, "longer bar")
+        symbol, begun = frame["symbol"].iloc[across[0]], f"{frame['timestamp'].iloc[across[0]]:%Y-%m-%d %H:%MZ}"
+        raise DataError(
+            f"{symbol}'s bar of {begun} begins in one {period} and ends in the next; expected bars that lie within one; leave "
+            "data.timeframe out, or give bars that begin at midnight UTC"
+        )
     return _aggregated(frame, labels, labels, ends, native, edges_only=wanted > DAY or native >= DAY)
 
 
-def _first_starts(stamps: TimeArray, native: pd.Timedelta, sessions: Sessions) -> TimeArray:
-    """Start of each session's first bar on the grid that the bars have: clock-hour bars of a session from 09:30 begin at 09:00."""
-    step = native.to_timedelta64().astype("timedelta64[us]").astype("int64")
-    values, counts = np.unique(stamps.astype("int64") % step, return_counts=True)
-    behind = (sessions.opens.astype("int64") - values[counts.argmax()]) % step
-    return sessions.opens - behind.astype("timedelta64[us]")
+def _phases(frame: pd.DataFrame, stamps: TimeArray, native: pd.Timedelta) -> IntArray:
+    """Microseconds after a whole multiple of their length at which most bars of each row's symbol start, shape (n_rows,)."""
+    phases = pd.Series(stamps.astype("int64") % (native // pd.Timedelta(microseconds=1)))
+    symbols = frame["symbol"].to_numpy()
+    usual = phases.groupby(symbols).agg(lambda own: own.mode().iloc[0])
+    return usual.loc[symbols].to_numpy(dtype="int64")
 
 
 def _aggregated(
@@ -81,12 +101,25 @@ def _aggregated(
     known = pd.DatetimeIndex(np.maximum(ends, stamps_of(frame, "available_at"))).tz_localize("UTC")
     parts = frame.assign(timestamp=pd.DatetimeIndex(labels).tz_localize("UTC"), available_at=known)
     parts["_first"], parts["_last"], parts["_begin"], parts["_end"] = stamps_of(frame), stamps_of(frame, "available_at"), begins, ends
-    checks = {"_first": "min", "_last": "max", "_begin": "first", "_end": "max"}
-    whole = parts.groupby(["symbol", "timestamp"], as_index=False, sort=True).agg(AGGREGATION | checks)
-    least = native.to_numpy() if native < DAY and not edges_only else np.timedelta64(0, "us")
+    checks = {"_first": "min", "_last": "max", "_begin": "min", "_end": "max"}
+    gone = parts["timestamp"].isin(_incomplete(parts.groupby("timestamp").agg(checks), native, edges_only))
+    whole = parts[~gone].groupby(["symbol", "timestamp"], as_index=False, sort=True).agg(AGGREGATION)
+    whole.attrs["left_out"] = parts[gone].groupby("symbol")["timestamp"].nunique().to_dict()
+    return whole
+
+
+def _incomplete(whole: pd.DataFrame, native: pd.Timedelta, edges_only: bool) -> pd.DatetimeIndex:
+    """Labels of the bars that no symbol has whole: one that trades rarely is as complete as the others are.
+
+    A bar may lack a tenth of its span at either end, or one of the bars it is made of; but the last one nothing at its end, where the
+    data break off.
+    """
+    late, early = whole["_first"] - whole["_begin"], whole["_end"] - whole["_last"]
+    least = native.to_timedelta64() if native < DAY and not edges_only else np.timedelta64(0, "us")
     slack = np.maximum(((whole["_end"] - whole["_begin"]) * _TOLERANCE).to_numpy(), least)
-    late, early = (whole["_first"] - whole["_begin"]).to_numpy(), (whole["_end"] - whole["_last"]).to_numpy()
-    missing: BoolArray = (late > slack) | (early > slack)
+    missing: BoolArray = (late.to_numpy() > slack) | (early.to_numpy() > slack)
     if edges_only:
         missing[1:-1] = False
-    return whole.loc[~missing, ["symbol", "timestamp", "available_at", "open", "high", "low", "close", "volume"]].reset_index(drop=True)
+    if len(missing):
+        missing[-1] |= early.iloc[-1] > pd.Timedelta(0)
+    return pd.DatetimeIndex(whole.index[missing])
