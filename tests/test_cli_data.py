@@ -86,9 +86,11 @@ def test_a_calendar_that_is_named_is_the_one_that_bars_are_held_against(home):
     stamps = pd.date_range("2024-03-01", periods=240, freq="h", tz="UTC")  # ten days round the clock
     pd.DataFrame({"timestamp": stamps, **dict.fromkeys(("open", "high", "low", "close", "volume"), 1.0)}).to_csv("coin.csv", index=False)
     arguments = ["data", "check", "--source", "files", "--path", "coin.csv", "--json"]
-    checks = {finding["check"] for finding in json.loads(run(app, arguments).stdout)["findings"]}
-    assert "off_session" in checks
+    assert json.loads(run(app, arguments).stdout)["findings"] == []  # its weekends tell
     assert json.loads(run(app, [*arguments, "--set", "data.calendar=24/7"]).stdout)["findings"] == []
+    held = run(app, [*arguments, "--set", "data.asset_class=equity"])
+    assert held.exit_code == 3
+    assert "off_session" in {finding["check"] for finding in json.loads(held.stdout)["findings"]}
 
 
 def test_a_build_brings_bars_that_a_check_and_a_run_can_read(home, monkeypatch):

@@ -567,8 +567,8 @@ def test_volume_may_be_missing_and_ticks_stand_in(tmp_path):
     ("stamp", "settings", "date", "utc", "zone"),
     [
         ("2024-01-30", {}, "2024-01-30", "2024-01-30T00:00", "dates without a time"),
-        ("2024-01-30", NEW_YORK, "2024-01-30", "2024-01-30T00:00", "dates without a time"),
-        ("2024-01-30 00:00:00", NEW_YORK, "2024-01-30", "2024-01-30T00:00", "dates without a time"),
+        ("2024-01-30", NEW_YORK, "2024-01-30", "2024-01-30T05:00", "dates without a time"),
+        ("2024-01-30 00:00:00", NEW_YORK, "2024-01-30", "2024-01-30T05:00", "dates without a time"),
         ("2024-01-30T00:00-05:00", {}, "2024-01-30", "2024-01-30T05:00", "offsets as given"),
         ("2024-01-30T00:00+09:00", {}, "2024-01-30", "2024-01-29T15:00", "offsets as given"),
         ("20240130 00:00:00 Asia/Tokyo", {}, "2024-01-30", "2024-01-29T15:00", "Asia/Tokyo, as given"),
@@ -594,7 +594,7 @@ def test_files_of_different_zones_stand_side_by_side(tmp_path):
         tmp_path, {"A.csv": HEAD + bars("2024-01-30T14:30Z"), "B.csv": HEAD + bars("2024-01-30 09:30"), "C.csv": HEAD + bars("2024-01-30")}
     )
     found = read(tmp_path, **NEW_YORK)
-    assert [row[:2] for row in rows(found)] == [("A", "2024-01-30 14:30:00"), ("B", "2024-01-30 14:30:00"), ("C", "2024-01-30")]
+    assert [row[:2] for row in rows(found)] == [("A", "2024-01-30 14:30:00"), ("B", "2024-01-30 14:30:00"), ("C", "2024-01-30 05:00:00")]
     assert found.frame["date"].isna().tolist() == [True, True, False]
     assert found.zone == "UTC, as given; America/New_York, as set; dates without a time"
 
@@ -795,3 +795,18 @@ def test_paths_without_bars_are_refused(tmp_path):
         read(tmp_path)
     with pytest.raises(DataError, match=r"A\.xlsx is neither text \(\.csv.*; convert it"):
         read(write(tmp_path, {"A.xlsx": "x"}) / "A.xlsx")
+
+
+def test_a_column_that_must_be_an_adjusted_close_is_never_passed_over(tmp_path):
+    write(tmp_path, {"A.csv": "date,open,high,low,close,volume,adjcp\n2024-01-30,10,13,9,11,100,5.5\n"})
+    with pytest.raises(DataError, match=r"A\.csv has a column 'adjcp' that looks like an adjusted close; .* data\.adjustment=raw"):
+        read(tmp_path)
+    assert read(tmp_path, adjusted=False).frame["close"].tolist() == [11]
+    named = FileFormat(columns={"adj_close": "adjcp"})
+    assert read(tmp_path, format=named).frame["adj_close"].tolist() == [5.5]
+
+
+def test_files_named_by_years_alone_take_their_folders_name(tmp_path):
+    for year in (2023, 2024):
+        write(tmp_path, {f"AAA/{year}.csv": HEAD + bars(f"{year}-01-30")})
+    assert read(tmp_path).frame["symbol"].tolist() == ["AAA", "AAA"]

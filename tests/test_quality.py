@@ -782,3 +782,25 @@ def test_a_panel_of_fields_is_left_as_it_was():
     check_bars(frame, "test")
     for name in FIELDS:
         pd.testing.assert_series_equal(frame[name], before[name])
+
+
+@pytest.mark.parametrize(("calendar", "timeframe"), [("NYSE", "2h"), ("NYSE", "4h"), ("FX", "4h"), ("CME Globex Equity", "2h")])
+def test_bars_of_hours_that_lie_on_their_own_grid_are_no_error(calendar, timeframe):
+    step = pd.Timedelta(timeframe)
+    stamps = calendars.expected_bars(calendar, step, date(2024, 1, 2), date(2024, 3, 28), 30 if calendar == "NYSE" else 0)
+    close = 100 + np.arange(len(stamps)) % 7.0
+    frame = pd.DataFrame(
+        {"symbol": "A", "timestamp": pd.DatetimeIndex(stamps).tz_localize("UTC"), **dict.fromkeys(("open", "high", "low"), close)}
+    )
+    frame = frame.assign(close=close, volume=1.0)
+    assert inspect_bars(frame, step, calendar).errors == ()
+
+
+def test_a_thin_symbol_misses_bars_and_is_no_error():
+    stamps = calendars.expected_bars("NYSE", pd.Timedelta("5min"), date(2024, 1, 2), date(2024, 3, 28))
+    kept = np.sort(np.random.default_rng(1).choice(len(stamps), len(stamps) // 4, replace=False))
+    frame = pd.DataFrame({"symbol": "A", "timestamp": pd.DatetimeIndex(stamps[kept]).tz_localize("UTC")})
+    frame = frame.assign(open=10.0, high=10.0, low=10.0, close=10.0, volume=1.0)
+    found = inspect_bars(frame, pd.Timedelta("5min"), "NYSE")
+    assert found.errors == ()
+    assert "gaps" in {finding.check for finding in found.findings}

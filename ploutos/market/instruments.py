@@ -130,6 +130,16 @@ FUTURES: dict[str, InstrumentSpec] = {
 cents a bushel, livestock in cents a pound, notes and bonds in points of par. Fees and slippage are those of a retail account;
 margins are of the order that brokers asked in 2025 and move with volatility: set your own in data.instruments."""
 
+_SHARE_CLASSES = frozenset(("A", "B", "C", "D", "K", "P", "PR", "RT", "U", "UN", "W", "WS"))
+"""What may stand behind the dot of a share of the United States."""
+_VENUE = re.compile(
+    r"(?:(?:CME|CBOT|NYMEX|COMEX)(?:_MINI)?(?:_DL)?|BINANCE|COINBASE|BITSTAMP|KRAKEN|BITFINEX|BYBIT|OKX|KUCOIN|FX_IDC|FX|OANDA|FOREXCOM|SAXO"
+    r"|PEPPERSTONE|NASDAQ|NYSE|AMEX|BATS|ARCA)[_:]"
+)
+_TAIL = re.compile(
+    r"(?:, ?\w+|[_-](?:\d+(?:S|M|MIN|H|D|W|MO)|[HMDW]\d{1,2}|MN1?|DAILY|HOURLY|WEEKLY|MONTHLY|CONTINUOUS)|_\d{8,12}(?:_\d{8,12})?"
+    r"|\.(?:PRO|ECN|RAW|STP)|#|\.[CVN]\.\d| \d\d-\d\d|[-_.]?PERP|\.P)$"
+)
 _CONTRACT = re.compile(r"(?P<root>[A-Z0-9]{1,3}?)[FGHJKMNQUVXZ](?:\d|\d{2}|20\d{2})")
 _CONTINUOUS = re.compile(r"(?:(?P<yahoo>[A-Z0-9]{1,4})=F|[/@](?P<slash>[A-Z0-9]{1,4})|(?P<charts>[A-Z0-9]{1,4})[12]!)")
 
@@ -148,21 +158,42 @@ _COINS = frozenset(
     )
 )  # fmt: skip
 _EXCHANGES = {
-    ".US": ("NYSE", "USD"), ".L": ("LSE", "GBP"), ".T": ("JPX", "JPY"), ".DE": ("XETR", "EUR"), ".PA": ("XPAR", "EUR"),
-    ".AS": ("XAMS", "EUR"), ".MI": ("XMIL", "EUR"), ".MC": ("XMAD", "EUR"), ".SW": ("SIX", "CHF"), ".TO": ("TSX", "CAD"),
-    ".HK": ("HKEX", "HKD"), ".AX": ("ASX", "AUD"), ".SS": ("SSE", "CNY"), ".SZ": ("SSE", "CNY"), ".KS": ("XKRX", "KRW"),
+    "US": ("NYSE", "USD"), "L": ("LSE", "GBP"), "UK": ("LSE", "GBP"), "T": ("JPX", "JPY"), "DE": ("XETR", "EUR"), "F": ("XFRA", "EUR"),
+    "PA": ("XPAR", "EUR"), "AS": ("XAMS", "EUR"), "BR": ("XBRU", "EUR"), "LS": ("XLIS", "EUR"), "MI": ("XMIL", "EUR"),
+    "MC": ("XMAD", "EUR"), "VI": ("XWBO", "EUR"), "HE": ("XHEL", "EUR"), "IR": ("XDUB", "EUR"), "SW": ("SIX", "CHF"),
+    "ST": ("XSTO", "SEK"), "CO": ("XCSE", "DKK"), "OL": ("XOSL", "NOK"), "WA": ("XWAR", "PLN"), "TO": ("TSX", "CAD"),
+    "V": ("TSX", "CAD"), "MX": ("XMEX", "MXN"), "SA": ("BVMF", "BRL"), "HK": ("HKEX", "HKD"), "SS": ("SSE", "CNY"),
+    "SZ": ("SSE", "CNY"), "KS": ("XKRX", "KRW"), "KQ": ("XKRX", "KRW"), "TW": ("XTAI", "TWD"), "SI": ("XSES", "SGD"),
+    "AX": ("ASX", "AUD"), "NZ": ("XNZE", "NZD"), "BO": ("XBOM", "INR"), "NS": ("XBOM", "INR"), "TA": ("XTAE", "ILS"),
+    "JO": ("XJSE", "ZAR"),
 }  # fmt: skip
 """Calendar and currency of shares whose name ends as Yahoo and Stooq write it."""
+
+
+def plain_name(symbol: str) -> str:
+    """A name in capitals, without the venue in front and the bar length, the span or the broker's mark behind.
+
+    >>> [plain_name(name) for name in ("eurusd", "CME_MINI_NQ1!, 1D", "BINANCE:BTCUSDT", "EURUSD_H1_202401020000_202405310000", "AAPL")]
+    ['EURUSD', 'NQ1!', 'BTCUSDT', 'EURUSD', 'AAPL']
+    """
+    name = _VENUE.sub("", symbol.strip().upper(), count=1) if _VENUE.match(symbol.strip().upper()) else symbol.strip().upper()
+    while (shorter := _TAIL.sub("", name)) not in (name, ""):
+        name = shorter
+    return name
 
 
 def root_of(symbol: str) -> str | None:
     """The root of a future's name, None for a name that is no future's.
 
-    >>> [root_of(name) for name in ("NQ", "NQ=F", "NQH24", "/ES", "CL1!", "KCZ5", "KC=F", "AAPL", "X")]
-    ['NQ', 'NQ', 'NQ', 'ES', 'CL', None, 'KC', None, None]
+    >>> [root_of(name) for name in ("NQ", "nq=f", "NQH24", "/ES", "CL1!", "KCZ5", "KC=F", "NQ_F", "GC1", "NQ.c.0", "AAPL", "X", "BMW.F")]
+    ['NQ', 'NQ', 'NQ', 'ES', 'CL', None, 'KC', 'NQ', 'GC', 'NQ', None, None, None]
     """
+    symbol = plain_name(symbol)
     if symbol in FUTURES:
         return symbol
+    for tail in ("_F", ".F", "1", "2"):
+        if symbol.removesuffix(tail) in FUTURES:
+            return symbol.removesuffix(tail)
     if found := _CONTINUOUS.fullmatch(symbol):
         return found["yahoo"] or found["slash"] or found["charts"]
     found = _CONTRACT.fullmatch(symbol)
@@ -175,6 +206,9 @@ def pair_of(symbol: str) -> tuple[str, str, AssetClass] | None:
     >>> pair_of("EUR/USD"), pair_of("BTC-USD"), pair_of("BTCUSDT"), pair_of("BRK/B"), pair_of("BF-B"), pair_of("USDJPY=X")
     (('EUR', 'USD', 'fx'), ('BTC', 'USD', 'crypto'), ('BTC', 'USDT', 'crypto'), None, None, ('USD', 'JPY', 'fx'))
     """
+    symbol = plain_name(symbol)
+    if len(symbol) == 7 and symbol.endswith("M"):
+        symbol = symbol[:6] if pair_of(symbol[:6]) else symbol  # a broker's micro lots
     for quote_length in (3, 4, 5):
         found = re.fullmatch(rf"([A-Z0-9]{{2,10}})([-/_.:]?)([A-Z]{{{quote_length}}})(?:=X)?", symbol)
         if not found:
@@ -190,9 +224,21 @@ def pair_of(symbol: str) -> tuple[str, str, AssetClass] | None:
 
 
 def _equity(symbol: str) -> InstrumentSpec:
-    """A share or ETF; of the United States unless its name says otherwise."""
-    suffix = f".{symbol.rpartition('.')[2]}" if "." in symbol else ""
-    calendar, currency = _EXCHANGES.get(suffix, ("NYSE", "USD"))
+    """A share or ETF; of the United States unless its name says otherwise.
+
+    Raises:
+        ConfigError: an ending that may be an exchange's and is not known, or a pair within a longer name.
+    """
+    _, dot, suffix = symbol.upper().rpartition(".")
+    if dot and suffix.isalpha() and len(suffix) <= 2 and suffix not in _SHARE_CLASSES and suffix not in _EXCHANGES:
+        raise ConfigError(f"{symbol} ends in .{suffix}, and its exchange is not known; name its calendar and currency in data.instruments")
+    for token in re.split(r"[^A-Za-z0-9=/]+", symbol):
+        if token != symbol and pair_of(token):
+            raise ConfigError(
+                f"{symbol} has {token.upper()} in its name and is not read as one; rename it to {token.upper()}, or say what it is with "
+                "data.asset_class"
+            )
+    calendar, currency = _EXCHANGES[suffix] if dot and suffix in _EXCHANGES else ("NYSE", "USD")
     return InstrumentSpec(symbol=symbol, calendar=calendar, currency=currency)
 
 
@@ -218,10 +264,10 @@ def _contract(symbol: str, asset_class: AssetClass | None) -> InstrumentSpec:
         raise ConfigError(
             f"{symbol} is a future and its contract is not known; expected one of {', '.join(FUTURES)}; "
             "give its multiplier, tick_size and calendar in data.instruments"
-            + (f", or say what it is with data.asset_class, which is {asset_class}" if asset_class else "")
+            + ("" if asset_class == "future" else ", or say what it is with data.asset_class")
         )
     spec = FUTURES[root]
-    return spec if symbol == root else spec.model_copy(update={"symbol": symbol, "yahoo": symbol})
+    return spec if symbol == root else spec.model_copy(update={"symbol": symbol, "yahoo": f"{root}=F"})
 
 
 def class_of(symbol: str) -> AssetClass:
@@ -234,7 +280,7 @@ def class_of(symbol: str) -> AssetClass:
         return "future"
     if pair := pair_of(symbol):
         return pair[2]
-    return "crypto" if symbol in ("BTC", "XBT", "ETH") else "equity"
+    return "crypto" if plain_name(symbol) in ("BTC", "XBT", "ETH", "BITCOIN", "ETHEREUM") else "equity"
 
 
 def instrument(symbol: str, asset_class: AssetClass | None = None) -> InstrumentSpec:
@@ -252,6 +298,8 @@ def instrument(symbol: str, asset_class: AssetClass | None = None) -> Instrument
     chosen = asset_class or class_of(symbol)
     if chosen == "future":
         return _contract(symbol, asset_class)
+    if asset_class == "equity":
+        return _equity(symbol) if "." in symbol else equity(symbol)
     return {"equity": _equity, "crypto": _crypto, "fx": _rate}[chosen](symbol)
 
 

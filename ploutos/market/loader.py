@@ -30,7 +30,7 @@ from ploutos.market.data_spec import (
     vendor_symbols,
 )
 from ploutos.market.dataset import Dataset
-from ploutos.market.instruments import FUTURES, AssetClass, InstrumentSpec
+from ploutos.market.instruments import FUTURES, AssetClass, InstrumentSpec, plain_name
 from ploutos.market.quality import ENDS_EARLY_SESSIONS, check_bars, inspect_adjustment
 from ploutos.market.rolls import back_adjust, find_rolls
 from ploutos.market.sources import files, sample
@@ -187,7 +187,7 @@ def _require_no_bare_root(frame: pd.DataFrame, found: list[InstrumentSpec], shar
         ConfigError: it cannot be told which is meant.
     """
     for each in found:
-        if each.symbol not in FUTURES or each.symbol in told:
+        if plain_name(each.symbol) not in FUTURES or each.symbol in told:
             continue
         meant = f"set data.asset_class=equity if it is a share, or name the future {each.symbol}=F or set data.asset_class=future"
         if shares:

@@ -620,12 +620,19 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
     clock = series.clock
     if clock.timeframe > DAY:
         return
+    if HOUR < clock.timeframe < DAY:  # such bars lie on no grid that all exchanges share
+        sessions = calendars.sessions_around(series.stamps[0], series.stamps[-1], clock.calendar)
+        closed = sessions.opens[sessions.starting(series.stamps)] >= series.stamps + clock.timeframe.to_timedelta64()
+        severity: Severity = "error" if closed.sum() > MISFIT * len(closed) else "warning"
+        words = f"has {{n}} bars while {clock.calendar} was closed, first {{first}}; expected none; check the calendar and the time zone"
+        yield from _finding(series.symbol, "off_session", series.stamps[closed], words, severity)
+        return
     misfit = "more than half: set data.calendar and data.timeframe to what the symbol trades on"
     missing, reused = series.missing, _reused(series)
     expected = len(series.expected)
     in_reuse = reused[np.searchsorted(series.slots, missing)]
     n_sessions = len(np.unique(clock.session_of[np.searchsorted(clock.expected, missing)]))
-    unfit = int((~in_reuse).sum()) > MISFIT * expected
+    unfit = int((~in_reuse).sum()) > MISFIT * expected and _misses_hours(series)
     yield from _finding(
         series.symbol, "gaps", missing,
         f"misses {{n}} of {expected:,} bars of {clock.calendar} in {n_sessions:,} sessions, first {{first}}; "
@@ -651,6 +658,17 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
         f"resumes {{n}} times after more than {REUSE_SESSIONS} sessions without a bar, first {{first}}; "
         "expected one listing; cut the series there if two companies used the name",
     )  # fmt: skip
+
+
+def _misses_hours(series: _Series) -> bool:
+    """Whether more than half of the calendar's bars lie at a time of the session at which the symbol never trades; a thin one does now and
+    then."""
+    clock = series.clock
+    if clock.timeframe == DAY:
+        return True
+    of_session = clock.expected - clock.opens[np.searchsorted(clock.sessions, clock.session_of)]
+    seen = np.unique(of_session[np.isin(clock.expected, series.slots)])
+    return bool((~np.isin(of_session, seen)).mean() > MISFIT)
 
 
 def _volume_findings(series: _Series) -> Iterator[Finding]:

@@ -123,6 +123,22 @@ class Table:
                     f"close, volume; name yours, such as data.format.columns.{missing[0]}=NAME{other}"
                 )
 
+    def require_adjustment_is_known(self) -> None:
+        """Refuse a file with a column that must be an adjusted close by its name and is none that is known: its prices would be raw.
+
+        Raises:
+            DataError: it has one.
+        """
+        if any("adj_close" in places for places in self.places.values()):
+            return
+        for name in self.columns:
+            key = re.sub(r"[^a-z]", "", name.lower())
+            if "adj" in key and not any(word in key for word in ("open", "high", "low", "vol", "factor")):
+                raise DataError(
+                    f"{self.file} has a column {name!r} that looks like an adjusted close; expected a name such as adj_close; set "
+                    f"data.format.columns.adj_close={name!r} to use it, or data.adjustment=raw to trade on unadjusted prices"
+                )
+
     def _describe(self) -> str:
         names = ", ".join(repr(name) for name in self.columns[:12]) + (" ..." if len(self.columns) > 12 else "")
         words = [word for word, mark in SEPARATORS.items() if mark == self.separator]

@@ -193,6 +193,8 @@ def _symbol_of(file: Path, path: Path, format: FileFormat) -> str:
     for part in reversed((*path.absolute().parts[-2:], *folders)):
         if match := _HIVE.fullmatch(part):
             return unquote(match[1])
+    if folders and re.fullmatch(rf"{_SPAN}(?:[-_]{_SPAN})?", stem):
+        return folders[-1]  # AAA/2023.csv
     return next((match["symbol"] for pattern in _DATED if (match := pattern.fullmatch(stem))), stem)
 
 
@@ -209,6 +211,8 @@ class _Reader:
     def frame(self, file: Path, table: Table) -> pd.DataFrame | None:
         """The bars of one file, None where none of its symbols is wanted."""
         table.require_columns()
+        if self.adjusted:
+            table.require_adjustment_is_known()
         inside = self.format.symbol is None and any("symbol" in places for places in table.places.values())
         named = {ticker or _symbol_of(file, self.path, self.format): places for ticker, places in table.places.items()}
         if not inside:

@@ -308,22 +308,30 @@ def _read_rows(
             odd.append(row)
         return "skip"
 
-    def parse(kind: Any) -> Any:
+    def parse(kind: Any, threaded: bool = True) -> Any:
         types = {str(i): pa.large_string() for i in texts} | {str(i): kind for i in numbers}
         return pacsv.read_csv(
             pa.BufferReader(content),
-            read_options=pacsv.ReadOptions(column_names=[str(i) for i in range(n)]),
-            parse_options=pacsv.ParseOptions(delimiter=separator, invalid_row_handler=skip),
+            read_options=pacsv.ReadOptions(column_names=[str(i) for i in range(n)], use_threads=threaded),
+            parse_options=pacsv.ParseOptions(delimiter=separator, invalid_row_handler=None if threaded else skip),
             convert_options=pacsv.ConvertOptions(
                 column_types=types, include_columns=list(types), null_values=NULLS, strings_can_be_null=False
             ),
         )
 
     content = pa.py_buffer(_read_text(path)).slice(offset)
-    try:
-        data = parse(pa.float64() if format.decimal != "comma" else pa.large_string())
-    except pa.ArrowInvalid:
-        data = parse(pa.large_string())
+    data = None
+    for kind in [pa.float64()] * (format.decimal != "comma") + [pa.large_string()]:
+        for threaded in (True, False):  # a handler of odd lines is Python, which Arrow's threads may end with the process
+            try:
+                data = parse(kind, threaded)
+                break
+            except pa.ArrowInvalid as error:
+                failed = error
+        if data is not None:
+            break
+    if data is None:
+        raise failed
     if odd:
         raise DataError(
             f"{path.name} has a line of {odd[0].actual_columns} fields where {n} are expected: {odd[0].text[:80]!r}; "

@@ -334,8 +334,9 @@ class StampReader:
     def _naive(self, wall: TimeArray, symbols: IntArray | None, named_utc: bool, notes: tuple[str, ...] = ()) -> Stamps:
         """Local times without a zone: days need none, times of day take the one that is set."""
         wall = wall.astype("datetime64[us]")
-        if _are_midnights(wall):
-            return self._stamps(wall, _as_utc(wall), "dates without a time", notes)
+        if _are_midnights(wall):  # a session's name; round the clock, where a day has no other, the zone that is set says when it began
+            began = wall if self.timezone is None else self._localise(wall, require_zone(self.timezone), self.timezone, symbols)
+            return self._stamps(wall, _as_utc(began), "dates without a time", notes)
         if named_utc:
             return self._stamps(wall, _as_utc(wall), "UTC, as given", notes)
         if self.timezone is None:
