@@ -6,7 +6,7 @@ import pytest
 
 from ploutos.errors import DataError
 from ploutos.market.adjustment import adjust
-from ploutos.market.quality import check_bars
+from ploutos.market.quality import check_bars, inspect_adjustment
 
 
 def raw(**adj_close):
@@ -65,3 +65,12 @@ def test_a_close_that_is_no_price_is_left_for_the_gate_to_name(close):
         DataError, match=r"test has 1 (missing or infinite values in close|close prices of zero or less), first A at 2024-01-04"
     ):
         check_bars(adjusted, "test")
+
+
+@pytest.mark.parametrize(("factor", "check"), [(np.r_[np.full(150, 100.0), np.ones(150)], "adjustment_jumps"), (None, "adjustment_stale")])
+def test_an_adjusted_close_that_makes_prices_false_is_an_error(factor, check):
+    close = 100 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.01, 300)))
+    frame = pd.DataFrame({"symbol": "A", "timestamp": pd.date_range("2020-01-01", periods=300, freq="D", tz="UTC").as_unit("us")})
+    frame = frame.assign(open=close, high=close, low=close, close=close, volume=1.0, adj_close=50.0 if factor is None else close * factor)
+    (found,) = [finding for finding in inspect_adjustment(adjust(frame, "files")) if finding.check == check]
+    assert found.severity == "error"

@@ -810,3 +810,10 @@ def test_files_named_by_years_alone_take_their_folders_name(tmp_path):
     for year in (2023, 2024):
         write(tmp_path, {f"AAA/{year}.csv": HEAD + bars(f"{year}-01-30")})
     assert read(tmp_path).frame["symbol"].tolist() == ["AAA", "AAA"]
+
+
+def test_columns_without_names_that_cannot_be_told_are_asked_for(tmp_path):
+    (tmp_path / "a").mkdir()
+    write(tmp_path / "a", {"A.csv": "2024-01-30,10,13,9,11,10.5,1000\n2024-01-31,10,13,9,11,10.5,1000\n"})
+    with pytest.raises(DataError, match=r"after open, high, low and close there are two numbers: .* data\.format\.columns\.adj_close=6"):
+        read(tmp_path / "a")

@@ -48,6 +48,8 @@ ENDS_EARLY_SESSIONS = 5
 """More sessions than these before the panel's last bar: the symbol was delisted, or its download broke off."""
 ADJUSTMENT_STEP = 0.1
 """A step of adj_close / close, log units, that the close should mirror."""
+ADJUSTMENT_FOLD = 2.0
+"""A step of the factor beyond this, up or down, that the close does not mirror makes prices false."""
 ADJUSTMENT_LEVEL = 1.5
 """adj_close over close at the last bar that only later reverse splits would explain."""
 _GATE = {
@@ -187,15 +189,24 @@ def _at_other_minutes(table: _Table, instruments: Sequence[InstrumentSpec], cale
     own = {spec.symbol: spec.calendar for spec in instruments}
     other = np.zeros(len(table.codes), dtype=bool)
     span = _span(table.stamps[table.order])
-    for symbol, rows in table.series(table.order):
+    series = list(table.series(table.order))
+    panel = _usual_step(table.stamps[max((rows for _, rows in series), key=len)]) if series else None
+    for symbol, rows in series:
         stamps = table.stamps[rows]
-        steps = np.diff(stamps)
-        steps, counts = np.unique(steps[steps > np.timedelta64(0)], return_counts=True)
-        if len(steps) and (usual := pd.Timedelta(steps[counts.argmax()])) < NIGHT:
+        usual = _usual_step(stamps)
+        if usual is not None and usual < NIGHT:
+            usual = min(usual, panel or usual)  # a thin symbol's own steps tell nothing
             if _overlap(table.fields["open"][rows], table.fields["close"][rows]):
                 usual *= 2
             other[rows] = _off_minute(stamps, usual, own.get(symbol, calendar), span)[0]
     return other
+
+
+def _usual_step(stamps: TimeArray) -> pd.Timedelta | None:
+    """The most frequent step between bars, None where there is none."""
+    steps = np.diff(stamps)
+    steps, counts = np.unique(steps[steps > np.timedelta64(0)], return_counts=True)
+    return pd.Timedelta(steps[counts.argmax()]) if len(steps) else None
 
 
 def _overlap(open_: FloatArray, close: FloatArray) -> bool:
@@ -736,7 +747,7 @@ def _price_findings(series: _Series) -> Iterator[Finding]:
 
 
 def inspect_adjustment(frame: pd.DataFrame) -> list[Finding]:
-    """What adjusted prices betray about the adj_close that they were made of: warnings, by symbol.
+    """What adjusted prices betray about the adj_close that they were made of, by symbol; errors where prices would be false.
 
     For a loader that puts bars on one clock and so loses the factors; `inspect_bars` does the same for a frame that has them.
 
@@ -761,15 +772,19 @@ def _adjustment_findings(symbol: str, stamps: TimeArray, close: FloatArray, fact
     moved = _log_ratio(close, _before(close))
     step = np.log(factor / _before(factor))
     unadjusted = moved - step
+    jumps = (np.abs(step) > ADJUSTMENT_STEP) & (np.abs(moved) > np.abs(unadjusted))
+    stale = _in_runs((np.abs(moved) < 1e-9) & (np.abs(unadjusted) > 1e-6))
     yield from _finding(
-        symbol, "adjustment_jumps", stamps[(np.abs(step) > ADJUSTMENT_STEP) & (np.abs(moved) > np.abs(unadjusted))],
+        symbol, "adjustment_jumps", stamps[jumps],
         f"has {{n}} steps of adj_close over close by more than {ADJUSTMENT_STEP:.0%} that the close does not mirror, first {{first}}; "
         "expected a split or payout behind each; compare adj_close with another source, or set data.adjustment=raw",
+        "error" if (np.abs(step[jumps]) > np.log(ADJUSTMENT_FOLD)).any() else "warning",
     )  # fmt: skip
     yield from _finding(
-        symbol, "adjustment_stale", stamps[_in_runs((np.abs(moved) < 1e-9) & (np.abs(unadjusted) > 1e-6))],
+        symbol, "adjustment_stale", stamps[stale],
         f"has {{n}} bars in runs of {STALE_BARS} or more in which the close moves and adj_close does not, first {{first}}; "
         "expected both to move; compare adj_close with another source, or set data.adjustment=raw",
+        "error" if stale.mean() > MISFIT else "warning",
     )  # fmt: skip
     yield from _finding(
         symbol, "adjustment_level", stamps[-1:] if factor[-1] > ADJUSTMENT_LEVEL else stamps[:0],

@@ -257,6 +257,11 @@ def _positions(rows: list[list[str]], names: list[str], format: FileFormat, file
             f"{file} names no columns, and after the date there are not open, high, low and close: {', '.join(first[:8])}; "
             "expected a header; add one, or number the columns, such as data.format.header=false data.format.columns.date=1"
         )
+    if len(first) == start + 6 and all(_NUMBER.fullmatch(cell) for cell in first[start + 4 :]):
+        raise DataError(
+            f"{file} names no columns, and after open, high, low and close there are two numbers: {', '.join(first[:8])}; expected the "
+            "volume alone; number the columns, such as data.format.columns.adj_close=6 data.format.columns.volume=7"
+        )
     found = {"date" if start - stamp == 2 else "timestamp": stamp, **{name: start + i for i, name in enumerate(PRICES)}}
     if start - stamp == 2:
         found["time"] = stamp + 1
