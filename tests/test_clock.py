@@ -370,3 +370,11 @@ def test_bars_on_the_even_hours_of_greenwich_have_not_lost_summer_time():
     hours = pd.DatetimeIndex(expected_bars("NYSE", HOUR, date(2024, 1, 2), date(2024, 6, 28)))
     starts = hours.floor("2h").unique()
     assert timed(table(starts)).frame["timestamp"].dt.tz_localize(None).tolist() == [*starts]
+
+
+def test_a_thin_symbol_has_the_length_of_its_panel():
+    starts = expected_bars("NYSE", pd.Timedelta("1min"), date(2024, 3, 1), date(2024, 3, 8))
+    few = np.sort(np.random.default_rng(2).choice(len(starts), 60, replace=False))
+    both = pd.concat([table(starts, "A"), table(starts[few], "B")])
+    assert timed(both).timeframe == pd.Timedelta("1min")
+    assert set(timed(both, wanted=DAY).frame["symbol"]) == {"A", "B"}

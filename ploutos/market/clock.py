@@ -128,35 +128,32 @@ def _resampled_note(lengths: dict[str, pd.Timedelta], timeframe: pd.Timedelta) -
 
 
 def _common_length(frame: pd.DataFrame, lengths: dict[str, pd.Timedelta], wanted: pd.Timedelta | None) -> pd.Timedelta:
-    """The length that all symbols have, or that all can be brought to."""
-    if wanted is not None:
-        for symbol, found in lengths.items():
-            if found > wanted or (wanted < DAY and wanted % found):
-                raise DataError(
-                    f"{symbol} has bars of {show_timeframe(found)} and data.timeframe asks for {show_timeframe(wanted)}; expected bars "
-                    f"that are as long, or shorter and a whole part of it; set data.timeframe={show_timeframe(max(lengths.values()))}"
-                )
-        return wanted
+    """The length that all symbols have, or that all can be brought to; thin symbols are put right in `lengths`."""
     counts = frame["symbol"].value_counts()
     native = lengths[max(lengths, key=lambda symbol: counts[symbol])]
+    lengths |= {symbol: native for symbol, found in lengths.items() if found != native and _is_sparse(frame, symbol, found, native)}
     for symbol, found in lengths.items():
-        if found != native and not _is_sparse(frame, symbol, found, native):
+        if wanted is not None and (found > wanted or (wanted < DAY and wanted % found)):
+            raise DataError(
+                f"{symbol} has bars of {show_timeframe(found)} and data.timeframe asks for {show_timeframe(wanted)}; expected bars "
+                f"that are as long, or shorter and a whole part of it; set data.timeframe={show_timeframe(max(lengths.values()))}"
+            )
+        if wanted is None and found != native:
             other = next(name for name, length in lengths.items() if length == native)
             coarser = show_timeframe(max(found, native))
             raise DataError(
                 f"{other} has bars of {show_timeframe(native)} and {symbol} bars of {show_timeframe(found)}; expected one length for all "
                 f"symbols; set data.timeframe={coarser} to bring all to {coarser}"
             )
-        lengths[symbol] = native
-    return native
+    return wanted or native
 
 
 def _is_sparse(frame: pd.DataFrame, symbol: str, found: pd.Timedelta, native: pd.Timedelta) -> bool:
-    """Whether a symbol merely misses many bars of the length: some of its steps are that short, and none is shorter."""
+    """Whether a symbol merely misses many bars of the length: no step is shorter, and some are that short or none is usual."""
     if native >= DAY or found < native:
         return False
-    steps = frame.loc[frame["symbol"] == symbol, "timestamp"].diff()
-    return bool((steps == native).any()) and not bool((steps < native).any())
+    steps = frame.loc[frame["symbol"] == symbol, "timestamp"].diff().dropna()
+    return bool((steps >= native).all() and ((steps == native).any() or (steps == steps.mode().iloc[0]).mean() < _MOSTLY))
 
 
 def _labelled(group: list[pd.DataFrame], timeframe: pd.Timedelta, calendar: str, label: Label) -> list[tuple[pd.DataFrame, str]]:
