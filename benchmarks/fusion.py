@@ -18,7 +18,8 @@ cap_threads(1)
 import numpy as np
 
 from ploutos.envs.actions import HOLD
-from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
+from ploutos.fusion.decisions import VectorizedDecisionFusion
+from ploutos.fusion.spec import FusionSpec
 
 ROUNDS = 51
 TARGETS = {256: (10.0, 40.0), 4096: (25.0, 100.0)}

@@ -46,7 +46,8 @@ def train(seed: int, threads: int) -> tuple[int, float]:
 
     from ploutos.envs.spec import EnvSpec
     from ploutos.envs.vector import MarketVecEnv
-    from ploutos.training.ppo import TrainingSpec, build_model
+    from ploutos.training.ppo import build_model
+    from ploutos.training.spec import TrainingSpec
 
     torch.set_num_threads(threads)
     tape, rows, last = environment()

@@ -133,7 +133,8 @@ def work(case: Case, pipe: Connection) -> None:
     from ploutos.training.checkpoint import ALGORITHMS
     from ploutos.training.fast.memory import keep_freed_memory
     from ploutos.training.fast.precision import matmul_precision
-    from ploutos.training.ppo import SpeedSpec, TrainingSpec, build_model
+    from ploutos.training.ppo import build_model
+    from ploutos.training.spec import SpeedSpec, TrainingSpec
 
     spec = TrainingSpec(
         algorithm=case.algorithm, n_envs=case.n_envs, n_steps=case.n_steps, batch_size=BATCH, n_epochs=case.n_epochs, net_arch=NET,
@@ -270,7 +271,8 @@ def learn(seed: int, bf16: bool) -> list[float]:
     from ploutos.market.bars import align
     from ploutos.training.callbacks import BatchedCallback
     from ploutos.training.fast.precision import matmul_precision
-    from ploutos.training.ppo import SpeedSpec, TrainingSpec, build_model
+    from ploutos.training.ppo import build_model
+    from ploutos.training.spec import SpeedSpec, TrainingSpec
 
     random = np.random.default_rng(0)
     signs = random.choice([-1.0, 1.0], (4, 1000))

@@ -10,15 +10,14 @@ from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, Vali
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
-from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSpec
-from ploutos.fusion.decisions import FusionSpec
-from ploutos.fusion.hybrid import HybridSpec
+from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import GateSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
-from ploutos.training.ppo import CheckpointSpec, Device, LogSpec, TrainingSpec
+from ploutos.training.spec import CheckpointSpec, Device, LogSpec, TrainingSpec
 from ploutos.walk_forward import FoldSpec
 
 

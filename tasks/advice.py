@@ -22,7 +22,7 @@ from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.jobs import MemberJob
 from ploutos.training.pool import WorkerPool
-from ploutos.training.ppo import Workplace
+from ploutos.training.spec import Workplace
 from ploutos.walk_forward import Fold, read_folds, tested_decisions
 from tasks.stage import run_stage
 from tasks.training import train_stage, training_settings

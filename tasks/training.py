@@ -14,7 +14,7 @@ from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
 from ploutos.training.jobs import MemberJob, read_progress, run_job
 from ploutos.training.pool import WorkerPool
-from ploutos.training.ppo import TrainingSpec, Workplace
+from ploutos.training.spec import TrainingSpec, Workplace
 from ploutos.walk_forward import Fold
 from tasks.stage import run_stage, stage_key
 

@@ -20,7 +20,8 @@ from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.training.checkpoint import load_policy
-from ploutos.training.ppo import CheckpointSpec, Workplace, train_member
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, Workplace
 from ploutos.walk_forward import Fold, Range, data_digest
 
 os.environ.update(

@@ -15,10 +15,11 @@ from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.market.bars import align
-from ploutos.training import elementwise, layers, precision
 from ploutos.training.callbacks import BatchedCallback
+from ploutos.training.fast import elementwise, layers, precision
 from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO, _Batch
-from ploutos.training.ppo import SpeedSpec, TrainingSpec, build_model
+from ploutos.training.ppo import build_model
+from ploutos.training.spec import SpeedSpec, TrainingSpec
 
 N_ENVS, N_STEPS = 8, 32
 QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}

@@ -14,9 +14,9 @@ from ploutos.errors import DataError
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of, session_closes, sharpe_ratio
-from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
 from ploutos.market.sources import sample
 from ploutos.reporting.report import render_report

@@ -13,7 +13,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS
 from ploutos.strategies.advised import AdvisorStrategy, FusedStrategy
 from ploutos.strategies.baselines import all_baselines

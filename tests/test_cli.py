@@ -169,3 +169,9 @@ def test_replay_and_reveal_reach_the_configuration(monkeypatch):
     for arguments in (["--llm-replay"], ["--reveal"], ["--set", "llm.replay=true"], []):
         assert run(app, ["run", "--preset", "demo", *arguments]).exit_code == 2
     assert [(llm.replay, llm.reveal) for llm in given] == [(True, False), (False, True), (True, False), (False, False)]
+
+
+@pytest.mark.parametrize("module", ["ploutos", "ploutos.cli"])
+def test_the_command_runs_as_a_module(module):
+    ended = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)
+    assert "honestly evaluated" in ended.stdout

@@ -14,9 +14,10 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
 from ploutos.evaluation.comparisons import Pair, compare, conclusion, consistency, difference_in_words, is_placebo, pairs
 from ploutos.evaluation.metrics import periods_of, session_returns
-from ploutos.evaluation.significance import BootstrapSpec, mean_interval
+from ploutos.evaluation.significance import mean_interval
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.reporting.advisor_page import render_advisor_page

@@ -18,9 +18,9 @@ from ploutos.errors import StoreError
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
 from ploutos.evaluation.contamination import clean_sessions
 from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
-from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.llm.config import LLMConfig
 from ploutos.store import digest_of
 from ploutos.walk_forward import Range

@@ -15,9 +15,10 @@ from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdi
 from ploutos.evaluation.backtest import Segment, read_backtests, run_backtests, write_backtests
 from ploutos.evaluation.benchmark import purchase_in_words, require_purchase
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
-from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
+from ploutos.evaluation.significance import mean_interval, sharpe_interval
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
 from ploutos.reporting.report import comparison, render_markdown, render_report

@@ -475,7 +475,7 @@ def test_a_zip_holds_one_file(tmp_path):
                 archive.writestr(member, HEAD + bars("2024-01-30"))
         if len(members) == 1:
             assert rows(read(tmp_path / "X.zip")) == [("X", *DAY_1)]
-    with pytest.raises(DataError, match=r"X\.zip cannot be read: it holds 2 files, one is expected, unpack it"):
+    with pytest.raises(DataError, match=r"X\.zip holds 2 files; expected one; unpack it into a folder and set data\.path"):
         read(tmp_path / "X.zip")
 
 
@@ -620,12 +620,14 @@ def hours(*texts: str, symbols: Any = None) -> str:
 
 def test_an_hour_that_occurs_twice_is_told_by_order_or_by_setting(tmp_path):
     write(tmp_path, {"x.csv": hours("00:30", "00:30", "01:30", "01:30", "01:30", "01:30", "02:30", symbols="ABABABA")})
-    told = {how: [row[1][11:16] for row in rows(read(tmp_path, ambiguous=how, **NEW_YORK))] for how in ("infer", "earlier", "later")}
-    assert told == {
-        "infer": ["04:30", "04:30", "05:30", "05:30", "06:30", "06:30", "07:30"],
-        "earlier": ["04:30", "04:30", "05:30", "05:30", "05:30", "05:30", "07:30"],
-        "later": ["04:30", "04:30", "06:30", "06:30", "06:30", "06:30", "07:30"],
-    }
+    told = [row[1][11:16] for row in rows(read(tmp_path, ambiguous="infer", **NEW_YORK))]
+    assert told == ["04:30", "04:30", "05:30", "05:30", "06:30", "06:30", "07:30"]
+    with pytest.raises(ConfigError, match=r"x\.csv has two bars at 2024-11-03 01:30:00, .* set data\.ambiguous=infer"):
+        read(tmp_path, ambiguous="earlier", **NEW_YORK)
+    write(tmp_path, {"x.csv": hours("00:30", "00:30", "01:30", "01:30", "02:30", symbols="ABABA")})
+    for how, hour in (("earlier", "05:30"), ("later", "06:30")):
+        told = [row[1][11:16] for row in rows(read(tmp_path, ambiguous=how, **NEW_YORK))]
+        assert told == ["04:30", "04:30", hour, hour, "07:30"]
     write(tmp_path, {"x.csv": hours("02:00", "01:30", "01:00", "01:30", "01:00", "00:30")})  # newest first
     assert [row[1][11:16] for row in rows(read(tmp_path, ambiguous="infer", **NEW_YORK))] == [
         "07:00",
@@ -798,6 +800,10 @@ def test_paths_without_bars_are_refused(tmp_path):
 
 
 def test_a_column_that_must_be_an_adjusted_close_is_never_passed_over(tmp_path):
+    for name in ("Adj Close (USD)", "PX_ADJ", "total_return_close", "aclose"):
+        write(tmp_path, {"A.csv": f"date,open,high,low,close,volume,{name}\n2024-01-30,10,13,9,11,100,5.5\n"})
+        with pytest.raises(DataError, match="looks like an adjusted close"):
+            read(tmp_path)
     write(tmp_path, {"A.csv": "date,open,high,low,close,volume,adjcp\n2024-01-30,10,13,9,11,100,5.5\n"})
     with pytest.raises(DataError, match=r"A\.csv has a column 'adjcp' that looks like an adjusted close; .* data\.adjustment=raw"):
         read(tmp_path)
@@ -817,3 +823,86 @@ def test_columns_without_names_that_cannot_be_told_are_asked_for(tmp_path):
     write(tmp_path / "a", {"A.csv": "2024-01-30,10,13,9,11,10.5,1000\n2024-01-31,10,13,9,11,10.5,1000\n"})
     with pytest.raises(DataError, match=r"after open, high, low and close there are two numbers: .* data\.format\.columns\.adj_close=6"):
         read(tmp_path / "a")
+
+
+def walk() -> str:
+    """Thirty days of a random walk's prices."""
+    close = 100 + np.random.default_rng(5).normal(0, 1, 30).round(3)
+    days = pd.date_range("2024-01-01", periods=30).strftime("%Y-%m-%d")
+    return HEAD + "".join(f"{day},{x},{x},{x},{x},100\n" for day, x in zip(days, close, strict=True))
+
+
+def test_the_same_bars_under_two_names_are_refused(tmp_path):
+    write(tmp_path, {"AAA.csv": walk(), "aaa.csv": walk()})
+    with pytest.raises(DataError, match=r"AAA\.csv and aaa\.csv hold the same bars, of AAA and aaa; .* leave it out of data\.symbols"):
+        read(tmp_path)
+    assert len(read(tmp_path, wanted=["AAA"]).frame) == 30
+
+
+@pytest.mark.parametrize("name", ["AAA (1).csv", "AAA - Copy.csv"])
+def test_a_copy_is_no_symbol_of_its_own(tmp_path, name):
+    write(tmp_path, {"AAA.csv": walk(), name: walk()})
+    with pytest.raises(DataError, match=r"both hold AAA and overlap"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "symbol"),
+    [
+        ("EURUSD_H1_202401020000_202405310000", "EURUSD"),
+        ("EURUSD_Daily_202301020000_202406280000", "EURUSD"),
+        ("EURUSD_202301020000_202406280000", "EURUSD"),
+        ("CME_MINI_NQ1!, 1D", "NQ1!"),
+        ("NASDAQ_AAPL, 60", "AAPL"),
+        ("AAA_part2", "AAA"),
+        ("BF-B", "BF-B"),
+        ("AAPL_1h", "AAPL_1h"),
+    ],
+)
+def test_names_that_charting_programs_give_files_hold_the_symbol(tmp_path, name, symbol):
+    assert symbols_of(write(tmp_path, {f"{name}.csv": HEAD + bars("2024-01-30")})) == [symbol]
+
+
+def test_parts_of_one_symbol_are_put_together(tmp_path):
+    write(tmp_path, {"AAA_part1.csv": HEAD + bars("2024-01-30"), "AAA_part2.csv": HEAD + bars("2024-01-31")})
+    assert read(tmp_path).frame["symbol"].tolist() == ["AAA", "AAA"]
+
+
+def test_dots_that_may_stand_for_thousands_are_asked_about(tmp_path):
+    head = "Date;Open;High;Low;Close;Volume\n"
+    write(tmp_path, {"A.csv": head + "2024-01-30;5.017;5.059;4.999;5.020;1.234\n2024-01-31;5.017;5.059;4.999;5.020;2.345\n"})
+    with pytest.raises(DataError, match=r"A\.csv has numbers such as 1\.234 .* data\.format\.decimal=point or data\.format\.decimal=comma"):
+        read(tmp_path)
+    assert read(tmp_path, format=FileFormat(decimal="comma")).frame["close"].tolist() == [5020, 5020]
+    assert read(tmp_path, format=FileFormat(decimal="point")).frame["close"].tolist() == [5.02, 5.02]
+    write(tmp_path, {"A.csv": head + "30.01.2024;5.017;5.059;4.999;5.020;850\n"})  # a date as those write it who write 5.017,50
+    with pytest.raises(DataError, match=r"A\.csv has numbers such as 1\.234 "):
+        read(tmp_path)
+    write(tmp_path, {"A.csv": head + "2024-01-30;145.017;145.059;144.999;145.020;0\n"})  # a yen rate; its volume is no thousand
+    assert read(tmp_path).frame["close"].tolist() == [145.02]
+
+
+def test_days_that_excel_counted_are_named(tmp_path):
+    write(tmp_path, {"A.csv": HEAD + bars("45293", "45294")})
+    with pytest.raises(DataError, match=r"such as 45293, which Excel shows as 2024-01-02; .* format the column as a date in Excel"):
+        read(tmp_path)
+    with pytest.raises(ConfigError, match=r"data\.format\.epoch is 's' and makes 1970-01-01T12:34:54 of 45294 in A\.csv"):
+        read(tmp_path, format=FileFormat(epoch="s"))
+    write(tmp_path, {"A.csv": HEAD + bars("-252460800", "1704153600")})
+    assert rows(read(tmp_path, format=FileFormat(epoch="s")))[0][1] == "1962-01-01"
+
+
+def test_a_symbol_written_otherwise_is_named_as_the_files_name_it(tmp_path):
+    write(tmp_path, {"NQ=F.csv": HEAD + bars("2024-01-30"), "AAPL.csv": HEAD + bars("2024-01-30")})
+    for name, meant in (("nq", "NQ=F"), ("aapl", "AAPL")):
+        with pytest.raises(UnknownSymbol, match=rf"has no symbol {name}; it holds AAPL, NQ=F; write {meant} in data\.symbols"):
+            read(tmp_path, wanted=[name])
+
+
+def test_a_file_of_closes_alone_in_a_folder_can_be_taken_out(tmp_path):
+    write(tmp_path, {"A.csv": HEAD + bars("2024-01-30"), "spx.csv": "Date,Close\n2024-01-30,4900\n"})
+    with pytest.raises(DataError, match=r"spx\.csv has no column open, high, low; .* take the file out of data\.path if it holds no bars"):
+        read(tmp_path)
+    write(tmp_path, {"spx.csv": HEAD})
+    with pytest.raises(DataError, match=r"spx\.csv holds no bars; .* take it out of data\.path"):
+        read(tmp_path)

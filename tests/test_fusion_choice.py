@@ -17,11 +17,11 @@ from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sa
 from ploutos.evaluation.backtest import Segment, concat, run_backtests
 from ploutos.evaluation.comparisons import HYBRID
 from ploutos.evaluation.fusion_selection import calibrate, choose_fusion
-from ploutos.evaluation.significance import BootstrapSpec
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.calibration import Calibration, FusionChoice, candidates, fit_calibration, read_choices, write_choices
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS
 from ploutos.reporting.report import render_report
 from ploutos.strategies.advised import FusedStrategy

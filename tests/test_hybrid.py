@@ -25,15 +25,17 @@ from ploutos.errors import ConfigError, TrainingError
 from ploutos.features.build import FeatureSpec, build_features, write_features
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.scaling import fit_scaler
-from ploutos.fusion.hybrid import HybridSpec, fine_tuning, first_decision, hybrid_env, hybrid_features
+from ploutos.fusion.hybrid import fine_tuning, first_decision, hybrid_env, hybrid_features
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
+from ploutos.fusion.spec import HybridSpec
 from ploutos.market.bars import write_bars
 from ploutos.store import file_sha256
 from ploutos.strategies.ensemble import vote
 from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
 from ploutos.training.jobs import MemberJob
-from ploutos.training.ppo import CheckpointSpec, SpeedSpec, Workplace, build_model, fit_range_scaler, train_member
+from ploutos.training.ppo import build_model, fit_range_scaler, train_member
+from ploutos.training.spec import CheckpointSpec, SpeedSpec, Workplace
 
 
 @pytest.fixture(scope="module")

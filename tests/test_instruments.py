@@ -17,6 +17,9 @@ from ploutos.market.instruments import instrument
         ("VOD.L vod.l", "equity", "LSE"),
         ("7203.T", "equity", "JPX"),
         ("BMW.F", "equity", "XFRA"),
+        ("BAC-PL A_1d USDX C_F", "equity", "NYSE"),
+        ("CL.TO PA.V", "equity", "TSX"),
+        ("ES-CONT es_1min NQ_F_1h", "future", "CME Globex Equity"),
     ],
 )
 def test_a_name_says_what_it_is(names, asset_class, calendar):
@@ -38,4 +41,12 @@ def test_what_a_name_leaves_open_is_asked_for():
     ):
         with pytest.raises(ConfigError, match=sentence):
             instrument(name)
+    for name in ("my NQ bars", "NQ.CME", "GLBX_NQ", "ES (1)", "NQ-5m-2024"):
+        with pytest.raises(ConfigError, match=r"has (NQ|ES)=F in its name and is not read as one; rename it to (NQ|ES)=F, or say"):
+            instrument(name)
+    for name in ("EURUSDx", "EURUSD.a", "EURUSD_part1"):
+        with pytest.raises(ConfigError, match=r"has EURUSD in its name"):
+            instrument(name)
+        assert instrument(name, "equity").calendar == "NYSE"
+        assert instrument(name, "fx").calendar == "FX"
     assert instrument("ES", "equity").calendar == "NYSE"

@@ -23,7 +23,7 @@ from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import write_bars
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
-from ploutos.training.ppo import CheckpointSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, Workplace
 
 N_WORKERS = 64
 

@@ -804,3 +804,14 @@ def test_a_thin_symbol_misses_bars_and_is_no_error():
     found = inspect_bars(frame, pd.Timedelta("5min"), "NYSE")
     assert found.errors == ()
     assert "gaps" in {finding.check for finding in found.findings}
+
+
+def test_a_future_in_its_day_session_alone_misses_bars_and_is_no_error():
+    stamps = calendars.expected_bars("CME Globex Equity", pd.Timedelta("5min"), date(2024, 1, 3), date(2024, 2, 28))
+    hours = pd.DatetimeIndex(stamps).tz_localize("UTC").tz_convert("America/Chicago")
+    day = (hours.hour * 60 + hours.minute >= 510) & (hours.hour < 15)
+    frame = pd.DataFrame({"symbol": "ES=F", "timestamp": pd.DatetimeIndex(stamps[day]).tz_localize("UTC")})
+    frame = frame.assign(open=10.0, high=10.0, low=10.0, close=10.0, volume=1.0)
+    found = inspect_bars(frame, pd.Timedelta("5min"), "CME Globex Equity")
+    assert found.errors == ()
+    assert "gaps" in {finding.check for finding in found.findings}

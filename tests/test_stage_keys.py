@@ -10,7 +10,7 @@ from ploutos.features.build import write_features
 from ploutos.market.bars import write_bars
 from ploutos.provenance import logic_of
 from ploutos.training.jobs import MemberJob, run_job
-from ploutos.training.ppo import CheckpointSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, Workplace
 
 
 def test_the_workers_entry_is_in_the_key(tmp_path, panel, panel_features, panel_fold):

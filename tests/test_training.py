@@ -28,10 +28,11 @@ from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError, TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import periods_of, session_returns
-from ploutos.evaluation.significance import BootstrapSpec, mean_interval
+from ploutos.evaluation.significance import mean_interval
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSet, write_features
-from ploutos.fusion.decisions import FusionSpec
-from ploutos.fusion.risk import RiskHistory, RiskSpec
+from ploutos.fusion.risk import RiskHistory
+from ploutos.fusion.spec import FusionSpec, RiskSpec
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.strategies.advised import FusedStrategy
@@ -42,7 +43,8 @@ from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
-from ploutos.training.ppo import CheckpointSpec, SpeedSpec, TrainingSpec, Workplace, train_member
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingSpec, Workplace
 from ploutos.walk_forward import Fold, Range
 
 

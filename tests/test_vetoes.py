@@ -9,8 +9,9 @@ from test_ledger import one_symbol
 from ploutos.envs import ledger
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import CostSpec, EnvSpec
-from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
-from ploutos.fusion.risk import RiskHistory, RiskSpec
+from ploutos.fusion.decisions import VectorizedDecisionFusion
+from ploutos.fusion.risk import RiskHistory
+from ploutos.fusion.spec import FusionSpec, RiskSpec
 
 share = st.floats(0, 1)
 LOSING = [0.1, 0.0]  # bought and sold at one price: the fee makes it a loss

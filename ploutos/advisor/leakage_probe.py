@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from scipy.special import xlogy
 from scipy.stats import binomtest
 
-from ploutos.advisor.advisor import Advisor, Outcome, Query, prompt_at, schema_of
+from ploutos.advisor.advisor import Advisor, Outcome, Query, make_advisor, prompt_at, schema_of
 from ploutos.advisor.cutoff import Entry, Hits, Ledger, MonthScore, Probed, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
@@ -29,6 +29,7 @@ from ploutos.errors import ConfigError, DataError, LLMError
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.llm.backends.base import Message, Messages
+from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
@@ -59,12 +60,12 @@ class Direction(BaseModel):
 
 
 def probe_run(
-    advisor: Advisor, data: DataSpec, features: FeatureSpec, folds: FoldSpec, settings: Settings, questions: int, seed: int
+    llm: LLMConfig, data: DataSpec, features: FeatureSpec, folds: FoldSpec, settings: Settings, questions: int, seed: int
 ) -> tuple[Entry, Probed]:
-    """Probe the advisor of a run on that run's bars and test ranges, and write what was found into the ledger.
+    """Probe the model of a run on that run's bars and test ranges, and write what was found into the ledger.
 
     Args:
-        data, features, folds: the run's.
+        llm, data, features, folds: the run's.
         questions: of each kind at most.
 
     Returns:
@@ -77,6 +78,7 @@ def probe_run(
     """
     if data.source == "synthetic":
         raise ConfigError("data.source is synthetic, and nobody can remember simulated bars; probe with bars of a real market")
+    advisor = make_advisor(llm, settings)
     require_memory(advisor)
     bars = load(data, settings.datasets_root)
     first_bar, last_bar = tested_decisions(plan_folds(bars, build_features(bars, features), folds))

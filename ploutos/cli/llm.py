@@ -61,15 +61,13 @@ def probe(
 
     Ends with code 1 when it recognises what it must not.
     """
-    from ploutos.advisor.advisor import make_advisor
     from ploutos.advisor.leakage_probe import describe, faults, probe_run
     from ploutos.config import load_config
     from ploutos.settings import Settings
 
     try:
         config = load_config("full", config_file, [*(settings or []), *data_overrides(source, path, market)])
-        advisor = make_advisor(config.llm, Settings())
-        entry, probed = probe_run(advisor, config.data, config.features, config.folds, Settings(), questions, config.seed)
+        entry, probed = probe_run(config.llm, config.data, config.features, config.folds, Settings(), questions, config.seed)
     except PloutosError as error:
         raise fail(error, as_json) from error
     found = faults(probed, config.llm.max_reidentification)

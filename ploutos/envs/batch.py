@@ -6,7 +6,7 @@ An episode starts at a bar drawn uniformly from the whole range, runs `episode_b
 is then truncated. A ruined account terminates instead.
 """
 
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from gymnasium import spaces
@@ -14,12 +14,11 @@ from gymnasium import spaces
 from ploutos.envs import kernel, ledger
 from ploutos.envs.actions import N_ACTIONS, action_masks, weights_within
 from ploutos.envs.observation import observation_size, read_only
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.spec import ActionKind, EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, Float32Array, IntArray
 
-ActionKind = Literal["discrete", "weights"]
 REWARD_PARTS = kernel.REWARD_PARTS
 _FLOATS = kernel.LINE // np.dtype(np.float32).itemsize
 _ROOM = 32

@@ -6,8 +6,8 @@ import numpy as np
 from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
-from ploutos.envs.batch import ActionKind, MarketBatch
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.batch import MarketBatch
+from ploutos.envs.spec import ActionKind, EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.types import BoolArray, Float32Array, FloatArray
 

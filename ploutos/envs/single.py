@@ -5,8 +5,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from ploutos.envs.batch import ActionKind, MarketBatch
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.batch import MarketBatch
+from ploutos.envs.spec import ActionKind, EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray

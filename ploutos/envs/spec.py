@@ -1,7 +1,7 @@
 """What the environment charges, allows and pays."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator
@@ -11,6 +11,8 @@ from ploutos.market.bars import Bars
 from ploutos.specs import Spec
 from ploutos.types import FloatArray, IntArray
 
+ActionKind = Literal["discrete", "weights"]
+"""HOLD, BUY or SELL per symbol, or a share of the gross limit."""
 _CASH = 100_000.0
 _LOTS = 10
 

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
-from ploutos.envs.batch import ActionKind, MarketBatch
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.batch import MarketBatch
+from ploutos.envs.spec import ActionKind, EnvSpec
 from ploutos.envs.tape import Tape
 from ploutos.types import Float32Array, FloatArray, IntArray
 

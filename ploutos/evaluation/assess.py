@@ -26,10 +26,11 @@ from ploutos.evaluation.comparisons import (
 )
 from ploutos.evaluation.contamination import counting_spans, spans_of
 from ploutos.evaluation.metrics import Periods, measure, periods_of, ruin_date, session_closes, session_returns, sharpe_ratio
-from ploutos.evaluation.significance import BootstrapSpec, mean_interval, sharpe_interval
+from ploutos.evaluation.significance import mean_interval, sharpe_interval
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.calibration import FusionChoice
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
 from ploutos.strategies.advised import AdvisorStrategy, FusedStrategy

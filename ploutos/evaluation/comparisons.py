@@ -16,7 +16,8 @@ from ploutos.advisor.signals import ACTIONS, Signals
 from ploutos.envs.actions import HOLD
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.metrics import Periods, session_returns
-from ploutos.evaluation.significance import BootstrapSpec, mean_interval
+from ploutos.evaluation.significance import mean_interval
+from ploutos.evaluation.spec import BootstrapSpec
 
 _PLACEBO = "placebo "
 MIRRORED = f"{_PLACEBO}mirrored"

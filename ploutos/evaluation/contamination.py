@@ -6,7 +6,8 @@ import numpy as np
 
 from ploutos.advisor.cutoff import Tag
 from ploutos.evaluation.metrics import Periods, session_returns, sharpe_ratio
-from ploutos.evaluation.significance import BootstrapSpec, sharpe_interval
+from ploutos.evaluation.significance import sharpe_interval
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.types import BoolArray, FloatArray, TimeArray
 
 _COUNTS = (Tag.CLEAN, Tag.NOT_APPLICABLE)

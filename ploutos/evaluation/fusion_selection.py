@@ -11,7 +11,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, candidates, fit_calibration
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.strategies.advised import FusedStrategy
 from ploutos.strategies.base import DecisionContext

@@ -8,23 +8,11 @@ import math
 
 import numpy as np
 from arch.bootstrap import StationaryBootstrap, optimal_block_length
-from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ploutos.evaluation.metrics import sharpe_ratio
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.seeding import generator
-from ploutos.specs import Spec
 from ploutos.types import FloatArray
-
-
-class BootstrapSpec(Spec):
-    """Resampling, of returns and of advice."""
-
-    replications: PositiveInt = 2000
-    """Bootstrap samples."""
-    confidence: float = Field(default=0.95, gt=0, lt=1)
-    """Share of samples inside the interval."""
-    placebo_draws: NonNegativeInt = 5
-    """Draws of each kind of advice that cannot help, run beside the advisor's; 0 runs none and leaves its help unproved."""
 
 
 def mean_block_length(returns: FloatArray) -> int:

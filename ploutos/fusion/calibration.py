@@ -15,7 +15,7 @@ from scipy.optimize import minimize
 from scipy.special import expit, logit
 
 from ploutos.envs.actions import HOLD
-from ploutos.fusion.decisions import FusionSpec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.specs import Spec
 from ploutos.store import write_json
 from ploutos.types import BoolArray, FloatArray, IntArray

@@ -2,28 +2,10 @@
 
 import numpy as np
 from numba import njit
-from pydantic import Field
 
 from ploutos.envs.actions import HOLD
-from ploutos.fusion.risk import RiskSpec
-from ploutos.specs import Spec
+from ploutos.fusion.spec import FusionSpec
 from ploutos.types import FloatArray, IntArray
-
-
-class FusionSpec(Spec):
-    """Who is heard when policy and advisor disagree."""
-
-    risk_threshold: float = Field(default=0.7, ge=0, le=1)
-    """Above this risk the answer is HOLD, whoever says what."""
-    confidence_threshold: float = Field(default=0.7, ge=0, le=1)
-    """Above this, one confident side wins over one that is not."""
-    llm_weight: float = Field(default=0.3, ge=0, le=1)
-    """Weight of the advisor's confidence when neither side wins by itself."""
-    choose: bool = True
-    """Calibrate the policy's confidence, and choose `llm_weight` and `confidence_threshold`, on each fold's validation range; what is
-    set here wins ties. False takes what is set here."""
-    risk: RiskSpec = RiskSpec()
-    """Risk limits."""
 
 
 @njit(cache=True, nogil=True)

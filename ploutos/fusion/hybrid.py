@@ -7,16 +7,15 @@ the advisor reads, the advice that stands, and the account's five features, whic
 from collections.abc import Sequence
 
 import numpy as np
-from pydantic import Field, PositiveFloat, PositiveInt
 
 from ploutos.advisor.signals import Signals
 from ploutos.envs.actions import BUY, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet
 from ploutos.features.llm_features import MARKET_NAMES
+from ploutos.fusion.spec import HybridSpec
 from ploutos.market.bars import Bars
-from ploutos.specs import Spec
-from ploutos.training.ppo import TrainingSpec
+from ploutos.training.spec import TrainingSpec
 from ploutos.types import Float32Array
 from ploutos.walk_forward import Fold
 
@@ -24,19 +23,6 @@ ADVICE_NAMES = (
     "advice",  # the stance times its confidence: 1 a sure BUY, -1 a sure SELL, 0 HOLD
     "advice_freshness",  # 1 where advice was just given, falling to 0 where none stands; 0 for an abstention
 )
-
-
-class HybridSpec(Spec):
-    """The policies that observe the advice, and their twins that observe it blank."""
-
-    enabled: bool | None = None
-    """Whether to train them; empty means with the mock only, because a real model is then asked about the training ranges too."""
-    members: PositiveInt = 1
-    """Policies of each kind and fold; each starts from the Phase 2 member of its number, so at most `training.members`."""
-    timesteps_share: float = Field(default=0.25, gt=0, le=1)
-    """Steps of fine-tuning, as a share of those that Phase 2 trained."""
-    learning_rate: PositiveFloat | None = None
-    """Adam's step while fine-tuning; empty means `training.learning_rate`."""
 
 
 def hybrid_features(features: FeatureSet, bars: Bars, market: Float32Array, signals: Signals | None) -> FeatureSet:

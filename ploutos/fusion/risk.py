@@ -7,34 +7,16 @@ may not trade could otherwise never win again.
 from dataclasses import dataclass
 
 import numpy as np
-from pydantic import Field, NonNegativeInt, PositiveInt
 
 from ploutos.envs.account_features import ACCOUNT_NAMES, account_features
 from ploutos.envs.ledger import Accounts
-from ploutos.specs import Spec
+from ploutos.fusion.spec import RiskSpec
 from ploutos.types import BoolArray, FloatArray
 
 _FEW_TRADES = 5
 _DRAWDOWN = ACCOUNT_NAMES.index("drawdown_current")
 _LOSSES = ACCOUNT_NAMES.index("consecutive_losses")
 _WIN_RATE = ACCOUNT_NAMES.index("win_rate_recent")
-
-
-class RiskSpec(Spec):
-    """Limits that no decision may pass."""
-
-    max_consecutive_losses: PositiveInt = 3
-    """Losing trades in a row in one symbol after which it may not be entered."""
-    min_win_rate: float = Field(default=0.4, ge=0, le=1)
-    """Share of winners of the last ten trades below which a symbol may not be entered; needs five trades."""
-    cooldown_bars: NonNegativeInt = 20
-    """Bars after the last exit for which the two limits above count."""
-    high_drawdown: float = Field(default=0.2, gt=0, le=1)
-    """Drawdown from which the risk score rises."""
-    allowed_drawdown: float = Field(default=0.5, gt=0, le=1)
-    """Drawdown that ends the account's mandate."""
-    min_drawdown_buffer: float = Field(default=0.2, ge=0, le=1)
-    """Share of the allowed drawdown that must be left for any purchase."""
 
 
 @dataclass(frozen=True)

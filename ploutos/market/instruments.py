@@ -137,7 +137,7 @@ _VENUE = re.compile(
     r"|PEPPERSTONE|NASDAQ|NYSE|AMEX|BATS|ARCA)[_:]"
 )
 _TAIL = re.compile(
-    r"(?:, ?\w+|[_-](?:\d+(?:S|M|MIN|H|D|W|MO)|[HMDW]\d{1,2}|MN1?|DAILY|HOURLY|WEEKLY|MONTHLY|CONTINUOUS)|_\d{8,12}(?:_\d{8,12})?"
+    r"(?:, ?\w+|[ _-](?:\d+(?:S|M|MIN|H|D|W|MO)|[HMDW]\d{1,2}|MN1?|DAILY|HOURLY|WEEKLY|MONTHLY|CONT|CONTINUOUS)|_\d{8,12}(?:_\d{8,12})?"
     r"|\.(?:PRO|ECN|RAW|STP)|#|\.[CVN]\.\d| \d\d-\d\d|[-_.]?PERP|\.P)$"
 )
 _CONTRACT = re.compile(r"(?P<root>[A-Z0-9]{1,3}?)[FGHJKMNQUVXZ](?:\d|\d{2}|20\d{2})")
@@ -223,23 +223,34 @@ def pair_of(symbol: str) -> tuple[str, str, AssetClass] | None:
     return None
 
 
-def _equity(symbol: str) -> InstrumentSpec:
+def _equity(symbol: str, told: bool = False) -> InstrumentSpec:
     """A share or ETF; of the United States unless its name says otherwise.
 
+    Args:
+        told: a person says that it is one, so that its name need not.
+
     Raises:
-        ConfigError: an ending that may be an exchange's and is not known, or a pair within a longer name.
+        ConfigError: an ending that may be an exchange's and is not known, or a pair or a future within a longer name.
     """
     _, dot, suffix = symbol.upper().rpartition(".")
     if dot and suffix.isalpha() and len(suffix) <= 2 and suffix not in _SHARE_CLASSES and suffix not in _EXCHANGES:
         raise ConfigError(f"{symbol} ends in .{suffix}, and its exchange is not known; name its calendar and currency in data.instruments")
-    for token in re.split(r"[^A-Za-z0-9=/]+", symbol):
-        if token != symbol and pair_of(token):
-            raise ConfigError(
-                f"{symbol} has {token.upper()} in its name and is not read as one; rename it to {token.upper()}, or say what it is with "
-                "data.asset_class"
-            )
+    if not told and (other := _named_within(symbol.upper())):
+        raise ConfigError(
+            f"{symbol} has {other} in its name and is not read as one; rename it to {other}, or say what it is with data.asset_class"
+        )
     calendar, currency = _EXCHANGES[suffix] if dot and suffix in _EXCHANGES else ("NYSE", "USD")
     return InstrumentSpec(symbol=symbol, calendar=calendar, currency=currency)
+
+
+def _named_within(name: str) -> str | None:
+    """A pair or a future of the table that is a part of a longer name, None where there is none; BAC-PL and CL.TO are shares."""
+    tokens = re.split(r"[^A-Z0-9=/]+", name)
+    pairs = [token for token in tokens if token != name and pair_of(token)]
+    pairs += [token[:6] for token in tokens if len(token) in (7, 8) and (pair_of(token[:6]) or "")[2:] == ("fx",)]
+    is_share = re.fullmatch(r"[A-Z0-9]+[-._ /]P?[A-Z]", name) or name.rpartition(".")[2] in _EXCHANGES
+    roots = [] if is_share else [root for token in tokens if token != name and (root := root_of(token)) in FUTURES]
+    return next((token for token in (*pairs, *(f"{root}=F" for root in roots))), None)
 
 
 def _crypto(symbol: str) -> InstrumentSpec:
@@ -299,7 +310,7 @@ def instrument(symbol: str, asset_class: AssetClass | None = None) -> Instrument
     if chosen == "future":
         return _contract(symbol, asset_class)
     if asset_class == "equity":
-        return _equity(symbol) if "." in symbol else equity(symbol)
+        return _equity(symbol, told=True)
     return {"equity": _equity, "crypto": _crypto, "fx": _rate}[chosen](symbol)
 
 

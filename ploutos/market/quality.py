@@ -44,6 +44,8 @@ REUSE_SESSIONS = 60
 """More sessions than these without a bar: two companies under one name."""
 MISFIT = 0.5
 """Above this share of missing or of off-session bars, the calendar is not the symbol's."""
+WHOLE = 0.9
+"""From this share of the calendar's sessions on, a symbol trades in all of them."""
 ENDS_EARLY_SESSIONS = 5
 """More sessions than these before the panel's last bar: the symbol was delisted, or its download broke off."""
 ADJUSTMENT_STEP = 0.1
@@ -673,12 +675,16 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
 
 def _misses_hours(series: _Series) -> bool:
     """Whether more than half of the calendar's bars lie at a time of the session at which the symbol never trades; a thin one does now and
-    then."""
+    then. Where it trades in nearly all sessions, only times between its earliest and its latest count: it may keep to the day's hours."""
     clock = series.clock
     if clock.timeframe == DAY:
         return True
+    traded = np.isin(clock.expected, series.slots)
     of_session = clock.expected - clock.opens[np.searchsorted(clock.sessions, clock.session_of)]
-    seen = np.unique(of_session[np.isin(clock.expected, series.slots)])
+    seen = np.unique(of_session[traded])
+    expected, slots = (np.unique(np.searchsorted(clock.opens, stamps, side="right")) for stamps in (series.expected, series.slots))
+    if len(seen) and np.isin(expected, slots).mean() >= WHOLE:
+        of_session = of_session[(of_session >= seen[0]) & (of_session <= seen[-1])]
     return bool((~np.isin(of_session, seen)).mean() > MISFIT)
 
 

@@ -25,7 +25,8 @@ from ploutos.specs import Spec
 from ploutos.strategies.ensemble import EnsembleStrategy
 from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
-from ploutos.training.ppo import TrainingSpec, build_env, build_model, fit_range_scaler
+from ploutos.training.ppo import build_env, build_model, fit_range_scaler
+from ploutos.training.spec import TrainingSpec
 from ploutos.walk_forward import Fold, Range
 
 logger = logging.getLogger(__name__)

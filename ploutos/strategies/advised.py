@@ -7,8 +7,9 @@ import numpy as np
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.fusion.calibration import Calibration, FusionChoice
-from ploutos.fusion.decisions import FusionSpec, VectorizedDecisionFusion
+from ploutos.fusion.decisions import VectorizedDecisionFusion
 from ploutos.fusion.risk import RiskHistory
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.strategies.base import DecisionContext, weights_of_actions
 from ploutos.strategies.ensemble import ensemble_action, ensemble_weights, is_continuous

@@ -9,7 +9,8 @@ from typing import Any
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet, read_features
 from ploutos.market.bars import Bars, read_bars
-from ploutos.training.ppo import CheckpointSpec, TrainingSpec, Workplace, train_member
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, TrainingSpec, Workplace
 from ploutos.walk_forward import Fold
 
 

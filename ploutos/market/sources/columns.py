@@ -120,7 +120,8 @@ class Table:
                 other = "" if self.separator is None else ", or what stands between them with data.format.separator"
                 raise DataError(
                     f"{self.file} has no column {', '.join(missing)}; found {self._describe()}; expected timestamp, open, high, low, "
-                    f"close, volume; name yours, such as data.format.columns.{missing[0]}=NAME{other}"
+                    f"close, volume; name yours, such as data.format.columns.{missing[0]}=NAME{other}; "
+                    "or take the file out of data.path if it holds no bars"
                 )
 
     def require_adjustment_is_known(self) -> None:
@@ -133,7 +134,8 @@ class Table:
             return
         for name in self.columns:
             key = re.sub(r"[^a-z]", "", name.lower())
-            if "adj" in key and not any(word in key for word in ("open", "high", "low", "vol", "factor")):
+            known = re.search("adj|totalreturn", key) or re.fullmatch("a_?close", name.strip().lower())
+            if known and not any(word in key for word in ("open", "high", "low", "vol", "factor")):
                 raise DataError(
                     f"{self.file} has a column {name!r} that looks like an adjusted close; expected a name such as adj_close; set "
                     f"data.format.columns.adj_close={name!r} to use it, or data.adjustment=raw to trade on unadjusted prices"

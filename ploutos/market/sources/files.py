@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from ploutos.errors import ConfigError, DataError, UnknownSymbol
+from ploutos.market.instruments import pair_of, plain_name, root_of
 from ploutos.market.sources.columns import AUTO, PRICES, STAMPS, FileFormat, Table, names_utc
 from ploutos.market.sources.file_formats import open_table, split_name
 from ploutos.market.sources.timestamps import Ambiguous, StampReader, Stamps, require_zone
@@ -28,10 +29,13 @@ __all__ = ["Ambiguous", "FileFormat", "FilesRead", "digests", "find", "read", "s
 
 _FIELDS = (*PRICES, "volume", "adj_close")
 _HIVE = re.compile(r"(?:symbol|ticker|tic|sym|instrument)=(.+)", re.IGNORECASE)
-_SPAN = r"(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}"
+_SPAN = r"(?:19|20)\d{2}(?:[-_.]?\d{2}){0,2}(?:\d{4})?"
+_COPY = re.compile(r"( ?\(\d+\)| - Copy( \(\d+\))?|[-_ ]part[-_ ]?\d+)$", re.IGNORECASE)
+_EQUAL_BARS = 20
+"""So many equal bars in a row are those of one symbol."""
 _DATED = (
     re.compile(r"(?P<symbol>[A-Z0-9]+)-\d+(?:s|m|h|d|w|mo)-\d{4}-\d{2}(?:-\d{2})?"),
-    re.compile(rf"(?P<symbol>.+?)[-_]{_SPAN}(?:[-_]{_SPAN})?"),
+    re.compile(rf"(?P<symbol>.+?)(?:_(?:[MHDW]\d{{1,2}}|MN1?|Daily|Weekly|Monthly))?[-_]{_SPAN}(?:[-_]{_SPAN})?"),
 )
 
 
@@ -133,14 +137,24 @@ def read(
     if not reader.known and unread is not None:
         unread.require_columns()
     if unknown := sorted(set(wanted) - reader.known):
-        raise UnknownSymbol(f"{path.name} has no symbol {', '.join(unknown)}; it holds {', '.join(sorted(reader.known))}")
+        meant = sorted(known for known in reader.known if any(_meaning(known) == _meaning(name) for name in unknown))
+        raise UnknownSymbol(
+            f"{path.name} has no symbol {', '.join(unknown)}; it holds {', '.join(sorted(reader.known))}"
+            + (f"; write {', '.join(meant)} in data.symbols, as the files do" if meant else "")
+        )
     _require_one_adjustment(tables)
     _require_no_overlap(tables)
+    _require_one_name(tables)
     notes = [f"{_listed(list(files))}: {sentence}." for sentence, files in reader.notes.items()]
     notes += [f"{_listed([file.name for file in strays])}: skipped, since there are no bars in it."] if strays else []
     frames = [frame for _, frame in tables]
     frame = frames[0] if len(frames) == 1 else pd.concat(frames, ignore_index=True)
     return FilesRead(frame, "; ".join(reader.zones), tuple(notes))
+
+
+def _meaning(symbol: str) -> object:
+    """What stands behind a name, however it is written."""
+    return root_of(symbol) or pair_of(symbol) or plain_name(symbol)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -173,6 +187,23 @@ def _require_no_overlap(tables: Sequence[tuple[Path, pd.DataFrame]]) -> None:
                 )
 
 
+def _require_one_name(tables: Sequence[tuple[Path, pd.DataFrame]]) -> None:
+    """Refuse two files that hold the same bars under two names: they would be traded twice."""
+    seen: dict[bytes, tuple[str, str]] = {}
+    for file, frame in tables:
+        top = frame[["symbol", "timestamp", *PRICES]].iloc[:_EQUAL_BARS]
+        if len(top) < _EQUAL_BARS or top["symbol"].nunique() > 1 or top["close"].nunique() < _EQUAL_BARS // 2:
+            continue
+        symbol = str(top["symbol"].iloc[0])
+        key = top["timestamp"].astype("int64").to_numpy().tobytes() + top[list(PRICES)].to_numpy().tobytes()
+        other, name = seen.setdefault(key, (symbol, file.name))
+        if other != symbol:
+            raise DataError(
+                f"{name} and {file.name} hold the same bars, of {other} and {symbol}; expected each once; remove one of them, or leave "
+                "it out of data.symbols"
+            )
+
+
 def _symbol_of(file: Path, path: Path, format: FileFormat) -> str:
     """The symbol that a file's name or folder says.
 
@@ -180,7 +211,7 @@ def _symbol_of(file: Path, path: Path, format: FileFormat) -> str:
         ConfigError: the name does not fit `data.format.symbol`.
     """
     named = split_name(file.name)
-    stem = named[0] if named else file.stem
+    stem = _COPY.sub("", named[0] if named else file.stem)
     if format.symbol is not None:
         if "{symbol}" not in format.symbol:
             return format.symbol
@@ -195,6 +226,8 @@ def _symbol_of(file: Path, path: Path, format: FileFormat) -> str:
             return unquote(match[1])
     if folders and re.fullmatch(rf"{_SPAN}(?:[-_]{_SPAN})?", stem):
         return folders[-1]  # AAA/2023.csv
+    if re.fullmatch(r"[A-Z0-9_!.]+, \d*[A-Z]*", stem):
+        return plain_name(stem)  # CME_MINI_NQ1!, 1D
     return next((match["symbol"] for pattern in _DATED if (match := pattern.fullmatch(stem))), stem)
 
 
@@ -245,7 +278,7 @@ class _Reader:
         blank &= frame["timestamp"].isna() | (len(table.places) > 1)
         frame = frame[~blank] if blank.any() else frame
         if frame.empty:
-            raise DataError(f"{table.file} holds no bars; expected at least one row")
+            raise DataError(f"{table.file} holds no bars; expected at least one row; get it again, or take it out of data.path")
         if inside:
             frame = self._wanted(frame, table.file)
         return frame.reset_index(drop=True) if len(frame) else None

@@ -72,11 +72,26 @@ def _decimal_mark(columns: list[Any], file: str) -> str:
         as_thousands = found(r"^[^,]*\.(?:\d{1,2}|\d{4,})\D*$")
         as_decimal = not as_thousands and found(r"^[-+]?\d{4,}$")
     if not (as_decimal or as_thousands):
-        raise DataError(
-            f"{file} has numbers such as 1,234 that can be a thousand or a little more than one; expected one that tells; "
-            "set data.format.decimal=point or data.format.decimal=comma"
-        )
+        raise _untold("1,234", file)
     return "," if as_decimal else "."
+
+
+def _untold(example: str, file: str) -> DataError:
+    return DataError(
+        f"{file} has numbers such as {example} that can be a thousand or a little more than one; expected one that tells; "
+        "set data.format.decimal=point or data.format.decimal=comma"
+    )
+
+
+def require_a_telling_dot(columns: list[Any], file: str) -> None:
+    """Refuse text columns whose numbers are all like 1.234, prices and volumes alike.
+
+    Raises:
+        DataError: they are.
+    """
+    null = pa.array(NULLS)
+    if all(pc.all(pc.or_(pc.is_in(column, null), pc.match_substring_regex(column, r"^\d{1,3}\.\d{3}$"))).as_py() for column in columns):
+        raise _untold("1.234", file)
 
 
 def _floats(bare: Any, mark: str, sentence: str, written: Any) -> FloatArray:

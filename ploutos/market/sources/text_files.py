@@ -30,7 +30,7 @@ from ploutos.market.sources.columns import (
     match_columns,
     match_tickers,
 )
-from ploutos.market.sources.numerals import NULLS, decode, read_numbers
+from ploutos.market.sources.numerals import NULLS, decode, read_numbers, require_a_telling_dot
 from ploutos.types import FloatArray
 
 _HEAD = 1 << 20  # bytes; a row of a wide file is long
@@ -43,6 +43,8 @@ _DATE = re.compile(
     r"|[A-Za-z]{3,9}\.? \d.*\d{4}.*"  # Jan 02, 2024
 )
 _CLOCK = re.compile(r"\d{1,2}:\d{2}(?::\d{2}(?:\.\d+)?)?(?:\s*[AaPp]\.?[Mm]\.?)?")
+_DOTTED = re.compile(r"\d{1,3}\.\d{3}")  # 5.017, which may be thousands where semicolons stand between columns
+_EUROPEAN_DATE = re.compile(r"\d{1,2}\.\d{1,2}\.\d{2,4}")
 _DIGIT_CLOCK = re.compile(r"\d{3,6}")
 
 
@@ -65,14 +67,14 @@ def _opened(file: Path) -> Iterator[IO[bytes]]:
     """A file, or the one that is packed in it.
 
     Raises:
-        ValueError: a zip holds more than one.
+        DataError: a zip holds more than one.
     """
     ending = file.suffix.lower()
     if ending == ".zip":
         with zipfile.ZipFile(file) as archive:
             members = [m for m in archive.namelist() if not m.endswith("/") and not m.startswith("__MACOSX/")]
             if len(members) != 1:
-                raise ValueError(f"it holds {len(members)} files, one is expected, unpack it into a folder")
+                raise DataError(f"{file.name} holds {len(members)} files; expected one; unpack it into a folder and set data.path to that")
             with archive.open(members[0]) as member:
                 yield member
     else:
@@ -145,12 +147,25 @@ def open_text(path: Path, format: FileFormat) -> Table:
 
     def load(texts: Sequence[int], numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, FloatArray]]:
         if not body:
-            raise DataError(f"{file} holds no bars; expected at least one row")
-        data = _read_rows(path, head.offsets[start], n, head.separator, texts, numbers, format)
+            raise DataError(f"{file} holds no bars; expected at least one row; get it again, or take it out of data.path")
+        volumes = {own["volume"] for own in places.values() if "volume" in own} & set(numbers)
+        telling = _telling(numbers, volumes, body[0]) if head.separator == ";" else []
+        cells = [row[i] for row in body if len(row) == n for i in telling if row[i]]
+        dotted = bool(cells) and all(_DOTTED.fullmatch(cell) for cell in cells)
+        data = _read_rows(path, head.offsets[start], n, head.separator, texts, numbers, format, dotted)
         columns = {i: decode(data[str(i)]) for i in (*texts, *numbers)}
+        if dotted and format.decimal is None:
+            require_a_telling_dot([columns[i] for i in telling], file)
         return {i: columns[i] for i in texts}, read_numbers({i: columns[i] for i in numbers}, format.decimal, names, file)
 
     return Table(file, tuple(names), head.separator, places, prices, load)
+
+
+def _telling(numbers: Sequence[int], volumes: set[int], row: Sequence[str]) -> list[int]:
+    """The columns that must all look like thousands for dots to be in doubt: the prices alone where dates are 30.01.2024."""
+    if any(_EUROPEAN_DATE.match(cell) for cell in row[:3]):
+        return [i for i in numbers if i not in volumes]
+    return list(numbers) if volumes else []
 
 
 def _read_head(content: bytes, format: FileFormat) -> _Head:
@@ -298,9 +313,12 @@ def _is_ordered(cells: Sequence[str]) -> bool:
 
 
 def _read_rows(
-    path: Path, offset: int, n: int, separator: str, texts: Sequence[int], numbers: Sequence[int], format: FileFormat
+    path: Path, offset: int, n: int, separator: str, texts: Sequence[int], numbers: Sequence[int], format: FileFormat, written: bool
 ) -> Any:  # fmt: skip
     """Columns of a text, called by their positions: some as text, the others as float64, or as text where a person wrote them.
+
+    Args:
+        written: read them as text in any case.
 
     Raises:
         DataError: a line has more or fewer fields than the others, or there is none.
@@ -326,7 +344,7 @@ def _read_rows(
 
     content = pa.py_buffer(_read_text(path)).slice(offset)
     data = None
-    for kind in [pa.float64()] * (format.decimal != "comma") + [pa.large_string()]:
+    for kind in [pa.float64()] * (format.decimal != "comma" and not written) + [pa.large_string()]:
         for threaded in (True, False):  # a handler of odd lines is Python, which Arrow's threads may end with the process
             try:
                 data = parse(kind, threaded)

@@ -43,7 +43,9 @@ _COMPACT = r"^(?:19|20)\d{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12]\d|3[01])(?:(?:[01]\d
 _CLOCK = r"^\d{1,2}:\d{2}|^\d{1,6}$"
 _MONTHS = {name: i + 1 for i, name in enumerate(["jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec"])}
 _MICROSECONDS = {"s": 1_000_000, "ms": 1_000, "us": 1}
-_DAY = 86_400_000_000
+_MINUTE, _DAY = 60_000_000, 86_400_000_000
+_EXCEL_DAYS = 20_000, 80_000
+"""What Excel counts from 1900 on in the years 1954 to 2119."""
 _FEW_DATES = 5
 """Distinct dates below which their order decides nothing."""
 
@@ -242,6 +244,7 @@ class StampReader:
             utc = np.select(sizes, [counts * 1_000_000, counts * 1_000, counts], counts // 1_000)
         stamps = utc.astype("datetime64[us]")
         stamps[empty] = np.datetime64("NaT")
+        self._require_epoch_fits(stamps[~empty], counts[~empty])
         return self._stamps(stamps, _as_utc(stamps), "UTC, as given")
 
     def _float_epochs(self, column: Any) -> Stamps:
@@ -259,15 +262,32 @@ class StampReader:
         factor = 1e-3 if unit == "ns" else _MICROSECONDS[unit]
         stamps = np.where(finite, np.round(np.nan_to_num(values) * factor), 0).astype("int64").astype("datetime64[us]")
         stamps[~finite] = np.datetime64("NaT")
+        self._require_epoch_fits(stamps[finite], values[finite])
         return self._stamps(stamps, _as_utc(stamps), "UTC, as given")
 
     def _require_epochs(self, counts: Any) -> None:
         if len(counts) == 0 or counts.min() >= 1e8:
             return
+        if counts.min() >= _EXCEL_DAYS[0] and counts.max() <= _EXCEL_DAYS[1]:
+            day = pd.Timestamp("1899-12-30") + pd.Timedelta(days=int(counts.min()))
+            raise DataError(
+                f"{self.file} has numbers as timestamps, such as {counts.min():g}, which Excel shows as {day.date()}; expected dates such "
+                "as 2024-01-02; format the column as a date in Excel and save the file again"
+            )
         raise DataError(
             f"{self.file} has numbers as timestamps, such as {counts.min():g}; expected dates such as 2024-01-02T14:30:00Z, or counts from "
             "1970; if they are counts, set data.format.epoch to s, ms, us or ns"
         )
+
+    def _require_epoch_fits(self, stamps: TimeArray, counts: Any) -> None:
+        """Refuse a unit that puts all bars within the first years after 1970, at times that no bar has."""
+        early = len(stamps) and np.datetime64("1970-01-01") <= stamps.min() and stamps.max() < np.datetime64("1980-01-01")
+        if early and (stamps.astype("int64") % _MINUTE).any():
+            last = stamps.max().astype("datetime64[s]")
+            raise ConfigError(
+                f"data.format.epoch is {self.format.epoch!r} and makes {last} of {counts.max():g} in {self.file}; expected years from 1980 "
+                "on, or whole minutes; set the unit that fits, or write dates such as 2024-01-02"
+            )
 
     def _walls(self, text: Any) -> tuple[TimeArray, tuple[str, ...]]:
         """Local times as they are written, whatever their zone: datetime64[us]."""
@@ -366,10 +386,16 @@ class StampReader:
                 "expected times of that zone; set data.timezone to the zone they are in"
             )
         twice = (earlier != later) & ~np.isnat(wall)
-        if not twice.any() or self.ambiguous == "earlier":
+        if not twice.any():
             return earlier
-        if self.ambiguous == "later":
-            return later
+        if self.ambiguous in ("earlier", "later"):
+            rows = pd.DataFrame({"wall": wall[twice], "symbol": 0 if symbols is None else symbols[twice]})
+            if rows.duplicated().any():
+                raise ConfigError(
+                    f"{self.file} has two bars at {rows['wall'][rows.duplicated()].iloc[0]}, an hour that occurs twice in {name}, and "
+                    f"data.ambiguous={self.ambiguous} makes one time of them; set data.ambiguous=infer"
+                )
+            return earlier if self.ambiguous == "earlier" else later
         if self.ambiguous == "error":
             raise DataError(
                 f"{self.file} has a bar at {pd.Timestamp(wall[twice][0])}, an hour that occurs twice in {name}, where clocks go back; "

@@ -1,0 +1,51 @@
+"""Settings of fusion, of the risk veto and of hybrid policies; light to import."""
+
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
+
+from ploutos.specs import Spec
+
+
+class RiskSpec(Spec):
+    """Limits that no decision may pass."""
+
+    max_consecutive_losses: PositiveInt = 3
+    """Losing trades in a row in one symbol after which it may not be entered."""
+    min_win_rate: float = Field(default=0.4, ge=0, le=1)
+    """Share of winners of the last ten trades below which a symbol may not be entered; needs five trades."""
+    cooldown_bars: NonNegativeInt = 20
+    """Bars after the last exit for which the two limits above count."""
+    high_drawdown: float = Field(default=0.2, gt=0, le=1)
+    """Drawdown from which the risk score rises."""
+    allowed_drawdown: float = Field(default=0.5, gt=0, le=1)
+    """Drawdown that ends the account's mandate."""
+    min_drawdown_buffer: float = Field(default=0.2, ge=0, le=1)
+    """Share of the allowed drawdown that must be left for any purchase."""
+
+
+class FusionSpec(Spec):
+    """Who is heard when policy and advisor disagree."""
+
+    risk_threshold: float = Field(default=0.7, ge=0, le=1)
+    """Above this risk the answer is HOLD, whoever says what."""
+    confidence_threshold: float = Field(default=0.7, ge=0, le=1)
+    """Above this, one confident side wins over one that is not."""
+    llm_weight: float = Field(default=0.3, ge=0, le=1)
+    """Weight of the advisor's confidence when neither side wins by itself."""
+    choose: bool = True
+    """Calibrate the policy's confidence, and choose `llm_weight` and `confidence_threshold`, on each fold's validation range; what is
+    set here wins ties. False takes what is set here."""
+    risk: RiskSpec = RiskSpec()
+    """Risk limits."""
+
+
+class HybridSpec(Spec):
+    """The policies that observe the advice, and their twins that observe it blank."""
+
+    enabled: bool | None = None
+    """Whether to train them; empty means with the mock only, because a real model is then asked about the training ranges too."""
+    members: PositiveInt = 1
+    """Policies of each kind and fold; each starts from the Phase 2 member of its number, so at most `training.members`."""
+    timesteps_share: float = Field(default=0.25, gt=0, le=1)
+    """Steps of fine-tuning, as a share of those that Phase 2 trained."""
+    learning_rate: PositiveFloat | None = None
+    """Adam's step while fine-tuning; empty means `training.learning_rate`."""
