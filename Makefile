@@ -27,6 +27,7 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.environment
 	$(BIN)/python -m benchmarks.dataset
 	$(BIN)/python -m benchmarks.parsing
+	$(BIN)/python -m benchmarks.bars
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.fusion

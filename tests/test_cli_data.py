@@ -75,6 +75,15 @@ def test_check_writes_a_page_and_ends_with_3_when_a_run_would_stop(home):
     assert "not_positive" in {finding["check"] for finding in json.loads(broken.stdout)["findings"]}
 
 
+def test_a_path_alone_means_files_and_beside_another_source_it_is_refused(home):
+    (home / "bars.csv").write_text("timestamp,open,high,low,close,volume\n2024-01-02,1,1,1,1,1\n2024-01-03,1,1,1,1,1\n")
+    alone = run(app, ["data", "check", "--path", "bars.csv", "--json"])
+    assert [each["symbol"] for each in json.loads(alone.stdout)["symbols"]] == ["bars"]
+    for beside in (["data", "check", "--source", "sample", "--path", "bars.csv"], ["run", "--set", "data.path=bars.csv"]):
+        refused = run(app, beside)
+        assert (refused.exit_code, "which source sample does not read" in refused.stderr) == (2, True)
+
+
 def test_check_reads_the_dataset(home):
     stored(home)
     result = run(app, ["data", "check", "--source", "alpaca", "--market", "SPY", "--json"])

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from ploutos.cli.shared import JSON_OPTION, console, exit_code, fail
+from ploutos.cli.shared import JSON_OPTION, PATH_OPTION, console, data_overrides, exit_code, fail
 from ploutos.errors import ConfigError, DataError, PloutosError
 
 if TYPE_CHECKING:
@@ -213,8 +213,8 @@ def show(as_json: Annotated[bool, JSON_OPTION] = False) -> None:
 
 @app.command()
 def check(
-    source: Annotated[str, typer.Option(help="sample, files, synthetic, alpaca, alpaca-iex or yahoo.")] = "sample",
-    path: Annotated[Path | None, typer.Option(help="File or folder for source files.")] = None,
+    source: Annotated[str | None, typer.Option(help="sample (the default), files, synthetic, alpaca, alpaca-iex or yahoo.")] = None,
+    path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, _MARKET] = None,
     timeframe: Annotated[str, _TIMEFRAME] = "auto",
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of data, as data.calendar=24/7; repeatable.")] = None,
@@ -229,10 +229,9 @@ def check(
     from ploutos.store import writing
 
     try:
-        vendor, _, feed = source.partition("-")
-        overrides = [f"data.source={vendor}", f"data.timeframe={timeframe}", f"data.symbols={json.dumps(_symbols(market))}"]
+        vendor, _, feed = (source or "").partition("-")
+        overrides = [*data_overrides(vendor or None, path, market), f"data.timeframe={timeframe}"]
         overrides += [f"data.feed={feed}"] if feed else []
-        overrides += [f"data.path={json.dumps(str(path))}"] if path else []
         spec = load_config("demo", None, [*overrides, *(settings or [])]).data
         table = read_table(spec, Settings().datasets_root)
         report, bars, fault = _examine(table, spec)

@@ -21,12 +21,13 @@ def exit_code(error: PloutosError) -> int:
 
 
 SOURCE_OPTION = typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
-PATH_OPTION = typer.Option(help="File or folder for source files.")
+PATH_OPTION = typer.Option(help="File or folder of bars; source files.")
 MARKET_OPTION = typer.Option(help="Symbols to trade, separated by commas, futures by their root (NQ); all of the source by default.")
 
 
 def data_overrides(source: str | None, path: Path | None, market: str | None) -> list[str]:
-    """The options that name the bars, as settings."""
+    """The options that name the bars, as settings; a path alone means source files."""
+    source = "files" if source is None and path is not None else source
     overrides = [f"data.{key}={json.dumps(str(value))}" for key, value in (("source", source), ("path", path)) if value is not None]
     if market is not None:
         overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Literal
 
 import pandas as pd
+from pydantic import model_validator
 
 from ploutos.errors import ConfigError, UnknownSymbol
 from ploutos.market.clock import Label, parse_timeframe
@@ -70,6 +71,12 @@ class DataSpec(Spec):
     """A file or folder of daily VIX, 10-year yield and dollar, to join to the features by publication time."""
     macro_provider: Provider = "yahoo"
     """Whose publication times hold for macro series that are not named by a vendor's own symbol."""
+
+    @model_validator(mode="after")
+    def _path_is_read(self) -> "DataSpec":
+        if self.path is not None and self.source != "files":
+            raise ValueError(f"path is {self.path}, which source {self.source} does not read; set source to files, or leave path out")
+        return self
 
     @property
     def bar(self) -> pd.Timedelta | None:
