@@ -193,7 +193,7 @@ def run_backtests(
     recording = _Recording(len(names), last - first, bars.n_symbols, env.cash, keep)
     targets, held = np.empty((len(names), bars.n_symbols)), np.zeros((len(names), bars.n_symbols))
     for index, segment in enumerate(segments):
-        inference = PolicyInference(tuple(segment.policies) if n_asking else (), bars, features, segment.bars, tape, env)
+        inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, tape, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(len(names), decided, dtype=np.int64)
             predictions = inference.predict(stepper.accounts, bar[:n_asking])

@@ -137,8 +137,8 @@ class PolicyInference:
             Shape (n_members, n, n_symbols, 3), the probability of every action; or (..., 2), the mean weight, cut to the action space,
             as a share of the gross limit, and the probability that a weight drawn from the policy has the sign of its mean, 0.5..1.
         """
-        if not self._members:
-            return np.zeros((0, len(bar), self._tape.n_symbols, N_ACTIONS))
+        if not self._members or not len(bar):
+            return np.zeros((len(self._members), len(bar), self._tape.n_symbols, N_ACTIONS))
         masks = action_masks(accounts, bar, self._tape, self._env) if self._masked else None
         seen: dict[tuple[int, bool], torch.Tensor] = {}
         predictions = []
