@@ -24,7 +24,7 @@ from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.market.calendar import DAYS_PER_YEAR
 from ploutos.specs import Spec
-from ploutos.store import write_json
+from ploutos.store import Kind, write_json
 from ploutos.types import TimeArray
 
 
@@ -164,3 +164,6 @@ def write_folds(folds: tuple[Fold, ...], path: Path) -> None:
 def read_folds(path: Path) -> tuple[Fold, ...]:
     """Read what `write_folds` wrote."""
     return tuple(Fold.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8")))
+
+
+FOLDS = Kind("folds", ".json", write_folds, read_folds)

@@ -22,6 +22,7 @@ from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
 from ploutos.store import Store
 from ploutos.training.checkpoint import load_policy
 from tasks import stage as stages
+from tasks import training
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -250,18 +251,19 @@ def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkey
     ran, keys = {}, {}
     cached, key = Store.cached, stages.stage_key
 
-    def watched(self, name, digest, suffix, write, describe):
+    def watched(self, name, digest, kind, write, describe):
         def within(path):
             ran[name] = traced(lambda: write(path))
 
-        return cached(self, name, digest, suffix, within, describe)
+        return cached(self, name, digest, kind, within, describe)
 
-    def kept(name, modules, config, upstream, write):
-        keys[name] = modules_of([*modules, *provenance.logic_of(write, ("tasks",))[1]])
-        return key(name, modules, config, upstream, write)
+    def kept(name, kind, config, upstream, work, modules=()):
+        keys[name] = modules_of([kind.write.__module__, *modules, *provenance.logic_of(work, ("tasks",))[1]])
+        return key(name, kind, config, upstream, work, modules)
 
     monkeypatch.setattr(Store, "cached", watched)
-    monkeypatch.setattr(stages, "stage_key", kept)
+    for module in (stages, training):
+        monkeypatch.setattr(module, "stage_key", kept)
     run(tmp_path / "run", "training.members=1")
     assert {"bars", "features", "folds", "quality", "policy", "signals", "backtests", "in-sample", "metrics"} <= set(ran)
     for name, modules in ran.items():

@@ -332,7 +332,9 @@ def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advi
         first_bar, last_bar: inclusive range of decisions. A longer history asks the same questions at the same bars; the
             advice that still stands at `first_bar` is included.
     """
-    return ask_about(bars, market, decision_times(bars, market, first_bar, last_bar, advisor.config), advisor, advisor.config.reveal)
+    asked = decision_times(bars, market, first_bar, last_bar, advisor.config)
+    _LOG.info("%s is asked %d questions", advisor.name, len(asked))
+    return ask_about(bars, market, asked, advisor, advisor.config.reveal)
 
 
 def ask_about(bars: Bars, market: Float32Array, asked: Sequence[DecisionTime], advisor: Advisor, reveal: bool) -> Signals:

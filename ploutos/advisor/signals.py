@@ -10,7 +10,7 @@ import pandas as pd
 
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.market.bars import Bars
-from ploutos.store import digest_of
+from ploutos.store import Kind, digest_of
 from ploutos.types import FloatArray, IntArray
 
 ACTIONS = {"hold": HOLD, "buy": BUY, "sell": SELL}
@@ -100,3 +100,6 @@ def read_signals(path: Path) -> Signals:
     """Read what `write_signals` wrote."""
     frame = pd.read_parquet(path)
     return Signals(frame, **{str(name): value for name, value in frame.attrs.items()})
+
+
+SIGNALS = Kind("signals", ".parquet", write_signals, read_signals)

@@ -224,7 +224,7 @@ def check(
     """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; a table here and a page with every symbol."""
     from ploutos.config import load_config
     from ploutos.market.loader import read_table
-    from ploutos.market.quality_report import finding_rows, symbol_rows, write_quality_report
+    from ploutos.reporting.quality_page import finding_rows, symbol_rows, write_quality_report
     from ploutos.settings import Settings
     from ploutos.store import writing
 
@@ -242,16 +242,16 @@ def check(
     notes = list(table.notes if fault else bars.notes)
     if as_json:
         refused = {"error": type(fault).__name__, "message": str(fault)} if fault else {}
-        found = {"symbols": symbol_rows(report), "findings": finding_rows(report), "notes": notes, "page": str(out)}
+        found = {"symbols": symbol_rows(report.summary), "findings": finding_rows(report), "notes": notes, "page": str(out)}
         print(json.dumps({"ok": fault is None and not report.errors} | refused | found))
     else:
-        _print_table(symbol_rows(report), "symbol", table.origin)
+        _print_table(symbol_rows(report.summary), "symbol", table.origin)
         for note in notes:
             console().print(note, highlight=False)
         for finding in report.errors:
             console().print(f"[red]{finding.check}[/]: {finding.sentence}", highlight=False)
-        for warning in report.warnings:
-            console().print(f"[yellow]{warning['check']}[/]: {warning['sentence']}", highlight=False)
+        for warning in report.summary.warnings:
+            console().print(f"[yellow]{warning.check}[/]: {warning.sentence}", highlight=False)
         console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
     if fault is not None:
         raise typer.Exit(exit_code(fault)) if as_json else fail(fault, as_json)

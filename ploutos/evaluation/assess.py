@@ -1,7 +1,9 @@
 """From policies and signals to the numbers of a report: which strategies run, over which bars, and what they showed."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -33,6 +35,7 @@ from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.market.sources import sample
+from ploutos.store import Kind, write_json
 from ploutos.strategies.advised import AdvisorStrategy, FusedStrategy
 from ploutos.strategies.base import account_names
 from ploutos.strategies.baselines import all_baselines
@@ -372,3 +375,19 @@ def _without_nan(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
+
+
+def _write_json_row(value: Any, path: Path) -> None:
+    path.write_text(json.dumps(value), encoding="utf-8")
+
+
+def _read_json(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+def _write_summary(value: Any, path: Path) -> None:
+    write_json(path, value)
+
+
+IN_SAMPLE: Kind[Any] = Kind("in-sample", ".json", _write_json_row, _read_json)
+SUMMARY: Kind[Any] = Kind("summary", ".json", _write_summary, _read_json)

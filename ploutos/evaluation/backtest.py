@@ -21,6 +21,7 @@ from ploutos.envs.spec import EnvSpec, sized_for
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
+from ploutos.store import Kind
 from ploutos.strategies.base import DecisionContext, Strategy, account_names
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
@@ -241,3 +242,6 @@ def read_backtests(path: Path) -> Backtests:
     for name in ("names", "symbols"):
         content[name] = tuple(str(item) for item in content[name])
     return Backtests(**content)
+
+
+BACKTESTS = Kind("backtests", ".npz", write_backtests, read_backtests)

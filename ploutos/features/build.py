@@ -16,6 +16,7 @@ from ploutos.errors import ConfigError, DataError
 from ploutos.features import indicators
 from ploutos.market.bars import FIELDS, Bars, require_available_at
 from ploutos.specs import Spec
+from ploutos.store import Kind
 from ploutos.types import BoolArray, Float32Array, TimeArray
 
 
@@ -133,3 +134,6 @@ def read_features(path: Path) -> FeatureSet:
     }
     values = frame[list(names)].to_numpy(dtype=np.float32).reshape(-1, n_symbols, len(names))
     return FeatureSet(values, names, stamps["timestamp"], stamps["available_at"], symbols)
+
+
+FEATURES = Kind("features", ".parquet", write_features, read_features)

@@ -17,7 +17,7 @@ from scipy.special import expit, logit
 from ploutos.envs.actions import HOLD
 from ploutos.fusion.spec import FusionSpec
 from ploutos.specs import Spec
-from ploutos.store import write_json
+from ploutos.store import Kind, write_json
 from ploutos.types import BoolArray, FloatArray, IntArray
 
 FEWEST = 50
@@ -128,3 +128,6 @@ def write_choices(choices: Sequence[FusionChoice], path: Path) -> None:
 def read_choices(path: Path) -> tuple[FusionChoice, ...]:
     """Read what `write_choices` wrote."""
     return tuple(FusionChoice.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8")))
+
+
+CHOICES = Kind("fusion-choices", ".json", write_choices, read_choices)

@@ -19,7 +19,7 @@ from ploutos.market import calendar as calendars
 from ploutos.market.adjustment import ADJUSTMENT, PRICES
 from ploutos.market.bars import FIELDS, Bars, infer_timeframe
 from ploutos.market.instruments import InstrumentSpec
-from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, Severity, iso
+from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, QualitySummary, Severity, iso
 from ploutos.market.rolls import find_rolls
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
@@ -439,6 +439,17 @@ def inspect_bars(
     order = {check: i for i, check in enumerate(CHECKS)}
     findings.sort(key=lambda finding: (finding.symbol, order[finding.check]))
     return QualityReport(source, timeframe, calendar, tuple(coverage), tuple(findings))
+
+
+def require_sound(bars: Bars) -> QualitySummary:
+    """What an inspection of bars says in short.
+
+    Raises:
+        DataError: it found an error.
+    """
+    report = inspect_bars(bars)
+    report.raise_errors()
+    return report.summary
 
 
 def _long(bars: Bars) -> pd.DataFrame:

@@ -12,6 +12,8 @@ from ploutos.evaluation.assess import BENCHMARK
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.comparisons import BLANKED, HYBRID
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
+from ploutos.market.quality_report import QualitySummary
+from ploutos.reporting.quality_page import symbol_rows
 from ploutos.strategies.ensemble import VOTE
 
 _COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
@@ -157,14 +159,14 @@ def _choice_rows(summary: dict[str, Any]) -> list[list[str]]:
 def render_report(
     backtests: Backtests,
     summary: dict[str, Any],
-    quality: dict[str, Any],
+    quality: QualitySummary,
     folds: list[dict[str, str]],
     provenance: list[tuple[str, str]],
 ) -> str:
     """The page; placebos are left to the advisor's own.
 
     Args:
-        quality: `symbols` and `warnings` of the bars' inspection.
+        quality: of the bars' inspection.
         summary: from `ploutos.evaluation.assess.summarise`.
         folds: from `ploutos.walk_forward.fold_table`.
         provenance: name and value of everything that the numbers stand on.
@@ -177,7 +179,8 @@ def render_report(
     return render_page(
         "report.html.j2",
         m=summary,
-        quality=quality,
+        warnings=quality.warnings,
+        coverage=symbol_rows(quality),
         cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],
         table={"headings": headings, "rows": table},
         figures={

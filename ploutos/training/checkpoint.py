@@ -32,7 +32,7 @@ from ploutos.envs.observation import column_names
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import TrainingError
 from ploutos.features.scaling import Scaler
-from ploutos.store import writing
+from ploutos.store import Kind, writing
 
 META = "ploutos.json"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
@@ -122,6 +122,10 @@ def load_policy(path: Path) -> Policy:
         meta = json.loads(archive.read(META))
     scaler = Scaler(np.array(meta["scaler"]["mean"]), np.array(meta["scaler"]["deviation"]))
     return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
+
+
+POLICY: Kind[Policy] = Kind("policy", ".zip", lambda policy, path: save_policy(policy.model, policy.meta, path), load_policy)
+"""A trained member."""
 
 
 @dataclass(frozen=True)

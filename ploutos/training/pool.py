@@ -110,11 +110,38 @@ class WorkerPool:
         self._our_end.close()
         self.close()
 
-    def __enter__(self) -> "WorkerPool":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def end(self, kind: type[BaseException] | None) -> None:
+        """End the workers after their jobs, or at once when what ends the pool is an interruption."""
         if kind is None or issubclass(kind, Exception):
             self.close()
         else:  # Ctrl-C or a cancelled run: nobody waits for a training to end
             self.abandon()
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(kind)
+
+
+_shared: dict[int, WorkerPool] = {}
+_sharing = threading.Lock()
+
+
+def shared_pool(workers: int) -> WorkerPool:
+    """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`."""
+    with _sharing:
+        return _shared.setdefault(workers, WorkerPool(workers))
+
+
+class shared_pools:
+    """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted."""
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        with _sharing:
+            ended = [_shared.pop(workers) for workers in list(_shared)]
+        for pool in ended:
+            pool.end(kind)
