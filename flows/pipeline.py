@@ -8,10 +8,10 @@ from typing import Any, ParamSpec, cast
 
 from prefect import State, Task, flow, get_run_logger
 from prefect.futures import PrefectFuture
-from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
+from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from ploutos.advisor.advisor import make_advisor
-from ploutos.config import PipelineConfig
+from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.envs.spec import sized_for
 from ploutos.features.build import FEATURES
 from ploutos.hardware.machine import usable_cores
@@ -33,7 +33,6 @@ from tasks.training import train_member
 P = ParamSpec("P")
 _Futures = Sequence[Sequence[PrefectFuture[State[Ref]]]]
 DEFAULT = PipelineConfig()
-_RUNNERS: dict[str, Any] = {"threads": ThreadPoolTaskRunner, "processes": ProcessPoolTaskRunner}
 
 
 class _Stages:
@@ -70,6 +69,11 @@ class _Stages:
         )
 
 
+def make_runner(spec: HardwareSpec) -> TaskRunner[Any]:
+    """Where tasks run: threads of this process, which wait for training processes. Made when a flow is called."""
+    return cast(TaskRunner[Any], ThreadPoolTaskRunner(max_workers=spec.tasks or usable_cores()))
+
+
 @flow(name="ploutos-pipeline", persist_result=False)
 def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     """Data and features, policies walk-forward, fusion with an advisor; ends in a folder with a report.
@@ -80,8 +84,7 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     settings = Settings()
     store = Store(settings.store_root)
     make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
-    runner = _RUNNERS[config.hardware.task_runner](max_workers=usable_cores())
-    with HardwareMonitor(config.hardware.log_interval) as monitor, runner, shared_pools():
+    with HardwareMonitor(config.hardware.log_interval) as monitor, make_runner(config.hardware) as runner, shared_pools():
         stages = _Stages(runner)
         config, refs = _phases(store, config, settings, stages)
     return report(store, refs, config, settings.runs_root, stages.ended, monitor.usage)

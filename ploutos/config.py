@@ -3,7 +3,7 @@
 import difflib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
@@ -31,9 +31,8 @@ class HardwareSpec(Spec):
     autoscale: bool = False
     """Fit n_envs, n_steps, batch_size and workers to the machine, at most what is set; results then depend on the machine.
     A run's config.yaml holds the fitted numbers and false, so it gives the same anywhere."""
-    task_runner: Literal["threads", "processes"] = "threads"
-    """Where Prefect runs tasks: in threads of the flow's process, or each in a process of its own. Policies are trained in worker
-    processes either way."""
+    tasks: PositiveInt | None = None
+    """Prefect tasks at once, each a thread; empty means one per usable core."""
     log_interval: PositiveFloat = 1.0
     """Seconds between two readings of memory, cores and GPU for hardware.csv."""
 

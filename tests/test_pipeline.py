@@ -1,6 +1,7 @@
 """The flow under Prefect: it ends in a report, computes nothing twice, and recomputes exactly what must be."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.flows import load_flow_from_entrypoint
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.testing.utilities import prefect_test_harness
 from tracing import modules_of, traced
 
@@ -129,6 +131,20 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     again = run(tmp_path / "again")
     assert computed(again) == {"features", "policy 0 1"}
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+
+
+class Travelling(ThreadPoolTaskRunner):
+    """Hands every task its arguments as another machine would get them."""
+
+    def submit(self, task, parameters, *args, **kwargs):
+        return super().submit(task, pickle.loads(pickle.dumps(parameters)), *args, **kwargs)
+
+
+def test_arguments_of_tasks_travel(home, tmp_path, monkeypatch):
+    """No pool, no monitor, no open handle; and the runner is chosen when the flow is called."""
+    monkeypatch.setattr("flows.pipeline.make_runner", lambda spec: Travelling(max_workers=spec.tasks))
+    stages = run(tmp_path / "run", "training.members=1", "hardware.tasks=2")
+    assert computed(stages) == set(stages)
 
 
 def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):

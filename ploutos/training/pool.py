@@ -8,12 +8,14 @@ its training goes on from its snapshot next time.
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
 from ploutos.errors import TrainingError
@@ -131,17 +133,24 @@ _sharing = threading.Lock()
 def shared_pool(workers: int) -> WorkerPool:
     """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`."""
     with _sharing:
-        return _shared.setdefault(workers, WorkerPool(workers))
+        if not _shared:  # before a process that was itself spawned waits for its children
+            Finalize(None, _end_shared, exitpriority=1)
+        if workers not in _shared:
+            _shared[workers] = WorkerPool(workers)
+        return _shared[workers]
 
 
-class shared_pools:
+def _end_shared(kind: type[BaseException] | None = None) -> None:
+    with _sharing:
+        ended = [_shared.pop(workers) for workers in list(_shared)]
+    for pool in ended:
+        pool.end(kind)
+
+
+@contextmanager
+def shared_pools() -> Iterator[None]:
     """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted."""
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        with _sharing:
-            ended = [_shared.pop(workers) for workers in list(_shared)]
-        for pool in ended:
-            pool.end(kind)
+    try:
+        yield
+    finally:
+        _end_shared(sys.exc_info()[0])
