@@ -12,7 +12,7 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from ploutos.advisor.advisor import make_advisor
 from ploutos.config import HardwareSpec, PipelineConfig
-from ploutos.envs.spec import sized_for
+from ploutos.envs.spec import with_initial_cash
 from ploutos.features.build import FEATURES
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.monitor import HardwareMonitor
@@ -27,7 +27,7 @@ from ploutos.walk_forward import FOLDS, Fold, fold_table
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.market import features_of, folds_of, load_bars, quality_of
-from tasks.resources import settle
+from tasks.resources import wait_for_resources
 from tasks.training import train_member
 
 P = ParamSpec("P")
@@ -101,20 +101,20 @@ def _phases(store: Store, config: PipelineConfig, settings: Settings, stages: _S
     if config.hardware.left_to_machine:
         config = resolve_for_machine(config, store.load(features, FEATURES))
 
-    settle("phase 2", config.pipeline)
+    wait_for_resources("phase 2", config.pipeline)
     memory = GPUMemoryManager(config.llm, settings)
     with memory.freed("training"):
         refs = replace(refs, policies=_train(store, refs, config, stages))
 
-    settle("phase 3", config.pipeline)
+    wait_for_resources("phase 3", config.pipeline)
     refs = replace(refs, llm_features=stages.run("llm-features", llm_features_of, store, bars))
     refs = replace(refs, signals=stages.run("signals", signals_of, store, bars, refs.require("llm_features"), plan, config))
-    if config.llm.flips:
+    if config.llm.mirrors:
         refs = replace(refs, mirrored=stages.run("mirrored", mirrored_of, store, bars, refs.require("signals"), plan, config.llm))
     if config.with_hybrid:
         with memory.freed("training"):
-            hybrids, blanked = _fine_tune(store, refs, config, stages)
-        refs = replace(refs, hybrids=hybrids, blanked=blanked)
+            hybrids, ablated = _fine_tune(store, refs, config, stages)
+        refs = replace(refs, hybrids=hybrids, ablated=ablated)
     with memory.freed("backtests"):
         inside_future = stages.submit(in_sample_of, store, refs, config)
         if config.fusion.choose:
@@ -133,7 +133,7 @@ def _log_plan(store: Store, refs: RunRefs) -> None:
 def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[Fold, PipelineConfig]]:
     """Every fold, with an initial cash for its training range: bars that come later change no policy and no key of one."""
     bars, folds = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS)
-    return [(fold, config.model_copy(update={"env": sized_for(config.env, bars, fold.train)})) for fold in folds]
+    return [(fold, config.model_copy(update={"env": with_initial_cash(config.env, bars, fold.train)})) for fold in folds]
 
 
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
@@ -144,9 +144,9 @@ def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages)
 
 
 def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> list[tuple[tuple[Ref, ...], ...]]:
-    """The hybrid policies and their twins without advice: one task per fold and member, in worker processes."""
+    """The hybrid policies and their ablated copies without advice: one task per fold and member, in worker processes."""
     folds, members = _by_fold(store, refs, config), range(config.hybrid.members)
-    kinds = {"hybrid": True, "blanked": False}
+    kinds = {"hybrid": True, "ablated": False}
     futures = {
         name: [[stages.submit(train_hybrid, store, refs, fold, m, sized, advised) for m in members] for fold, sized in folds]
         for name, advised in kinds.items()

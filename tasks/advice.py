@@ -44,7 +44,7 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         return advise(panel, market, first, last, advisor)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]
-    state = run_stage(store, "signals", SIGNALS, config.llm.deciding() | {"digest": advisor.digest, "first": first}, upstream, compute)
+    state = run_stage(store, "signals", SIGNALS, config.llm.cache_fields() | {"digest": advisor.digest, "first": first}, upstream, compute)
     signals = store.load(state.result(), SIGNALS)
     logger.info(
         "advisor: %s; %d pieces of advice, %d abstentions, %d calls", signals.model, len(signals.frame), signals.n_abstained, advisor.calls
@@ -62,7 +62,7 @@ def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMCo
     def compute() -> Signals:
         return ask_mirrored(store.load(signals, SIGNALS).within(first, last), store.load(bars, BARS), advisor)
 
-    settings = config.deciding() | {"digest": advisor.digest, "tested": [first, last]}
+    settings = config.cache_fields() | {"digest": advisor.digest, "tested": [first, last]}
     return run_stage(store, "mirrored", SIGNALS, settings, [bars.sha256, signals.sha256], compute)
 
 
@@ -82,5 +82,5 @@ def train_hybrid(store: Store, refs: RunRefs, fold: Fold, member: int, config: P
     )  # fmt: skip
     settings = training_settings(fold, env, training, config.hardware.device, seed)
     upstream = [policy.sha256, store.load(signals, SIGNALS).digest_before(fold.train.stop) if advised else ""]
-    stage = "hybrid" if advised else "blanked"
+    stage = "hybrid" if advised else "ablated"
     return train_stage(store, stage, settings, upstream, f"fold {fold.index} member {member}", config, run_hybrid_job, job)

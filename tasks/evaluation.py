@@ -12,7 +12,7 @@ from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.assess import IN_SAMPLE, SUMMARY, hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import BACKTESTS, Backtests, concat
-from ploutos.evaluation.comparisons import BLANKED, HYBRID
+from ploutos.evaluation.comparisons import HYBRID, HYBRID_ABLATED
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.features.build import FEATURES
 from ploutos.features.llm_features import MARKET_FEATURES
@@ -81,7 +81,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
             choices=_if_any(store, refs.fusion, CHOICES) or (), mirrored=_if_any(store, refs.mirrored, SIGNALS),
             placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
-        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (BLANKED, refs.blanked, None)):
+        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (HYBRID_ABLATED, refs.ablated, None)):
             if policies:
                 wide = hybrid_features(features, bars, store.load(refs.require("llm_features"), MARKET_FEATURES), seen)
                 result = concat(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, name))
@@ -89,7 +89,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
     settings["placebo_draws"] = config.evaluation.placebo_draws
-    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.blanked), *_sha256_of(refs.fusion, refs.mirrored)]
+    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.ablated), *_sha256_of(refs.fusion, refs.mirrored)]
     return run_stage(store, "backtests", BACKTESTS, settings, upstream, compute)
 
 

@@ -17,7 +17,7 @@ from ploutos.store import Ref, Store
 from ploutos.training.checkpoint import POLICY
 from ploutos.training.jobs import MemberJob, read_progress, run_job
 from ploutos.training.pool import shared_pool
-from ploutos.training.spec import TrainingSpec, Workplace
+from ploutos.training.spec import TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold
 from tasks.stage import keep_stage, stage_key
 
@@ -49,18 +49,18 @@ def train_stage(
 
     Args:
         run: what a worker does with the job.
-        job: makes the job, given its `place` and `target`.
+        job: makes the job, given its `paths` and `target`.
     """
     board, title = config.logging.tensorboard, f"{stage} {label}"
 
-    def train(place: Workplace, path: Path) -> None:
+    def train(paths: TrainingPaths, path: Path) -> None:
         pool = shared_pool(config.hardware.workers or usable_cores())
-        pool.result(pool.submit(run, job(place=place, target=path)), _progress_logger(place, title))
+        pool.result(pool.submit(run, job(paths=paths, target=path)), _progress_logger(paths, title))
 
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]
-    place = Workplace(folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}")
-    return keep_stage(store, stage, POLICY, key, partial(train, place), label)
+    paths = TrainingPaths(folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}")
+    return keep_stage(store, stage, POLICY, key, partial(train, paths), label)
 
 
 @task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
@@ -75,12 +75,12 @@ def train_member(store: Store, bars: Ref, features: Ref, fold: Fold, member: int
     return train_stage(store, "policy", settings, [fold.data_sha256], f"fold {fold.index} member {member}", config, run_job, job)
 
 
-def _progress_logger(place: Workplace, label: str) -> Callable[[], None]:
+def _progress_logger(paths: TrainingPaths, label: str) -> Callable[[], None]:
     """A function that logs a member's progress whenever it passed another tenth."""
     logger, logged = get_run_logger(), [0]
 
     def log() -> None:
-        progress = read_progress(place)
+        progress = read_progress(paths)
         if progress is None:
             return
         tenth = 10 * progress["steps"] // progress["total"]
