@@ -123,7 +123,7 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     ("algorithm", "actions"),
     [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],
 )
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
 def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(tmp_path, panel, panel_features, panel_fold, algorithm, actions, fast):
     speed = SpeedSpec(fast_loop=fast)
     changes = {"algorithm": algorithm.__name__, "actions": actions, "lstm_size": 16, "speed": speed}
