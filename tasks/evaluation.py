@@ -1,8 +1,6 @@
 """Evaluation: backtests, numbers, and the run's folder with its report."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from prefect import State, get_run_logger, task
@@ -12,24 +10,27 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import Signals, read_signals
 from ploutos.config import PipelineConfig
-from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import concat, read_backtests, write_backtests
-from ploutos.evaluation.comparisons import BLANKED, HYBRID
+from ploutos.evaluation.experiment import hybrid_out_of_sample, in_sample, out_of_sample, read_in_sample, write_in_sample
 from ploutos.evaluation.fusion_selection import choose_fusion
+from ploutos.evaluation.measurement import summarise
+from ploutos.evaluation.summary import write_summary
 from ploutos.features.build import read_features
 from ploutos.fusion.calibration import FusionChoice, read_choices, write_choices
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.market.bars import read_bars
-from ploutos.reporting.report import render_markdown
+from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
+from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
-from ploutos.store import Ref, Store, write_json
+from ploutos.store import Ref, Store
+from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import Fold, read_folds
 from tasks.stage import run_stage
 
-_MODULES = ["ploutos.evaluation.assess"]
+_MODULES = ["ploutos.evaluation.experiment"]
 _Policies = tuple[tuple[Ref, ...], ...]
 
 
@@ -87,11 +88,11 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
             bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
             choices=_choices(store, refs), mirrored=_mirrored(store, refs), placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
-        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (BLANKED, refs.blanked, None)):
+        for who, policies, seen in ((HYBRID, refs.hybrids, advice), (HYBRID_ABLATED, refs.blanked, None)):
             if policies:
                 market = np.load(store.path(refs.require("llm_features")), allow_pickle=False)
                 wide = hybrid_features(features, bars, market, seen)
-                result = concat(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, name))
+                result = concat(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, who))
         write_backtests(result, path)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
@@ -107,7 +108,7 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
     def write(path: Path) -> None:
         bars, features = read_bars(store.path(refs.bars)), read_features(store.path(refs.features))
         folds: tuple[Fold, ...] = read_folds(store.path(refs.folds))
-        path.write_text(json.dumps(in_sample(bars, features, folds, _stored(store, refs.policies), config.env)), encoding="utf-8")
+        write_in_sample(in_sample(bars, features, folds, _stored(store, refs.policies), config.env), path)
 
     settings = {"env": config.env.model_dump(mode="json")}
     return run_stage(store, "in-sample", _MODULES, settings, _upstream(refs), ".json", write)
@@ -122,18 +123,18 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     def write(path: Path) -> None:
         summary = summarise(
             read_backtests(store.path(backtests)), read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds)),
-            json.loads(store.path(inside).read_text(encoding="utf-8")), read_signals(store.path(signals)),
+            read_in_sample(store.path(inside)), read_signals(store.path(signals)),
             config.evaluation, config.seed, config.training.timesteps_reduction < 1,
             choices=_choices(store, refs), known=known, mirrored=_mirrored(store, refs),
         )  # fmt: skip
-        write_json(path, summary)
+        write_summary(summary, path)
 
     reduced = config.training.timesteps_reduction < 1
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
     settings |= {"known": known.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
     upstream += _sha256_of(refs.fusion, refs.mirrored)
-    return run_stage(store, "metrics", _MODULES, settings, upstream, ".json", write)
+    return run_stage(store, "metrics", ["ploutos.evaluation.measurement"], settings, upstream, ".json", write)
 
 
 @task(name="report", cache_policy=NO_CACHE)
@@ -141,14 +142,10 @@ def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path,
     """Write the run's folder and put its summary, its fold table and a link into the UI. Never cached."""
     folder, summary = write_run(store, refs, config, runs_root, stages, monitor)
     create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
-    create_table_artifact(_fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
+    create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
     create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")
     logger = get_run_logger()
-    for sentence in summary["verdict"]:
+    for sentence in verdict(summary):
         logger.info(sentence)
     logger.info("report: %s", folder / "report.html")
     return folder
-
-
-def _fold_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"fold": fold["fold"], "test": " to ".join(fold["test"]), **fold["sharpe"]} for fold in summary["folds"]]

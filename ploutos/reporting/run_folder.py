@@ -11,6 +11,7 @@ from ploutos.config import PipelineConfig, dump_yaml
 from ploutos.envs.spec import CostSpec, cash_in_words
 from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import read_backtests
+from ploutos.evaluation.summary import RunSummary, read_summary
 from ploutos.hardware.monitor import HardwareMonitor, describe_usage
 from ploutos.market.bars import Bars, read_bars
 from ploutos.market.clock import show_timeframe
@@ -112,7 +113,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
 
 def write_run(
     store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, RunSummary]:
     """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
     Args:
@@ -120,13 +121,13 @@ def write_run(
         monitor: what watched the run; stopped here. Its figures differ from run to run, so no metric holds them.
 
     Returns:
-        The folder, and the metrics.
+        The folder, and the summary.
     """
     monitor.stop_monitoring()
     folder = _new_folder(config, runs_root)
     bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
     backtests = read_backtests(store.path(refs.require("backtests")))
-    summary = json.loads(store.path(refs.require("metrics")).read_text(encoding="utf-8"))
+    summary = read_summary(store.path(refs.require("metrics")))
     quality = json.loads(store.path(refs.quality).read_text(encoding="utf-8"))
     artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
     if refs.fusion is not None:
