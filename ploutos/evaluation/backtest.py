@@ -232,10 +232,9 @@ def concat(first: Backtests, second: Backtests) -> Backtests:
         DataError: the runs are over other bars or symbols.
         StrategyError: they share a slug.
     """
-    ids = [StrategyId(*pair) for each in (first, second) for pair in zip(each.slugs, each.roles, strict=True)]
-    require_unique(ids)
     if first.symbols != second.symbols or not np.array_equal(first.positions, second.positions):
         raise DataError("backtests over other bars or symbols cannot be put side by side; run them over the same segments")
+    require_unique([StrategyId(*pair) for each in (first, second) for pair in zip(each.slugs, each.roles, strict=True)])
     arrays: dict[str, Any] = {
         field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
         for field in fields(Backtests)

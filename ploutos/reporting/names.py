@@ -10,8 +10,8 @@ from ploutos.strategies.base import Role
 def display_name(slug: str, role: Role, is_mock: bool) -> str:
     """A strategy's name in tables, figures and sentences; a mock advisor is called one.
 
-    >>> display_name("fused", Role.FUSED, True), display_name("member-0", Role.MEMBER, True), display_name("buy-and-hold", Role.BASELINE, True)
-    ('fused (mock advisor)', 'RL member 0', 'buy and hold')
+    >>> display_name("fused", Role.FUSED, is_mock=True), display_name("buy-and-hold", Role.BASELINE, is_mock=True)
+    ('fused (mock advisor)', 'buy and hold')
     """
     plain = slug.replace("-", " ")
     match role:

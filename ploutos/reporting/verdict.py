@@ -137,7 +137,7 @@ def _purchase(summary: RunSummary) -> str:
 
 def _missed(purchase: Purchase) -> list[str]:
     whys = (
-        (purchase.unlisted, "listed later and {} never bought"),
+        (purchase.unlisted, "{} listed later and never bought"),
         (purchase.without_bar, "had no bar that day and {} never bought"),
         (purchase.below_lot, "came to less than one lot and {} never bought"),
     )
