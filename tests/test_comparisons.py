@@ -349,7 +349,7 @@ def test_the_page_shows_a_certificate_spans_and_chosen_fusion_where_there_are_an
     known = summary.model_copy(update={"advisor": advisor, "spans": (span,), "fusion": (choice,)})
     page = render_advisor_page(result, known)
     shown = ("reidentification: symbol: rate", "0.25", "2023-12-01", "contaminated", "12.5 %", "not evidence")
-    for wanted in (*shown, "chosen: llm weight", "0.625"):
+    for wanted in (*shown, "<td>0.62 x +0.00</td>", "<td>0.5</td>"):
         assert wanted in page[page.index("<body>") :]
     assert "Not probed" not in page
     assert UNCOUNTED in page

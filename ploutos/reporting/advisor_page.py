@@ -1,6 +1,6 @@
 """The page about the advisor: does it help, does it read the numbers, what may it remember. One self-contained HTML file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
@@ -10,9 +10,8 @@ from ploutos.advisor.cutoff import Tag
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.contamination import counting_spans
 from ploutos.evaluation.summary import RunSummary
-from ploutos.fusion.calibration import FusionChoice
 from ploutos.reporting.names import names_of, names_of_accounts
-from ploutos.reporting.report import figure_html, render_page, show
+from ploutos.reporting.report import choice_rows, figure_html, render_page, show
 from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, mirror_sentence, verdict
 from ploutos.strategies.advised import MIRRORED
 from ploutos.strategies.base import Role
@@ -77,13 +76,6 @@ def _with_and_without(summary: RunSummary) -> tuple[str, str]:
     return summary.final, vote
 
 
-def _table(choices: Sequence[FusionChoice]) -> dict[str, Any]:
-    """What fusion chose, as headings and cells."""
-    flat = [dict(_flat(choice.model_dump(mode="json"))) for choice in choices]
-    headings = list(dict.fromkeys(name for row in flat for name in row))
-    return {"headings": headings, "rows": [[row.get(name, "-") for name in headings] for row in flat]}
-
-
 def _span_rows(summary: RunSummary) -> list[dict[str, Any]]:
     """Spans by what the advisor may remember of them, with the return of the fused account and of the vote."""
     rows = []
@@ -132,5 +124,5 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
         spans=_span_rows(summary),
         counts=bool(counting_spans(summary)),
         compared=[names[slug] for slug in _with_and_without(summary)],
-        fusion=_table(summary.fusion) if summary.fusion else None,
+        choices=choice_rows(summary),
     )

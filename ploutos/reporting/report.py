@@ -124,7 +124,7 @@ def _heat_map(summary: RunSummary) -> go.Figure:
             text=[[show(v, "ratio") for v in row] for row in values], texttemplate="%{text}", colorbar={"title": "Sharpe"},
         )
     )  # fmt: skip
-    return figure.update_yaxes(autorange="reversed")
+    return figure.update_yaxes(autorange="reversed", automargin=True)
 
 
 def _in_sample(summary: RunSummary) -> go.Figure:
@@ -161,7 +161,7 @@ def _log_odds(fitted: Calibration) -> str:
             return f"as they are: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
 
 
-def _choice_rows(summary: RunSummary) -> list[list[str]]:
+def choice_rows(summary: RunSummary) -> list[list[str]]:
     """What fusion took from each fold's validation range, as text."""
     rows = []
     for choice in summary.fusion:
@@ -211,7 +211,7 @@ def render_report(
             "costs": figure_html(_costs(backtests, summary), 360),
         },
         folds=folds,
-        choices=_choice_rows(summary),
+        choices=choice_rows(summary),
         descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
         provenance=provenance,
     )
