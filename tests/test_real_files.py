@@ -295,7 +295,7 @@ def test_a_year_of_weeks_has_fifty_two(tmp_path):
     result = run_backtests(
         bars, None, [Segment(Range(start=1, stop=bars.n_bars))], [PrecomputedTargets("long", np.ones((bars.n_bars, 1)))], env
     )
-    assert measure(result, 0, periods_of(bars, result))["cagr"] == pytest.approx(0.3, abs=0.002)
+    assert measure(result, 0, periods_of(bars, result)).cagr == pytest.approx(0.3, abs=0.002)
 
 
 def test_a_calendar_that_is_not_the_bars_own_stops_the_run(tmp_path):
