@@ -88,7 +88,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
             bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
             choices=_choices(store, refs), mirrored=_mirrored(store, refs), placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
-        for who, policies, seen in ((HYBRID, refs.hybrids, advice), (HYBRID_ABLATED, refs.blanked, None)):
+        for who, policies, seen in ((HYBRID, refs.hybrids, advice), (HYBRID_ABLATED, refs.ablated, None)):
             if policies:
                 market = np.load(store.path(refs.require("llm_features")), allow_pickle=False)
                 wide = hybrid_features(features, bars, market, seen)
@@ -97,7 +97,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
     settings["placebo_draws"] = config.evaluation.placebo_draws
-    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.blanked), *_sha256_of(refs.fusion, refs.mirrored)]
+    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.ablated), *_sha256_of(refs.fusion, refs.mirrored)]
     return run_stage(store, "backtests", [*_MODULES, "ploutos.fusion.hybrid"], settings, upstream, ".npz", write)
 
 

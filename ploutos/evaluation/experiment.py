@@ -52,13 +52,13 @@ def out_of_sample(
         DataError: buy and hold could buy nothing, so there is nothing to compare with.
     """
     placebos = placebo_advice(signals.within(*tested_decisions(folds)), placebo_draws, seed)
-    tables = [each.stances(bars) for each in (signals, *placebos.values())]
-    stances, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
+    tables = [each.align_to_bars(bars) for each in (signals, *placebos.values())]
+    advised_actions, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
     alone = {ADVISOR: signals} | ({MIRRORED: mirrored} if mirrored is not None else {})
     members, baselines = votes_and_members(len(policies[0])), all_baselines(bars, folds[0].test.start - 1, env, seed)
     controls = [StrategyId(slug, Role.PLACEBO) for slug in placebos]
-    fused = FusedStrategy((FUSED, *controls), stances, confidences, bars, env, (fusion,), choices)
-    advised = AdvisorStrategy(tuple(alone), np.stack([each.stances(bars)[0] for each in alone.values()]), bars, env)
+    fused = FusedStrategy((FUSED, *controls), advised_actions, confidences, bars, env, (fusion,), choices)
+    advised = AdvisorStrategy(tuple(alone), np.stack([each.align_to_bars(bars)[0] for each in alone.values()]), bars, env)
     segments = [Segment(fold.test, members_of) for fold, members_of in zip(folds, policies, strict=True)]
     result = run_backtests(bars, features, segments, [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *baselines], env)
     require_purchase(result, BUY_AND_HOLD, bars, env)

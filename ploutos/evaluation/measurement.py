@@ -6,7 +6,7 @@ from datetime import date
 
 import numpy as np
 
-from ploutos.advisor.cutoff import UNKNOWN, Known, tag_dates
+from ploutos.advisor.cutoff import UNKNOWN, CutoffEvidence, tag_dates
 from ploutos.advisor.schedule import CADENCE
 from ploutos.advisor.signals import Signals
 from ploutos.evaluation.backtest import Backtests
@@ -46,7 +46,7 @@ def summarise(
     reduced: bool,
     *,
     choices: Sequence[FusionChoice] = (),
-    known: Known = UNKNOWN,
+    known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
 ) -> RunSummary:
     """All numbers of a run.
@@ -135,7 +135,7 @@ def _closes(backtests: Backtests, test: Range) -> slice:
     return slice(test.start - 1 - first, test.stop - first)
 
 
-def _advisor(signals: Signals, known: Known, mirror: Mirror | None) -> AdvisorFacts:
+def _advisor(signals: Signals, known: CutoffEvidence, mirror: Mirror | None) -> AdvisorFacts:
     frame = signals.frame
     asked = frame["as_of"].iloc[[0, -1]].dt.date.tolist() if len(frame) else [None, None]
     return AdvisorFacts(
