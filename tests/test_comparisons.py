@@ -10,7 +10,7 @@ import pytest
 from markets import QUALITY, mock_advisor
 
 from ploutos.advisor.advisor import Advisor, advise, prompt_at
-from ploutos.advisor.cutoff import Certificate, Hits, Tag
+from ploutos.advisor.cutoff import Certificate, HitRate, Tag
 from ploutos.advisor.mirror import ask_mirrored
 from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
@@ -333,7 +333,7 @@ def test_the_page_is_one_file_that_holds_every_comparison_and_says_what_was_not_
 
 def test_the_page_shows_a_certificate_spans_and_chosen_fusion_where_there_are_any(mock_run):
     _, result, summary = mock_run
-    hits = Hits(n_choices=3, n=40, hits=10, rate=0.25, low=0.1, high=0.4, chance=0.3, p_value=0.5)
+    hits = HitRate(n_choices=3, n=40, hits=10, rate=0.25, low=0.1, high=0.4, chance=0.3, p_value=0.5)
     certificate = Certificate(
         stated=date(2023, 12, 1), grey_months=6, probed=None, effective_cutoff=date(2023, 12, 1), digest_match=True, n_probes=1,
         probed_at=datetime(2026, 1, 2, tzinfo=UTC), reidentification={"symbol": hits},
