@@ -1,7 +1,7 @@
 """Evaluation: backtests, numbers, and the run's folder with its report."""
 
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -10,20 +10,22 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
-from ploutos.evaluation.assess import IN_SAMPLE, SUMMARY, hybrid_out_of_sample, in_sample, out_of_sample, summarise
-from ploutos.evaluation.backtest import BACKTESTS, Backtests, concat
-from ploutos.evaluation.comparisons import HYBRID, HYBRID_ABLATED
+from ploutos.evaluation.backtest import BACKTESTS, Backtests
+from ploutos.evaluation.experiment import IN_SAMPLE, InSample, in_sample, out_of_sample, with_hybrids
 from ploutos.evaluation.fusion_selection import choose_fusion
+from ploutos.evaluation.measurement import summarise
+from ploutos.evaluation.summary import SUMMARY, RunSummary
 from ploutos.features.build import FEATURES
 from ploutos.features.llm_features import MARKET_FEATURES
 from ploutos.fusion.calibration import CHOICES, FusionChoice
-from ploutos.fusion.hybrid import hybrid_features
 from ploutos.hardware.monitor import Usage
 from ploutos.market.bars import BARS
-from ploutos.reporting.report import render_markdown
+from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
+from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
+from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
 from tasks.stage import run_stage
@@ -75,17 +77,14 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
 
     def compute() -> Backtests:
         bars, features, folds = store.load(refs.bars, BARS), store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS)
-        advice = store.load(signals, SIGNALS)
+        advice, market = store.load(signals, SIGNALS), store.load(refs.require("llm_features"), MARKET_FEATURES)
         result = out_of_sample(
             bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
             choices=_if_any(store, refs.fusion, CHOICES) or (), mirrored=_if_any(store, refs.mirrored, SIGNALS),
             placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
-        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (HYBRID_ABLATED, refs.ablated, None)):
-            if policies:
-                wide = hybrid_features(features, bars, store.load(refs.require("llm_features"), MARKET_FEATURES), seen)
-                result = concat(result, hybrid_out_of_sample(bars, wide, folds, _stored(store, policies), config.env, name))
-        return result
+        hybrids = {HYBRID: (_stored(store, refs.hybrids), advice), HYBRID_ABLATED: (_stored(store, refs.ablated), None)}
+        return with_hybrids(result, bars, features, folds, market, hybrids, config.env)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
     settings["placebo_draws"] = config.evaluation.placebo_draws
@@ -97,7 +96,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
 def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
     """Run every member over its own training and validation ranges."""
 
-    def compute() -> list[dict[str, list[float]]]:
+    def compute() -> tuple[InSample, ...]:
         bars, features, folds = store.load(refs.bars, BARS), store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS)
         return in_sample(bars, features, folds, _stored(store, refs.policies), config.env)
 
@@ -111,19 +110,18 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     known = known_cutoff(config.llm, store.load(signals, SIGNALS).digest, cutoffs_root)
     reduced = config.training.timesteps_reduction < 1
 
-    def compute() -> dict[str, Any]:
-        folds, choices = store.load(refs.folds, FOLDS), _if_any(store, refs.fusion, CHOICES)
+    def compute() -> RunSummary:
+        bars, folds, choices = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), _if_any(store, refs.fusion, CHOICES)
+        rows, advice = store.load(inside, IN_SAMPLE), store.load(signals, SIGNALS)
         return summarise(
-            store.load(backtests, BACKTESTS), store.load(refs.bars, BARS), folds, store.load(inside, IN_SAMPLE),
-            store.load(signals, SIGNALS), config.evaluation, config.seed, reduced,
+            store.load(backtests, BACKTESTS), bars, folds, rows, advice, config.evaluation, config.seed, reduced,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS),
         )  # fmt: skip
 
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
     settings |= {"known": known.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
-    upstream += _sha256_of(refs.fusion, refs.mirrored)
-    return run_stage(store, "metrics", SUMMARY, settings, upstream, compute)
+    return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored)], compute)
 
 
 @task(name="report", cache_policy=NO_CACHE)
@@ -131,14 +129,10 @@ def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path,
     """Write the run's folder and put its summary, its fold table and a link into the UI. Never cached."""
     folder, summary = write_run(store, refs, config, runs_root, stages, usage)
     create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
-    create_table_artifact(_fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
+    create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
     create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")
     logger = get_run_logger()
-    for sentence in summary["verdict"]:
+    for sentence in verdict(summary):
         logger.info(sentence)
     logger.info("report: %s", folder / "report.html")
     return folder
-
-
-def _fold_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    return [{"fold": fold["fold"], "test": " to ".join(fold["test"]), **fold["sharpe"]} for fold in summary["folds"]]

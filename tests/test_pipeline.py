@@ -19,8 +19,11 @@ from ploutos import provenance
 from ploutos import walk_forward as folds
 from ploutos.advisor.signals import read_signals
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.evaluation.summary import read_summary
 from ploutos.market.instruments import instrument
 from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.reporting.names import names_of
+from ploutos.reporting.verdict import conclusion, verdict
 from ploutos.store import Store
 from ploutos.training.checkpoint import load_policy
 from tasks import stage as stages
@@ -68,13 +71,12 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
     names |= {"advisor.html", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
-    summary = json.loads((folder / "metrics.json").read_text())
-    assert summary["advisor"]["is_mock"]
-    assert [name for name in summary["strategies"] if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
-    assert list(summary["strategies"])[-2:] == ["hybrid", "hybrid, advice blanked"]
+    summary = read_summary(folder / "metrics.json")
+    assert summary.advisor.is_mock
+    assert list(summary.strategies)[-2:] == ["hybrid", "hybrid-ablated"]
     assert {"hybrid 0 0", "ablated 0 0", "hybrid 1 0", "fusion-choice"} <= set(first)
-    assert [choice["fold"] for choice in summary["fusion"]] == [fold["fold"] for fold in summary["folds"]]
-    assert len(summary["folds"][0]["members"]) == 2
+    assert [choice.fold for choice in summary.fusion] == [fold.fold for fold in summary.folds]
+    assert len(summary.folds[0].members) == 2
     taken = json.loads((folder / "manifest.json").read_text())["hardware"]
     readings = pd.read_csv(folder / "hardware.csv")
     assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20
@@ -82,16 +84,18 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert (taken["gpu_utilization"] is None) == readings["gpu_utilization"].isna().all()
     mirrored, tested = pd.read_parquet(folder / "mirrored.parquet"), folds.tested_decisions(folds.read_folds(folder / "folds.json"))
     asked = read_signals(folder / "signals.parquet").within(*tested).frame
-    assert len(mirrored) == summary["advisor"]["mirrored"]["n_asked"] == len(asked)
-    assert [row["draws"] for row in summary["comparisons"]] == [1, 1, 2, 2, 2, 1, 1, 1]
-    assert summary["advisor"]["conclusion"] in (folder / "advisor.html").read_text()
+    assert len(mirrored) == summary.advisor.mirrored.n_asked == len(asked)
+    assert [row.draws for row in summary.comparisons] == [1, 1, 2, 2, 2, 1, 1, 1]
+    assert conclusion(summary) in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
     assert 'href="advisor.html"' in page
     assert "peak memory of all processes" in page
     assert ("not evaluated" in page) == (taken["gpu_utilization"] is None)
     assert "The advisor was a mock" in page
     assert "Fusion, chosen on validation" in page
-    assert "hybrid, advice blanked" in " ".join(summary["verdict"])
+    assert "hybrid without advice" in page
+    assert all(sentence in page for sentence in verdict(summary))
+    assert [name for name in names_of(summary).values() if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
     assert 'src="http' not in page
     equity = pd.read_parquet(folder / "equity.parquet")
     booked = 100_000 + equity["pnl"] - equity["commission"] - equity["slippage"]
@@ -154,12 +158,12 @@ def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
     policy = json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["policy 0 0"]
     [path] = (home / "store" / "objects").glob(f"*/{policy}.zip")
     assert load_policy(path).is_continuous
-    summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    vote, fused, member = (summary["strategies"][name] for name in ("RL vote", "fused (mock advisor)", "RL member 0"))
-    assert len({path["total_return"] for path in (vote, fused, member)}) == 3
-    assert all(0 < path["exposure"] < 1.01 for path in (vote, fused, member))
+    summary = read_summary(tmp_path / "run" / "metrics.json")
+    paths = [summary.strategies[slug] for slug in ("vote", "fused", "member-0")]
+    assert len({path.total_return for path in paths}) == 3
+    assert all(0 < path.exposure < 1.01 for path in paths)
     trades = pd.read_parquet(tmp_path / "run" / "trades.parquet")
-    assert (trades["strategy"] == "RL vote").sum() > 1000  # every bar asks for a weight, however small the change
+    assert (trades["strategy"] == "vote").sum() > 1000  # every bar asks for a weight, however small the change
 
 
 @pytest.mark.parametrize("source", ["synthetic", "files"])

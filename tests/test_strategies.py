@@ -14,8 +14,8 @@ from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.spec import FusionSpec
-from ploutos.strategies.advised import AdvisorStrategy, FusedStrategy
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.advised import ADVISOR, FUSED, AdvisorStrategy, FusedStrategy
+from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, votes_and_members
@@ -45,10 +45,10 @@ def test_votes_advice_and_fusion_keep_the_contract(panel, panel_policies):
         return advised_actions[None], sure[None]
 
     def advised(bars):
-        return AdvisorStrategy(("advisor",), advice(bars)[0], bars, ENV), None
+        return AdvisorStrategy((ADVISOR,), advice(bars)[0], bars, ENV), None
 
     def fused(bars):
-        return FusedStrategy(("fused",), *advice(bars), bars, ENV, (FusionSpec(),)), build_features(bars, FeatureSpec())
+        return FusedStrategy((FUSED,), *advice(bars), bars, ENV, (FusionSpec(),)), build_features(bars, FeatureSpec())
 
     check_strategy(voted, panel, PART, ENV, panel_policies[:2])
     check_strategy(advised, panel, PART, ENV)
@@ -79,7 +79,7 @@ class Forgetful:
     """Draws at random."""
 
     random: np.random.Generator
-    names: tuple[str, ...] = ("forgetful",)
+    ids: tuple[StrategyId, ...] = (StrategyId("forgetful"),)
     asks_policies = False
 
     def targets(self, context):
@@ -100,6 +100,7 @@ def test_limits_shapes_chance_and_pickles(panel):
         (table(np.inf), r"asks for an infinite weight after bar 505 .* in column S0"),
         (lambda bars: (Forgetful(rng), None), "on the same bars"),
         (lambda bars: (Local("local", np.zeros((bars.n_bars, 3))), None), "local cannot be pickled"),
+        (lambda bars: (Forgetful(rng, (StrategyId("twice"),) * 2), None), "2 accounts have the slug twice"),
         (lambda bars: (PrecomputedTargets("wide", np.zeros((bars.n_bars, 1, 3))), None), r"answers with shape"),
     ):
         with pytest.raises(StrategyError, match=sentence):

@@ -78,9 +78,9 @@ def learn(tmp_path, seed, signal, actions="discrete"):
     train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, TrainingPaths(tmp_path / "w"), tmp_path / "p.zip")
     policy = load_policy(tmp_path / "p.zip")
     strategies = [
-        EnsembleStrategy({"PPO": slice(0, 1)}, bars=bars, env=env),
+        EnsembleStrategy(bars=bars, env=env),
         PrecomputedTargets("flat", flat(bars)),
-        PrecomputedTargets("buy and hold", buy_and_hold(bars, fold.test.start - 1, env)),
+        PrecomputedTargets("buy-and-hold", buy_and_hold(bars, fold.test.start - 1, env)),
     ]
     result = run_backtests(bars, features, [Segment(fold.test, (policy,))], strategies, env)
     periods = periods_of(bars, result)

@@ -40,6 +40,21 @@ PLACEBOS: dict[str, Callable[[Signals, int, int], Signals]] = {"shuffled": shuff
 """By name; each takes signals, a root seed and the number of the draw."""
 
 
+def placebo_slug(kind: str, draw: int) -> str:
+    """Of the account that follows one draw of a placebo."""
+    return f"placebo-{kind}-{draw}"
+
+
+def placebo_advice(signals: Signals, draws: int, seed: int) -> dict[str, Signals]:
+    """Each draw of each placebo, by the slug of the account that follows it in place of the advice.
+
+    Args:
+        signals: advice of the tested range alone.
+        draws: of each kind.
+    """
+    return {placebo_slug(kind, draw): placebo(signals, seed, draw) for kind, placebo in PLACEBOS.items() for draw in range(draws)}
+
+
 def _turned(n: int, random: np.random.Generator) -> IntArray:
     return np.roll(np.arange(n), random.integers(n // 4, n - n // 4, endpoint=True))
 

@@ -22,7 +22,7 @@ from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.store import Kind
-from ploutos.strategies.base import DecisionContext, Strategy, account_names
+from ploutos.strategies.base import DecisionContext, Role, Strategy, StrategyId, account_ids, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
@@ -42,7 +42,7 @@ class Backtests:
     """What every account did, bar by bar. k strategies, n + 1 closes (the first is the start), s symbols.
 
     Attributes:
-        names: k strategies.
+        slugs, roles: of the k accounts.
         symbols: s names.
         timestamps: shape (n + 1,), datetime64[us] UTC.
         positions: shape (n + 1,), positions of those bars in the panel.
@@ -56,7 +56,8 @@ class Backtests:
         last: shape (k,), the last close that counts: of a ruined account the one by which all it held was closed, else n.
     """
 
-    names: tuple[str, ...]
+    slugs: tuple[str, ...]
+    roles: tuple[Role, ...]
     symbols: tuple[str, ...]
     timestamps: np.ndarray
     positions: np.ndarray
@@ -78,26 +79,36 @@ class Backtests:
     ruined: IntArray
     last: IntArray
 
-    def row(self, name: str) -> int:
+    def row(self, slug: str) -> int:
         """Which account a strategy had."""
-        return self.names.index(name)
+        return self.slugs.index(slug)
 
-    def only(self, names: Sequence[str]) -> "Backtests":
+    def of(self, role: Role) -> tuple[str, ...]:
+        """Slugs of the accounts with a role."""
+        return tuple(slug for slug, each in zip(self.slugs, self.roles, strict=True) if each is role)
+
+    def only(self, slugs: Sequence[str]) -> "Backtests":
         """The accounts of some strategies."""
-        if tuple(names) == self.names:
+        if tuple(slugs) == self.slugs:
             return self
-        rows = [self.row(name) for name in names]
-        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in _BY_ACCOUNT})
+        rows = [self.row(slug) for slug in slugs]
+        arrays = {name: getattr(self, name)[rows] for name in _BY_ACCOUNT}
+        return replace(self, slugs=tuple(slugs), roles=tuple(self.roles[row] for row in rows), **arrays)
+
+    def contenders(self) -> "Backtests":
+        """All accounts but the placebos."""
+        placebos = self.of(Role.PLACEBO)
+        return self.only([slug for slug in self.slugs if slug not in placebos])
 
     def equity_frame(self) -> pd.DataFrame:
-        """Long table: strategy, timestamp, equity, pnl, the costs by kind, traded, written_off."""
+        """Long table: strategy (its slug), timestamp, equity, pnl, the costs by kind, traded, written_off."""
         k, n = self.equity.shape
         columns = {name: getattr(self, name).ravel() for name in _RECORDED}
         stamps = pd.Series(np.tile(self.timestamps, k)).dt.tz_localize("UTC")
-        return pd.DataFrame({"strategy": np.repeat(np.array(self.names), n), "timestamp": stamps, **columns})
+        return pd.DataFrame({"strategy": np.repeat(np.array(self.slugs), n), "timestamp": stamps, **columns})
 
     def trades_frame(self) -> pd.DataFrame:
-        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price, and why.
+        """Long table, one row per fill: strategy (its slug), timestamp of the bar it filled in, symbol, units, price, and why.
 
         `kind` is `order`, or what forced it: `stop` (within the bar), `stop gap` (the open had passed the stop), `session end`,
         `margin call`, `ruin` (what was written off left at the close) or `payout` (of a delisted symbol).
@@ -106,7 +117,7 @@ class Backtests:
         k, n, s, when = np.nonzero(np.isfinite(prices))
         return pd.DataFrame(
             {
-                "strategy": np.array(self.names)[k],
+                "strategy": np.array(self.slugs)[k],
                 "timestamp": pd.Series(self.timestamps[n]).dt.tz_localize("UTC"),
                 "symbol": np.array(self.symbols)[s],
                 "units": np.stack([self.fill_units, self.stop_units], axis=-1)[k, n, s, when],
@@ -174,7 +185,9 @@ def run_backtests(
 
     Raises:
         DataError: the segments leave a hole or start at the first bar.
+        StrategyError: two accounts share a slug.
     """
+    require_unique(account_ids(strategies))
     for before, after in pairwise(segments):
         if before.bars.stop != after.bars.start:
             raise DataError(f"test ranges leave a hole: one ends at bar {before.bars.stop}, the next starts at {after.bars.start}")
@@ -185,18 +198,18 @@ def run_backtests(
     arrays = ledger.make_market_arrays(bars)
     ledger.require_rules(arrays, env)
     ordered = sorted(strategies, key=lambda strategy: not strategy.asks_policies)  # policies are asked about the first accounts alone
-    names = account_names(ordered)
-    n_asking = len(account_names([strategy for strategy in ordered if strategy.asks_policies]))
-    stepper = ledger.Stepper(ledger.Accounts.open(len(names), bars.n_symbols, env.cash), arrays, env)
-    ends = np.cumsum([len(strategy.names) for strategy in ordered]).tolist()
-    own = [(slice(end - len(strategy.names), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
+    ids = account_ids(ordered)
+    n_asking = len(account_ids([strategy for strategy in ordered if strategy.asks_policies]))
+    stepper = ledger.Stepper(ledger.Accounts.open(len(ids), bars.n_symbols, env.cash), arrays, env)
+    ends = np.cumsum([len(strategy.ids) for strategy in ordered]).tolist()
+    own = [(slice(end - len(strategy.ids), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
     views = [stepper.accounts.rows(rows) for rows, _ in own]
-    recording = _Recording(len(names), last - first, bars.n_symbols, env.cash, keep)
-    targets, held = np.empty((len(names), bars.n_symbols)), np.zeros((len(names), bars.n_symbols))
+    recording = _Recording(len(ids), last - first, bars.n_symbols, env.cash, keep)
+    targets, held = np.empty((len(ids), bars.n_symbols)), np.zeros((len(ids), bars.n_symbols))
     for index, segment in enumerate(segments):
         inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, arrays, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
-            bar = np.full(len(names), decided, dtype=np.int64)
+            bar = np.full(len(ids), decided, dtype=np.int64)
             predictions = inference.predict(stepper.accounts, bar[:n_asking])
             for (rows, strategy), accounts in zip(own, views, strict=True):
                 targets[rows] = strategy.targets(DecisionContext(decided, index, accounts, held[rows], predictions[:, rows]))
@@ -204,12 +217,13 @@ def run_backtests(
             held = stepper.held(decided + 1)
             recording.note(decided + 1 - first, stepper.accounts, held)
     return Backtests(
-        names=names,
+        slugs=tuple(each.slug for each in ids),
+        roles=tuple(each.role for each in ids),
         symbols=bars.symbols,
         timestamps=bars.timestamps[first : last + 1],
         positions=np.arange(first, last + 1),
         **recording.by_account(),
-    ).only(account_names(strategies))
+    ).only([each.slug for each in account_ids(strategies)])
 
 
 def concat(first: Backtests, second: Backtests) -> Backtests:
@@ -217,15 +231,17 @@ def concat(first: Backtests, second: Backtests) -> Backtests:
 
     Raises:
         DataError: the runs are over other bars or symbols.
+        StrategyError: they share a slug.
     """
     if first.symbols != second.symbols or not np.array_equal(first.positions, second.positions):
         raise DataError("backtests over other bars or symbols cannot be put side by side; run them over the same segments")
+    require_unique([StrategyId(*pair) for each in (first, second) for pair in zip(each.slugs, each.roles, strict=True)])
     arrays: dict[str, Any] = {
         field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
         for field in fields(Backtests)
-        if field.name not in ("names", "symbols", "timestamps", "positions")
+        if field.name in _BY_ACCOUNT
     }
-    return replace(first, names=first.names + second.names, **arrays)
+    return replace(first, slugs=first.slugs + second.slugs, roles=first.roles + second.roles, **arrays)
 
 
 def write_backtests(backtests: Backtests, path: Path) -> None:
@@ -239,8 +255,9 @@ def read_backtests(path: Path) -> Backtests:
     """Read what `write_backtests` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         content = {field.name: arrays[field.name] for field in fields(Backtests)}
-    for name in ("names", "symbols"):
+    for name in ("slugs", "symbols"):
         content[name] = tuple(str(item) for item in content[name])
+    content["roles"] = tuple(Role(item) for item in content["roles"])
     return Backtests(**content)
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from ploutos.config import PipelineConfig, dump_yaml
 from ploutos.envs.spec import CostSpec, cash_in_words
 from ploutos.errors import StoreError
-from ploutos.evaluation.assess import SUMMARY
 from ploutos.evaluation.backtest import BACKTESTS
+from ploutos.evaluation.summary import SUMMARY, RunSummary
 from ploutos.hardware.monitor import Usage, describe_usage
 from ploutos.market.bars import BARS, Bars
 from ploutos.market.clock import show_timeframe
@@ -114,7 +114,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
 
 def write_run(
     store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage
-) -> tuple[Path, dict[str, Any]]:
+) -> tuple[Path, RunSummary]:
     """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
     Args:
@@ -122,7 +122,7 @@ def write_run(
         usage: what the run took. Its figures differ from run to run, so no metric holds them.
 
     Returns:
-        The folder, and the metrics.
+        The folder, and the summary.
     """
     folder = _new_folder(config, runs_root)
     bars, folds, quality = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(refs.quality, QUALITY)

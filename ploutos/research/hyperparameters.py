@@ -106,7 +106,7 @@ def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
 
 def score_policy(bars: Bars, features: FeatureSet, policy: Policy, validation: Range, env: EnvSpec) -> float:
     """Sharpe ratio over a range, less ten times what the drawdown is beyond 15 %; 0 for an account that never moved."""
-    strategy = EnsembleStrategy({"candidate": slice(0, 1)}, bars=bars, env=env)
+    strategy = EnsembleStrategy(bars=bars, env=env)
     result = run_backtests(bars, features, [Segment(validation, (policy,))], [strategy], env, keep=())
     periods = periods_of(bars, result)
     sharpe = sharpe_ratio(session_returns(result.equity[0], periods), periods.per_year)

@@ -11,9 +11,13 @@ from ploutos.fusion.decisions import VectorizedDecisionFusion
 from ploutos.fusion.risk import RiskHistory
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
-from ploutos.strategies.base import DecisionContext, weights_of_actions
+from ploutos.strategies.base import DecisionContext, Role, StrategyId, weights_of_actions
 from ploutos.strategies.ensemble import ensemble_action, ensemble_weights, is_continuous
 from ploutos.types import FloatArray, IntArray
+
+FUSED, ADVISOR = StrategyId("fused", Role.FUSED), StrategyId("advisor", Role.ADVISOR)
+MIRRORED = StrategyId("mirrored", Role.PLACEBO)
+"""Follows what the advisor says about the mirrored market, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -21,11 +25,11 @@ class AdvisorStrategy:
     """Accounts that follow advice and nothing else.
 
     Attributes:
-        names: one account per table of advice.
+        ids: one account per table of advice.
         advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
     """
 
-    names: tuple[str, ...]
+    ids: tuple[StrategyId, ...]
     advised_actions: IntArray
     bars: Bars
     env: EnvSpec
@@ -40,7 +44,7 @@ class FusedStrategy:
     """Accounts that fuse the vote of all members with advice, each with a table of advice of its own.
 
     Attributes:
-        names: one account per table of advice, or per spec where there is one table.
+        ids: one account per table of advice, or per spec where there is one table.
         advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
         confidences: the same shape, 0..1.
         fusion: one spec for all accounts, or one each; their risk limits are the same.
@@ -48,7 +52,7 @@ class FusedStrategy:
         calibration: of the vote's confidence where there are no choices; None leaves it as it is.
     """
 
-    names: tuple[str, ...]
+    ids: tuple[StrategyId, ...]
     advised_actions: IntArray
     confidences: FloatArray
     bars: Bars
@@ -61,7 +65,7 @@ class FusedStrategy:
     @cached_property
     def _groups(self) -> list[tuple[FusionSpec, IntArray]]:
         """Accounts that share a spec."""
-        rows = np.arange(len(self.names))
+        rows = np.arange(len(self.ids))
         if len(self.fusion) == 1:
             return [(self.fusion[0], rows)]
         return [(spec, np.array([row for row in rows if self.fusion[row] == spec])) for spec in dict.fromkeys(self.fusion)]

@@ -13,7 +13,7 @@ from ploutos.errors import StrategyError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.seeding import generator
-from ploutos.strategies.base import DecisionContext, Strategy
+from ploutos.strategies.base import DecisionContext, Strategy, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray
@@ -39,10 +39,11 @@ def check_strategy(
         n_cuts: random bars at which the future is changed.
 
     Raises:
-        StrategyError: what it did, and at which bar and symbol.
+        StrategyError: what it did, and at which bar and symbol; or two of its accounts share a slug.
     """
     env = with_initial_cash(env or EnvSpec(), bars, part)
     strategy, features = build(bars)
+    require_unique(strategy.ids)
     whole = _answers(strategy, features, bars, part, env, policies)
     _require_limits(strategy, whole, bars, part, env)
     _require_same(whole, _answers(*build(bars), bars, part, env, policies), bars, part, "the same bars")
@@ -74,7 +75,7 @@ def _answers(
 ) -> FloatArray:
     """Target weights after each bar, shape (n_decisions, n_accounts, n_symbols), its accounts moved as it says."""
     arrays = ledger.make_market_arrays(bars)
-    n = len(strategy.names)
+    n = len(strategy.ids)
     stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), arrays, env)
     inference, held, rows = PolicyInference(policies, bars, features, part, arrays, env), np.zeros((n, bars.n_symbols)), []
     for decided in range(part.start - 1, part.stop - 1):
@@ -127,4 +128,4 @@ def _when(bars: Bars, bar: int) -> str:
 
 
 def _name(strategy: Strategy) -> str:
-    return strategy.names[0] if strategy.names else type(strategy).__name__
+    return strategy.ids[0].slug if strategy.ids else type(strategy).__name__

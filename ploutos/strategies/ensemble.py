@@ -13,16 +13,17 @@ import numpy as np
 from ploutos.envs.actions import BUY, HOLD, SELL, weights_within
 from ploutos.envs.spec import EnvSpec
 from ploutos.market.bars import Bars
-from ploutos.strategies.base import DecisionContext, weights_of_actions
+from ploutos.strategies.base import DecisionContext, Role, StrategyId, weights_of_actions
 from ploutos.types import FloatArray, IntArray
 
 _WEIGHT_AND_CONFIDENCE = 2
-VOTE = "RL vote"
+VOTE = StrategyId("vote", Role.VOTE)
+HYBRID, HYBRID_ABLATED = StrategyId("hybrid", Role.HYBRID), StrategyId("hybrid-ablated", Role.ABLATION)
 
 
-def member_name(member: int) -> str:
-    """Name of the account of one member."""
-    return f"RL member {member}"
+def member_id(member: int) -> StrategyId:
+    """Of the account of one member."""
+    return StrategyId(f"member-{member}", Role.MEMBER)
 
 
 def mean_weights(predictions: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -90,16 +91,16 @@ class EnsembleStrategy:
     """Accounts that follow policies: each the vote of some members, or one member alone.
 
     Attributes:
-        members: by account name, which members vote.
+        members: by account, which members vote.
     """
 
-    members: Mapping[str, slice] = field(default_factory=lambda: {VOTE: slice(None)})
+    members: Mapping[StrategyId, slice] = field(default_factory=lambda: {VOTE: slice(None)})
     bars: Bars = field(kw_only=True)
     env: EnvSpec = field(kw_only=True)
     asks_policies = True
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def ids(self) -> tuple[StrategyId, ...]:
         return tuple(self.members)
 
     def targets(self, context: DecisionContext) -> FloatArray:
@@ -110,6 +111,6 @@ class EnsembleStrategy:
         return np.concatenate(rows)
 
 
-def votes_and_members(n_members: int) -> dict[str, slice]:
+def votes_and_members(n_members: int) -> dict[StrategyId, slice]:
     """The vote of all members, then each alone."""
-    return {VOTE: slice(None)} | {member_name(m): slice(m, m + 1) for m in range(n_members)}
+    return {VOTE: slice(None)} | {member_id(m): slice(m, m + 1) for m in range(n_members)}
