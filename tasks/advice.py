@@ -35,11 +35,12 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
     advisor, logger = make_advisor(config.llm, Settings()), get_run_logger()
     plan = store.load(folds, FOLDS)
     first, last = advised_decisions(plan, config.with_hybrid, config.fusion.choose)
+    left_open, llm = config.hybrid.enabled is None and not config.with_hybrid, config.llm
 
     def compute() -> Signals:
         panel, market = store.load(bars, BARS), store.load(llm_features, MARKET_FEATURES)
-        if config.hybrid.enabled is None and not config.with_hybrid:
-            more = n_more_questions(panel, market, plan, first, config.llm)
+        if left_open:
+            more = n_more_questions(panel, market, plan, first, llm)
             logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d questions more", more)
         return advise(panel, market, first, last, advisor)
 
