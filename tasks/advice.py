@@ -54,7 +54,7 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         n_asked, n_with_hybrid = (len(decision_times(panel, market, start, last, config.llm)) for start in starts)
         logger.info("%s is asked %d questions", advisor.name, n_asked)
         if config.hybrid.enabled is None and not with_hybrid:
-            logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d questions more", n_with_hybrid - n_asked)
+            logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d more questions", n_with_hybrid - n_asked)
         write_signals(advise(panel, market, first, last, advisor), path)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]

@@ -248,7 +248,7 @@ class Advisor:
             return known
         if self.config.replay:
             raise LLMError(
-                f"the cassette has no answer to question {question.key[:12]} of {self.name}, and a replay asks nobody; "
+                f"the cassette has no answer to question {question.key[:12]} of {self.name}, and a replay makes no calls; "
                 "run once without llm.replay, with the settings that it was recorded under"
             )
         return self._cassette.keep(question, self._call(messages, schema, seed))
@@ -256,7 +256,9 @@ class Advisor:
     def _call(self, messages: Messages, schema: Schema, seed: int) -> Recorded:
         """Ask the provider, unless it failed too often in a row; a failure is told, not raised, until then."""
         if not self.breaker.allow():
-            raise LLMUnavailable(f"{self.name} failed too often in a row and is left alone for {self.breaker.remaining_s:.0f} s more")
+            raise LLMUnavailable(
+                f"{self.name} failed too many times in a row and is not called again for {self.breaker.remaining_s:.0f} s more"
+            )
         with self._counting:
             self.calls += 1
         try:

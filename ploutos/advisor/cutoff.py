@@ -163,7 +163,7 @@ def _read(file: Path) -> ModelRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StoreError(f"{file} is no record of the cutoff store; delete it and run ploutos llm probe again") from error
+        raise StoreError(f"{file} is not a record of the cutoff store; delete it and run ploutos llm probe again") from error
 
 
 class Tag(StrEnum):

@@ -1,4 +1,4 @@
-"""`ploutos llm probe`: does the model know whom its blind prompts are about, and how far does its memory reach?
+"""`ploutos llm probe`: does the model know which asset its blind prompts are about, and how far does its memory reach?
 
 Re-identification shows the model the very prompts of a run and asks which symbol and which year they are. Questions are
 spread evenly over symbols and years and the choices stand in another order each time, so neither a favourite answer nor

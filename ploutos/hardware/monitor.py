@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 NOT_EVALUATED = "not evaluated"
 _GIB = 1 << 30
 _MAX_OVERHEAD = 0.02
-"""Of one core; when a reading is dear, the next one comes later."""
+"""Of one core; when readings are expensive, the next one comes later."""
 
 
 @dataclass(frozen=True)

@@ -62,7 +62,7 @@ class Yahoo:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Say how Yahoo is reached; nothing is asked yet.
+        """Say how Yahoo is reached; no request is sent yet.
 
         Args:
             cache: folder in which yfinance keeps cookies and the time zones of symbols.
@@ -132,7 +132,9 @@ class Yahoo:
             except (YFException, OSError) as error:  # every error of either HTTP library is an OSError
                 raise self._refusal(error, request, interval) from error
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                raise VendorDown(f"Yahoo answered with something that is no chart of {request.symbol} ({type(error).__name__})") from error
+                raise VendorDown(
+                    f"Yahoo answered with something that is not a chart of {request.symbol} ({type(error).__name__})"
+                ) from error
         if not daily and request.adjustment == "total_return" and found["Dividends"].any():
             logger.warning("%s paid dividends, and Yahoo adjusts bars of %s for splits only", request.symbol, interval)
         horizon = self._now() - DELAY
@@ -204,4 +206,4 @@ def _too_old(request: Request, interval: str, now: pd.Timestamp, said: str = "")
 
 
 def _no_data(request: Request) -> NoData:
-    return NoData(f"Yahoo has no finished bars of {request.symbol} from {request.start} to {request.end}; ask for another span")
+    return NoData(f"Yahoo has no finished bars of {request.symbol} from {request.start} to {request.end}; request another span")
