@@ -153,13 +153,6 @@ class Advisor:
         """The advice on one prompt; raises as `query`."""
         return self.query(Query(messages, Advice))
 
-    def ask_now(self, messages: Messages) -> Outcome[Advice]:
-        """The advice on one prompt when a decision cannot wait: with the server gone it abstains at once."""
-        try:
-            return self.ask(messages)
-        except LLMUnavailable as error:
-            return _outcome(None, (), str(error))
-
     def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome[Advice]]:
         """The advice on many prompts, in their order; raises as `query_all`."""
         return self.query_all([Query(messages, Advice) for messages in prompts])

@@ -142,8 +142,8 @@ def _each(
     if failed and not allow_partial:
         symbol, first = next(iter(failed.items()))
         rest = f"; the other {len(series)} are stored" if series else ""
-        first.args = (f"{len(failed)} of {len(requests)} symbols failed: {', '.join(failed)}{rest}; {symbol}: {first}",)
-        raise first
+        sentence = f"{len(failed)} of {len(requests)} symbols failed: {', '.join(failed)}{rest}; {symbol}: {first}"
+        raise type(first)(sentence, *first.args[1:]) from first
     return BuildResult(tuple(series), tuple(Failure(symbol, str(error)) for symbol, error in failed.items()))
 
 
