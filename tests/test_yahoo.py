@@ -234,7 +234,7 @@ def test_an_unknown_symbol_is_told_by_name(yahoo, attempt):
     """yfinance asks in another way after two symbols whose zone it could not find; the error is the same."""
     with yahoo() as (vendor, _, time):
         with pytest.raises(
-            UnknownSymbol, match=r"Yahoo has chart of SPYY, as for names .* expected its own name of it, such as SPY, NQ=F"
+            UnknownSymbol, match=r"Yahoo has no chart of SPYY, as for names .* expected its own name of it, such as SPY, NQ=F"
         ):
             list(vendor.pages(asking("SPYY")))
         assert time.waited == 0
@@ -243,7 +243,7 @@ def test_an_unknown_symbol_is_told_by_name(yahoo, attempt):
 def test_a_symbol_that_is_gone_since_its_zone_was_learned_is_unknown(yahoo):
     with yahoo() as (vendor, fake, _):
         fake._bars = {("QQQ", "1d"): DAILY}
-        with pytest.raises(UnknownSymbol, match="Yahoo has chart of SPY,"):
+        with pytest.raises(UnknownSymbol, match="Yahoo has no chart of SPY,"):
             list(vendor.pages(asking()))
 
 
