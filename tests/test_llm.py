@@ -241,7 +241,7 @@ def test_five_failures_in_a_row_end_a_batch_and_what_was_answered_is_kept(tmp_pa
     asks = [(Message("user", str(i)),) for i in range(10)]
     cassette = Cassette(tmp_path)
     advisor = scripted(*[GOOD] * 4, LLMUnavailable("refused"), cassette=cassette)
-    with pytest.raises(LLMUnavailable, match="refused; 4 of 10 answers are kept, run again to ask for the rest"):
+    with pytest.raises(LLMUnavailable, match="refused; 4 of 10 answers are kept, run again for the rest"):
         advisor.ask_all(asks)  # 4 answers, 2 abstentions of 2 tries each, then the fifth failure
     assert advisor.calls == 4 + 5
     again = scripted(GOOD, cassette=cassette)
