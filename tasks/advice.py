@@ -41,7 +41,7 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         panel, market = store.load(bars, BARS), store.load(llm_features, MARKET_FEATURES)
         if left_open:
             more = n_more_questions(panel, market, plan, first, llm)
-            logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d questions more", more)
+            logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d more questions", more)
         return advise(panel, market, first, last, advisor)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]

@@ -44,7 +44,7 @@ def stage_key(
 def run_stage(
     store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T], modules: Sequence[str] = ()
 ) -> State[Ref]:
-    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found whole."""
+    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact."""
     key = stage_key(name, kind, config, upstream, compute, modules)
     return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path))
 

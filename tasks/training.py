@@ -45,7 +45,7 @@ def train_stage(
     run: Callable[[J], None],
     job: Callable[..., J],
 ) -> State[Ref]:
-    """A policy from the store, or trained in a worker process that says how far it is.
+    """A policy from the store, or trained in a worker process that reports its progress.
 
     Args:
         run: what a worker does with the job.

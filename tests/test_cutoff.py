@@ -161,7 +161,7 @@ def test_a_probe_of_another_content_under_the_same_name_does_not_count_and_is_to
 
 def test_a_damaged_entry_is_an_error_and_not_a_model_without_memory(tmp_path):
     (tmp_path / "d.json").write_text('{"model": "m"')
-    with pytest.raises(StoreError, match=r"d.json is no record of the cutoff store; delete it and run ploutos llm probe again"):
+    with pytest.raises(StoreError, match=r"d.json is not a record of the cutoff store; delete it and run ploutos llm probe again"):
         known_cutoff(LLMConfig(model="m"), "d", tmp_path)
 
 

@@ -95,9 +95,9 @@ def test_limits_shapes_chance_and_pickles(panel):
 
     rng = np.random.default_rng(0)
     for build, sentence in (
-        (table(0.5), r"table asks for 1\.5 times its equity after bar 505 .*; expected 1 at most"),
-        (table(-0.1), r"asks for a short after bar 505 .* in column S0; expected none"),
-        (table(np.inf), r"asks for an infinite weight after bar 505 .* in column S0"),
+        (table(0.5), r"table targets 1\.5 times its equity after bar 505 .*; expected 1 at most"),
+        (table(-0.1), r"targets a short position after bar 505 .* in column S0; expected none"),
+        (table(np.inf), r"returns an infinite weight after bar 505 .* in column S0"),
         (lambda bars: (Forgetful(rng), None), "on the same bars"),
         (lambda bars: (Local("local", np.zeros((bars.n_bars, 3))), None), "local cannot be pickled"),
         (lambda bars: (Forgetful(rng, (StrategyId("twice"),) * 2), None), "2 accounts have the slug twice"),

@@ -89,7 +89,7 @@ class ProbeResult(_Record):
     Attributes:
         probed_at: UTC.
         source, symbols: the bars it was made from.
-        questions, seed: of each kind, as asked for.
+        questions, seed: of each kind, as requested.
         template: version of the blind prompts.
         n_asked, n_abstained, tokens, seconds: what it took, as recorded.
         reidentification: `symbol` and `year`, those that there was a choice of; from blind prompts.
@@ -162,7 +162,7 @@ def _read(file: Path) -> ModelRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StoreError(f"{file} is no record of the cutoff store; delete it and run ploutos llm probe again") from error
+        raise StoreError(f"{file} is not a record of the cutoff store; delete it and run ploutos llm probe again") from error
 
 
 class Tag(StrEnum):
@@ -171,7 +171,7 @@ class Tag(StrEnum):
     CONTAMINATED = "contaminated"
     """It lies in the model's memory, or the prompts named it."""
     GREY = "grey"
-    """Nobody knows."""
+    """Nobody knows whether it does."""
     CLEAN = "clean"
     """It came after all that the model can have read."""
     NOT_APPLICABLE = "not-applicable"

@@ -1,4 +1,4 @@
-"""`ploutos llm probe`: does the model know whom its blind prompts are about, and how far does its memory reach?
+"""`ploutos llm probe`: does the model know which asset its blind prompts are about, and how far does its memory reach?
 
 Re-identification shows the model the very prompts of a run and asks which symbol and which year they are. Questions are
 spread evenly over symbols and years and the choices stand in another order each time, so neither a favourite answer nor
@@ -141,7 +141,7 @@ def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, la
 
 
 def _answers(advisor: Advisor, queries: Sequence[Query[_FormT]]) -> list[Outcome[_FormT]]:
-    outcomes = advisor.inquire_all(queries)
+    outcomes = advisor.query_all(queries)
     if outcomes and all(outcome.abstained for outcome in outcomes):
         raise LLMError(f"{advisor.name} gave no usable answer to {len(outcomes)} questions: {outcomes[0].why}; run: ploutos llm check")
     return outcomes

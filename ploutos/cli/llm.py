@@ -23,7 +23,7 @@ def check(
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
+    """Send one small request to the advisor and show what came back: model, seconds, tokens, decision."""
     from ploutos.advisor.check import check_advisor
     from ploutos.config import load_config
     from ploutos.settings import Settings
@@ -52,12 +52,12 @@ def probe(
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the run to be.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the planned run.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     questions: Annotated[int, typer.Option(min=1, help="Questions of each of the two kinds.")] = 200,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Ask the model whom blind prompts are about, and what it recalls of past months; write both into the cutoff store.
+    """Ask the model which asset blind prompts are about and what it recalls of past months; record both in the cutoff store.
 
     Ends with code 1 when it recognises what it must not.
     """

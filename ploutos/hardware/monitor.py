@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 NOT_EVALUATED = "not evaluated"
 _GIB = 1 << 30
 _MAX_OVERHEAD = 0.02
-"""Of one core; when a reading is dear, the next one comes later."""
+"""Of one core; when readings are expensive, the next one comes later."""
 
 
 @dataclass(frozen=True)
@@ -163,7 +163,7 @@ class _Gpus:
         self.handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
 
     def _ask(self, function: str, field: str) -> list[int] | None:
-        """A field of every device's answer; None when there is no device or one does not tell."""
+        """A field of every device's answer; None when there is no device or one does not report it."""
         try:
             answers = [int(getattr(getattr(self.nvml, function)(handle), field)) for handle in self.handles]
         except self.nvml.NVMLError as error:
@@ -218,7 +218,7 @@ class HardwareMonitor:
         self._started = 0.0
 
     def start_monitoring(self) -> None:
-        """Forget earlier readings, take the first, and go on in a thread; while it runs this does nothing."""
+        """Forget earlier readings, take the first, and continue in a thread; while it runs this does nothing."""
         if self._thread is not None:
             return
         self.samples = []

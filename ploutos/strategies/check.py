@@ -93,18 +93,18 @@ def _answers(
 def _require_limits(strategy: Strategy, answers: FloatArray, bars: Bars, part: Range, env: EnvSpec) -> None:
     if len(wrong := np.argwhere(np.isinf(answers))):
         raise StrategyError(
-            f"{_name(strategy)} asks for an infinite weight {_where(wrong[0], bars, part)}; expected a number, or nan for no order"
+            f"{_name(strategy)} returns an infinite weight {_where(wrong[0], bars, part)}; expected a number, or nan for no order"
         )
     live = bars.tradable[part.start - 1 : part.stop - 1, None]  # an order for a symbol without a bar lapses
     gross = np.nansum(np.where(live, np.abs(answers), 0.0), axis=2)
     if len(wrong := np.argwhere(gross > env.gross_limit + _SLACK)):
         asked = gross[tuple(wrong[0])]
         raise StrategyError(
-            f"{_name(strategy)} asks for {asked:.3g} times its equity {_where(wrong[0], bars, part)}; expected {env.gross_limit:g} at most"
+            f"{_name(strategy)} targets {asked:.3g} times its equity {_where(wrong[0], bars, part)}; expected {env.gross_limit:g} at most"
         )
     if not env.allow_short and len(wrong := np.argwhere(answers < 0)):
         raise StrategyError(
-            f"{_name(strategy)} asks for a short {_where(wrong[0], bars, part)}; expected none, since env.allow_short is off"
+            f"{_name(strategy)} targets a short position {_where(wrong[0], bars, part)}; expected none, since env.allow_short is off"
         )
 
 
@@ -114,7 +114,7 @@ def _require_same(whole: FloatArray, again: FloatArray, bars: Bars, part: Range,
         at = changed[0]
         raise StrategyError(
             f"the answer changed {_where(at, bars, part)} on {what}: {known[tuple(at)]:.6g} became {again[tuple(at)]:.6g}; "
-            "expected the same answer for the same past: something in it knows later bars, or draws at random"
+            "expected the same answer for the same past: the strategy reads later bars, or is random"
         )
 
 
