@@ -89,7 +89,9 @@ def _default(value: Any) -> str:
 
 def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> tuple[str, list[str]]:
     """A type in words, and the bounds of its values."""
-    bounds = [text.format(f"{getattr(each, name):g}") for each in metadata for kind, (text, name) in _BOUNDS.items() if isinstance(each, kind)]
+    bounds = [
+        text.format(f"{getattr(each, name):g}") for each in metadata for kind, (text, name) in _BOUNDS.items() if isinstance(each, kind)
+    ]
     origin, args = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         kind, inner = _kind(args[0], args[1:])

@@ -13,7 +13,7 @@ from ploutos.errors import ConfigError
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
-from ploutos.hardware.resources import GateSpec
+from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
@@ -69,12 +69,12 @@ class PipelineConfig(Spec):
     """Intervals."""
     hardware: HardwareSpec = HardwareSpec()
     """Processes and device."""
-    pipeline: GateSpec = GateSpec()
+    pipeline: ResourceSpec = ResourceSpec()
     """The pause between phases."""
     checkpoint: CheckpointSpec = CheckpointSpec()
-    """Snapshots of training."""
+    """Checkpoints of training."""
     logging: LogSpec = LogSpec()
-    """What trainings write for people to look at."""
+    """Logs of the training runs, for people to read."""
 
     @property
     def with_hybrid(self) -> bool:
@@ -133,13 +133,13 @@ def _override(text: str) -> dict[str, Any]:
     """`a.b=c` as a nested dictionary; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {text!r} is no setting; expected one such as training.members=5")
+        raise ConfigError(f"--set {text!r} is not a setting; expected one such as training.members=5")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         if any(mark in value for mark in "[]{}"):
             raise ConfigError(f"--set {text!r}: the value cannot be read as YAML: {str(error).splitlines()[0]}") from error
-        parsed = value  # a date format or a separator is no YAML
+        parsed = value  # a date format or a separator is not valid YAML
     nested: Any = parsed
     for part in reversed(key.split(".")):
         nested = {part: nested}
@@ -152,7 +152,7 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where, list(_keys(PipelineConfig)), n=1, cutoff=0.4)
-        return f"{where} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{where} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
     return f"{where} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
@@ -188,7 +188,7 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
         except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is no YAML: {error}") from error
+            raise ConfigError(f"{file} is not valid YAML: {error}") from error
         if not isinstance(given, dict):
             raise ConfigError(f"{file} holds a {type(given).__name__}; expected sections such as data: and training:")
         values = _merge(values, given)

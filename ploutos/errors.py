@@ -35,11 +35,11 @@ class DataError(PloutosError):
 
 
 class UnknownSymbol(DataError):
-    """A symbol was asked for that the source does not hold."""
+    """A requested symbol is not in the source."""
 
 
 class NoData(DataError):
-    """The source knows the symbol and has no bars in the range that was asked for."""
+    """The source knows the symbol and has no bars in the requested range."""
 
 
 class RangeTooOld(DataError):
@@ -82,11 +82,11 @@ class StoreError(PloutosError):
 
 
 class ResourceError(PloutosError):
-    """The machine stayed too full for the next phase."""
+    """Too little memory was free for the next phase."""
 
 
 class TrainingError(PloutosError):
-    """A training process died, or a checkpoint does not fit what is asked of it."""
+    """A training process died, or a checkpoint does not fit the run."""
 
 
 class StrategyError(PloutosError):
@@ -94,7 +94,7 @@ class StrategyError(PloutosError):
 
 
 class LLMError(PloutosError):
-    """A language model cannot be asked as the settings say, or a cassette lacks its answer."""
+    """A language model cannot be called with these settings, or a cassette lacks its answer."""
 
 
 class LLMUnavailable(LLMError):

@@ -49,7 +49,7 @@ def run_stage(
     write: Write,
     label: str = "",
 ) -> State[Ref]:
-    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found whole."""
+    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact."""
     key, describe = stage_key(name, modules, config, upstream, write)
     ref, hit = store.cached(name, key, suffix, write, describe)
     title = f"{name} {label}".strip()

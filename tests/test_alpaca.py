@@ -364,8 +364,8 @@ def test_a_fault_between_pages_loses_no_bar_and_doubles_none(fault):
         ((502, ""), r"answered 502 \(no explanation\)"),
         ("truncate", r"could not be reached or broke off its answer \(JSONDecodeError\); asked 10 times"),
         ("cut", r"broke off its answer \(ChunkedEncodingError\)"),
-        ((200, ""), "something that is no page of bars"),
-        ((200, []), "something that is no page of bars"),
+        ((200, ""), "something that is not a page of bars"),
+        ((200, []), "something that is not a page of bars"),
         ((200, {"message": "hello"}), r"no page of bars \(KeyError: 'bars'\)"),
         ((200, {"bars": {"SPY": [{"t": "2024-01-02T15:00:00Z", "o": 1}]}, "next_page_token": None}), r"no page of bars \(KeyError: 'h'\)"),
         ((200, {"bars": {"SPY": [{"t": "soon", "o": 1}]}, "next_page_token": None}), "no page of bars"),
@@ -381,7 +381,7 @@ def test_a_fault_that_lasts_is_said_in_one_sentence(fault, sentence):
 
 
 def test_a_server_that_hangs_is_given_up():
-    with alpaca(timeout_s=0.05, patience_s=4) as (vendor, fake, _):
+    with alpaca(timeout_s=0.05, retry_for_s=4) as (vendor, fake, _):
         fake.faults = ["hang"] * 20
         with pytest.raises(VendorDown, match=r"did not answer within 0\.05 s; asked 3 times in 3 s"):
             list(vendor.pages(asking()))

@@ -206,7 +206,7 @@ def test_nobody_at_the_address_is_one_sentence():
 
 
 def test_an_address_that_is_none_is_a_wrong_setting():
-    with pytest.raises(ConfigError, match="which is no address"):
+    with pytest.raises(ConfigError, match="which is not an address"):
         OllamaBackend(LLMConfig(), "host:port")
 
 
@@ -382,7 +382,7 @@ def test_a_replay_with_the_server_gone_writes_the_same_bytes(gguf, panel, market
     write_signals(advise(panel, market, 400, 500, replayed), tmp_path / "replayed.parquet")
     assert replayed.calls == 0
     assert (tmp_path / "replayed.parquet").read_bytes() == (tmp_path / "live.parquet").read_bytes()
-    with pytest.raises(LLMError, match=r"the cassette has no answer to question .*, and a replay asks nobody"):
+    with pytest.raises(LLMError, match=r"the cassette has no answer to question .*, and a replay makes no calls"):
         advise(panel, market, 400, 560, replayed)
     with pytest.raises(LLMError, match=r"the cassette has no answer"):
         advise(panel, market, 400, 500, advisor_of(server, Cassette(tmp_path), replay=True, temperature=0.1, **settings))

@@ -72,7 +72,7 @@ def scaled(frame, t, factor, fields=("open", "high", "low", "close")):
     return frame
 
 
-# --- the gate
+# --- what is refused
 
 
 def changed(row, **values):
@@ -83,7 +83,7 @@ def changed(row, **values):
 
 
 @pytest.mark.parametrize("kind", ["float32", "int64"])
-def test_numbers_of_any_width_pass_the_gate(kind):
+def test_numbers_of_any_width_pass_the_check(kind):
     frame = market()
     frame["volume"] = frame["volume"].astype(kind)
     check_bars(frame, "test")
@@ -111,7 +111,7 @@ def test_numbers_of_any_width_pass_the_gate(kind):
         (changed(3, volume=-2.0), "test has 1 negative volumes, first S at 2024-10-21 16:00.*; expected 0 or more"),
     ],
 )  # fmt: skip
-def test_what_the_gate_refuses_is_one_clear_sentence(frame, sentence):
+def test_what_is_refused_is_one_clear_sentence(frame, sentence):
     with pytest.raises(DataError, match=f"^{sentence}") as caught:
         check_bars(frame, "test")
     assert "\n" not in str(caught.value)
@@ -132,7 +132,7 @@ def test_the_first_fault_in_the_order_of_the_table_is_the_one_that_is_named():
         check_bars(frame, "test")
 
 
-def test_the_gate_imports_nothing_that_only_the_page_needs():
+def test_the_check_imports_nothing_that_only_the_page_needs():
     code = "import sys, ploutos.market.quality; print(sorted({'jinja2', 'plotly'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
@@ -514,7 +514,7 @@ def test_a_doubling_that_is_taken_back_is_no_split_even_where_it_is_no_jump(n_ba
 def test_the_sentence_on_a_split_does_not_claim_to_know():
     report = inspect_bars(scaled(market(), slice(100, None), 0.25), HOUR, "NYSE")
     assert "near 1/4 of the close before" in report.findings[0].sentence
-    assert "ask the action list, a crash looks the same" in report.findings[0].sentence
+    assert "check the list of corporate actions, since a crash looks the same" in report.findings[0].sentence
     assert "near 8 times the close before" in inspect_bars(scaled(market(), slice(100, None), 8.0), HOUR).findings[0].sentence
 
 

@@ -39,8 +39,10 @@ def test_votes_advice_and_fusion_keep_the_contract(panel, panel_policies):
         return EnsembleStrategy(votes_and_members(2), bars=bars, env=ENV), build_features(bars, FeatureSpec())
 
     def advice(bars):
-        stances, sure = advise(bars, market_features(bars), PART.start - 1, min(PART.stop, bars.n_bars) - 2, mock_advisor()).stances(bars)
-        return stances[None], sure[None]
+        advised_actions, sure = advise(
+            bars, market_features(bars), PART.start - 1, min(PART.stop, bars.n_bars) - 2, mock_advisor()
+        ).align_to_bars(bars)
+        return advised_actions[None], sure[None]
 
     def advised(bars):
         return AdvisorStrategy(("advisor",), advice(bars)[0], bars, ENV), None
@@ -93,9 +95,9 @@ def test_limits_shapes_chance_and_pickles(panel):
 
     rng = np.random.default_rng(0)
     for build, sentence in (
-        (table(0.5), r"table asks for 1\.5 times its equity after bar 505 .*; expected 1 at most"),
-        (table(-0.1), r"asks for a short after bar 505 .* in column S0; expected none"),
-        (table(np.inf), r"asks for an infinite weight after bar 505 .* in column S0"),
+        (table(0.5), r"table targets 1\.5 times its equity after bar 505 .*; expected 1 at most"),
+        (table(-0.1), r"targets a short position after bar 505 .* in column S0; expected none"),
+        (table(np.inf), r"returns an infinite weight after bar 505 .* in column S0"),
         (lambda bars: (Forgetful(rng), None), "on the same bars"),
         (lambda bars: (Local("local", np.zeros((bars.n_bars, 3))), None), "local cannot be pickled"),
         (lambda bars: (PrecomputedTargets("wide", np.zeros((bars.n_bars, 1, 3))), None), r"answers with shape"),

@@ -1,4 +1,4 @@
-"""One small question to the advisor, to see what comes back before a run depends on it."""
+"""One small question to the advisor, to see its answer before a run depends on it."""
 
 from dataclasses import dataclass
 

@@ -1,4 +1,4 @@
-"""`ploutos data`: bring bars to this machine, keep them up to date, look at them. Nothing else asks a vendor."""
+"""`ploutos data`: download bars, keep them up to date, inspect them. No other command contacts a vendor."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def _spec(source: str, market: str | None, timeframe: str, adjustment: str) -> "
 
     vendor, _, feed = source.partition("-")
     if vendor not in ("alpaca", "yahoo"):
-        raise ConfigError(f"--source is {source!r}; expected alpaca, alpaca-iex or yahoo; other sources need no building")
+        raise ConfigError(f"--source is {source!r}; expected alpaca, alpaca-iex or yahoo; other sources need no download")
     data: dict[str, Any] = {"source": vendor, "symbols": _symbols(market), "timeframe": timeframe, "adjustment": adjustment}
     return make_config({"data": data | ({"feed": feed} if feed else {})}).data
 
@@ -91,15 +91,15 @@ def build(
     timeframe: Annotated[str, _TIMEFRAME] = "1h",
     adjustment: Annotated[str, _ADJUSTMENT] = "total_return",
     start: Annotated[str, typer.Option(help="First day, such as 2020-01-01.")] = "2020-01-01",
-    end: Annotated[str | None, typer.Option(help="Day after the last; now by default.")] = None,
+    end: Annotated[str | None, typer.Option(help="End date, exclusive; now by default.")] = None,
     allow_partial: Annotated[bool, _PARTIAL] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Download what the dataset lacks of some symbols; run it again after whatever ended it."""
+    """Download the bars that the dataset lacks; run it again to continue after an interruption."""
     import pandas as pd
 
     from ploutos.market import download
-    from ploutos.market.data_spec import VENDOR_TIMEFRAME, proxies, vendor_symbols
+    from ploutos.market.data_spec import VENDOR_TIMEFRAME, substitutes, vendor_symbols
     from ploutos.market.dataset import Dataset
     from ploutos.market.sources.vendor import Request
     from ploutos.settings import Settings
@@ -111,7 +111,7 @@ def build(
             raise ConfigError(f"--start {start} is not before --end {end or 'now'}")
         bar = spec.bar or VENDOR_TIMEFRAME
         requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in vendor_symbols(spec)]
-        for symbol, served in proxies(spec).items():
+        for symbol, served in substitutes(spec).items():
             Console(stderr=True).print(f"Alpaca has no futures: {served} stands in for {symbol}.", highlight=False)
         with _progress(len(requests)) as told:
             result = download.build(Dataset(Settings().datasets_root), _vendor(spec), requests, told, allow_partial=allow_partial)
@@ -129,7 +129,7 @@ def update(
     allow_partial: Annotated[bool, _PARTIAL] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Add what came since; where the past was rewritten (a new dividend), download the series again whole."""
+    """Add new bars; where the vendor rewrote the past (a new dividend), download the whole series again."""
     from ploutos.market import download
     from ploutos.market.data_spec import VENDOR_TIMEFRAME, vendor_symbols
     from ploutos.market.dataset import Dataset
@@ -182,7 +182,7 @@ def _print_table(rows: list[dict[str, Any]], left: str, title: str | None = None
 
 @app.command()
 def show(as_json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """What is stored, and whether every file is the one that was written."""
+    """List what is stored and verify every file."""
     from ploutos.market.dataset import Dataset
     from ploutos.settings import Settings
 
@@ -206,7 +206,7 @@ def show(as_json: Annotated[bool, JSON_OPTION] = False) -> None:
     elif rows:
         _print_table(rows, "series", str(dataset.root))
     else:
-        console().print(f"{dataset.root} holds no bars yet; bring some with ploutos data build", highlight=False)
+        console().print(f"{dataset.root} holds no bars yet; download some with ploutos data build", highlight=False)
     if problems:
         raise fail(DataError("; ".join(problems)), as_json=False)
 

@@ -23,7 +23,7 @@ def check(
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
+    """Send one small request to the advisor and show what came back: model, seconds, tokens, decision."""
     from ploutos.advisor.check import check_advisor
     from ploutos.config import load_config
     from ploutos.settings import Settings
@@ -52,12 +52,12 @@ def probe(
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the run to be.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the planned run.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     questions: Annotated[int, typer.Option(min=1, help="Questions of each of the two kinds.")] = 200,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Ask the model whom blind prompts are about, and what it recalls of past months; write both into the cutoff ledger.
+    """Ask the model which asset blind prompts are about and what it recalls of past months; record both in the cutoff store.
 
     Ends with code 1 when it recognises what it must not.
     """
@@ -67,15 +67,15 @@ def probe(
 
     try:
         config = load_config("full", config_file, [*(settings or []), *data_overrides(source, path, market)])
-        entry, probed = probe_run(config.llm, config.data, config.features, config.folds, Settings(), questions, config.seed)
+        record, probed = probe_run(config.llm, config.data, config.features, config.folds, Settings(), questions, config.seed)
     except PloutosError as error:
         raise fail(error, as_json) from error
     found = faults(probed, config.llm.max_reidentification)
     if as_json:
-        who = {"provider": entry.provider, "model": entry.model, "digest": entry.digest, "effective_cutoff": entry.cutoff}
+        who = {"provider": record.provider, "model": record.model, "digest": record.digest, "effective_cutoff": record.cutoff}
         print(json.dumps({"ok": not found, **who, "faults": found, **probed.model_dump(mode="json")}))
     else:
-        print(f"model: {entry.model} {entry.digest[:12]}".rstrip())
+        print(f"model: {record.model} {record.digest[:12]}".rstrip())
         print("\n".join([*describe(probed), *(f"FAIL {sentence}" for sentence in found)]))
     if found:
         raise typer.Exit(1)

@@ -80,7 +80,7 @@ def run(
         bool | None,
         typer.Option(
             "--auto-resume/--no-auto-resume",
-            help="Go on from the snapshots that a killed run left, as is done by default, or train from the start.",
+            help="Continue from the checkpoints of an interrupted run (the default), or train from the start.",
         ),
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
@@ -140,9 +140,9 @@ def optimize(
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Candidates.")] = 20,
     timesteps: Annotated[int, typer.Option(min=1, help="Environment steps per candidate.")] = 200_000,
-    out: Annotated[Path | None, typer.Option(help="YAML file for what is found; `ploutos run --config` reads it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="YAML file to write the best settings to; `ploutos run --config` reads it.")] = None,
 ) -> None:
-    """Search for settings of the training, inside the first fold's training bars; no later bar is read."""
+    """Search for training settings inside the first fold's training bars; no later bar is read."""
     _prepare_process()
     import yaml
 
@@ -165,7 +165,7 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
         from ploutos.research.hyperparameters import SearchSpec, search
     except ImportError as error:
         raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
-    from ploutos.envs.spec import sized_for
+    from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
     from ploutos.market.loader import load
     from ploutos.settings import Settings
@@ -175,17 +175,17 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     features = build_features(bars, config.features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
-    env = sized_for(config.env, bars, fold.train)
+    env = with_initial_cash(config.env, bars, fold.train)
     return search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
 
 
 @app.command()
 def doctor(
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the run to be, for its advisor.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, for its advisor.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
 ) -> None:
-    """Check versions, Prefect's server, data, GPU, advisor and thread caps; say what to do about what is amiss."""
+    """Check versions, Prefect's server, data, GPU, advisor and thread caps; say how to fix what is wrong."""
     _prepare_process()
     from ploutos.cli.doctor import examine
     from ploutos.config import load_config

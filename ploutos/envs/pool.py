@@ -1,4 +1,4 @@
-"""A bounded pool of environments that are dear to build: built when first needed, lent to one user at a time, reset on return.
+"""A bounded pool of environments that are expensive to build: built when first needed, lent to one user at a time, reset on return.
 
 `benchmarks/environment.py` measures what it saves. ploutos' own environments are built in a millisecond and do not need it.
 """

@@ -6,9 +6,14 @@ import gymnasium
 import numpy as np
 
 from ploutos.envs.batch import MarketBatch
+<<<<<<< HEAD
 from ploutos.envs.observation import market_rows
-from ploutos.envs.spec import ActionKind, EnvSpec, Span, sized_for
-from ploutos.envs.tape import Tape, make_tape
+from ploutos.envs.spec import ActionKind, EnvSpec, Span, with_initial_cash
+from ploutos.envs.market_arrays import MarketArrays, make_market_arrays
+=======
+from ploutos.envs.market_arrays import MarketArrays
+from ploutos.envs.spec import ActionKind, EnvSpec
+>>>>>>> names
 from ploutos.errors import ConfigError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import fit_scaler
@@ -30,12 +35,12 @@ class MarketEnv(gymnasium.Env[Float32Array, Any]):
     metadata = {"render_modes": []}
 
     def __init__(
-        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, *, actions: ActionKind = "discrete",
+        self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, *, actions: ActionKind = "discrete",
         features_precomputed: bool = True,
     ) -> None:  # fmt: skip
         if not features_precomputed:
             raise ConfigError("found features_precomputed=False; an environment computes no features: build rows with market_rows")
-        self._batch = MarketBatch(tape, rows, spec, first_bar, last_bar, n_envs=1, seed=0, actions=actions)
+        self._batch = MarketBatch(arrays, rows, spec, first_bar, last_bar, n_envs=1, seed=0, actions=actions)
         self.observation_space = self._batch.observation_space
         self.action_space = self._batch.action_space
 
@@ -66,8 +71,8 @@ def make_env(bars: Bars, features: FeatureSet, part: Span, spec: EnvSpec | None 
         spec: account, costs and reward.
     """
     rows = market_rows(features, bars.tradable, fit_scaler(features.values[part.start : part.stop], features.n_required))
-    spec = sized_for(spec or EnvSpec(), bars, part)
-    return MarketEnv(make_tape(bars), rows, spec, part.start, part.stop - 1, actions=actions)
+    spec = with_initial_cash(spec or EnvSpec(), bars, part)
+    return MarketEnv(make_market_arrays(bars), rows, spec, part.start, part.stop - 1, actions=actions)
 
 
 UniversalTradingEnvV8LSTM = MarketEnv

@@ -109,10 +109,10 @@ class Span(Protocol):
     def stop(self) -> int: ...
 
 
-def sized_for(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
+def with_initial_cash(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
     """The spec with an initial cash that can trade these bars.
 
-    Without one, an account of instruments in whole lots starts with so much that every slot holds ten lots of the dearest, at the
+    Without one, an account of instruments in whole lots starts with so much that every slot holds ten lots of the most expensive, at the
     dearest close of the ranges that it lives through. An account of fractions starts with 100,000.
 
     Args:
@@ -143,13 +143,13 @@ def cash_in_words(spec: EnvSpec, bars: Bars, *ranges: Span) -> str:
         spec: as configured, not sized yet.
     """
     lots, slots = _lots_and_slots(bars, ranges)
-    cash = sized_for(spec, bars, *ranges).cash
+    cash = with_initial_cash(spec, bars, *ranges).cash
     if not (lots > 0).any():
         return f"{cash:,.0f}"
     short = (np.nan_to_num(lots).max(axis=1) > cash * spec.gross_limit / slots).sum()
     symbol = bars.symbols[int(np.nanargmax(lots)) % bars.n_symbols]
     many = f"each of {slots.max()} slots" if slots.max() > 1 else "the one slot"
-    why = f"ten lots of the dearest, {symbol} at {np.nanmax(lots):,.0f} a lot, in {many}" if spec.initial_cash is None else "as set"
+    why = f"ten lots of the most expensive, {symbol} at {np.nanmax(lots):,.0f} a lot, in {many}" if spec.initial_cash is None else "as set"
     return f"{cash:,.0f}: {why}; a slot of it could not buy one lot on {short:,} of {len(slots):,} bars"
 
 

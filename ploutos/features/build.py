@@ -138,7 +138,7 @@ def read_features(path: Path) -> FeatureSet:
     """Read what `write_features` wrote.
 
     Raises:
-        DataError: the table does not say when its rows were known, or is no full panel.
+        DataError: the table does not say when its rows were known, or is not a full panel.
     """
     frame = pd.read_parquet(path)
     require_available_at(frame, path)
@@ -146,7 +146,7 @@ def read_features(path: Path) -> FeatureSet:
     names = tuple(str(name) for name in frame.columns[3:])
     n_symbols = len(symbols)
     if len(frame) % n_symbols or not (frame["symbol"].to_numpy() == np.tile(symbols, len(frame) // n_symbols)).all():
-        raise DataError(f"{path.name} is no full panel of {n_symbols} symbols")
+        raise DataError(f"{path.name} is not a full panel of {n_symbols} symbols")
     stamps = {
         name: frame[name].dt.tz_localize(None).to_numpy().astype("datetime64[us]")[::n_symbols] for name in ("timestamp", "available_at")
     }

@@ -1,4 +1,4 @@
-"""What fusion takes from a fold's validation range: how much a policy's confidence is worth, and who is heard.
+"""What fusion takes from a fold's validation range: how much a policy's confidence is worth, and which side wins.
 
 A policy's confidence is its own (masked) probability of what it would do, which says how sure it is and not how often it is
 right. Platt scaling (Platt, 1999) maps the one to the other by two parameters. HOLD keeps its probability: it names no

@@ -128,7 +128,7 @@ def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
     """
     steps = timestamps.diff().dropna()
     if steps.empty:
-        raise DataError("found one bar; expected at least two to tell the bar length; set data.timeframe")
+        raise DataError("found one bar; expected at least two to determine the bar length; set data.timeframe")
     usual = pd.Timedelta(steps.mode().iloc[0])
     if usual < _NIGHT:
         return usual

@@ -313,7 +313,7 @@ class _Job:
                 for page in self.vendor.pages(request, checkpoint.token):
                     frame = checked(page.frame, f"a page of {self.vendor.name}")
                     if not frame["timestamp"].between(plan.start, plan.end, inclusive="left").all():
-                        raise VendorDown(f"{self.vendor.name} answered with bars outside what was asked for, {asked}; run again")
+                        raise VendorDown(f"{self.vendor.name} answered with bars outside what was requested, {asked}; run again")
                     checkpoint.add(plan, Page(frame, page.token))
                     self.pages += 1
                     if self.progress:
@@ -323,10 +323,10 @@ class _Job:
                     checkpoint.clear()
                 raise
         if checkpoint.pages and not checkpoint.complete:
-            raise VendorDown(f"{self.vendor.name} ended in the middle of {asked}; run again to go on from there")
+            raise VendorDown(f"{self.vendor.name} ended in the middle of {asked}; run again to continue from there")
         if not checkpoint.rows:
             checkpoint.clear()
-            raise NoData(f"{self.vendor.name} has no bars of {asked}; ask for another span")
+            raise NoData(f"{self.vendor.name} has no bars of {asked}; request another span")
         return checkpoint.frame()
 
     def _disagreement(self, stored: Series, fetched: pd.DataFrame, plan: _Plan) -> str:

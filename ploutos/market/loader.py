@@ -23,9 +23,9 @@ from ploutos.market.data_spec import (
     VENDOR_TIMEFRAME,
     DataSpec,
     asked_instruments,
-    proxies,
     select_symbols,
     served_by,
+    substitutes,
     vendor_name,
     vendor_symbols,
 )
@@ -65,7 +65,7 @@ class SourceTable:
 
 
 def read_table(spec: DataSpec, datasets: Path | None = None) -> SourceTable:
-    """The long frame of a source with the symbols that were asked for, unchecked.
+    """The long frame of a source with the requested symbols, unchecked.
 
     Raises:
         DataError: there is nothing to read, or a file cannot be read.
@@ -122,13 +122,13 @@ def _from_dataset(spec: DataSpec, datasets: Path | None) -> SourceTable:
     names = vendor_symbols(spec)
     frame = _dataset(spec, datasets).read(vendor_name(spec), spec.adjustment, spec.bar or VENDOR_TIMEFRAME, list(names))
     frame["symbol"] = frame["symbol"].map(names)
-    stand_ins = "".join(f"; {served} stands in for {symbol}" for symbol, served in proxies(spec).items())
+    stand_ins = "".join(f"; {served} stands in for {symbol}" for symbol, served in substitutes(spec).items())
     return SourceTable(frame, f"{vendor_name(spec)}, {spec.adjustment.replace('_', ' ')}{stand_ins}")
 
 
 def _dataset(spec: DataSpec, datasets: Path | None) -> Dataset:
     if datasets is None or not spec.symbols:
-        raise ConfigError(f"source {spec.source} reads symbols that ploutos data build brought here; name them, such as --market SPY,QQQ")
+        raise ConfigError(f"source {spec.source} reads symbols that ploutos data build downloaded; name them, such as --market SPY,QQQ")
     return Dataset(datasets)
 
 
@@ -177,7 +177,7 @@ def _require_nights(symbol: str, stamps: pd.Series) -> None:
     if len(days) and stamps.dt.hour.nunique() == 24 and days[-1] - days[0] < 5 * DAY and days.day_of_week.max() < 5:
         raise ConfigError(
             f"{symbol} has bars in all 24 hours of the day, as no share has, and spans no weekend that would tell coins from currencies; "
-            "expected a longer file or a name that says it; set data.asset_class=crypto, fx, future or equity"
+            "expected a longer file or an unambiguous name; set data.asset_class=crypto, fx, future or equity"
         )
 
 
@@ -230,7 +230,9 @@ def _calendar(instruments: Sequence[InstrumentSpec], spec: DataSpec) -> str:
     own = {each.calendar: each for each in instruments}
     if len(own) > 1:
         words = " and ".join(f"{each.symbol} trades on {name}" for name, each in sorted(own.items()))
-        raise ConfigError(f"{words}; expected one calendar for all symbols; run them apart, or say what they are with data.asset_class")
+        raise ConfigError(
+            f"{words}; expected one calendar for all symbols; run them separately, or say what they are with data.asset_class"
+        )
     ((calendar, one),) = own.items()
     if spec.calendar not in ("auto", calendar):
         raise ConfigError(
@@ -266,7 +268,9 @@ def _require_one_currency(instruments: Sequence[InstrumentSpec]) -> None:
     by_currency = {each.currency: each.symbol for each in instruments}
     if len(by_currency) > 1:
         words = " and ".join(f"{symbol} in {currency}" for currency, symbol in by_currency.items())
-        raise ConfigError(f"prices are {words}; expected one currency, since one account holds one; run them apart or convert the prices")
+        raise ConfigError(
+            f"prices are {words}; expected one currency, since one account holds one; run them separately or convert the prices"
+        )
 
 
 # --- loading

@@ -59,7 +59,7 @@ CHECKS = {
     "roll_gaps": "sessions at which a continuous future jumps from one contract to the next",
     "ticker_reuse": "first bars after so many sessions without one that the name may be another company's",
 }
-"""Every check by name, errors of the gate first, and what it finds."""
+"""Every check by name, errors first, and what it finds."""
 
 
 def iso(stamp: np.datetime64) -> str:

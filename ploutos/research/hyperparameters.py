@@ -81,7 +81,7 @@ def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
     """
     cut = train.start + round(train.n_bars * (1 - share))
     if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
-        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
+        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be split again with a gap of {gap}; train longer")
     return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
 
 

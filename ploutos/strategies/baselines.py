@@ -52,7 +52,7 @@ def buy_and_hold(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
 
 
 def equal_weight(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
-    """Equal shares of all symbols, put right once a month (21 sessions)."""
+    """Equal shares of all symbols, rebalanced monthly (every 21 sessions)."""
     return _only_at(_slots(bars, env), _monthly(bars, first))
 
 

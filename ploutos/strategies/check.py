@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ploutos.envs import ledger
-from ploutos.envs.spec import EnvSpec, sized_for
+from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import StrategyError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import FIELDS, Bars
@@ -41,7 +41,7 @@ def check_strategy(
     Raises:
         StrategyError: what it did, and at which bar and symbol.
     """
-    env = sized_for(env or EnvSpec(), bars, part)
+    env = with_initial_cash(env or EnvSpec(), bars, part)
     strategy, features = build(bars)
     whole = _answers(strategy, features, bars, part, env, policies)
     _require_limits(strategy, whole, bars, part, env)
@@ -73,10 +73,10 @@ def _answers(
     strategy: Strategy, features: FeatureSet | None, bars: Bars, part: Range, env: EnvSpec, policies: Sequence[Policy]
 ) -> FloatArray:
     """Target weights after each bar, shape (n_decisions, n_accounts, n_symbols), its accounts moved as it says."""
-    tape = ledger.make_tape(bars)
+    arrays = ledger.make_market_arrays(bars)
     n = len(strategy.names)
-    stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), tape, env)
-    inference, held, rows = PolicyInference(policies, bars, features, part, tape, env), np.zeros((n, bars.n_symbols)), []
+    stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), arrays, env)
+    inference, held, rows = PolicyInference(policies, bars, features, part, arrays, env), np.zeros((n, bars.n_symbols)), []
     for decided in range(part.start - 1, part.stop - 1):
         bar = np.full(n, decided, dtype=np.int64)
         predictions = inference.predict(stepper.accounts, bar)
@@ -92,18 +92,18 @@ def _answers(
 def _require_limits(strategy: Strategy, answers: FloatArray, bars: Bars, part: Range, env: EnvSpec) -> None:
     if len(wrong := np.argwhere(np.isinf(answers))):
         raise StrategyError(
-            f"{_name(strategy)} asks for an infinite weight {_where(wrong[0], bars, part)}; expected a number, or nan for no order"
+            f"{_name(strategy)} returns an infinite weight {_where(wrong[0], bars, part)}; expected a number, or nan for no order"
         )
     live = bars.tradable[part.start - 1 : part.stop - 1, None]  # an order for a symbol without a bar lapses
     gross = np.nansum(np.where(live, np.abs(answers), 0.0), axis=2)
     if len(wrong := np.argwhere(gross > env.gross_limit + _SLACK)):
         asked = gross[tuple(wrong[0])]
         raise StrategyError(
-            f"{_name(strategy)} asks for {asked:.3g} times its equity {_where(wrong[0], bars, part)}; expected {env.gross_limit:g} at most"
+            f"{_name(strategy)} targets {asked:.3g} times its equity {_where(wrong[0], bars, part)}; expected {env.gross_limit:g} at most"
         )
     if not env.allow_short and len(wrong := np.argwhere(answers < 0)):
         raise StrategyError(
-            f"{_name(strategy)} asks for a short {_where(wrong[0], bars, part)}; expected none, since env.allow_short is off"
+            f"{_name(strategy)} targets a short position {_where(wrong[0], bars, part)}; expected none, since env.allow_short is off"
         )
 
 
@@ -113,7 +113,7 @@ def _require_same(whole: FloatArray, again: FloatArray, bars: Bars, part: Range,
         at = changed[0]
         raise StrategyError(
             f"the answer changed {_where(at, bars, part)} on {what}: {known[tuple(at)]:.6g} became {again[tuple(at)]:.6g}; "
-            "expected the same answer for the same past: something in it knows later bars, or draws at random"
+            "expected the same answer for the same past: the strategy reads later bars, or is random"
         )
 
 

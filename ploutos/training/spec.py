@@ -1,4 +1,4 @@
-"""Settings of the agents and of what a training leaves behind; light to import."""
+"""Settings of the agents and of what a training run leaves behind; light to import."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,22 +16,22 @@ Device = Literal["auto", "cpu", "cuda"]
 class SpeedSpec(Spec):
     """How training is computed. Nothing here but `bf16` changes a number beyond rounding."""
 
-    quick_loop: bool = True
+    fast_loop: bool = True
     """Our rollout and update in place of stable-baselines3's: fewer Python calls per step, one tensor for the actions of all
     symbols, a rollout kept as tensors on the device; RecurrentPPO learns from whole accounts' sequences, not padded pieces."""
     share_rows: bool = True
-    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `quick_loop`)."""
+    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `fast_loop`)."""
     fast_matmul: bool = True
     """Torch's `medium` matrix products, if their error, measured at start-up, is that of float32."""
     reuse_memory: bool = True
     """Keep freed memory for the next minibatch instead of handing it to the system (glibc; holds for the whole process)."""
     bf16: bool = False
-    """bfloat16 matrix products (`quick_loop`): faster, and not float32-exact. Weights and sums stay float32."""
+    """bfloat16 matrix products (`fast_loop`): faster, and not float32-exact. Weights and sums stay float32."""
 
     @model_validator(mode="after")
     def _ours(self) -> "SpeedSpec":
-        if self.bf16 and not self.quick_loop:
-            raise ValueError("training.speed.bf16 is part of our own loop; leave training.speed.quick_loop on")
+        if self.bf16 and not self.fast_loop:
+            raise ValueError("training.speed.bf16 is part of our own loop; leave training.speed.fast_loop on")
         return self
 
 
@@ -48,7 +48,7 @@ class TrainingSpec(Spec):
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
     """Share of `total_timesteps` that is really trained: 0.1 in `test`, 0.01 in `quick`. Below 1 a model proves nothing."""
     members: PositiveInt = 5
-    """Policies per fold, alike but for the seed; they vote."""
+    """Policies per fold, identical except for the seed; they vote."""
     n_envs: PositiveInt = 32
     """Accounts in the batch."""
     n_steps: PositiveInt = 128
@@ -97,9 +97,9 @@ class TrainingSpec(Spec):
             raise ValueError(
                 f"training.batch_size {self.batch_size} does not divide n_envs * n_steps = {self.n_envs} * {self.n_steps} = {rollout}"
             )
-        if self.algorithm == "RecurrentPPO" and self.speed.quick_loop and self.batch_size % self.n_steps:
+        if self.algorithm == "RecurrentPPO" and self.speed.fast_loop and self.batch_size % self.n_steps:
             raise ValueError(
-                f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; RecurrentPPO learns from whole sequences"
+                f"training.batch_size {self.batch_size} is not a multiple of n_steps {self.n_steps}; RecurrentPPO needs whole sequences"
             )
         return self
 
@@ -111,37 +111,37 @@ class TrainingSpec(Spec):
 
 
 class CheckpointSpec(Spec):
-    """Snapshots of a training in progress."""
+    """Checkpoints of a training run in progress."""
 
     enabled: bool = True
-    """Whether to write snapshots at all."""
+    """Whether to write checkpoints at all."""
     every_rollouts: PositiveInt = 10
-    """Rollouts between two snapshots."""
+    """Rollouts between two checkpoints."""
     keep: PositiveInt = 2
-    """Snapshots kept of each training, the newest ones."""
+    """Checkpoints kept of each training run, the newest ones."""
     keep_best: bool = False
-    """Keep beside the snapshots, and after the training, the policy whose last episodes had paid best when a snapshot was made.
+    """Keep beside the checkpoints, and after training, the policy with the best recent episodes at a checkpoint.
     It is the best on its own training bars, which is no measure of skill."""
     auto_resume: bool = True
-    """Go on from the newest whole snapshot; false starts over."""
+    """Continue from the newest intact checkpoint; false starts over."""
 
 
 class LogSpec(Spec):
-    """What a training writes for people to look at; it changes no result."""
+    """Logs of a training run, for people to read; they change no result."""
 
     tensorboard: Path | None = None
     """Folder for TensorBoard's files, one folder in it per fold and member; empty for none. Needs `ploutos[tensorboard]`."""
 
 
 @dataclass(frozen=True)
-class Workplace:
-    """Where a training leaves its traces while it runs."""
+class TrainingPaths:
+    """Where a training run keeps its files."""
 
     folder: Path
-    """Snapshots and progress of this training, removed when it is done."""
+    """Checkpoints and progress of this training run, removed when it is done."""
     device: Device = "cpu"
     tensorboard: Path | None = None
-    """Where TensorBoard's files go; None for no such files."""
+    """Where TensorBoard's files go; None for none."""
 
     @property
     def progress_file(self) -> Path:

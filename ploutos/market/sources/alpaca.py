@@ -21,7 +21,7 @@ from requests import PreparedRequest, RequestException, Response, Timeout
 from requests.adapters import HTTPAdapter
 
 from ploutos.errors import ConfigError, CredentialsError, NoData, RateLimited, UnknownSymbol, VendorDown, VendorError
-from ploutos.market.sources.retry import Pace, Retry
+from ploutos.market.sources.retry import RateLimiter, Retry
 from ploutos.market.sources.vendor import Page, Request
 
 SIP_DELAY = pd.Timedelta(minutes=16)
@@ -77,11 +77,11 @@ class Alpaca:
         requests_per_minute: float = REQUESTS_PER_MINUTE,
         delay: pd.Timedelta = SIP_DELAY,
         timeout_s: float = 30.0,
-        patience_s: float = 180.0,
+        retry_for_s: float = 180.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Prepare the clients; nothing is asked yet.
+        """Prepare the clients; no request is sent yet.
 
         Args:
             key, secret: of the account; None where they are not set.
@@ -90,7 +90,7 @@ class Alpaca:
             requests_per_minute: the most that go out.
             delay: how much of the latest SIP bars the plan withholds; zero for a paid one. IEX and crypto have none.
             timeout_s: seconds without a byte after which a request has failed.
-            patience_s: seconds over which a request is repeated.
+            retry_for_s: seconds over which a request is repeated.
             clock, sleep: seconds since 1970, and how to wait.
 
         Raises:
@@ -99,7 +99,7 @@ class Alpaca:
         if not key or not secret:
             missing = " and ".join(name for name, value in {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret}.items() if not value)
             raise CredentialsError(
-                f"{missing} missing; Alpaca asks for keys, which a free account has; put them into the environment or .env"
+                f"{missing} missing; Alpaca requires keys, which a free account has; put them into the environment or .env"
             )
         self.name = f"alpaca-{feed}"
         self._feed = feed
@@ -109,8 +109,8 @@ class Alpaca:
         self._coins = _Client(base, key, secret, "v1beta3", timeout_s)
         self._timeout_s = timeout_s
         self._clock = clock
-        self._pace = Pace(requests_per_minute, clock, sleep)
-        self._retry = Retry(patience_s, clock=clock, sleep=sleep)
+        self._rate_limiter = RateLimiter(requests_per_minute, clock, sleep)
+        self._retry = Retry(retry_for_s, clock=clock, sleep=sleep)
 
     def pages(self, request: Request, token: str | None = None) -> Iterator[Page]:
         """Pages from the start, or from a token that an earlier page gave; as `Vendor.pages`.
@@ -146,7 +146,7 @@ class Alpaca:
                 "expected a US share, an ETF or a coin pair such as BTC/USD, in a span in which it traded; check both"
             )
         if not kept_any:
-            raise NoData(f"{self.name} has no finished bars of {span} yet; ask for a span that begins earlier")
+            raise NoData(f"{self.name} has no finished bars of {span} yet; request a span that begins earlier")
         yield Page(kept, None)
 
     def _horizon(self, coin: bool) -> pd.Timestamp:
@@ -170,7 +170,7 @@ class Alpaca:
 
     def _ask(self, coin: bool, params: dict[str, Any], last: pd.Timestamp | None) -> tuple[pd.DataFrame, str | None]:
         """One page as it came: its bars, which follow `last`, and the next one's token."""
-        self._pace.wait()
+        self._rate_limiter.wait()
         client, path = (self._coins, "/crypto/us/bars") if coin else (self._stocks, "/stocks/bars")
         try:
             answer: Any = client.get(path, params)
@@ -188,7 +188,7 @@ class Alpaca:
             bars, following = answer["bars"] or {}, answer["next_page_token"]
             frame = parse_bars(bars.get(symbol) or [])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise VendorDown(f"{self.name} answered with something that is no page of bars ({type(error).__name__}: {error})") from error
+            raise VendorDown(f"{self.name} answered with something that is not a page of bars ({type(error).__name__}: {error})") from error
         if others := sorted(set(bars) - {symbol}):
             raise UnknownSymbol(f"{self.name} answered with {', '.join(others)} when asked for {symbol}; use its own spelling")
         if not _follow(frame["timestamp"], last):
@@ -206,13 +206,13 @@ class Alpaca:
             return VendorDown(what)
         if status == 403 and "subscription" in said.lower():
             return CredentialsError(
-                f"{what}: the plan behind these keys does not reach that far; ask for an earlier span, or take --set data.feed=iex"
+                f"{what}: the plan behind these keys does not reach that far; request an earlier span, or take --set data.feed=iex"
             )
         if status in (401, 403):
             return CredentialsError(f"{what}: it refused the keys; check APCA_API_KEY_ID and APCA_API_SECRET_KEY, both of one account")
         if status == 400 and "symbol" in said.lower():
             return UnknownSymbol(f"{what}: it does not know {symbol}; expected a US share, an ETF or a coin pair such as BTC/USD")
-        return VendorError(f"{what} to a request for {symbol}; expected bars; check the address of Alpaca and what was asked for")
+        return VendorError(f"{what} to a request for {symbol}; expected bars; check the address of Alpaca and the request")
 
 
 class _Client(RESTClient):
