@@ -6,14 +6,9 @@ import gymnasium
 import numpy as np
 
 from ploutos.envs.batch import MarketBatch
-<<<<<<< HEAD
+from ploutos.envs.market_arrays import MarketArrays, make_market_arrays
 from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import ActionKind, EnvSpec, Span, with_initial_cash
-from ploutos.envs.market_arrays import MarketArrays, make_market_arrays
-=======
-from ploutos.envs.market_arrays import MarketArrays
-from ploutos.envs.spec import ActionKind, EnvSpec
->>>>>>> names
 from ploutos.errors import ConfigError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import fit_scaler
