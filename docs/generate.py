@@ -181,10 +181,14 @@ def environment_settings() -> str:
 def api() -> str:
     """Every public name, under the package that it comes from."""
     found: dict[str, list[str]] = {}
+    keys = {model: key for key, _, model in _sections(PipelineConfig)} | {PipelineConfig: ""}
     for name in ploutos.__all__:
-        module = getattr(ploutos, name).__module__
-        room = module.split(".")[1]
-        found.setdefault(_ROOMS.get(room, room), []).append(f"::: {module}.{name}\n    options:\n      heading_level: 3\n")
+        public = getattr(ploutos, name)
+        room, options = public.__module__.split(".")[1], "\n    options:\n      heading_level: 3\n"
+        if public in keys:  # its fields are settings, and stand there
+            anchor = f"#{keys[public].replace('.', '').replace('[]', '')}" if keys[public] else ""
+            options += f"      members: []\n\nFields: [{keys[public] or 'all settings'}](settings.md{anchor}).\n"
+        found.setdefault(_ROOMS.get(room, room), []).append(f"::: {public.__module__}.{name}{options}")
     order = [title for title in dict.fromkeys(_ROOMS.values()) if title in found]
     return "\n".join(f"## {title}\n\n" + "\n".join(found[title]) for title in [*order, *(found.keys() - set(order))])
 

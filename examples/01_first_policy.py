@@ -11,13 +11,13 @@ from pathlib import Path
 
 import ploutos as pl
 
-out = Path(sys.argv[1])
-bars = pl.load_bars()  # five US shares that ship with ploutos; pl.load_bars("bars.csv") reads your own
+bars = pl.load_bars()  # the sample; pl.load_bars("bars.csv") reads yours
 features = pl.build_features(bars)
 fold = pl.plan_folds(bars, features)[0]
 training = pl.TrainingSpec(total_timesteps=20_000, net_arch=(64, 64))
 policy = pl.train_policy(bars, features, fold, training, seed=1)
 result = pl.backtest_folds(bars, [fold], features=features, policies=[[policy]])
 metrics = pl.metrics_frame(bars, result)
-print(metrics[["total_return", "sharpe", "sharpe_low", "sharpe_high", "max_drawdown", "costs"]].round(2).to_string())
-pl.plot_equity(result).write_html(out / "equity.html")
+print(metrics[["total_return", "sharpe", "sharpe_low", "sharpe_high"]].round(2).to_string())
+figure = pl.plot_equity(result)
+figure.write_html(Path(sys.argv[1]) / "equity.html")
