@@ -91,12 +91,16 @@ def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
     return digest.hexdigest()
 
 
-def plan_folds(bars: Bars, features: FeatureSet, spec: FoldSpec) -> tuple[Fold, ...]:
+def plan_folds(bars: Bars, features: FeatureSet, spec: FoldSpec | None = None) -> tuple[Fold, ...]:
     """Lay out every fold that the history holds.
+
+    Args:
+        spec: the geometry; five years of training or more, half a year of validation, a year of test where it is left out.
 
     Raises:
         HistoryError: no fold fits; the message says how many years are missing.
     """
+    spec = spec or FoldSpec()
     stamps, warmup = bars.timestamps, features.warmup_bars
     gap = spec.purge_bars + spec.embargo_bars
     if warmup >= bars.n_bars - 1:

@@ -5,7 +5,7 @@ put back on the common clock. Nothing here is fitted, so the whole history is co
 has its warm-up in the bars before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from ploutos.features import indicators
 from ploutos.market.bars import FIELDS, Bars, require_available_at
 from ploutos.specs import Spec
 from ploutos.store import Kind
-from ploutos.types import BoolArray, Float32Array, TimeArray
+from ploutos.types import BoolArray, Float32Array, FloatArray, TimeArray
 
 
 class FeatureSpec(Spec):
@@ -74,18 +74,37 @@ class FeatureSet:
         ready = np.asarray(self.ready.any(axis=1))
         return int(ready.argmax()) if ready.any() else len(ready)
 
+    def with_column(self, name: str, values: FloatArray) -> "FeatureSet":
+        """These features and one of your own, which a symbol needs to be usable like the others.
 
-def build_features(bars: Bars, spec: FeatureSpec, macro: pd.DataFrame | None = None) -> FeatureSet:
+        Args:
+            values: shape (n_bars, n_symbols); row *t* may use bars up to and including *t*, and is nan where it is not known yet.
+
+        Raises:
+            DataError: the name is taken, or the values have another shape.
+        """
+        if name in self.names:
+            raise DataError(f"there is a feature {name} already; choose another name")
+        if values.shape != self.values.shape[:2]:
+            raise DataError(f"{name} has shape {values.shape}; expected {self.values.shape[:2]}: bars by symbols")
+        at = self.n_required if self.n_required is not None else len(self.names)
+        widened = np.insert(self.values, at, values, axis=2)
+        required = None if self.n_required is None else at + 1
+        return replace(self, values=widened, names=(*self.names[:at], name, *self.names[at:]), n_required=required)
+
+
+def build_features(bars: Bars, spec: FeatureSpec | None = None, macro: pd.DataFrame | None = None) -> FeatureSet:
     """Compute the chosen features of every symbol.
 
     Args:
+        spec: which features; all where it is left out.
         macro: columns on the bars' clock, from `ploutos.features.macro_features.macro_columns`; they follow the features
             of each symbol, where it has a bar.
 
     Returns:
         Features whose row *t* uses bars up to and including *t*, and macro values published by then.
     """
-    names = spec.names()
+    names = (spec or FeatureSpec()).names()
     columns = [indicators.NAMES.index(name) for name in names]
     values = np.full((bars.n_bars, bars.n_symbols, len(names)), np.nan, dtype=np.float32)
     for s in range(bars.n_symbols):

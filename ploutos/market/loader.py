@@ -35,6 +35,7 @@ from ploutos.market.quality import ENDS_EARLY_SESSIONS, check_bars, inspect_adju
 from ploutos.market.rolls import back_adjust, find_rolls
 from ploutos.market.sources import files, sample
 from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.settings import Settings
 from ploutos.store import digest_of, file_sha256
 
 _YEAR_TOLERANCE = 0.03
@@ -287,6 +288,25 @@ def load(spec: DataSpec, datasets: Path | None = None, now: pd.Timestamp | None 
         ConfigError: the spec contradicts itself, or the bars.
     """
     return load_table(read_table(spec, datasets), spec, now)
+
+
+def load_bars(source: DataSpec | Path | str | None = None) -> Bars:
+    """The bars of a source, for a notebook: what a run with the same settings reads.
+
+    Args:
+        source: a file or a folder of files, or all settings; the bars that ship with ploutos where it is left out.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+
+    >>> load_bars().symbols
+    ('AAPL', 'FB', 'GOOG', 'IBM', 'MSFT')
+    """
+    if source is None:
+        source = DataSpec()
+    elif not isinstance(source, DataSpec):
+        source = DataSpec(source="files", path=Path(source))
+    return load(source, Settings().datasets_root)
 
 
 def load_table(table: SourceTable, spec: DataSpec, now: pd.Timestamp | None = None) -> Bars:

@@ -5,6 +5,7 @@ from functools import cached_property
 
 import numpy as np
 
+from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
 from ploutos.fusion.calibration import Calibration, FusionChoice
 from ploutos.fusion.decisions import VectorizedDecisionFusion
@@ -34,6 +35,11 @@ class AdvisorStrategy:
     bars: Bars
     env: EnvSpec
     asks_policies = False
+
+    @classmethod
+    def of(cls, signals: Signals, bars: Bars, env: EnvSpec | None = None) -> "AdvisorStrategy":
+        """One account that follows one table of advice."""
+        return cls((ADVISOR,), signals.align_to_bars(bars)[0][None], bars, env or EnvSpec())
 
     def targets(self, context: DecisionContext) -> FloatArray:
         return weights_of_actions(self.advised_actions[:, context.bar], self.bars, context.bar, self.env)
