@@ -208,7 +208,7 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
         _, callback = model._setup_learn(10**6, None)
         model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
         rollout = model._rollout
-        whole = torch.cat([model._market.rows[rollout.bars], rollout.own], dim=-1)[0].numpy()
+        whole = torch.cat([model._shared_rows.rows[rollout.bars], rollout.own], dim=-1)[0].numpy()
         masks = rollout.masks[0].numpy() if algorithm == "MaskablePPO" else None
         probabilities = predict(policy, np.ascontiguousarray(whole[:, [names.index(name) for name in policy.observes]]), masks)
         taken = np.take_along_axis(probabilities, rollout.actions[0].numpy()[..., None], axis=-1)
