@@ -178,8 +178,9 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key, or a value that does not fit.
 
-    >>> load_config("demo", overrides=["training.members=2"]).training.members
-    2
+    Examples:
+        >>> load_config("demo", overrides=["training.members=2"]).training.members
+        2
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")

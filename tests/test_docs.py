@@ -115,7 +115,10 @@ def test_links_of_the_readme_lead_somewhere_and_it_is_short():
     assert len(text.splitlines()) <= 150
 
 
-def test_pages_include_lines_that_are_python():
+def test_pages_show_every_example_and_the_lines_they_show_are_python():
+    included = re.findall(r'^ *--8<-- "([\w/.]+\.py)', "\n".join(page.read_text() for page in PAGES), re.MULTILINE)
+    examples = {str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.py")}
+    assert set(included) == examples | {"tests/plain_ledger.py"}
     for page in PAGES:
         for path, first, last in re.findall(r'--8<-- "([\w/.]+\.py)(?::(\d+):(\d+))?"', page.read_text()):
             lines = (ROOT / path).read_text().splitlines()

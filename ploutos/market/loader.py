@@ -299,8 +299,9 @@ def load_bars(source: DataSpec | Path | str | None = None) -> Bars:
     Raises:
         DataError, ConfigError: as `load`.
 
-    >>> load_bars().symbols
-    ('AAPL', 'FB', 'GOOG', 'IBM', 'MSFT')
+    Examples:
+        >>> load_bars().symbols
+        ('AAPL', 'FB', 'GOOG', 'IBM', 'MSFT')
     """
     if source is None:
         source = DataSpec()
