@@ -46,7 +46,7 @@ def stages(folder: Path) -> dict[str, str]:
 
 def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nobody_there(gguf, home, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("ploutos.advisor.advisor._PAUSE_S", 0)
+    monkeypatch.setattr("ploutos.llm.client._PAUSE_S", 0)
     with LlamaServer({"tiny": gguf}) as server:
         answer, asked = server.answer, []
 

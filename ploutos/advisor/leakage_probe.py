@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from scipy.special import xlogy
 from scipy.stats import binomtest
 
-from ploutos.advisor.advisor import Advisor, Outcome, Query, make_advisor, prompt_at, schema_of
+from ploutos.advisor.advisor import Advisor, make_advisor, prompt_at
 from ploutos.advisor.cutoff import CutoffStore, HitRate, ModelRecord, MonthScore, ProbeResult, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
@@ -29,6 +29,7 @@ from ploutos.errors import ConfigError, DataError, LLMError
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.llm.backends.base import Message, Messages
+from ploutos.llm.client import Outcome, Query, schema_of
 from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
