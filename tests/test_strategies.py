@@ -7,9 +7,12 @@ import pytest
 from markets import mock_advisor
 
 from ploutos.advisor.advisor import advise
+from ploutos.envs.ledger import Accounts, Stepper
+from ploutos.envs.market_arrays import make_market_arrays
+from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StrategyError
-from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.evaluation.backtest import BY_ACCOUNT, Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
@@ -19,6 +22,7 @@ from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, votes_and_members
+from ploutos.strategies.inference import PolicyInference, predict
 from ploutos.walk_forward import Range
 
 PART = Range(start=506, stop=560)
@@ -105,6 +109,39 @@ def test_limits_shapes_chance_and_pickles(panel):
     ):
         with pytest.raises(StrategyError, match=sentence):
             check_strategy(build, panel, PART, ENV)
+
+
+@dataclass(frozen=True)
+class Asked(PrecomputedTargets):
+    """The same table, but asked for its targets bar by bar."""
+
+
+def test_a_table_gives_the_same_bytes_read_or_asked(panel):
+    segments, tables = [Segment(Range(start=301, stop=400)), Segment(Range(start=400, stop=500))], all_baselines(panel, 300, ENV, 1)
+    read = run_backtests(panel, None, segments, tables, ENV)
+    asked = run_backtests(panel, None, segments, [Asked(each.slug, each.table) for each in tables], ENV)
+    for name in BY_ACCOUNT:
+        assert getattr(read, name).tobytes() == getattr(asked, name).tobytes(), name
+
+
+@pytest.mark.parametrize("n", [1, 15, 16, 25])
+def test_members_asked_together_answer_as_each_does_alone(panel, panel_features, panel_policies, n):
+    """Whatever the number of accounts; and as the whole network does, but for rounding."""
+    part, arrays = Range(start=506, stop=516), make_market_arrays(panel)
+    stepper = Stepper(Accounts.open(n, panel.n_symbols, 100_000.0), arrays, ENV)
+    together = PolicyInference(panel_policies, panel, panel_features, part, arrays, ENV)
+    alone = [PolicyInference([policy], panel, panel_features, part, arrays, ENV) for policy in panel_policies]
+    random = np.random.default_rng(3)
+    for at in range(part.start - 1, part.stop - 1):
+        bar = np.full(n, at)
+        answers = together.predict(stepper.accounts, bar)
+        np.testing.assert_array_equal(answers, np.concatenate([each.predict(stepper.accounts, bar) for each in alone]))
+        for policy, answer in zip(panel_policies, answers, strict=True):
+            rows = market_rows(panel_features, panel.tradable, policy.scaler)
+            seen = np.empty((n, observation_size(rows.shape[1], panel.n_symbols)), dtype=np.float32)
+            observe(stepper.accounts, bar, rows, arrays, seen)
+            np.testing.assert_allclose(answer, predict(policy, seen), atol=1e-6)
+        stepper.step(bar, random.random((n, panel.n_symbols)) / 3)
 
 
 def test_a_backtest_keeps_what_it_is_asked_to_keep(panel):

@@ -823,6 +823,16 @@ def step_accounts(bar, targets, w, prices, contract_terms, n_tradable, years, ru
 
 
 @compiled
+def shares_held(t, prices, contract_terms, money, positions, out):
+    """Write the share of equity that every account holds of every symbol after the close of bar t, signed."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            units = positions[UNITS, i * prices.shape[2] + j]
+            worth = units * prices[t, MARK, j] * contract_terms[MULTIPLIER, j]
+            out[i, j] = (worth if units != 0.0 else 0.0) / max(money[EQUITY, i], 1e-9)
+
+
+@compiled
 def decode(actions, n_tradable, gross_limit, short, targets):
     """Write the target weights of discrete actions: one slot, flat or one slot short, nan for HOLD."""
     for i in range(actions.shape[0]):

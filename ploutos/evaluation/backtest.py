@@ -22,7 +22,7 @@ from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.store import Kind
-from ploutos.strategies.base import DecisionContext, Role, Strategy, StrategyId, account_ids, require_unique
+from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, Strategy, StrategyId, account_ids, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
@@ -92,7 +92,7 @@ class Backtests:
         if tuple(slugs) == self.slugs:
             return self
         rows = [self.row(slug) for slug in slugs]
-        arrays = {name: getattr(self, name)[rows] for name in _BY_ACCOUNT}
+        arrays = {name: getattr(self, name)[rows] for name in BY_ACCOUNT}
         return replace(self, slugs=tuple(slugs), roles=tuple(self.roles[row] for row in rows), **arrays)
 
     def contenders(self) -> "Backtests":
@@ -134,29 +134,30 @@ _COSTS = ("pnl", *ledger.COSTS, "traded", "written_off")
 _RECORDED = ("equity", *_COSTS)
 _FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
 _FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
-_BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
+BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
 
 
 class _Recording:
     """What is kept of every account, bar by bar: one row a bar, so that a row is written at once."""
 
-    def __init__(self, k: int, n: int, s: int, cash: float, keep: Sequence[Part]) -> None:
-        self._fields = ("equity", *(_COSTS if "costs" in keep else ()), *(_FILLS if "fills" in keep else ()))
-        self._weights = "weights" in keep
-        kept = {name: n + 1 if name in self._fields else 0 for name in _RECORDED}
-        self.arrays: dict[str, np.ndarray] = {name: np.zeros((rows, k)) for name, rows in kept.items()}
-        self.arrays["equity"][0] = cash
-        self.arrays["weights"] = np.zeros((n + 1 if self._weights else 0, k, s))
+    def __init__(self, accounts: ledger.Accounts, n: int, keep: Sequence[Part]) -> None:
+        k, s = accounts.units.shape
+        kept = ("equity", *(_COSTS if "costs" in keep else ()), *(_FILLS if "fills" in keep else ()))
+        self.arrays: dict[str, np.ndarray] = {name: np.zeros((n + 1 if name in kept else 0, k)) for name in _RECORDED}
+        self.arrays["equity"][0] = accounts.equity
+        self.arrays["weights"] = np.zeros((n + 1 if "weights" in keep else 0, k, s))
         for name, nothing in _FILLS.items():
             self.arrays[name] = np.full((n + 1 if "fills" in keep else 0, k, s), nothing)
         self.ruined, self.last = np.full(k, -1), np.full(k, n)
-        self._n = n
+        self._n, self._accounts = n, accounts
+        self._sources = [(self.arrays[name], getattr(accounts, name)) for name in kept]
 
-    def note(self, at: int, accounts: ledger.Accounts, held: FloatArray) -> None:
-        """Keep what accounts are after a step."""
-        for name in self._fields:
-            self.arrays[name][at] = getattr(accounts, name)
-        if self._weights:
+    def note(self, at: int, held: FloatArray) -> None:
+        """Keep what the accounts are after a step."""
+        accounts = self._accounts
+        for array, source in self._sources:
+            array[at] = source
+        if len(self.arrays["weights"]):
             self.arrays["weights"][at] = held
         if accounts.ruined.any():
             self.ruined[accounts.ruined & (self.ruined < 0)] = at
@@ -200,22 +201,26 @@ def run_backtests(
     ordered = sorted(strategies, key=lambda strategy: not strategy.asks_policies)  # policies are asked about the first accounts alone
     ids = account_ids(ordered)
     n_asking = len(account_ids([strategy for strategy in ordered if strategy.asks_policies]))
-    stepper = ledger.Stepper(ledger.Accounts.open(len(ids), bars.n_symbols, env.cash), arrays, env)
+    accounts = ledger.Accounts.open(len(ids), bars.n_symbols, env.cash)
+    stepper = ledger.Stepper(accounts, arrays, env)
     ends = np.cumsum([len(strategy.ids) for strategy in ordered]).tolist()
     own = [(slice(end - len(strategy.ids), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
-    views = [stepper.accounts.rows(rows) for rows, _ in own]
-    recording = _Recording(len(ids), last - first, bars.n_symbols, env.cash, keep)
+    tables = [(rows.start, strategy.table) for rows, strategy in own if type(strategy) is PrecomputedTargets]
+    asked = [(rows, strategy, accounts.rows(rows)) for rows, strategy in own if type(strategy) is not PrecomputedTargets]
+    recording, bar = _Recording(accounts, last - first, keep), np.empty(len(ids), dtype=np.int64)
     targets, held = np.empty((len(ids), bars.n_symbols)), np.zeros((len(ids), bars.n_symbols))
     for index, segment in enumerate(segments):
         inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, arrays, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
-            bar = np.full(len(ids), decided, dtype=np.int64)
-            predictions = inference.predict(stepper.accounts, bar[:n_asking])
-            for (rows, strategy), accounts in zip(own, views, strict=True):
-                targets[rows] = strategy.targets(DecisionContext(decided, index, accounts, held[rows], predictions[:, rows]))
+            bar[:] = decided
+            predictions = inference.predict(accounts, bar[:n_asking])
+            for rows, strategy, mine in asked:
+                targets[rows] = strategy.targets(DecisionContext(decided, index, mine, held[rows], predictions[:, rows]))
+            for row, table in tables:  # what their `targets` would answer
+                targets[row] = table[decided]
             stepper.step(bar, targets)
             held = stepper.held(decided + 1)
-            recording.note(decided + 1 - first, stepper.accounts, held)
+            recording.note(decided + 1 - first, held)
     return Backtests(
         slugs=tuple(each.slug for each in ids),
         roles=tuple(each.role for each in ids),
@@ -239,7 +244,7 @@ def concat(first: Backtests, second: Backtests) -> Backtests:
     arrays: dict[str, Any] = {
         field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
         for field in fields(Backtests)
-        if field.name in _BY_ACCOUNT
+        if field.name in BY_ACCOUNT
     }
     return replace(first, slugs=first.slugs + second.slugs, roles=first.roles + second.roles, **arrays)
 

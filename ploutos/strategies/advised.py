@@ -69,19 +69,23 @@ class FusedStrategy:
     asks_policies = True
 
     @cached_property
-    def _groups(self) -> list[tuple[FusionSpec, IntArray]]:
+    def _groups(self) -> list[tuple[FusionSpec, slice | IntArray]]:
         """Accounts that share a spec."""
-        rows = np.arange(len(self.ids))
         if len(self.fusion) == 1:
-            return [(self.fusion[0], rows)]
+            return [(self.fusion[0], slice(None))]
+        rows = range(len(self.ids))
         return [(spec, np.array([row for row in rows if self.fusion[row] == spec])) for spec in dict.fromkeys(self.fusion)]
+
+    @cached_property
+    def _chosen(self) -> list[FusionSpec]:
+        """What each segment's choice makes of the spec."""
+        return [choice.applied(self.fusion[0]) for choice in self.choices]
 
     def targets(self, context: DecisionContext) -> FloatArray:
         bar, predictions = context.bar, context.predictions
         groups, calibration = self._groups, self.calibration
         if self.choices:
-            choice = self.choices[context.segment]
-            groups, calibration = [(choice.applied(self.fusion[0]), groups[0][1])], choice.calibration
+            groups, calibration = [(self._chosen[context.segment], groups[0][1])], self.choices[context.segment].calibration
         actions, confidences = ensemble_action(predictions)
         if calibration is not None:
             confidences = calibration.apply(actions, confidences)

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numba import njit
 
 from ploutos.envs.actions import BUY, HOLD, SELL, weights_within
 from ploutos.envs.spec import EnvSpec
@@ -48,8 +49,25 @@ def vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
     Returns:
         Actions and confidences, shape (...).
     """
-    mean = probabilities.mean(axis=0)
-    return mean.argmax(axis=-1), mean.max(axis=-1)
+    shape = probabilities.shape
+    actions, confidences = _vote(probabilities.reshape(shape[0], -1, shape[-1]))
+    return actions.reshape(shape[1:-1]), confidences.reshape(shape[1:-1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The first of the likeliest actions of the mean, and its probability; shape (n,) each."""
+    n_members, n, n_actions = probabilities.shape
+    actions, confidences = np.zeros(n, np.int64), np.empty(n)
+    for i in range(n):
+        for action in range(n_actions):
+            mean = 0.0
+            for member in range(n_members):
+                mean += probabilities[member, i, action]
+            mean /= n_members
+            if action == 0 or mean > confidences[i]:
+                actions[i], confidences[i] = action, mean
+    return actions, confidences
 
 
 def is_continuous(predictions: FloatArray) -> bool:
@@ -104,11 +122,10 @@ class EnsembleStrategy:
         return tuple(self.members)
 
     def targets(self, context: DecisionContext) -> FloatArray:
-        rows = []
-        for account, members in enumerate(self.members.values()):
-            own = context.predictions[members, account : account + 1]
-            rows.append(ensemble_weights(own, self.bars, context.bar, self.env))
-        return np.concatenate(rows)
+        own = [context.predictions[members, account] for account, members in enumerate(self.members.values())]
+        if is_continuous(context.predictions):
+            return weights_within(np.stack([mean_weights(each)[0] for each in own]), self.env)
+        return weights_of_actions(np.stack([vote(each)[0] for each in own]), self.bars, context.bar, self.env)
 
 
 def votes_and_members(n_members: int) -> dict[StrategyId, slice]:
