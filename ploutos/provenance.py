@@ -111,7 +111,7 @@ def source_digest(*modules: str) -> str:
     """Hex sha256 of the source of `modules`, of all they import within ploutos, and of the versions below.
 
     Raises:
-        ModuleNotFoundError: a name is no module of ploutos.
+        ModuleNotFoundError: a name is not a module of ploutos.
     """
     for module in modules:
         if _module_file(module) is None:

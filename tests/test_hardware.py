@@ -363,9 +363,9 @@ def test_the_arithmetic_of_the_recurrent_buffer_is_what_sb3_contrib_allocates():
 
 
 def test_a_machine_too_small_for_any_training_is_one_clear_sentence():
-    with pytest.raises(ResourceError, match=r"found 0\.0 GiB of memory that trainings may use; expected 0\.5 GiB"):
+    with pytest.raises(ResourceError, match=r"found 0\.0 GiB of memory available to training; expected 0\.5 GiB"):
         autoscale(machine(2, 1))
-    with pytest.raises(ResourceError, match=r"found 0\.8 GiB of memory free for trainings; expected .* close other programs"):
+    with pytest.raises(ResourceError, match=r"found 0\.8 GiB of memory free for training; expected .* close other programs"):
         autoscale(machine(2, 64, free_gib=1))
     with pytest.raises(ResourceError, match=r"card with 0\.5 of 24\.0 GiB free"):
         autoscale(replace(machine(2, 64), gpus=(Gpu("card", 24 * GIB, GIB // 2),)))

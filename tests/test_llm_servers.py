@@ -263,7 +263,7 @@ def test_a_server_killed_in_the_middle_of_a_batch_ends_it_and_the_next_run_asks_
     cassette = Cassette(tmp_path)
     try:
         doomed = advisor_of(host, cassette, Doomed(LLMConfig(model="tiny"), host))
-        with pytest.raises(LLMUnavailable, match=r"cannot be reached.*; 6 of 12 answers are kept, run again to ask for the rest"):
+        with pytest.raises(LLMUnavailable, match=r"cannot be reached.*; 6 of 12 answers are kept, run again for the rest"):
             doomed.ask_all(asks(12))
     finally:
         process.kill()

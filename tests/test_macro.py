@@ -409,7 +409,7 @@ def test_bars_of_a_vendor_become_macro():
         ("", "cannot be read as csv"),
         ("date,value\n", "has no rows"),
         ("value\n1\n", "has no dates"),
-        ("date,value\n3 Jan,1\n", "no ISO date"),
+        ("date,value\n3 Jan,1\n", "ISO date"),
         ("date,value\n2024-01-02,1\n,1\n", "1 rows without a date"),
         ("date,value\n2024-01-02,high\n", "text among its values"),
         ("date,value\n2024-01-02,1\n2024-01-02,2\n", "two values for 2024-01-02"),
@@ -432,7 +432,7 @@ def test_a_parquet_that_is_none_and_a_spreadsheet_are_refused(tmp_path):
 def test_a_series_that_comes_twice_is_refused(tmp_path):
     (tmp_path / "vix.csv").write_text("date,value\n2024-01-02,13.2\n")
     (tmp_path / "wide.csv").write_text("date,vix\n2024-01-03,14.04\n")
-    with pytest.raises(DataError, match="wide brings vix a second time"):
+    with pytest.raises(DataError, match="wide holds vix a second time"):
         read_macro(tmp_path)
     with pytest.raises(DataError, match="vix twice, the second time as 'VIXCLS'"):
         align_to_ticker(JANUARY.assign(VIXCLS=13.0), CLOCK)

@@ -1,10 +1,10 @@
 """The advisor: asks a provider, checks what it says, keeps every raw answer, and abstains rather than guesses.
 
 A prompt is built from the bars known at its as-of time and, unless told otherwise, carries no name and no date. Advice
-is asked for once per symbol and decision time, before any policy acts, and stands until the next. A later stage reads
+is requested once per symbol and decision time, before any policy acts, and stands until the next. A later stage reads
 the signals; no training loop ever waits for an advisor.
 
-An answer that does not fit the schema is asked for once more with the next seed; then the advisor abstains: hold, at
+An answer that does not fit the schema is requested once more with the next seed; then the advisor abstains: hold, at
 confidence 0, counted, with the reason kept. A server that does not answer gets the same second try; after five failures
 in a row nobody is asked any more, and a batch ends with an error instead of a table of abstentions. What was answered by
 then is on the cassette.
@@ -153,13 +153,6 @@ class Advisor:
         """The advice on one prompt; raises as `query`."""
         return self.query(Query(messages, Advice))
 
-    def ask_now(self, messages: Messages) -> Outcome[Advice]:
-        """The advice on one prompt when a decision cannot wait: with the server gone it abstains at once."""
-        try:
-            return self.ask(messages)
-        except LLMUnavailable as error:
-            return _outcome(None, (), str(error))
-
     def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome[Advice]]:
         """The advice on many prompts, in their order; raises as `query_all`."""
         return self.query_all([Query(messages, Advice) for messages in prompts])
@@ -204,7 +197,7 @@ class Advisor:
                 except LLMUnavailable as error:
                     outcomes = [*answered.values(), *_drop(futures)]
                     kept = sum(not outcome.unanswered for outcome in outcomes)
-                    raise LLMUnavailable(f"{error}; {kept} of {len(unique)} answers are kept, run again to ask for the rest") from error
+                    raise LLMUnavailable(f"{error}; {kept} of {len(unique)} answers are kept, run again for the rest") from error
                 finally:
                     for future in futures:
                         future.cancel()  # whatever ended the batch, nothing more is begun

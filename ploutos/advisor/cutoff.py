@@ -90,7 +90,7 @@ class ProbeResult(_Record):
     Attributes:
         probed_at: UTC.
         source, symbols: the bars it was made from.
-        questions, seed: of each kind, as asked for.
+        questions, seed: of each kind, as requested.
         template: version of the blind prompts.
         n_asked, n_abstained, tokens, seconds: what it took, as recorded.
         reidentification: `symbol` and `year`, those that there was a choice of; from blind prompts.
@@ -172,7 +172,7 @@ class Tag(StrEnum):
     CONTAMINATED = "contaminated"
     """It lies in the model's memory, or the prompts named it."""
     GREY = "grey"
-    """Nobody knows."""
+    """Nobody knows whether it does."""
     CLEAN = "clean"
     """It came after all that the model can have read."""
     NOT_APPLICABLE = "not applicable"

@@ -1,7 +1,7 @@
 """Advice that cannot help, made from a run's own by taking away its timing.
 
 All three keep the clock, the cadence and each symbol's mix of advice. `shuffled` and `drawn` change their mind more often
-than advice that lasts, and pay for it; `shifted` lasts as long as the original, so a lead over it is no saving of costs.
+than advice that lasts, and pay for it; `shifted` lasts as long as the original, so a lead over it does not come from lower costs.
 Give them the advice of the tested range alone: what was said elsewhere must not come in.
 """
 

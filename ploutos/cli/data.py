@@ -221,10 +221,12 @@ def check(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("quality.html"),
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; a table here and a page with every symbol."""
+    """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; of simulated bars also the facts of real markets
+    that they lack. A table here and a page with every symbol."""
     from ploutos.config import load_config
     from ploutos.market.loader import read_table
     from ploutos.market.quality_report import finding_rows, symbol_rows, write_quality_report
+    from ploutos.market.synthetic.stylised_facts import missing_facts
     from ploutos.settings import Settings
     from ploutos.store import writing
 
@@ -240,6 +242,8 @@ def check(
     except PloutosError as error:
         raise fail(error, as_json) from error
     notes = list(table.notes if fault else bars.notes)
+    if spec.source == "synthetic" and fault is None:
+        notes += missing_facts(bars)
     if as_json:
         refused = {"error": type(fault).__name__, "message": str(fault)} if fault else {}
         found = {"symbols": symbol_rows(report), "findings": finding_rows(report), "notes": notes, "page": str(out)}

@@ -48,7 +48,7 @@ class RewardSpec(Spec):
     sharpe_decay: float = Field(default=0.01, gt=0, lt=1)
     """Decay of the differential Sharpe ratio's moments, per bar."""
     sharpe_prior: PositiveFloat = 0.01
-    """Volatility per bar that those moments start from, so that the first bars of an episode are no outliers."""
+    """Volatility per bar that those moments start from, so that the first bars of an episode are not outliers."""
 
 
 class EnvSpec(Spec):
@@ -119,7 +119,7 @@ def with_initial_cash(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
         ranges: all bars where none are given. Bars outside have no say, so more bars at the end leave old ranges' accounts as they are.
 
     Raises:
-        ConfigError: the account that was asked for may not hold one lot of any symbol.
+        ConfigError: the requested account may not hold one lot of any symbol.
     """
     lots, slots = _lots_and_slots(bars, ranges)
     if not (lots > 0).any():

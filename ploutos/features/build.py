@@ -31,7 +31,7 @@ class FeatureSpec(Spec):
         """The chosen names, in the documented order.
 
         Raises:
-            ConfigError: a name is no feature, or none is left.
+            ConfigError: a name is not a feature, or none is left.
         """
         unknown = sorted((set(self.include) | set(self.exclude)) - set(indicators.NAMES))
         if unknown:

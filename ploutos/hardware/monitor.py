@@ -121,7 +121,7 @@ class _Gpus:
         self.handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
 
     def _ask(self, function: str, field: str) -> list[int] | None:
-        """A field of every device's answer; None when there is no device or one does not tell."""
+        """A field of every device's answer; None when there is no device or one does not report it."""
         try:
             answers = [int(getattr(getattr(self.nvml, function)(handle), field)) for handle in self.handles]
         except self.nvml.NVMLError as error:
@@ -176,7 +176,7 @@ class HardwareMonitor:
         self._started = 0.0
 
     def start_monitoring(self) -> None:
-        """Forget earlier readings, take the first, and go on in a thread; while it runs this does nothing."""
+        """Forget earlier readings, take the first, and continue in a thread; while it runs this does nothing."""
         if self._thread is not None:
             return
         self.samples = []

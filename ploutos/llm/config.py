@@ -52,7 +52,7 @@ class LLMConfig(Spec):
     temperature: NonNegativeFloat = 0.0
     """Temperature of the sampling; 0 takes the most likely token."""
     seed: NonNegativeInt = 0
-    """Seed of the sampling; an answer that cannot be used is asked for once more with the next seed."""
+    """Seed of the sampling; an answer that cannot be used is requested once more with the next seed."""
     num_ctx: PositiveInt = 4096
     """Tokens of context. A prompt that might not fit is an error, because a server truncates it silently."""
     num_predict: PositiveInt = 256

@@ -128,7 +128,7 @@ def _resampled_note(lengths: dict[str, pd.Timedelta], timeframe: pd.Timedelta) -
 
 
 def _common_length(frame: pd.DataFrame, lengths: dict[str, pd.Timedelta], wanted: pd.Timedelta | None) -> pd.Timedelta:
-    """The length that all symbols have, or that all can be brought to; thin symbols are put right in `lengths`."""
+    """The length that all symbols have, or that all can be brought to; thin symbols are corrected in `lengths`."""
     counts = frame["symbol"].value_counts()
     native = lengths[max(lengths, key=lambda symbol: counts[symbol])]
     lengths |= {symbol: native for symbol, found in lengths.items() if found != native and _is_sparse(frame, symbol, found, native)}

@@ -439,7 +439,7 @@ def _require_year(bars: Bars) -> None:
     """Refuse bars whose year is not that of their calendar: every yearly figure would be wrong.
 
     Raises:
-        DataError: more than three in a hundred sessions are missing or are no sessions of the calendar.
+        DataError: more than three in a hundred sessions are missing or are not sessions of the calendar.
     """
     held = np.unique(bars.sessions)
     first, last = held[0].item(), held[-1].item()

@@ -118,7 +118,7 @@ def align_to_ticker(
 
     Raises:
         ConfigError: the zone is unknown or the provider has no such series.
-        DataError: a column is no series, two columns are the same one, a session has two values, or a value is infinite
+        DataError: a column is not a series, two columns are the same one, a session has two values, or a value is infinite
             or not above 0.
     """
     known = publish(macro, provider, zone, timeframe)
@@ -191,7 +191,7 @@ def join_series(frames: Mapping[str, pd.DataFrame], zone: str | None = None) -> 
         no value.
 
     Raises:
-        DataError: a table has no stamps, a session twice, a column that is no series, or one that came before.
+        DataError: a table has no stamps, a session twice, a column that is not a series, or one that came before.
         ConfigError: the zone is unknown.
     """
     columns: dict[str, pd.Series] = {}
@@ -246,7 +246,7 @@ def fetch_fred(ids: Iterable[str], get: Callable[[str], bytes], first: date, las
     Raises:
         VendorDown: the answer is no CSV of that series.
         NoData: FRED has no value in the range.
-        DataError: an id is no series of ours.
+        DataError: an id is not one of our series.
     """
     return join_series({identifier: _fred_table(identifier, get, first, last) for identifier in ids})
 

@@ -283,7 +283,7 @@ def _most_common(phases: IntArray) -> int:
 
 
 def _faults(table: _Table, instruments: Sequence[InstrumentSpec], calendar: str | None) -> Iterator[_Fault]:
-    """Broken rules, in the order of `CHECKS`, then of the columns; each only computed when it is asked for."""
+    """Broken rules, in the order of `CHECKS`, then of the columns; each only computed on request."""
     yield from _fault("no_symbol", "symbol", table.codes < 0)
     yield from _fault("no_timestamp", "timestamp", np.isnat(table.stamps))
     yield from _fault("order", "", _late(table))

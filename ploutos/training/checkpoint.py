@@ -126,7 +126,7 @@ def load_policy(path: Path) -> Policy:
 
 @dataclass(frozen=True)
 class StoredPolicies(Sequence[Policy]):
-    """Policies that are read from their files whenever one is asked for: of many folds, only the one at work is in memory."""
+    """Policies that are read from their files whenever one is needed: of many folds, only the one at work is in memory."""
 
     paths: tuple[Path, ...]
 

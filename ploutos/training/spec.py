@@ -121,7 +121,7 @@ class CheckpointSpec(Spec):
     """Checkpoints kept of each training run, the newest ones."""
     keep_best: bool = False
     """Keep beside the checkpoints, and after training, the policy with the best recent episodes at a checkpoint.
-    It is the best on its own training bars, which is no measure of skill."""
+    It is the best on its own training bars, which is not a measure of skill."""
     auto_resume: bool = True
     """Continue from the newest intact checkpoint; false starts over."""
 

@@ -65,8 +65,8 @@ class Retry:
                 waited = self.clock() - started
                 if waited + wanted > self.retry_for_s:
                     times = "once" if asked == 1 else f"{asked} times in {waited:.0f} s"
-                    error.args = (f"{error}; asked {times}; run again later to continue from the last page",)
-                    raise
+                    sentence = f"{error}; asked {times}; run again later to continue from the last page"
+                    raise type(error)(sentence, *error.args[1:]) from error
                 logger.info("%s; asking again in %.0f s", error, wanted)
                 self.sleep(wanted)
                 pause = min(2 * pause, self.longest_s)

@@ -125,7 +125,7 @@ class StampReader:
             named_utc: the column's name says that it is UTC.
 
         Raises:
-            DataError: a cell is no timestamp, or zones are missing or contradict each other.
+            DataError: a cell is not a timestamp, or zones are missing or contradict each other.
             ConfigError: `data.timezone` does not fit.
         """
         kind = column.type

@@ -67,7 +67,7 @@ class Yahoo:
         Args:
             cache: folder in which yfinance keeps cookies and the time zones of symbols.
             proxy: address of a proxy; None for none but the environment's.
-            requests_per_minute: the most histories that are asked for; yfinance may send a few requests for one.
+            requests_per_minute: the most histories that are requested; yfinance may send a few requests for one.
             timeout_s: seconds without an answer after which a request for bars has failed.
             retry_for_s: seconds over which a request is repeated.
             clock, sleep: seconds since 1970, and how to wait.
@@ -165,7 +165,7 @@ class Yahoo:
         if isinstance(error, YFException):
             return VendorDown(f"Yahoo is down for maintenance or refused the chart of {symbol} ({reason or error})")
         silence = f"gave no answer within {self._timeout_s:g} s, or could not be reached ({type(error).__name__}),"
-        return VendorDown(f"Yahoo {f'answered {status}' if status else silence} when asked for {symbol}")
+        return VendorDown(f"Yahoo {f'answered {status}' if status else silence} when {symbol} was requested")
 
     @contextmanager
     def _yfinance(self) -> Iterator[None]:
@@ -200,8 +200,8 @@ def _too_old(request: Request, interval: str, now: pd.Timestamp, said: str = "")
     limit = f"Yahoo keeps bars of {interval} for {_KEPT_DAYS[interval]} days" if interval in _KEPT_DAYS else "Yahoo keeps fewer bars"
     earliest = f", from {now - _KEPT_DAYS[interval] * _DAY:%Y-%m-%d} on" if interval in _KEPT_DAYS else ""
     return RangeTooOld(
-        f"{limit}{earliest}, and {request.symbol} was asked for from {request.start:%Y-%m-%d}{f' ({said})' if said else ''}; "
-        "ask for a later start or daily bars, or take a source that has more: alpaca, or your own files"
+        f"{limit}{earliest}, and {request.symbol} was requested from {request.start:%Y-%m-%d}{f' ({said})' if said else ''}; "
+        "request a later start or daily bars, or use a source that has more: alpaca, or your own files"
     )
 
 
