@@ -15,9 +15,9 @@ import ploutos as pl
 
 
 def trend(bars: pl.Bars, ahead: int = 0) -> tuple[pl.Strategy, None]:
-    """An equal share of every symbol above its 100-bar mean; row *t* uses closes up to and including *t* + `ahead`."""
+    """An equal share of every symbol above its 100-bar mean; row *t* uses closes up to *t* + `ahead`."""
     close = pd.DataFrame(bars.close)
-    above = (close > close.rolling(100).mean()).shift(-ahead, fill_value=False).to_numpy()
+    above = (close > close.rolling(100).mean()).shift(-ahead, fill_value=False)
     weights = np.where(above & bars.tradable, 1 / bars.n_symbols, 0.0)
     return pl.PrecomputedTargets("trend", weights), None
 
@@ -37,7 +37,6 @@ except pl.PloutosError as error:
     print(f"refused: {error}\n")
 
 result = pl.backtest_folds(bars, folds, [trend(bars)[0]])
-print(
-    pl.metrics_frame(bars, result)[["total_return", "sharpe", "sharpe_low", "sharpe_high", "max_drawdown", "turnover"]].round(2).to_string()
-)
+metrics = pl.metrics_frame(bars, result)
+print(metrics[["total_return", "sharpe", "sharpe_low", "sharpe_high"]].round(2).to_string())
 pl.plot_equity(result).write_html(out / "trend.html")
