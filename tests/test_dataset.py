@@ -575,7 +575,7 @@ class Broken(FakeVendor):
     ("pages", "error", "sentence"),
     [
         ([Page(walk(0), "more")], VendorDown, "fake-sip ended in the middle of SPY .* run again"),
-        ([Page(walk(0).assign(timestamp=lambda f: f["timestamp"] - 48 * HOUR), None)], VendorDown, "bars outside what was asked for"),
+        ([Page(walk(0).assign(timestamp=lambda f: f["timestamp"] - 48 * HOUR), None)], VendorDown, "bars outside what was requested"),
         ([Page(walk(0).iloc[:0], "more"), Page(walk(0).iloc[:0], None)], NoData, "fake-sip has no bars of SPY from 2024-01-01"),
         ([], NoData, "fake-sip has no bars of SPY"),
         ([Page(walk(0).drop(columns="open"), None)], DataError, "a page of fake-sip has no column open"),
@@ -725,7 +725,7 @@ def test_alpaca_resumes_from_a_page_on_disk_in_the_same_bytes(dataset, tmp_path)
 
     def play(fake: FakeAlpaca, root: Path) -> None:
         with serving(fake) as url:
-            vendor = Alpaca(KEY, SECRET, url=url, requests_per_minute=1e9, patience_s=0, clock=NOW.timestamp, sleep=lambda _: None)
+            vendor = Alpaca(KEY, SECRET, url=url, requests_per_minute=1e9, retry_for_s=0, clock=NOW.timestamp, sleep=lambda _: None)
             build(Dataset(root), vendor, requests(bars), now=NOW)
 
     broken = FakeAlpaca(bars, page_rows=60, clock=NOW.timestamp)

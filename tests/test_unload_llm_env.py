@@ -172,7 +172,7 @@ def test_a_model_that_will_not_go_is_waited_for_15_seconds_and_the_block_runs_an
         ran.append(clock.now)
     assert ran == [pytest.approx(15.1, abs=0.2)]
     assert manager.unloads[0].unload_s is None
-    assert "still in the GPU 15 s after it was told to leave" in caplog.text
+    assert "still in the GPU 15 s after the unload request" in caplog.text
 
 
 def test_the_model_comes_back_with_the_next_need_and_not_before(server, caplog):
@@ -293,7 +293,7 @@ def test_a_server_that_dies_between_unload_and_poll_stops_no_phase(server, caplo
         pass
     assert "was not unloaded before training" in caplog.text
     manager.reload()
-    assert "was not loaded again after training" in caplog.text
+    assert "was not reloaded after training" in caplog.text
 
 
 def test_the_host_asked_is_the_one_configured_then_the_environments(server, monkeypatch):
