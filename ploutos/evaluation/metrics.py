@@ -13,6 +13,7 @@ import numpy as np
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
 from ploutos.market.bars import Bars
+from ploutos.strategies.oracles import ORACLE
 from ploutos.types import FloatArray, IntArray, TimeArray
 
 DESCRIPTIONS = {
@@ -110,6 +111,13 @@ def sortino_ratio(returns: FloatArray, periods_per_year: float) -> float:
     """
     downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2)) if len(returns) else 0.0
     return float(returns.mean() / downside * np.sqrt(periods_per_year)) if downside > 1e-12 else float("nan")
+
+
+def oracle_capture(backtests: Backtests, name: str) -> float:
+    """Log growth of an account over that of the oracle run beside it on a planted market; nan where the oracle earned nothing."""
+    rows = [backtests.row(each) for each in (name, ORACLE)]
+    own, best = (float(np.log(backtests.equity[row, backtests.last[row]] / backtests.equity[row, 0])) for row in rows)
+    return own / best if best > 0 else float("nan")
 
 
 def drawdowns(equity: FloatArray) -> FloatArray:
