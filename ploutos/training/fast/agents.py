@@ -27,7 +27,7 @@ from ploutos.envs.actions import N_ACTIONS
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.training.fast import layers
-from ploutos.training.fast.layers import Market, Seen
+from ploutos.training.fast.layers import ObservationBatch, SharedRows
 from ploutos.training.fast.rollout import Rollout
 
 
@@ -35,7 +35,7 @@ from ploutos.training.fast.rollout import Rollout
 class _Batch:
     """A minibatch; n samples. For RecurrentPPO they are whole sequences, step by step."""
 
-    seen: Seen
+    observations: ObservationBatch
     at: Tensor  # (n,), places in the rollout
     accounts: Tensor | None = None  # (n_sequences,)
 
@@ -48,7 +48,7 @@ class _Latent:
     critic: Tensor
 
 
-class _Quick(OnPolicyAlgorithm):
+class _Fast(OnPolicyAlgorithm):
     """What the three algorithms share. Mixed in before one of their classes, whose attributes it uses."""
 
     batch_size: Any
@@ -65,20 +65,20 @@ class _Quick(OnPolicyAlgorithm):
         super().__init__(policy, env, **kwargs)
         self._half = half
         market = torch.from_numpy(env.rows[env.first_bar : env.last_bar + 1].copy())
-        self._market = Market(market, self.device, share_rows, half)
+        self._shared_rows = SharedRows(market, self.device, share_rows, half)
         self._first_bar, self._n_market = env.first_bar, market.shape[1]
         n_own = cast(Any, env.observation_space).shape[0] - self._n_market
-        n_symbols = env.tape.n_symbols
+        n_symbols = env.arrays.n_symbols
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
-        self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device, self._gives_weights)
+        self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["_half", "_market", "_first_bar", "_n_market", "_rollout", "_tables"]
+        ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables"]
         return [*super()._excluded_save_params(), *ours]
 
     @property
-    def _gives_weights(self) -> bool:
+    def _is_continuous(self) -> bool:
         return isinstance(self.action_space, spaces.Box)
 
     # -- the networks -------------------------------------------------------------------------------------------------
@@ -95,26 +95,26 @@ class _Quick(OnPolicyAlgorithm):
         extractor = self.policy.mlp_extractor
         return [layers.linear_layers(net)[1:] for net in (extractor.policy_net, extractor.value_net)]
 
-    def _read(self, seen: Seen) -> list[Tensor]:
-        return [layers.first_layer(seen, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
+    def _read(self, observations: ObservationBatch) -> list[Tensor]:
+        return [layers.first_layer(observations, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
 
     def _latent(self, batch: _Batch) -> _Latent:
-        return _Latent(*self._deepen(self._read(batch.seen)))
+        return _Latent(*self._hidden_layers(self._read(batch.observations)))
 
-    def _deepen(self, read: list[Tensor]) -> list[Tensor]:
+    def _hidden_layers(self, read: list[Tensor]) -> list[Tensor]:
         return [layers.hidden_layers(x, hidden, self._half) for x, hidden in zip(read, self._hidden(), strict=True)]
 
     # -- the rollout --------------------------------------------------------------------------------------------------
 
     def _prepare_acting(self) -> None:
         """The weights stand still during a rollout: where the slice is short, all its rows are multiplied beforehand."""
-        rollout, rows = self._rollout, self._market.rows
-        known = self._market.share and len(rows) <= rollout.bars.numel()
+        rollout, rows = self._rollout, self._shared_rows.rows
+        known = self._shared_rows.share and len(rows) <= rollout.bars.numel()
         self._tables = [layers.project_rows(rows, weight, self._half) for weight, _ in self._first()] if known else []
 
     def _read_now(self, bars: Tensor, own: Tensor) -> list[Tensor]:
         if not self._tables:
-            return self._read(Seen(self._market.whole(bars, own)))
+            return self._read(ObservationBatch(self._shared_rows.whole(bars, own)))
         return [
             layers.known_layer(table, bars, own, weight, bias, self._squash_first, self._half)
             for table, (weight, bias) in zip(self._tables, self._first(), strict=True)
@@ -123,13 +123,13 @@ class _Quick(OnPolicyAlgorithm):
     def _act(self, t: int) -> tuple[Tensor, Tensor]:
         """Actor's and critic's latent of every account now."""
         rollout = self._rollout
-        actor, critic = self._deepen(self._read_now(rollout.bars[t], rollout.own[t]))
+        actor, critic = self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]))
         return actor, critic
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
         """The critic's value of whole observations of some accounts, shape (k,)."""
         weight, bias = self._first()[1]
-        x = layers.first_layer(Seen(observations), weight, bias, self._squash_first, self._half)
+        x = layers.first_layer(ObservationBatch(observations), weight, bias, self._squash_first, self._half)
         return self._values(layers.hidden_layers(x, self._hidden()[1], self._half))
 
     def _values(self, critic: Tensor) -> Tensor:
@@ -139,17 +139,17 @@ class _Quick(OnPolicyAlgorithm):
         """What the last layer of the actor puts out: logits, or means of weights."""
         return F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
 
-    def _draw(self, actor: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+    def _sample_actions(self, actor: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
         """Actions of all symbols and their log-probability together."""
-        if self._gives_weights:
-            return layers.draw_weights(self._logits(actor), self.policy.log_std)
-        return layers.draw(self._logits(actor), N_ACTIONS, masks)
+        if self._is_continuous:
+            return layers.sample_weights(self._logits(actor), self.policy.log_std)
+        return layers.sample_actions(self._logits(actor), N_ACTIONS, masks)
 
-    def _judge(self, actor: Tensor, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate_actions(self, actor: Tensor, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of actions and the entropy, shape (n,) both."""
-        if self._gives_weights:
-            return layers.chosen_weights(self._logits(actor), self.policy.log_std, actions)
-        return layers.chosen(self._logits(actor), N_ACTIONS, masks, actions)
+        if self._is_continuous:
+            return layers.evaluate_weights(self._logits(actor), self.policy.log_std, actions)
+        return layers.evaluate_actions(self._logits(actor), N_ACTIONS, masks, actions)
 
     def _order(self, actions: Tensor) -> np.ndarray:
         """Actions as the environment takes them; weights are cut to its limits, and learnt from as they were drawn."""
@@ -180,7 +180,7 @@ class _Quick(OnPolicyAlgorithm):
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
                 actor, critic = self._act(t)
                 masks = self._masks_of(rollout.masks[t])
-                rollout.actions[t], rollout.log_probs[t] = self._draw(actor, masks)
+                rollout.actions[t], rollout.log_probs[t] = self._sample_actions(actor, masks)
                 rollout.values_there[t] = self._values(critic)
                 new_obs, rewards, dones, infos = env.step(self._order(rollout.actions[t]))
                 self.num_timesteps += env.num_envs
@@ -203,7 +203,7 @@ class _Quick(OnPolicyAlgorithm):
         """Add the value of where truncated episodes stopped to their last reward."""
         cut = np.array([i for i in ended if infos[i]["TimeLimit.truncated"]], dtype=np.int64)
         if len(cut):
-            asked = layers.filled(torch.from_numpy(cut), 8).numpy()
+            asked = layers.pad_rows(torch.from_numpy(cut), 8).numpy()
             stopped = self._to_device(np.stack([infos[i]["terminal_observation"] for i in asked]))
             values = self._value_of(stopped, asked, np.zeros(len(asked), dtype=np.bool_))[: len(cut)]
             self._rollout.rewards[t, cut] += np.float32(self.gamma) * values.cpu().numpy()
@@ -217,10 +217,10 @@ class _Quick(OnPolicyAlgorithm):
         order = np.random.permutation(bars.numel())
         for start in range(0, len(order), self.batch_size):
             at = rollout.positions(order[start : start + self.batch_size])
-            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at)
+            yield _Batch(self._shared_rows.batch(bars.index_select(0, at), own.index_select(0, at)), at)
 
     def _loss(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
-        """PPO's loss of a minibatch and how far the policy has moved from the rollout's."""
+        """PPO's loss of a minibatch and the approximate KL divergence from the rollout's policy."""
         rollout: Rollout = self._rollout
         old, advantages, returns, actions = (
             rollout.flat(tensor).index_select(0, batch.at)
@@ -228,7 +228,7 @@ class _Quick(OnPolicyAlgorithm):
         )
         latent = self._latent(batch)
         masks = self._masks_of(rollout.flat(rollout.masks).index_select(0, batch.at))
-        log_prob, entropy = self._judge(latent.actor, masks, actions)
+        log_prob, entropy = self._evaluate_actions(latent.actor, masks, actions)
         values = self._values(latent.critic)
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
@@ -239,14 +239,14 @@ class _Quick(OnPolicyAlgorithm):
         entropy_loss = -entropy.mean()
         loss: Tensor = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         with torch.no_grad():
-            moved = ((ratio - 1) - log_ratio).mean()
+            approx_kl = ((ratio - 1) - log_ratio).mean()
             fractions = ((ratio - 1).abs() > clip).float().mean()
         for name, value in (
             ("entropy_loss", entropy_loss), ("policy_gradient_loss", policy_loss), ("value_loss", value_loss),
-            ("clip_fraction", fractions), ("approx_kl", moved), ("loss", loss),
+            ("clip_fraction", fractions), ("approx_kl", approx_kl), ("loss", loss),
         ):  # fmt: skip
             seen.setdefault(name, []).append(value.detach())
-        return loss, moved
+        return loss, approx_kl
 
     def train(self) -> None:
         """As in stable-baselines3."""
@@ -260,18 +260,18 @@ class _Quick(OnPolicyAlgorithm):
         seen: dict[str, list[Tensor]] = {}
         for _ in range(self.n_epochs):
             seen["approx_kl"] = []
-            moved_too_far = False
+            kl_exceeded = False
             for batch in self._batches():
-                loss, moved = self._loss(batch, clip, seen)
-                moved_too_far = self.target_kl is not None and float(moved) > 1.5 * self.target_kl
-                if moved_too_far:
+                loss, approx_kl = self._loss(batch, clip, seen)
+                kl_exceeded = self.target_kl is not None and float(approx_kl) > 1.5 * self.target_kl
+                if kl_exceeded:
                     break
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 optimizer.step()
             self._n_updates += 1
-            if moved_too_far:
+            if kl_exceeded:
                 break
         for group in optimizer.param_groups:
             group["fused"] = None
@@ -284,15 +284,15 @@ class _Quick(OnPolicyAlgorithm):
         self.logger.record("train/clip_range", clip)
 
 
-class QuickPPO(_Quick, PPO):
+class FastPPO(_Fast, PPO):
     """PPO, quicker."""
 
 
-class QuickMaskablePPO(_Quick, MaskablePPO):
+class FastMaskablePPO(_Fast, MaskablePPO):
     """MaskablePPO, quicker."""
 
 
-class QuickRecurrentPPO(_Quick, RecurrentPPO):
+class FastRecurrentPPO(_Fast, RecurrentPPO):
     """RecurrentPPO, quicker: one LSTM layer each for actor and critic. A minibatch is whole sequences.
 
     Raises:
@@ -339,13 +339,13 @@ class QuickRecurrentPPO(_Quick, RecurrentPPO):
             for x, state, lstm in zip(read, self._states, self._lstms(), strict=True)
         ]
         self._last_lstm_states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in self._states))
-        actor, critic = self._deepen([hidden for hidden, _ in self._states])
+        actor, critic = self._hidden_layers([hidden for hidden, _ in self._states])
         return actor, critic
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
         lstm, (weight, bias) = self._lstms()[1], self._first()[1]
         at = self._to_device(accounts)
-        x = layers.first_layer(Seen(observations), weight, bias, False, self._half)
+        x = layers.first_layer(ObservationBatch(observations), weight, bias, False, self._half)
         keep = self._to_device(1 - started.astype(np.float32))
         hidden, cell = (part[at] for part in self._states[1])
         hidden, _ = layers.recurrent_step(x, keep, hidden, cell, lstm.weight_hh_l0, self._half)
@@ -360,15 +360,15 @@ class QuickRecurrentPPO(_Quick, RecurrentPPO):
         for start in range(0, n_envs, self.batch_size // n_steps):
             accounts = order[start : start + self.batch_size // n_steps]
             at = self._to_device((np.arange(n_steps)[:, None] * n_envs + accounts).ravel())
-            yield _Batch(self._market.see(bars.index_select(0, at), own.index_select(0, at)), at, self._to_device(accounts))
+            yield _Batch(self._shared_rows.batch(bars.index_select(0, at), own.index_select(0, at)), at, self._to_device(accounts))
 
     def _latent(self, batch: _Batch) -> _Latent:
         assert batch.accounts is not None
         n = len(batch.accounts)
         keep = self._to_device(1 - self._rollout.starts)[:, batch.accounts].contiguous()
         out = []
-        for x, (hidden, cell), lstm in zip(self._read(batch.seen), self._states_at_start, self._lstms(), strict=True):
+        for x, (hidden, cell), lstm in zip(self._read(batch.observations), self._states_at_start, self._lstms(), strict=True):
             inputs = x.view(self.n_steps, n, -1)
             start = hidden[batch.accounts], cell[batch.accounts]
             out.append(layers.recurrent_layer(inputs, keep, *start, lstm.weight_hh_l0, self._half).view(len(batch.at), -1))
-        return _Latent(*self._deepen(out))
+        return _Latent(*self._hidden_layers(out))
