@@ -5,7 +5,9 @@ RUN_ARGS ?= --preset demo
 TEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN    := $(VENV)/bin
 
-.PHONY: run test test-fast lint bench clean
+.PHONY: install run test test-fast lint docs bench clean
+
+install: $(VENV)/.installed ## everything a run or a notebook needs
 
 run: $(VENV)/.installed ## the main job: bars to report
 	$(BIN)/ploutos run $(RUN_ARGS)
@@ -21,6 +23,9 @@ lint: $(VENV)/.installed-test ## style, types, and who imports whom
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+
+docs: $(VENV)/.installed-docs ## the site, into build/site; the network is not asked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers of the bench extra
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench]'
@@ -46,4 +51,8 @@ $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	touch $@
+
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
 	touch $@

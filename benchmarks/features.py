@@ -22,8 +22,6 @@ import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import prompt_at
-from ploutos.envs.account_features import decision_features
-from ploutos.envs.ledger import Accounts
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
 from ploutos.llm.config import LLMConfig
@@ -85,7 +83,6 @@ def replay(bars: Bars, cached: bool) -> tuple[float, float]:
     """Milliseconds of a bar's features for all readers together, and the hit rate."""
     cache, took = OptimizedFeatureCache(), []
     features = OnlineFeatures(cache)
-    accounts = Accounts.open(1, bars.n_symbols, 100_000.0)
     for k in range(REPLAY_BARS):
         now = bars.head(REPLAY_FROM + k + 1)
         t = now.n_bars - 1
@@ -95,7 +92,9 @@ def replay(bars: Bars, cached: bool) -> tuple[float, float]:
                 return features if cached else OnlineFeatures()
 
             for _ in range(READERS):
-                decision_features(reader(), now, t, accounts)
+                one = reader()
+                for s in range(now.n_symbols):
+                    one.market(now, t, s)
             if k % LLMConfig().cadence_bars == 0:
                 for s, symbol in enumerate(now.symbols):
                     if now.tradable[t, s]:

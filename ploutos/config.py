@@ -31,6 +31,8 @@ class HardwareSpec(Spec):
     autoscale: bool = False
     """Fit n_envs, n_steps, batch_size and workers to the machine, at most what is set; results then depend on the machine.
     A run's config.yaml holds the fitted numbers and false, so it gives the same anywhere."""
+    tasks: PositiveInt | None = None
+    """Prefect tasks at once, each a thread; empty means one per usable core."""
     log_interval: PositiveFloat = 1.0
     """Seconds between two readings of memory, cores and GPU for hardware.csv."""
 
@@ -74,7 +76,7 @@ class PipelineConfig(Spec):
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Checkpoints of training."""
     logging: LogSpec = LogSpec()
-    """What trainings write for people to look at."""
+    """Logs of the training runs, for people to read."""
 
     @property
     def with_hybrid(self) -> bool:
@@ -133,13 +135,13 @@ def _override(text: str) -> dict[str, Any]:
     """`a.b=c` as a nested dictionary; the value is read as YAML."""
     key, equals, value = text.partition("=")
     if not equals or not key:
-        raise ConfigError(f"--set {text!r} is no setting; expected one such as training.members=5")
+        raise ConfigError(f"--set {text!r} is not a setting; expected one such as training.members=5")
     try:
         parsed = yaml.safe_load(value)
     except yaml.YAMLError as error:
         if any(mark in value for mark in "[]{}"):
             raise ConfigError(f"--set {text!r}: the value cannot be read as YAML: {str(error).splitlines()[0]}") from error
-        parsed = value  # a date format or a separator is no YAML
+        parsed = value  # a date format or a separator is not valid YAML
     nested: Any = parsed
     for part in reversed(key.split(".")):
         nested = {part: nested}
@@ -152,7 +154,7 @@ def _explain(error: ValidationError) -> str:
     where = ".".join(str(part) for part in fault["loc"])
     if fault["type"] == "extra_forbidden":
         near = difflib.get_close_matches(where, list(_keys(PipelineConfig)), n=1, cutoff=0.4)
-        return f"{where} is no setting" + (f"; did you mean {near[0]}?" if near else "")
+        return f"{where} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
     if fault["type"] == "value_error":
         return str(fault["ctx"]["error"])
     return f"{where} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
@@ -176,8 +178,9 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key, or a value that does not fit.
 
-    >>> load_config("demo", overrides=["training.members=2"]).training.members
-    2
+    Examples:
+        >>> load_config("demo", overrides=["training.members=2"]).training.members
+        2
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
@@ -188,7 +191,7 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
         except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is no YAML: {error}") from error
+            raise ConfigError(f"{file} is not valid YAML: {error}") from error
         if not isinstance(given, dict):
             raise ConfigError(f"{file} holds a {type(given).__name__}; expected sections such as data: and training:")
         values = _merge(values, given)

@@ -2,9 +2,11 @@
 
     PloutosError
     ├── ConfigError         a setting is unknown, of the wrong type, or contradicts another
+    ├── ShapeError          an array has another shape than expected
+    ├── PoolError           a pool of environments is closed, or was given what it had not lent
     ├── DataError           bars cannot be used as they are
-    │   ├── UnknownSymbol   a symbol was asked for that the source does not hold
-    │   ├── NoData          the source knows the symbol and has no bars in the range
+    │   ├── UnknownSymbol   a requested symbol is not in the source
+    │   ├── NoData          the source knows the symbol and has no bars in the requested range
     │   ├── RangeTooOld     the vendor does not keep bars of that length that far back
     │   └── VendorError     a vendor did not answer as it should
     │       ├── CredentialsError   the vendor refused the keys or the subscription
@@ -12,10 +14,10 @@
     │       └── VendorDown         no answer, a broken answer, or a fault on the vendor's side
     ├── HistoryError        too little history for one walk-forward fold
     ├── StoreError          the store cannot write, or an artifact is missing or damaged
-    ├── ResourceError       the machine stayed too full for the next phase
-    ├── TrainingError       a training process died or a checkpoint does not fit
+    ├── ResourceError       too little memory was free for the next phase
+    ├── TrainingError       a training process died, or a checkpoint does not fit the run
     ├── StrategyError       a strategy breaks its contract: it peeks, or answers outside its limits
-    └── LLMError            a language model cannot be asked as the settings say, or a cassette lacks its answer
+    └── LLMError            a language model cannot be called with these settings, or a cassette lacks its answer
         └── LLMUnavailable  its server does not answer
 
 A message is one sentence or two: what was found, what was expected, what to do.
@@ -30,16 +32,24 @@ class ConfigError(PloutosError):
     """A setting is unknown, of the wrong type, or contradicts another."""
 
 
+class ShapeError(PloutosError):
+    """An array has another shape than expected."""
+
+
+class PoolError(PloutosError):
+    """A pool of environments is closed, or was given what it had not lent."""
+
+
 class DataError(PloutosError):
     """Bars cannot be used as they are."""
 
 
 class UnknownSymbol(DataError):
-    """A symbol was asked for that the source does not hold."""
+    """A requested symbol is not in the source."""
 
 
 class NoData(DataError):
-    """The source knows the symbol and has no bars in the range that was asked for."""
+    """The source knows the symbol and has no bars in the requested range."""
 
 
 class RangeTooOld(DataError):
@@ -82,11 +92,11 @@ class StoreError(PloutosError):
 
 
 class ResourceError(PloutosError):
-    """The machine stayed too full for the next phase."""
+    """Too little memory was free for the next phase."""
 
 
 class TrainingError(PloutosError):
-    """A training process died, or a checkpoint does not fit what is asked of it."""
+    """A training process died, or a checkpoint does not fit the run."""
 
 
 class StrategyError(PloutosError):
@@ -94,7 +104,7 @@ class StrategyError(PloutosError):
 
 
 class LLMError(PloutosError):
-    """A language model cannot be asked as the settings say, or a cassette lacks its answer."""
+    """A language model cannot be called with these settings, or a cassette lacks its answer."""
 
 
 class LLMUnavailable(LLMError):

@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
@@ -111,7 +112,7 @@ def source_digest(*modules: str) -> str:
     """Hex sha256 of the source of `modules`, of all they import within ploutos, and of the versions below.
 
     Raises:
-        ModuleNotFoundError: a name is no module of ploutos.
+        ModuleNotFoundError: a name is not a module of ploutos.
     """
     for module in modules:
         if _module_file(module) is None:
@@ -148,13 +149,15 @@ def logic_of(function: Callable[..., object], packages: tuple[str, ...]) -> tupl
 
 
 def _reached(function: FunctionType) -> Iterator[Callable[..., object]]:
-    """What a function's code names: globals, and what it closes over as far as that is known."""
+    """What a function's code names: globals, with the functions that a frozen value among them holds, and what it closes over."""
     codes, names = [function.__code__], set()
     while codes:
         code = codes.pop()
         names |= set(code.co_names)
         codes += [const for const in code.co_consts if isinstance(const, CodeType)]
-    yield from (function.__globals__[name] for name in names if callable(function.__globals__.get(name)))
+    for each in (function.__globals__.get(name) for name in names):
+        held = vars(each).values() if is_dataclass(each) and not isinstance(each, type) else ()
+        yield from (found for found in (each, *held) if callable(found))
     for cell in function.__closure__ or ():
         try:
             content = cell.cell_contents

@@ -15,14 +15,33 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from ploutos.errors import StoreError
 
 _BLOCK = 1 << 20
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Kind(Generic[T]):
+    """A kind of artifact: how a value becomes a file, and how it is read again. Each stands beside the value's own module.
+
+    Attributes:
+        name: what a reference to one calls it.
+        suffix: file ending with its dot.
+        write: a value to a path; the same value gives the same bytes.
+        read: the value from a path.
+    """
+
+    name: str
+    suffix: str
+    write: Callable[[T, Path], object]
+    read: Callable[[Path], T]
 
 
 class Ref(BaseModel):
@@ -93,10 +112,15 @@ def writing(target: Path) -> Iterator[Path]:
         _place(temporary, target)
 
 
+def write_text(target: Path, text: str) -> None:
+    """Write UTF-8 text atomically."""
+    with writing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write JSON atomically: keys in the order given, two spaces, no NaN."""
-    with writing(target) as temporary:
-        temporary.write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
 class Store:
@@ -115,6 +139,16 @@ class Store:
             raise StoreError(f"artifact {ref.kind} {ref.sha256[:12]} is missing or damaged in {self.root}; run again")
         return self.root / ref.path
 
+    def load(self, ref: Ref, kind: Kind[T]) -> T:
+        """The value of an artifact, verified before it is read.
+
+        Raises:
+            StoreError: the file is missing or damaged, or it is of another kind.
+        """
+        if ref.kind != kind.name:
+            raise StoreError(f"artifact {ref.sha256[:12]} is of kind {ref.kind}; expected {kind.name}")
+        return kind.read(self.path(ref))
+
     def holds(self, ref: Ref) -> bool:
         """Whether the artifact exists with the size and sha256 that the reference gives."""
         file = self.root / ref.path
@@ -129,14 +163,14 @@ class Store:
         return ref if self.holds(ref) else None
 
     def cached(
-        self, stage: str, key: str, suffix: str, write: Callable[[Path], object], describe: dict[str, Any] | None = None
+        self, stage: str, key: str, kind: Kind[Any], write: Callable[[Path], object], describe: dict[str, Any] | None = None
     ) -> tuple[Ref, bool]:
         """The artifact of a key, computed at most once even when several processes ask at the same time.
 
         Args:
-            stage: what is computed; becomes the reference's kind.
+            stage: what is computed.
             key: hex digest of everything that the artifact depends on.
-            suffix: file ending with its dot.
+            kind: of the artifact.
             write: writes the artifact to the path it is given.
             describe: what went into the key, kept for people beside the reference.
 
@@ -148,7 +182,7 @@ class Store:
         with self.locked(f"{stage}-{key}"):
             if (ref := self.lookup(stage, key)) is not None:
                 return ref, True
-            ref = self.publish(stage, suffix, write)
+            ref = self.publish(kind.name, kind.suffix, write)
             write_json(self._key_file(stage, key), {"ref": ref.model_dump(), "stands_on": describe or {}})
             return ref, False
 

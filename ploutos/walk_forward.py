@@ -24,7 +24,7 @@ from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.market.calendar import DAYS_PER_YEAR
 from ploutos.specs import Spec
-from ploutos.store import write_json
+from ploutos.store import Kind, write_json
 from ploutos.types import TimeArray
 
 
@@ -91,12 +91,16 @@ def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
     return digest.hexdigest()
 
 
-def plan_folds(bars: Bars, features: FeatureSet, spec: FoldSpec) -> tuple[Fold, ...]:
+def plan_folds(bars: Bars, features: FeatureSet, spec: FoldSpec | None = None) -> tuple[Fold, ...]:
     """Lay out every fold that the history holds.
+
+    Args:
+        spec: the geometry; five years of training or more, half a year of validation, a year of test where it is left out.
 
     Raises:
         HistoryError: no fold fits; the message says how many years are missing.
     """
+    spec = spec or FoldSpec()
     stamps, warmup = bars.timestamps, features.warmup_bars
     gap = spec.purge_bars + spec.embargo_bars
     if warmup >= bars.n_bars - 1:
@@ -164,3 +168,6 @@ def write_folds(folds: tuple[Fold, ...], path: Path) -> None:
 def read_folds(path: Path) -> tuple[Fold, ...]:
     """Read what `write_folds` wrote."""
     return tuple(Fold.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8")))
+
+
+FOLDS = Kind("folds", ".json", write_folds, read_folds)

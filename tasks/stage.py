@@ -7,31 +7,33 @@ Prefect's own result cache is not used: it would hand out a reference whose file
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect import State, get_run_logger
 from prefect.states import Completed
 
 from ploutos.provenance import logic_of, source_digest
-from ploutos.store import Ref, Store, digest_of
+from ploutos.store import Kind, Ref, Store, digest_of
 
-Write = Callable[[Path], object]
+T = TypeVar("T")
 
 
-def stage_key(name: str, modules: Sequence[str], config: Any, upstream: Sequence[str], write: Write) -> tuple[str, dict[str, Any]]:
+def stage_key(
+    name: str, kind: Kind[Any], config: Any, upstream: Sequence[str], work: Callable[..., object], modules: Sequence[str] = ()
+) -> tuple[str, dict[str, Any]]:
     """Cache key of a stage, and what went into it.
 
     Args:
-        modules: library modules the stage stands on beside those that `write` names, such as what a worker runs; what they import
-            within ploutos counts as well.
-        write: what computes it; its own source counts, and that of every function of the tasks that it names.
         config: exactly the settings it reads, JSON-able.
         upstream: sha256 of everything it is given.
+        work: what computes it; its own source counts, and that of every function of the tasks that it names.
+        modules: library modules the stage stands on beside those that `work` names, such as what a worker runs; what they import
+            within ploutos counts as well.
     """
-    logic, named = logic_of(write, ("tasks",))
+    logic, named = logic_of(work, ("tasks",))
     describe = {
         "stage": name,
-        "source": source_digest(*modules, *sorted(named)),
+        "source": source_digest(*modules, *sorted({*named, kind.write.__module__})),
         "task": logic,
         "config": config,
         "upstream": list(upstream),
@@ -40,18 +42,23 @@ def stage_key(name: str, modules: Sequence[str], config: Any, upstream: Sequence
 
 
 def run_stage(
-    store: Store,
-    name: str,
-    modules: Sequence[str],
-    config: Any,
-    upstream: Sequence[str],
-    suffix: str,
-    write: Write,
-    label: str = "",
+    store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T], modules: Sequence[str] = ()
 ) -> State[Ref]:
-    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found whole."""
-    key, describe = stage_key(name, modules, config, upstream, write)
-    ref, hit = store.cached(name, key, suffix, write, describe)
+    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact."""
+    key = stage_key(name, kind, config, upstream, compute, modules)
+    return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path))
+
+
+def keep_stage(
+    store: Store, name: str, kind: Kind[Any], key: tuple[str, dict[str, Any]], write: Callable[[Path], object], label: str = ""
+) -> State[Ref]:
+    """The same for what writes its file itself.
+
+    Args:
+        key: from `stage_key`.
+        label: which of many of its name, for the log.
+    """
+    ref, hit = store.cached(name, key[0], kind, write, key[1])
     title = f"{name} {label}".strip()
     get_run_logger().info("%s: %s %s", title, "cached" if hit else "computed", ref.sha256[:12])
     return Completed(name="Cached" if hit else "Completed", message=f"{title} {ref.sha256[:12]}", data=ref)

@@ -1,6 +1,7 @@
 """Phase 2: one task per fold and member."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,13 +11,17 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
 from ploutos.fusion.jobs import HybridJob
+from ploutos.hardware.machine import usable_cores
 from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
+from ploutos.training.checkpoint import POLICY
 from ploutos.training.jobs import MemberJob, read_progress, run_job
-from ploutos.training.pool import WorkerPool
+from ploutos.training.pool import shared_pool
 from ploutos.training.spec import TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold
-from tasks.stage import run_stage, stage_key
+from tasks.stage import keep_stage, stage_key
+
+J = TypeVar("J", MemberJob, HybridJob)
 
 
 def training_settings(fold: Fold, env: EnvSpec, training: TrainingSpec, device: str, seed: int) -> dict[str, Any]:
@@ -30,55 +35,44 @@ def training_settings(fold: Fold, env: EnvSpec, training: TrainingSpec, device: 
     }
 
 
-J = TypeVar("J", MemberJob, HybridJob)
-
-
 def train_stage(
     store: Store,
-    pool: WorkerPool,
     stage: str,
-    modules: Sequence[str],
     settings: dict[str, Any],
     upstream: Sequence[str],
     label: str,
     config: PipelineConfig,
     run: Callable[[J], None],
-    job: Callable[[TrainingPaths, Path], J],
+    job: Callable[..., J],
 ) -> State[Ref]:
-    """A policy from the store, or trained in a worker process that says how far it is.
+    """A policy from the store, or trained in a worker process that reports its progress.
 
     Args:
         run: what a worker does with the job.
-        job: what to train, given where it leaves its traces and where the policy goes.
+        job: makes the job, given its `paths` and `target`.
     """
     board, title = config.logging.tensorboard, f"{stage} {label}"
-    paths: TrainingPaths
 
-    def write(path: Path) -> None:
-        pool.result(pool.submit(run, job(paths, path)), _progress_logger(paths, title))
+    def train(paths: TrainingPaths, path: Path) -> None:
+        pool = shared_pool(config.hardware.workers or usable_cores())
+        pool.result(pool.submit(run, job(paths=paths, target=path)), _progress_logger(paths, title))
 
-    key, _ = stage_key(stage, modules, settings, upstream, write)
-    paths = TrainingPaths(
-        store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}"
-    )
-    return run_stage(store, stage, modules, settings, upstream, ".zip", write, label)
+    key = stage_key(stage, POLICY, settings, upstream, train)
+    folder = store.root / "checkpoints" / key[0]
+    paths = TrainingPaths(folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}")
+    return keep_stage(store, stage, POLICY, key, partial(train, paths), label)
 
 
 @task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
-def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig) -> State[Ref]:
+def train_member(store: Store, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig) -> State[Ref]:
     """Train one policy."""
     seed = seed_integer(config.seed, "train", fold.index, member)
-
-    def job(paths: TrainingPaths, path: Path) -> MemberJob:
-        return MemberJob(
-            bars=store.path(bars), features=store.path(features), fold=fold, env=config.env, training=config.training,
-            checkpoint=config.checkpoint, seed=seed, paths=paths, target=path,
-        )  # fmt: skip
-
+    job = partial(
+        MemberJob, bars=store.path(bars), features=store.path(features), fold=fold, env=config.env, training=config.training,
+        checkpoint=config.checkpoint, seed=seed,
+    )  # fmt: skip
     settings = training_settings(fold, config.env, config.training, config.hardware.device, seed)
-    label = f"fold {fold.index} member {member}"
-    modules = ["ploutos.training.jobs", "ploutos.training.pool"]
-    return train_stage(store, pool, "policy", modules, settings, [fold.data_sha256], label, config, run_job, job)
+    return train_stage(store, "policy", settings, [fold.data_sha256], f"fold {fold.index} member {member}", config, run_job, job)
 
 
 def _progress_logger(paths: TrainingPaths, label: str) -> Callable[[], None]:

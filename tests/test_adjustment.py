@@ -56,7 +56,7 @@ def test_other_symbols_with_the_same_fault_are_counted():
 
 
 @pytest.mark.parametrize("close", [np.nan, 0.0, -1.0])
-def test_a_close_that_is_no_price_is_left_for_the_gate_to_name(close):
+def test_a_close_that_is_no_price_is_left_for_the_check_to_name(close):
     frame = raw(A=RIGHT)
     frame.loc[2, ["close", "adj_close"]] = close
     adjusted = adjust(frame, "test")

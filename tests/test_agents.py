@@ -297,7 +297,7 @@ def test_drawn_weights_follow_their_distribution():
 
 
 def test_recurrent_batches_must_hold_whole_sequences():
-    with pytest.raises(ConfigError, match="batch_size 100 is no multiple of n_steps 32"):
+    with pytest.raises(ConfigError, match="batch_size 100 is not a multiple of n_steps 32"):
         FastRecurrentPPO("MlpLstmPolicy", make_env(), n_steps=32, batch_size=100)
 
 

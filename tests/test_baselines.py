@@ -9,10 +9,12 @@ from markets import QUALITY, mock_advisor
 from plotly.offline import get_plotlyjs
 
 from ploutos.advisor.advisor import advise
+from ploutos.advisor.cutoff import Tag
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
-from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
 from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.evaluation.experiment import in_sample, out_of_sample
+from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import measure, periods_of, session_closes, sharpe_ratio
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
@@ -20,6 +22,7 @@ from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
 from ploutos.market.sources import sample
 from ploutos.reporting.report import render_report
+from ploutos.reporting.verdict import verdict
 from ploutos.strategies import baselines
 from ploutos.strategies.base import PrecomputedTargets
 from ploutos.walk_forward import Range, fold_table
@@ -38,7 +41,7 @@ def walk(stamps, timeframe, close=None):
 def test_the_targets_of_a_prefix_are_the_prefix_of_the_targets(panel, t):
     whole, past = (baselines.all_baselines(bars, 299, EnvSpec(), 3) for bars in (panel, panel.head(t)))
     for full, cut in zip(whole, past, strict=True):
-        np.testing.assert_array_equal(cut.table, full.table[:t], err_msg=full.name)
+        np.testing.assert_array_equal(cut.table, full.table[:t], err_msg=full.slug)
 
 
 def test_a_longer_trading_day_to_come_changes_no_target_before_it():
@@ -49,7 +52,7 @@ def test_a_longer_trading_day_to_come_changes_no_target_before_it():
     for full, cut in zip(
         baselines.all_baselines(bars, 0, EnvSpec(), 3), baselines.all_baselines(bars.head(len(first)), 0, EnvSpec(), 3), strict=True
     ):
-        np.testing.assert_array_equal(cut.table, full.table[: len(first)], err_msg=full.name)
+        np.testing.assert_array_equal(cut.table, full.table[: len(first)], err_msg=full.slug)
 
 
 def test_momentum_holds_what_rose_over_126_sessions_and_decides_once_in_21():
@@ -68,8 +71,8 @@ def test_buy_and_hold_fills_once_per_symbol_and_random_follows_its_seed(panel):
     assert panel.tradable[300:302].all()
     strategies = [
         PrecomputedTargets("hold", baselines.buy_and_hold(panel, 300, env)),
-        *(PrecomputedTargets(f"random {seed}", baselines.random(panel, env, seed)) for seed in (3, 4)),
-        PrecomputedTargets("random again", baselines.random(panel, env, 3)),
+        *(PrecomputedTargets(f"random-{seed}", baselines.random(panel, env, seed)) for seed in (3, 4)),
+        PrecomputedTargets("random-again", baselines.random(panel, env, 3)),
         PrecomputedTargets("flat", baselines.flat(panel)),
     ]
     result = run_backtests(panel, None, segment, strategies, env)
@@ -110,35 +113,8 @@ def test_one_session_has_a_return_but_no_volatility():
     strategy = PrecomputedTargets("hold", baselines.buy_and_hold(bars, 0, EnvSpec()))
     result = run_backtests(bars, None, [Segment(Range(start=1, stop=2))], [strategy], EnvSpec())
     found = measure(result, 0, periods_of(bars, result))
-    assert found["total_return"] == pytest.approx(result.equity[0, 1] / 100_000 - 1)
-    assert np.isnan(found["ann_vol"])
-    assert np.isnan(found["sharpe"])
-
-
-LITERAL = {
-    "final": "fused (LLM)",
-    "reduced": False,
-    "advisor": {"is_mock": False, "n_abstained": 0, "reveal": False},
-    "comparisons": [],
-    "source": "elsewhere",
-    "confidence": 0.9,
-    "strategies": {"fused (LLM)": {"excess_low": 0.02, "excess_high": 0.04}},
-    "spans": [{"tag": "clean", "n_sessions": 60}],
-}
-
-
-def test_a_full_run_of_a_real_advisor_gets_one_sentence():
-    (sentence,) = verdict(LITERAL)
-    assert sentence.startswith("fused (LLM) earned 2.0% to 4.0% a year more than buy and hold (90 % interval")
-    assert "demo" in verdict(LITERAL | {"reduced": True})[0]
-    assert "mock" in verdict(LITERAL | {"advisor": LITERAL["advisor"] | {"is_mock": True}})[1]
-    assert verdict(LITERAL | {"source": sample.NAME})[1] == sample.CAVEAT
-
-
-@pytest.mark.parametrize(("low", "high"), [(0.0, 0.04), (-0.04, 0.0), (-0.01, 0.01)])
-def test_an_interval_that_touches_zero_tells_nothing(low, high):
-    (sentence,) = verdict(LITERAL | {"strategies": {"fused (LLM)": {"excess_low": low, "excess_high": high}}})
-    assert "cannot be told from buy and hold" in sentence
+    assert found.total_return == pytest.approx(result.equity[0, 1] / 100_000 - 1)
+    assert (found.ann_vol, found.sharpe) == (None, None)
 
 
 @pytest.fixture(scope="module")
@@ -158,6 +134,37 @@ def small_run(panel, panel_features, panel_fold, panel_policies):
     return page
 
 
+def plain(summary, low, high, **changes):
+    """A full run of a real advisor on bars from elsewhere, all of it clean, that bought all symbols."""
+    final = summary.strategies["fused"].model_copy(update={"excess_low": low, "excess_high": high})
+    advisor = {"is_mock": False, "n_abstained": 0, "reveal": False}
+    facts = {
+        "reduced": False, "source": "elsewhere", "confidence": 0.9, "comparisons": (),
+        "strategies": summary.strategies | {"fused": final},
+        "spans": tuple(span.model_copy(update={"tag": Tag.CLEAN}) for span in summary.spans),
+        "purchase": summary.purchase.model_copy(update={"bought": summary.symbols}),
+    }  # fmt: skip
+    given = {name: changes.pop(name) for name in advisor if name in changes}
+    return summary.model_copy(update=facts | {"advisor": summary.advisor.model_copy(update=advisor | given)} | changes)
+
+
+def test_a_full_run_of_a_real_advisor_gets_one_sentence(small_run):
+    summary = small_run(0.95)[0]
+    (sentence,) = verdict(plain(summary, 0.02, 0.04))
+    assert sentence.startswith("fused (LLM) earned 2.0% to 4.0% a year more than buy and hold (90 % interval")
+    assert "shortened run" in verdict(plain(summary, 0.02, 0.04, reduced=True))[0]
+    assert "mock" in verdict(plain(summary, 0.02, 0.04, is_mock=True))[1]
+    assert "still well known in 2013" in verdict(plain(summary, 0.02, 0.04, source=sample.NAME))[1]
+    substituted = verdict(plain(summary, 0.02, 0.04, source="alpaca, raw; SPY stands in for ES"))[1]
+    assert substituted == "SPY stands in for ES: it has its own hours, dividends and costs, and no rolls."
+
+
+@pytest.mark.parametrize(("low", "high"), [(0.0, 0.04), (-0.04, 0.0), (-0.01, 0.01)])
+def test_an_interval_that_touches_zero_tells_nothing(small_run, low, high):
+    (sentence,) = verdict(plain(small_run(0.95)[0], low, high))
+    assert "statistically indistinguishable from buy and hold" in sentence
+
+
 def test_the_page_loads_nothing_from_elsewhere(small_run):
     _, page = small_run(0.95)
     assert page.count(get_plotlyjs()) == 1  # the library travels inside
@@ -168,8 +175,8 @@ def test_the_page_loads_nothing_from_elsewhere(small_run):
 
 
 def test_a_wider_confidence_gives_a_wider_interval(small_run):
-    wide, narrow = (small_run(confidence)[0]["strategies"]["buy and hold"] for confidence in (0.95, 0.5))
-    assert wide["sharpe_low"] < narrow["sharpe_low"] < narrow["sharpe_high"] < wide["sharpe_high"]
+    wide, narrow = (small_run(confidence)[0].strategies["buy-and-hold"] for confidence in (0.95, 0.5))
+    assert wide.sharpe_low < narrow.sharpe_low < narrow.sharpe_high < wide.sharpe_high
 
 
 def test_the_page_names_the_confidence_that_its_intervals_have(small_run):

@@ -68,7 +68,7 @@ def test_a_damaged_recording_counts_as_missing_and_is_made_again(cassette, tmp_p
 
 
 def test_a_model_that_was_never_asked_cannot_be_replayed(cassette):
-    with pytest.raises(LLMError, match=r"holds nothing of ollama m, and a replay asks nobody; run once without llm.replay"):
+    with pytest.raises(LLMError, match=r"has nothing of ollama m, and a replay makes no calls; run once without llm.replay"):
         cassette.noted_digest("ollama", "m")
     cassette.note_model("ollama", "m", "old")
     cassette.note_model("ollama", "m", "new")

@@ -15,7 +15,7 @@ from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS
-from ploutos.strategies.advised import AdvisorStrategy, FusedStrategy
+from ploutos.strategies.advised import ADVISOR, FUSED, AdvisorStrategy, FusedStrategy
 from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.ensemble import EnsembleStrategy
 from ploutos.walk_forward import Range
@@ -29,9 +29,9 @@ def everything(bars, policies):
     features = build_features(bars, FeatureSpec())
     advised_actions, confidences = advise(bars, market_features(bars), START - 1, bars.n_bars - 1, mock_advisor()).align_to_bars(bars)
     strategies = [
-        FusedStrategy(("fused",), advised_actions[None], confidences[None], bars, env, (FusionSpec(),)),
-        EnsembleStrategy({"vote": slice(None)}, bars=bars, env=env),
-        AdvisorStrategy(("advisor",), advised_actions[None], bars, env),
+        FusedStrategy((FUSED,), advised_actions[None], confidences[None], bars, env, (FusionSpec(),)),
+        EnsembleStrategy(bars=bars, env=env),
+        AdvisorStrategy((ADVISOR,), advised_actions[None], bars, env),
         *all_baselines(bars, START - 1, env, seed=3),
     ]
     return run_backtests(bars, features, [Segment(Range(start=START, stop=bars.n_bars), tuple(policies))], strategies, env)

@@ -122,3 +122,13 @@ def test_a_build_brings_bars_that_a_check_and_a_run_can_read(home, monkeypatch):
     assert checked["symbols"][0]["symbol"] == "QQQ"
     bars = load(DataSpec(source="alpaca", symbols=("NQ",)), home / "datasets")
     assert bars.n_bars == 6
+
+
+def test_the_check_says_which_facts_of_real_markets_simulated_bars_lack(home):
+    arguments = ["data", "check", "--source", "synthetic", "--market", "SPY", "--timeframe", "1h", "--json"]
+    found = {
+        scenario: json.loads(run(app, [*arguments, "--set", f"data.synthetic.scenario={scenario}"]).stdout)["notes"]
+        for scenario in ("normal", "noise")
+    }
+    assert not any("expected" in note for note in found["normal"])
+    assert any(note.startswith("SPY has excess_kurtosis ") for note in found["noise"])

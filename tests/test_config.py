@@ -45,16 +45,16 @@ def test_a_resolved_configuration_reads_back_as_itself(tmp_path):
 @pytest.mark.parametrize(
     ("override", "sentence"),
     [
-        ("training.membres=3", "training.membres is no setting; did you mean training.members"),
-        ("trainig.members=3", "trainig is no setting; did you mean training"),
-        ("data.sorce=files", "data.sorce is no setting; did you mean data.source"),
-        ("fusion.risk.cooldwn_bars=3", "fusion.risk.cooldwn_bars is no setting; did you mean fusion.risk.cooldown_bars"),
+        ("training.membres=3", "training.membres is not a setting; did you mean training.members"),
+        ("trainig.members=3", "trainig is not a setting; did you mean training"),
+        ("data.sorce=files", "data.sorce is not a setting; did you mean data.source"),
+        ("fusion.risk.cooldwn_bars=3", "fusion.risk.cooldwn_bars is not a setting; did you mean fusion.risk.cooldown_bars"),
         ("training.members=many", "training.members is 'many': input should be a valid integer"),
         ("training.members=0", "training.members is 0: input should be greater than 0"),
         ("data.source=yahooo", "data.source is 'yahooo': input should be 'sample', 'files', 'synthetic', 'alpaca' or 'yahoo'"),
         ("training.batch_size=1000", r"batch_size 1000 does not divide n_envs \* n_steps = 32 \* 128 = 4096"),
         ("training.timesteps_reduction=2", "training.timesteps_reduction is 2: input should be less than or equal to 1"),
-        ("members", "--set 'members' is no setting; expected one such as training.members=5"),
+        ("members", "--set 'members' is not a setting; expected one such as training.members=5"),
         ("seed=[1", "the value cannot be read"),
     ],
 )
@@ -72,7 +72,7 @@ def test_what_is_wrong_with_a_file_is_one_clear_sentence(tmp_path):
     with pytest.raises(ConfigError, match="holds a list; expected sections"):
         load_config("demo", tmp_path / "list.yaml")
     (tmp_path / "bad.yaml").write_text("a: [1\n")
-    with pytest.raises(ConfigError, match=r"bad\.yaml is no YAML"):
+    with pytest.raises(ConfigError, match=r"bad\.yaml is not valid YAML"):
         load_config("demo", tmp_path / "bad.yaml")
 
 
@@ -111,26 +111,26 @@ class Clock:
         return self.now
 
 
-def gate(readings, **settings):
+def waited_for(readings, **settings):
     clock, readings = Clock(), iter(readings)
     seen = wait_for_resources(ResourceSpec(**settings), read=lambda: next(readings), sleep=clock.sleep, clock=clock)
     return seen, clock.now
 
 
-def test_the_gate_pauses_and_opens_when_enough_is_free():
-    assert gate([machine(4)], pause_between_phases=5) == (machine(4), 5)
+def test_the_pause_ends_when_enough_is_free():
+    assert waited_for([machine(4)], pause_between_phases=5) == (machine(4), 5)
 
 
-def test_the_gate_waits_for_memory_and_for_vram():
-    seen, waited = gate([machine(0.5), machine(0.5), machine(2)], pause_between_phases=0)
+def test_the_pause_waits_for_memory_and_for_vram():
+    seen, waited = waited_for([machine(0.5), machine(0.5), machine(2)], pause_between_phases=0)
     assert (seen, waited) == (machine(2), 4)
-    seen, _ = gate([machine(4, 1), machine(4, 9)], pause_between_phases=0, min_free_vram_gib=8)
+    seen, _ = waited_for([machine(4, 1), machine(4, 9)], pause_between_phases=0, min_free_vram_gib=8)
     assert seen == machine(4, 9)
 
 
-def test_the_gate_gives_up_with_what_it_saw():
+def test_the_pause_gives_up_with_what_it_saw():
     with pytest.raises(ResourceError, match=r"found 0\.5 of 16\.0 GiB RAM free, 2 cores, no GPU .* expected 1\.0 GiB RAM"):
-        gate([machine(0.5)] * 100, timeout_seconds=20)
+        waited_for([machine(0.5)] * 100, timeout_seconds=20)
 
 
 def test_the_probe_reads_this_machine():

@@ -14,6 +14,7 @@ from markets import mock_advisor
 from ploutos.advisor.advisor import advise
 from ploutos.advisor.cutoff import (
     UNKNOWN,
+    Certificate,
     CutoffEvidence,
     CutoffStore,
     HitRate,
@@ -27,13 +28,15 @@ from ploutos.advisor.cutoff import (
 )
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
-from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
 from ploutos.evaluation.contamination import clean_sessions
+from ploutos.evaluation.experiment import in_sample, out_of_sample
+from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.llm.config import LLMConfig
+from ploutos.reporting.verdict import verdict
 from ploutos.store import digest_of
 from ploutos.walk_forward import Range
 
@@ -158,7 +161,7 @@ def test_a_probe_of_another_content_under_the_same_name_does_not_count_and_is_to
 
 def test_a_damaged_entry_is_an_error_and_not_a_model_without_memory(tmp_path):
     (tmp_path / "d.json").write_text('{"model": "m"')
-    with pytest.raises(StoreError, match=r"d.json is no record of the cutoff store; delete it and run ploutos llm probe again"):
+    with pytest.raises(StoreError, match=r"d.json is not a record of the cutoff store; delete it and run ploutos llm probe again"):
         known_cutoff(LLMConfig(model="m"), "d", tmp_path)
 
 
@@ -186,9 +189,7 @@ def tested(panel, panel_features, panel_fold, panel_policies):
 
     def summary(memory=UNKNOWN, is_mock=False, reveal=False):
         who = replace(signals, is_mock=is_mock, reveal=reveal)
-        names = tuple(name.replace("advisor (mock)", "advisor (LLM)").replace("(mock advisor)", "(LLM)") for name in result.names)
-        backtests = result if is_mock else replace(result, names=names)
-        return summarise(backtests, panel, [fold], inside, who, BootstrapSpec(replications=30), 1, False, known=memory)
+        return summarise(result, panel, [fold], inside, who, BootstrapSpec(replications=30), 1, False, known=memory)
 
     return panel, result, summary
 
@@ -199,33 +200,33 @@ def test_spans_share_out_the_sessions_and_their_numbers_are_those_of_their_own_r
     dates = bars.sessions[result.positions[periods.ends[1:]]]
     stated = str(dates[30])
     found = summary(known(stated, grey_months=1))
-    assert [span["tag"] for span in found["spans"]] == ORDER
-    assert sum(span["n_sessions"] for span in found["spans"]) == found["n_sessions"] == len(dates)
-    assert (found["spans"][0]["first"], found["spans"][0]["last"], found["spans"][0]["n_sessions"]) == (str(dates[0]), stated, 31)
-    assert found["spans"][-1]["last"] == str(dates[-1])
+    assert [span.tag for span in found.spans] == ORDER
+    assert sum(span.n_sessions for span in found.spans) == found.n_sessions == len(dates)
+    assert (str(found.spans[0].first), str(found.spans[0].last), found.spans[0].n_sessions) == (str(dates[0]), stated, 31)
+    assert str(found.spans[-1].last) == str(dates[-1])
     clean = clean_sessions(found, dates)
-    assert clean.sum() == found["spans"][-1]["n_sessions"]
-    returns = session_returns(result.equity[result.row("buy and hold")], periods)
-    numbers = found["spans"][-1]["strategies"]["buy and hold"]
-    assert numbers["total_return"] == pytest.approx(np.prod(1 + returns[clean]) - 1)
-    assert numbers["sharpe"] == pytest.approx(sharpe_ratio(returns[clean], periods.per_year))
-    assert numbers["sharpe_low"] < numbers["sharpe"] < numbers["sharpe_high"]
-    for name, whole in found["strategies"].items():
-        grown = np.prod([1 + span["strategies"][name]["total_return"] for span in found["spans"]]) - 1
-        assert grown == pytest.approx(whole["total_return"])
-    assert not any("count for the advisor" in sentence for sentence in found["verdict"])
+    assert clean.sum() == found.spans[-1].n_sessions
+    returns = session_returns(result.equity[result.row("buy-and-hold")], periods)
+    numbers = found.spans[-1].strategies["buy-and-hold"]
+    assert numbers.total_return == pytest.approx(np.prod(1 + returns[clean]) - 1)
+    assert numbers.sharpe == pytest.approx(sharpe_ratio(returns[clean], periods.per_year))
+    assert numbers.sharpe_low < numbers.sharpe < numbers.sharpe_high
+    for name, whole in found.strategies.items():
+        grown = np.prod([1 + span.strategies[name].total_return for span in found.spans]) - 1
+        assert grown == pytest.approx(whole.total_return)
+    assert not any("counts as evidence for the advisor" in sentence for sentence in verdict(found))
 
 
 def test_a_mock_has_one_span_where_nothing_can_be_remembered_and_the_numbers_are_the_whole_run_s(tested):
     bars, result, summary = tested
     found = summary(is_mock=True)
-    (span,) = found["spans"]
-    assert (span["tag"], span["n_sessions"]) == ("not applicable", found["n_sessions"])
-    for name, numbers in span["strategies"].items():
-        assert numbers == {key: found["strategies"][name][key] for key in ("total_return", "sharpe", "sharpe_low", "sharpe_high")}
-    assert found["advisor"]["certificate"] is None
+    (span,) = found.spans
+    assert (span.tag, span.n_sessions) == (Tag.NOT_APPLICABLE, found.n_sessions)
+    for name, numbers in span.strategies.items():
+        assert numbers.model_dump() == found.strategies[name].model_dump(include={"total_return", "sharpe", "sharpe_low", "sharpe_high"})
+    assert found.advisor.certificate is None
     assert clean_sessions(found, bars.sessions[result.positions[1:]]).all()
-    assert not any("count for the advisor" in sentence for sentence in found["verdict"])
+    assert not any("counts as evidence for the advisor" in sentence for sentence in verdict(found))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +236,7 @@ def test_a_mock_has_one_span_where_nothing_can_be_remembered_and_the_numbers_are
 def test_without_a_clean_session_the_verdict_says_that_nothing_counts(tested, memory, reveal, tag):
     bars, result, summary = tested
     found = summary(memory, reveal=reveal)
-    (sentence,) = [s for s in found["verdict"] if "Nothing here can count for the advisor" in s]
+    (sentence,) = [s for s in verdict(found) if "Nothing here counts as evidence for the advisor" in s]
     assert f"its sessions are 120 {tag}, none is clean" in sentence
     assert not clean_sessions(found, bars.sessions[result.positions[1:]]).any()
 
@@ -244,16 +245,17 @@ def test_the_certificate_says_what_is_stated_what_was_probed_and_when(tested):
     _, _, summary = tested
     record = ModelRecord(provider="ollama", model="m", digest="d", probes=(probe_of("2002-05"), probe_of(None)))
     memory = CutoffEvidence(stated=date(2002, 1, 31), record=record, digest_match=True)
-    certificate = summary(memory)["advisor"]["certificate"]
-    assert json.loads(json.dumps(certificate)) == certificate
+    found = summary(memory).advisor.certificate
+    certificate = json.loads(found.model_dump_json())
+    assert Certificate.model_validate(certificate) == found
     expected = {
         "stated": "2002-01-31", "grey_months": 6, "probed": "2002-05", "effective_cutoff": "2002-05-31", "digest_match": True,
         "n_probes": 2, "probed_at": "2026-01-02T00:00:00Z", "source": "s", "n_asked": 20, "n_abstained": 1,
     }  # fmt: skip
     assert {name: certificate[name] for name in expected} == expected
     assert certificate["reidentification"]["symbol"]["rate"] == 0.24
-    assert summary()["advisor"]["certificate"] is None
-    assert summary(known("2002-01-31"))["advisor"]["certificate"]["probed_at"] is None
+    assert summary().advisor.certificate is None
+    assert summary(known("2002-01-31")).advisor.certificate.probed_at is None
 
 
 def test_a_model_that_sees_through_its_prompts_is_named_in_the_verdict(tested):
@@ -261,4 +263,4 @@ def test_a_model_that_sees_through_its_prompts_is_named_in_the_verdict(tested):
     for low, named in ((0.21, True), (0.2, False)):
         probe = probe_of(None, reidentification={"symbol": HITS.model_copy(update={"low": low})})
         record = ModelRecord(provider="ollama", model="m", digest="d", probes=(probe,))
-        assert any("The prompts are less blind than they look" in s for s in summary(CutoffEvidence(record=record))["verdict"]) is named
+        assert any("The prompts are less blind than they look" in s for s in verdict(summary(CutoffEvidence(record=record)))) is named

@@ -295,7 +295,7 @@ def test_a_damaged_file_is_refused_and_a_build_downloads_all_that_it_held(datase
     build(dataset, vendor, requests(), now=NOW)
     whole = tree(dataset.root)
     damage(dataset.path(SPY))
-    with pytest.raises(DataError, match=r"is damaged: its sha256 is not that in _manifest.json; run ploutos data build .* to mend it"):
+    with pytest.raises(DataError, match=r"is damaged: its sha256 is not that in _manifest.json; run ploutos data build .* to repair it"):
         read(dataset)
     assert [SPY.folder in problem for problem in dataset.verify()] == [True]
     with pytest.raises(DataError, match="to download it again"):

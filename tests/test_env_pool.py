@@ -7,7 +7,7 @@ import gymnasium
 import pytest
 
 from ploutos.envs.pool import EnvironmentStatePool
-from ploutos.errors import ConfigError, ResourceError
+from ploutos.errors import ConfigError, PoolError, ResourceError
 
 
 class Counter(gymnasium.Env):
@@ -118,7 +118,7 @@ def test_what_was_not_lent_cannot_be_released():
     env = pool.acquire()
     pool.release(env)
     for stranger in (env, Counter()):
-        with pytest.raises(ConfigError, match="this pool has not lent"):
+        with pytest.raises(PoolError, match="this pool has not lent"):
             pool.release(stranger)
     with pytest.raises(ConfigError, match="pool_size 0"):
         EnvironmentStatePool(Counter, pool_size=0)
@@ -128,7 +128,7 @@ def test_a_closed_pool_lends_nothing_and_closes_what_comes_back(built):
     pool = EnvironmentStatePool(Counter, pool_size=2)
     env = pool.acquire()
     pool.close()
-    with pytest.raises(ConfigError, match="closed"):
+    with pytest.raises(PoolError, match="closed"):
         pool.acquire()
     pool.release(env)
     assert env.closed

@@ -1,6 +1,5 @@
 """Metrics on paths one can work out, intervals that cover, baselines that behave, and words that follow the numbers."""
 
-import copy
 from dataclasses import replace
 
 import numpy as np
@@ -10,20 +9,23 @@ from markets import QUALITY, mock_advisor, random_panel
 
 from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import CostSpec, EnvSpec
-from ploutos.errors import DataError
-from ploutos.evaluation.assess import in_sample, out_of_sample, summarise, verdict
-from ploutos.evaluation.backtest import Segment, read_backtests, run_backtests, write_backtests
-from ploutos.evaluation.benchmark import purchase_in_words, require_purchase
-from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
+from ploutos.errors import DataError, StrategyError
+from ploutos.evaluation.backtest import Segment, concat, read_backtests, run_backtests, write_backtests
+from ploutos.evaluation.benchmark import purchase_of, require_purchase
+from ploutos.evaluation.experiment import in_sample, out_of_sample
+from ploutos.evaluation.measurement import summarise
+from ploutos.evaluation.metrics import drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
+from ploutos.reporting.names import names_of
 from ploutos.reporting.report import comparison, render_markdown, render_report
+from ploutos.reporting.verdict import comparison_sentence, conclusion, verdict
 from ploutos.strategies import baselines
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.base import PrecomputedTargets, Role
 from ploutos.walk_forward import Range, fold_table
 
 FREE = CostSpec(commission_bps=0, slippage_bps=0)
@@ -55,16 +57,15 @@ def test_metrics_of_a_path_worked_out_by_hand():
     returns = path[1:] / path[:-1] - 1
     years = 4 / periods.per_year
     assert periods.per_year == pytest.approx(365.2425)
-    assert found["total_return"] == pytest.approx(0.209)
-    assert found["cagr"] == pytest.approx(1.209 ** (1 / years) - 1)
-    assert found["sharpe"] == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(periods.per_year))
+    assert found.total_return == pytest.approx(0.209)
+    assert found.cagr == pytest.approx(1.209 ** (1 / years) - 1)
+    assert found.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(periods.per_year))
     downside = np.sqrt((returns[0] ** 2 + returns[2] ** 2) / 4)
-    assert found["sortino"] == pytest.approx(returns.mean() / downside * np.sqrt(periods.per_year))
-    assert found["max_drawdown"] == pytest.approx(989 / 1099 - 1)
-    assert found["turnover"] == pytest.approx(1000 / path.mean() / years)
-    assert found["exposure"] == pytest.approx(np.mean([1000 / 999, 1100 / 1099, 990 / 989, 1210 / 1209]))
-    assert (found["n_fills"], found["costs"]) == (1, pytest.approx(1.0))
-    assert set(found) <= set(DESCRIPTIONS)
+    assert found.sortino == pytest.approx(returns.mean() / downside * np.sqrt(periods.per_year))
+    assert found.max_drawdown == pytest.approx(989 / 1099 - 1)
+    assert found.turnover == pytest.approx(1000 / path.mean() / years)
+    assert found.exposure == pytest.approx(np.mean([1000 / 999, 1100 / 1099, 990 / 989, 1210 / 1209]))
+    assert (found.n_fills, found.costs) == (1, pytest.approx(1.0))
 
 
 def test_the_sharpe_ratio_does_not_depend_on_the_length_of_a_bar():
@@ -115,12 +116,12 @@ def run_baselines(panel, env):
 
 def test_baselines_do_what_their_names_say(panel):
     result = run_baselines(panel, EnvSpec())
-    rows = {name: result.row(name) for name in result.names}
+    rows = {slug: result.row(slug) for slug in result.slugs}
     assert (result.equity[rows["flat"]] == 100_000).all()
     fills = np.isfinite(result.fill_price).sum(axis=1)
-    assert (fills[rows["buy and hold"]] <= 1).all()
+    assert (fills[rows["buy-and-hold"]] <= 1).all()
     assert fills[rows["random"]].sum() > 300
-    moments = np.flatnonzero(np.isfinite(result.fill_price[rows["equal weight"]]).any(axis=1))
+    moments = np.flatnonzero(np.isfinite(result.fill_price[rows["equal-weight"]]).any(axis=1))
     assert len(moments) > 5
     assert set(moments) <= set(range(1, 401, 21))
     past = panel.mark[299] / panel.mark[299 - 126]
@@ -162,15 +163,17 @@ def assessed(tested):
 
 def test_the_vote_and_every_member_are_evaluated_beside_all_baselines(assessed):
     result, summary, _ = assessed
-    members = ["RL member 0", "RL member 1"]
-    rest = ["fused (mock advisor)", "RL vote", "advisor (mock)", "flat", "buy and hold", "equal weight", "momentum", "random"]
-    assert list(summary["strategies"]) == list(result.names) == rest + members
-    assert [fold["fold"] for fold in summary["folds"]] == [0, 1]
-    assert len(summary["folds"][0]["members"]) == 2
-    assert summary["strategies"]["flat"]["sharpe"] is None
+    slugs = ["fused", "vote", "advisor", "flat", "buy-and-hold", "equal-weight", "momentum", "random", "member-0", "member-1"]
+    shown = ["fused (mock advisor)", "RL vote", "advisor (mock)", "flat", "buy and hold", "equal weight", "momentum", "random"]
+    assert list(summary.strategies) == list(result.slugs) == slugs
+    assert list(names_of(summary).values()) == [*shown, "RL member 0", "RL member 1"]
+    assert summary.of(Role.MEMBER) == ("member-0", "member-1")
+    assert [fold.fold for fold in summary.folds] == [0, 1]
+    assert len(summary.folds[0].members) == 2
+    assert summary.strategies["flat"].sharpe is None
     np.testing.assert_allclose(result.equity, 100_000 + result.pnl - result.commission - result.slippage, rtol=1e-9)
-    grown = np.prod([1 + fold["total_return"]["RL vote"] for fold in summary["folds"]]) - 1
-    assert grown == pytest.approx(summary["strategies"]["RL vote"]["total_return"])  # folds are stitched, nothing is lost between
+    grown = np.prod([1 + fold.total_return["vote"] for fold in summary.folds]) - 1
+    assert grown == pytest.approx(summary.strategies["vote"].total_return)  # folds are stitched, nothing is lost between
 
 
 def test_backtests_survive_their_file_and_give_the_same_bytes(assessed, tmp_path):
@@ -180,7 +183,7 @@ def test_backtests_survive_their_file_and_give_the_same_bytes(assessed, tmp_path
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     again = read_backtests(tmp_path / "a")
     np.testing.assert_array_equal(again.fill_price, result.fill_price)
-    assert again.names == result.names
+    assert (again.slugs, again.roles) == (result.slugs, result.roles)
     trades = again.trades_frame()
     assert len(trades) == np.isfinite(result.fill_price).sum()
 
@@ -195,8 +198,8 @@ def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
         "Every fold, every policy",
         "What trading cost",
         "Provenance",
-        *summary["strategies"],
-        *summary["verdict"],
+        *names_of(summary).values(),
+        *verdict(summary),
     ):
         assert wanted in head
     for forbidden in ('src="http', "src='http", "<link", "@import"):
@@ -207,86 +210,91 @@ def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
 
 def test_a_name_with_markup_does_no_harm(assessed):
     result, summary, plan = assessed
-    page = render_report(result, summary | {"symbols": ["<b>X</b>"]}, QUALITY, plan, [])
+    page = render_report(result, summary.model_copy(update={"symbols": ("<b>X</b>",)}), QUALITY, plan, [])
     assert "&lt;b&gt;X&lt;/b&gt;" in page
     assert "<b>X</b>" not in page
+
+
+def with_excess(summary, low, high):
+    """The same run with another interval of its excess over buy and hold."""
+    final = summary.strategies[summary.final].model_copy(update={"excess_low": low, "excess_high": high})
+    return summary.model_copy(update={"strategies": summary.strategies | {summary.final: final}})
 
 
 @pytest.mark.parametrize(
     ("low", "high", "words"),
     [
         (0.01, 0.05, "earned 1.0% to 5.0% a year more than buy and hold"),
-        (-0.05, -0.01, "earned 1.0% to 5.0% a year less than buy and hold, beyond what luck explains"),
-        (-0.05, 0.02, "cannot be told from buy and hold"),
-        (float("nan"), float("nan"), "never differed from buy and hold"),
+        (-0.05, -0.01, "earned 1.0% to 5.0% a year less than buy and hold; chance does not explain the loss"),
+        (-0.05, 0.02, "is statistically indistinguishable from buy and hold"),
+        (None, None, "never differed from buy and hold"),
     ],
 )
 def test_the_verdict_follows_the_interval(assessed, low, high, words):
-    summary = copy.deepcopy(assessed[1])
-    summary["strategies"][summary["final"]] |= {"excess_low": low, "excess_high": high}
+    summary = with_excess(assessed[1], low, high)
     text = " ".join(verdict(summary))
     assert words in text
-    assert "A demo proves nothing" in text
+    assert "no number here is evidence of skill" in text
     assert "The advisor was a mock" in text
-    real = " ".join(verdict(summary | {"reduced": False, "advisor": {"is_mock": False, "n_abstained": 3, "n_advice": 40, "reveal": True}}))
-    assert "demo" not in real
-    assert "mock" not in real.replace(summary["final"], "")
+    advisor = summary.advisor.model_copy(update={"is_mock": False, "n_abstained": 3, "n_advice": 40, "reveal": True})
+    real = " ".join(verdict(summary.model_copy(update={"reduced": False, "advisor": advisor})))
+    assert "evidence of skill" not in real
+    assert "mock" not in real
     assert "abstained on 3 of 40 questions" in real
     assert "no number that rests on its advice is a result" in real
     assert "abstained" not in text
 
 
-def ruined_result(result, name):
+def ruined_result(result, slug):
     """The same accounts, one of which is ruined at the 20th close and closed out, owing money, at the next."""
-    row, changed = result.row(name), {field: getattr(result, field).copy() for field in ("equity", "ruined", "last")}
+    row, changed = result.row(slug), {field: getattr(result, field).copy() for field in ("equity", "ruined", "last")}
     changed["equity"][row, 20:] = [9_000.0, *[0.0] * (result.equity.shape[1] - 21)]
     changed["ruined"][row], changed["last"][row] = 20, 21
     return replace(result, **changed)
 
 
 def test_a_ruined_strategy_is_called_so_first_and_beats_nothing(tested):
-    final, name = "fused (mock advisor)", "ruined {}"
-    result, summary = ruined_result(tested[0], final), summarise(ruined_result(tested[0], final), *tested[1], reduced=False)
-    date = str(tested[1][0].sessions[result.positions[20]])
-    found = summary["strategies"][final]
-    assert summary["verdict"][0] == f"{final} was ruined on {date}: it lost 100.0 % of its equity; nothing after that day counts."
-    assert not any("than buy and hold" in sentence or "told from buy and hold" in sentence for sentence in summary["verdict"])
-    assert (found["ruined"], found["total_return"], found["cagr"]) == (date, -1, -1)
-    assert [found[key] for key in ("excess_return", "excess_low", "excess_high")] == [None] * 3
-    assert summary["strategies"]["buy and hold"]["ruined"] is None
-    for row in summary["comparisons"]:
-        assert (row["difference"] is None) == (row["of"] == final)
-        assert row["of"] != final or (row["sign"], row["sentence"]) == (
-            0,
-            f"{final} was ruined on {date}, so {final} and {row['against']} are not compared.",
-        )
-    assert summary["advisor"]["conclusion"].startswith(f"{final} was ruined on {date}")
-    first, later = summary["folds"]
-    assert (first["total_return"][final], later["total_return"][final], later["sharpe"][final]) == (-1, None, None)
-    assert summary["spans"][0]["strategies"][final]["sharpe"] == found["sharpe"]
+    result, summary = ruined_result(tested[0], "fused"), summarise(ruined_result(tested[0], "fused"), *tested[1], reduced=False)
+    date, shown = tested[1][0].sessions[result.positions[20]].item(), "fused (mock advisor)"
+    found, sentences = summary.strategies["fused"], verdict(summary)
+    assert sentences[0] == f"{shown} was ruined on {date}: it lost 100.0 % of its equity; nothing after that day counts."
+    assert not any("than buy and hold" in sentence or "indistinguishable from buy and hold" in sentence for sentence in sentences)
+    assert (found.ruined, found.total_return, found.cagr) == (date, -1, -1)
+    assert [found.excess_return, found.excess_low, found.excess_high] == [None] * 3
+    assert summary.strategies["buy-and-hold"].ruined is None
+    for row in summary.comparisons:
+        assert (row.difference is None) == (row.of == "fused")
+        if row.of == "fused":
+            assert (row.sign, row.ruined, row.ruined_on) == (0, "fused", date)
+            other = names_of(summary)[row.against[0]]
+            assert comparison_sentence(summary, row) == f"{shown} was ruined on {date}, so {shown} and {other} are not compared."
+    assert conclusion(summary).startswith(f"{shown} was ruined on {date}")
+    first, later = summary.folds
+    assert (first.total_return["fused"], later.total_return["fused"], later.sharpe["fused"]) == (-1, None, None)
+    assert summary.spans[0].strategies["fused"].sharpe == found.sharpe
     page = render_report(result, summary, QUALITY, fold_table(tuple(tested[1][1]), tested[1][0].timestamps), [])
     for text in (comparison(summary)[0]["total return"], render_markdown(summary), page):
-        assert f"-100.0 %, {name.format(date)}" in text
+        assert f"-100.0 %, ruined {date}" in text
 
 
 def test_what_came_before_the_ruin_is_measured_alone(tested):
     """Twenty-one closes and no more: the flat line after them would water down every number."""
-    result, panel = ruined_result(tested[0], "RL vote"), tested[1][0]
-    row, periods = result.row("RL vote"), periods_of(panel, result)
+    result, panel = ruined_result(tested[0], "vote"), tested[1][0]
+    row, periods = result.row("vote"), periods_of(panel, result)
     found, returns = measure(result, row, periods), session_returns(result.equity[row, :22], periods.until(21))
     assert len(returns) == 21
-    assert found["sharpe"] == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(periods.per_year))
-    assert found["exposure"] == pytest.approx(np.abs(result.weights[row, 1:22]).sum(axis=1).mean())
-    assert found["turnover"] == pytest.approx(result.traded[row, -1] / result.equity[row, :22].mean() / (21 / periods.per_year))
+    assert found.sharpe == pytest.approx(returns.mean() / returns.std(ddof=1) * np.sqrt(periods.per_year))
+    assert found.exposure == pytest.approx(np.abs(result.weights[row, 1:22]).sum(axis=1).mean())
+    assert found.turnover == pytest.approx(result.traded[row, -1] / result.equity[row, :22].mean() / (21 / periods.per_year))
     assert (session_returns(result.equity[row], periods)[21:] == 0).all()  # nothing is divided by nothing
 
 
 def test_a_ruined_benchmark_is_compared_with_nothing(tested):
-    summary = summarise(ruined_result(tested[0], "buy and hold"), *tested[1], reduced=False)
-    assert summary["verdict"][0].endswith("it lost 100.0 % of its equity; nothing is compared with it.")
-    assert {row["excess_return"] for row in summary["strategies"].values()} == {None}
-    assert not any("than buy and hold" in sentence for sentence in summary["verdict"])
-    assert summary["comparisons"][1]["sentence"].startswith("buy and hold was ruined on")
+    summary = summarise(ruined_result(tested[0], "buy-and-hold"), *tested[1], reduced=False)
+    assert verdict(summary)[0].endswith("it lost 100.0 % of its equity; nothing is compared with it.")
+    assert {row.excess_return for row in summary.strategies.values()} == {None}
+    assert not any("than buy and hold" in sentence for sentence in verdict(summary))
+    assert comparison_sentence(summary, summary.comparisons[1]).startswith("buy and hold was ruined on")
 
 
 def test_a_squeezed_short_is_in_the_books_to_the_last_unit():
@@ -300,7 +308,7 @@ def test_a_squeezed_short_is_in_the_books_to_the_last_unit():
     booked = 1_000 + books["pnl"] - books["commission"] - books["slippage"] - books["impact"] - books["borrow"] + books["written_off"]
     np.testing.assert_allclose(books["equity"], booked, atol=1e-9)
     assert result.trades_frame()[["units", "price", "kind"]].to_numpy().tolist() == [[-10.0, 100.0, "order"], [10.0, 350.0, "ruin"]]
-    assert measure(result, 0, periods_of(bars, result))["total_return"] == -1
+    assert measure(result, 0, periods_of(bars, result)).total_return == -1
 
 
 @pytest.mark.parametrize("n_symbols", [60, 200])
@@ -308,23 +316,25 @@ def test_the_passive_baselines_trade_however_small_their_slots_are(n_symbols):
     bars, env = random_panel(1, 260, n_symbols), EnvSpec()
     strategies = baselines.all_baselines(bars, 209, env, 3)
     result = run_backtests(bars, None, [Segment(Range(start=210, stop=260))], strategies, env)
-    hold, equal = (np.isfinite(result.fill_price[result.row(name)]).sum(axis=1) for name in ("buy and hold", "equal weight"))
+    hold, equal = (np.isfinite(result.fill_price[result.row(slug)]).sum(axis=1) for slug in ("buy-and-hold", "equal-weight"))
     assert hold[1] > 0.85 * n_symbols
     assert equal[1] > 0.85 * n_symbols
     assert equal[22] > n_symbols / 4  # 21 sessions later, who moved by a tenth is put right
 
 
-def test_buy_and_hold_says_what_it_could_not_buy(panel):
+def test_buy_and_hold_says_what_it_could_not_buy(panel, assessed):
     def words(bars, start):
         env, test = EnvSpec(), [Segment(Range(start=start, stop=400))]
-        result = run_backtests(bars, None, test, [PrecomputedTargets("buy and hold", baselines.buy_and_hold(bars, start - 1, env))], env)
-        return purchase_in_words(result, "buy and hold", bars)
+        result = run_backtests(bars, None, test, [PrecomputedTargets("buy-and-hold", baselines.buy_and_hold(bars, start - 1, env))], env)
+        summary = assessed[1].model_copy(update={"purchase": purchase_of(result, "buy-and-hold", bars)})
+        return [sentence for sentence in verdict(summary) if sentence.startswith("buy and hold held")]
 
     assert panel.tradable[[119, 120]][:, :2].all()
-    assert words(panel, 120) == "buy and hold held the 2 of 3 symbols that traded on 2001-06-15; S2 listed later and was never bought."
-    assert words(panel, 301) == ""
+    assert words(panel, 120) == ["buy and hold held the 2 of 3 symbols that traded on 2001-06-15; S2 was listed later and never bought."]
+    assert words(panel, 301) == []
     halted = replace(panel, close=np.where((np.arange(700)[:, None] == 119) & [False, True, False], np.nan, panel.close))
-    assert words(halted, 120).endswith("S2 listed later and was never bought; S1 had no bar that day and was never bought.")
+    (sentence,) = words(halted, 120)
+    assert sentence.endswith("S2 was listed later and never bought; S1 had no bar that day and was never bought.")
 
 
 def test_an_account_of_contracts_can_buy_them_in_every_range_and_says_when_it_cannot():
@@ -332,11 +342,11 @@ def test_an_account_of_contracts_can_buy_them_in_every_range_and_says_when_it_ca
     nq = FUTURES["NQ"].model_copy(update={"symbol": "A", "calendar": "24/7"})
     bars = replace(flat_bars(np.geomspace(2_000, 20_000, 100), "1D"), instruments=(nq,))
     for start, stop in ((2, 20), (80, 100)):
-        hold = PrecomputedTargets("buy and hold", baselines.buy_and_hold(bars, start - 1, EnvSpec()))
+        hold = PrecomputedTargets("buy-and-hold", baselines.buy_and_hold(bars, start - 1, EnvSpec()))
         result = run_backtests(bars, None, [Segment(Range(start=start, stop=stop))], [hold], EnvSpec())
         assert result.equity[0, 0] == np.ceil(10 * 20 * bars.close[stop - 1, 0])
         assert result.fill_units[0, 1, 0] >= 9
-        require_purchase(result, "buy and hold", bars, EnvSpec())
+        require_purchase(result, "buy-and-hold", bars, EnvSpec())
 
 
 def test_a_buy_and_hold_that_buys_nothing_is_refused_with_the_reason():
@@ -347,8 +357,8 @@ def test_a_buy_and_hold_that_buys_nothing_is_refused_with_the_reason():
     bars = align(frame, pd.Timedelta(days=1), "24/7", "test", specs)
 
     def bought(env):
-        strategy = PrecomputedTargets("buy and hold", baselines.buy_and_hold(bars, 0, env))
-        require_purchase(run_backtests(bars, None, [Segment(Range(start=1, stop=9))], [strategy], env), "buy and hold", bars, env)
+        strategy = PrecomputedTargets("buy-and-hold", baselines.buy_and_hold(bars, 0, env))
+        require_purchase(run_backtests(bars, None, [Segment(Range(start=1, stop=9))], [strategy], env), "buy-and-hold", bars, env)
 
     bought(EnvSpec())
     with pytest.raises(
@@ -357,3 +367,33 @@ def test_a_buy_and_hold_that_buys_nothing_is_refused_with_the_reason():
         bought(EnvSpec(initial_cash=500_000))
     with pytest.raises(DataError, match=r"came to less than one lot under env\.max_participation"):
         bought(EnvSpec(max_participation=0.5))
+
+
+# --- a user's own strategy
+
+
+def test_a_users_own_strategy_stands_in_summary_and_page_under_a_name_of_its_own(tested, assessed):
+    result, (panel, folds, *_) = tested
+    segments = [Segment(fold.test) for fold in folds]
+    own = run_backtests(panel, None, segments, [PrecomputedTargets("mean-reversion", baselines.flat(panel))], EnvSpec())
+    summary = summarise(concat(result, own), *tested[1], reduced=True)
+    assert summary.of(Role.STRATEGY) == ("mean-reversion",)
+    assert {slug: metrics for slug, metrics in summary.strategies.items() if slug != "mean-reversion"} == assessed[1].strategies
+    page = render_report(concat(result, own), summary, QUALITY, assessed[2], [])
+    assert "<td>mean reversion</td>" in page
+    assert comparison(summary)[-1]["strategy"] == "mean reversion"
+
+
+@pytest.mark.parametrize("slug", ["", "Mean Reversion", "mean--reversion", "-mean", "m\u00e4an"])
+def test_a_strategy_without_a_slug_is_refused(panel, slug):
+    with pytest.raises(StrategyError, match="is not a slug; expected lower-case letters, digits and hyphens"):
+        PrecomputedTargets(slug, baselines.flat(panel))
+
+
+def test_two_strategies_with_one_slug_are_refused(panel):
+    flat, segments = PrecomputedTargets("flat", baselines.flat(panel)), [Segment(Range(start=300, stop=320))]
+    with pytest.raises(StrategyError, match="2 accounts have the slug flat; expected one each"):
+        run_backtests(panel, None, segments, [flat, flat], EnvSpec())
+    alone = run_backtests(panel, None, segments, [flat], EnvSpec())
+    with pytest.raises(StrategyError, match="2 accounts have the slug flat; expected one each"):
+        concat(alone, alone)

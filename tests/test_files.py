@@ -712,7 +712,7 @@ REFUSED: dict[str, tuple[Any, dict[str, Any], str]] = {
     "a word for a date": (
         HEAD + bars("soon"),
         {},
-        "A.csv has a timestamp that is no date: 'soon'; expected one such as 2024-01-02; set data.format.dates",
+        "A.csv has a timestamp that is not a date: 'soon'; expected one such as 2024-01-02; set data.format.dates",
     ),
     "a word later": (HEAD + bars("30/01/2024", "soon"), {}, "no date like the first one, '30/01/2024': 'soon'"),
     "two ways": (HEAD + bars("2024-01-30", "31/01/2024"), {}, "no date like the first one, '2024-01-30': '31/01/2024'"),

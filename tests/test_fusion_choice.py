@@ -13,21 +13,22 @@ from ploutos.advisor.advisor import advise
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
-from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import Segment, concat, run_backtests
-from ploutos.evaluation.comparisons import HYBRID
+from ploutos.evaluation.experiment import hybrid_out_of_sample, in_sample, out_of_sample
 from ploutos.evaluation.fusion_selection import calibrate, choose_fusion
+from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.calibration import Calibration, FusionChoice, candidates, fit_calibration, read_choices, write_choices
+from ploutos.fusion.calibration import Calibration, Uncalibrated, candidates, fit_calibration, read_choices, write_choices
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS
 from ploutos.reporting.report import render_report
-from ploutos.strategies.advised import FusedStrategy
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.reporting.verdict import verdict
+from ploutos.strategies.advised import FUSED, FusedStrategy
+from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import all_baselines, flat
-from ploutos.strategies.ensemble import EnsembleStrategy
+from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE, EnsembleStrategy, member_id
 from ploutos.walk_forward import Range, fold_table
 
 
@@ -68,11 +69,11 @@ def test_confidence_that_misleads_is_not_turned_around():
 
 @pytest.mark.parametrize(
     ("n", "n_right", "why"),
-    [(0, 0, "0 decisions, fewer than 50"), (49, 20, "49 decisions"), (80, 80, "all of 80 decisions were right"), (80, 0, "none of 80")],
+    [(0, 0, Uncalibrated.TOO_FEW), (49, 20, Uncalibrated.TOO_FEW), (80, 80, Uncalibrated.ALL_RIGHT), (80, 0, Uncalibrated.NONE_RIGHT)],
 )
 def test_too_few_decisions_or_one_kind_of_outcome_leave_confidence_as_it_is(n, n_right, why):
     found = fit_calibration(np.full(n, 0.6), np.arange(n) < n_right)
-    assert why in found.uncalibrated
+    assert found.uncalibrated is why
     assert (found.n, found.n_right) == (n, n_right)
     np.testing.assert_array_equal(found.apply(np.array([BUY]), np.array([0.61])), [0.61])
 
@@ -135,7 +136,7 @@ def test_every_candidate_of_the_table_is_what_its_account_earned_alone(panel, pa
         for candidate in (choice.table[0], choice.table[-1]):
             spec = FusionSpec(llm_weight=candidate.llm_weight, confidence_threshold=candidate.confidence_threshold)
             alone = choice.model_copy(update={"chosen": candidate})
-            strategy = FusedStrategy(("alone",), advised_actions[0][None], advised_actions[1][None], panel, EnvSpec(), (spec,), (alone,))
+            strategy = FusedStrategy((FUSED,), advised_actions[0][None], advised_actions[1][None], panel, EnvSpec(), (spec,), (alone,))
             result = run_backtests(panel, panel_features, [Segment(fold.validation, tuple(panel_policies))], [strategy], EnvSpec())
             assert candidate.growth == pytest.approx(np.log(result.equity[0, -1] / 100_000) / fold.validation.n_bars, abs=1e-12)
 
@@ -172,15 +173,15 @@ def test_a_bar_of_the_validation_range_does_change_the_choice(panel, panel_featu
 
 def test_each_segment_is_fused_by_its_own_choice(panel, panel_features, panel_policies, folds, signals, choices):
     """Two choices as unlike as can be: the advisor alone, then the policies alone."""
-    sure = {"calibration": Calibration(uncalibrated="test")}
+    sure = {"calibration": Calibration(uncalibrated=Uncalibrated.TOO_FEW)}
     advisor, policy = (
         choice.model_copy(update={**sure, "chosen": choice.chosen.model_copy(update={"llm_weight": weight, "confidence_threshold": 1.0})})
         for choice, weight in zip(choices, (1.0, 0.0), strict=True)
     )
     advised_actions, confidences = signals.align_to_bars(panel)
     strategies = [
-        FusedStrategy((name,), advised_actions[None], confidences[None], panel, EnvSpec(), (FusionSpec(),), picked)
-        for name, picked in (("both", (advisor, policy)), ("advisor", (advisor, advisor)), ("policy", (policy, policy)))
+        FusedStrategy((StrategyId(slug),), advised_actions[None], confidences[None], panel, EnvSpec(), (FusionSpec(),), picked)
+        for slug, picked in (("both", (advisor, policy)), ("advisor", (advisor, advisor)), ("policy", (policy, policy)))
     ]
     segments = [Segment(fold.test, tuple(panel_policies)) for fold in folds]
     result = run_backtests(panel, panel_features, segments, strategies, EnvSpec())
@@ -197,20 +198,20 @@ def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_feat
     policies, env = [panel_policies] * 2, EnvSpec()
     result = out_of_sample(panel, panel_features, folds, policies, signals, env, FusionSpec(), 1, choices=choices)
     result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, HYBRID))
-    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, "hybrid, advice blanked"))
+    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, HYBRID_ABLATED))
     inside = in_sample(panel, panel_features, folds, policies, env)
     summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices=choices)
-    assert [FusionChoice.model_validate(item) for item in summary["fusion"]] == list(choices)
-    assert any("hybrid never differed from hybrid, advice blanked" in sentence for sentence in summary["verdict"])
+    assert summary.fusion == choices
+    assert any("hybrid never differed from hybrid without advice" in sentence for sentence in verdict(summary))
     page = render_report(result, summary, QUALITY, fold_table(tuple(folds), panel.timestamps), [])
     assert "Fusion, chosen on validation" in page
     assert f"{choices[0].calibration.n_right} of {choices[0].calibration.n}" in page
-    np.testing.assert_array_equal(result.equity[result.row(HYBRID)], result.equity[result.row("RL vote")])
+    np.testing.assert_array_equal(result.equity[result.row("hybrid")], result.equity[result.row("vote")])
 
 
 def test_backtests_that_are_joined_are_as_if_they_had_run_together(panel, panel_features, panel_policies):
     env, segments = EnvSpec(), [Segment(Range(start=506, stop=600), tuple(panel_policies))]
-    votes = [EnsembleStrategy({"vote": slice(None), "one": slice(0, 1)}, bars=panel, env=env)]
+    votes = [EnsembleStrategy({VOTE: slice(None), member_id(0): slice(0, 1)}, bars=panel, env=env)]
     baselines = list(all_baselines(panel, 505, env, 1))
     together = run_backtests(panel, panel_features, segments, [*votes, *baselines], env)
     apart = concat(*(run_backtests(panel, panel_features, segments, some, env) for some in (votes, baselines)))

@@ -363,9 +363,9 @@ def test_the_arithmetic_of_the_recurrent_buffer_is_what_sb3_contrib_allocates():
 
 
 def test_a_machine_too_small_for_any_training_is_one_clear_sentence():
-    with pytest.raises(ResourceError, match=r"found 0\.0 GiB of memory that trainings may use; expected 0\.5 GiB"):
+    with pytest.raises(ResourceError, match=r"found 0\.0 GiB of memory available to training; expected 0\.5 GiB"):
         autoscale(machine(2, 1))
-    with pytest.raises(ResourceError, match=r"found 0\.8 GiB of memory free for trainings; expected .* close other programs"):
+    with pytest.raises(ResourceError, match=r"found 0\.8 GiB of memory free for training; expected .* close other programs"):
         autoscale(machine(2, 64, free_gib=1))
     with pytest.raises(ResourceError, match=r"card with 0\.5 of 24\.0 GiB free"):
         autoscale(replace(machine(2, 64), gpus=(Gpu("card", 24 * GIB, GIB // 2),)))
@@ -431,11 +431,11 @@ def test_without_a_gpu_utilisation_is_none_an_empty_cell_and_not_evaluated(tmp_p
         with HardwareMonitor(0.01, nvml) as monitor:
             pass
         assert monitor.get_average_gpu_utilization() is None
-        assert monitor.get_peak_gpu_memory() is None
+        assert monitor.usage.peak_gpu_memory_bytes is None
         monitor.save_metrics(tmp_path / "hardware.csv")
         for row in rows_of(tmp_path / "hardware.csv"):
             assert row["gpu_utilization"] == row["gpu_memory_bytes"] == ""
-        words = dict(describe_usage(monitor.summary()))
+        words = dict(describe_usage(monitor.usage.summary()))
         assert words["GPU utilisation"] == words["peak GPU memory"] == NOT_EVALUATED
         assert NOT_EVALUATED not in words["peak memory of all processes"]
 
@@ -445,10 +445,10 @@ def test_utilisation_and_memory_of_a_gpu_are_two_columns_and_never_mix(tmp_path)
     with HardwareMonitor(5, nvml) as monitor:
         pass
     assert monitor.get_average_gpu_utilization() == pytest.approx(0.4)
-    assert monitor.get_peak_gpu_memory() == 22 * GIB
+    assert monitor.usage.peak_gpu_memory_bytes == 22 * GIB
     monitor.save_metrics(tmp_path / "hardware.csv")
     assert {(row["gpu_utilization"], row["gpu_memory_bytes"]) for row in rows_of(tmp_path / "hardware.csv")} == {("0.4", str(22 * GIB))}
-    assert dict(describe_usage(monitor.summary()))["GPU utilisation"] == "40%"
+    assert dict(describe_usage(monitor.usage.summary()))["GPU utilisation"] == "40%"
     assert nvml.opened == 0
 
 
@@ -456,14 +456,14 @@ def test_a_gpu_that_keeps_its_utilisation_to_itself_is_not_evaluated_though_its_
     with HardwareMonitor(5, FakeNvml([("mig", 24 * GIB, 6 * GIB, None)])) as monitor:
         pass
     assert monitor.get_average_gpu_utilization() is None
-    assert monitor.get_peak_gpu_memory() == 6 * GIB
+    assert monitor.usage.peak_gpu_memory_bytes == 6 * GIB
     assert len([record for record in caplog.records if "not evaluated" in record.message]) == 1
 
 
 def test_the_shortest_run_has_readings_and_a_csv(tmp_path):
     monitor = HardwareMonitor(3600)
     assert monitor.get_peak_memory_usage() is None
-    assert monitor.get_average_cpu_cores() is None
+    assert monitor.usage.mean_cpu_cores is None
     monitor.start_monitoring()
     monitor.stop_monitoring()
     monitor.stop_monitoring()
@@ -522,7 +522,7 @@ def test_cores_and_memory_of_children_count_also_after_they_ended():
             child.communicate(b"\n")
     used = monitor.samples[-1].cpu_seconds - before.cpu_seconds
     assert used >= 0.4
-    assert monitor.get_average_cpu_cores() * monitor.samples[-1].elapsed_s == pytest.approx(used, rel=0.1)
+    assert monitor.usage.mean_cpu_cores * monitor.samples[-1].elapsed_s == pytest.approx(used, rel=0.1)
     assert monitor.get_peak_memory_usage() - before.memory_bytes > 160 << 20  # this process may give some back meanwhile
     assert max(sample.n_processes for sample in monitor.samples) > before.n_processes
     assert monitor.samples[-1].n_processes == before.n_processes

@@ -25,7 +25,7 @@ from ploutos.errors import ConfigError, TrainingError
 from ploutos.features.build import FeatureSpec, build_features, write_features
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.scaling import fit_scaler
-from ploutos.fusion.hybrid import fine_tuning, first_decision, hybrid_env, hybrid_features
+from ploutos.fusion.hybrid import advised_decisions, fine_tuning, hybrid_env, hybrid_features
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
 from ploutos.fusion.spec import HybridSpec
 from ploutos.market.bars import write_bars
@@ -33,7 +33,6 @@ from ploutos.store import file_sha256
 from ploutos.strategies.ensemble import vote
 from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
-from ploutos.training.jobs import MemberJob
 from ploutos.training.ppo import build_model, fit_range_scaler, train_member
 from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths
 
@@ -162,7 +161,7 @@ def test_hybrid_policies_are_trained_with_the_mock_and_with_a_real_model_on_dema
     assert not load_config("demo", overrides=["llm.provider=ollama"]).with_hybrid
     assert load_config("demo", overrides=["llm.provider=ollama", "hybrid.enabled=true"]).with_hybrid
     assert not load_config("demo", overrides=["hybrid.enabled=false"]).with_hybrid
-    assert [first_decision([panel_fold], *what) for what in ((True, True), (False, True), (False, False))] == [109, 405, 505]
+    assert [advised_decisions([panel_fold], *what)[0] for what in ((True, True), (False, True), (False, False))] == [109, 405, 505]
     with pytest.raises(ConfigError, match=r"hybrid.members is 4 and training.members 3; a hybrid policy starts from"):
         load_config("demo", overrides=["hybrid.members=4"])
     assert load_config("demo", overrides=["hybrid.members=4", "hybrid.enabled=false"]).hybrid.members == 4
@@ -209,7 +208,7 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
         _, callback = model._setup_learn(10**6, None)
         model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
         rollout = model._rollout
-        whole = torch.cat([model._market.rows[rollout.bars], rollout.own], dim=-1)[0].numpy()
+        whole = torch.cat([model._shared_rows.rows[rollout.bars], rollout.own], dim=-1)[0].numpy()
         masks = rollout.masks[0].numpy() if algorithm == "MaskablePPO" else None
         probabilities = predict(policy, np.ascontiguousarray(whole[:, [names.index(name) for name in policy.observes]]), masks)
         taken = np.take_along_axis(probabilities, rollout.actions[0].numpy()[..., None], axis=-1)
@@ -254,21 +253,21 @@ def test_a_fine_tuning_that_is_killed_ends_in_the_same_bytes(tmp_path, panel, pa
     write_signals(signals, tmp_path / "signals.parquet")
     np.save(tmp_path / "market.npy", market_features(panel))
     save_policy(panel_policies[0].model, panel_policies[0].meta, tmp_path / "start.zip")
-    member = MemberJob(
+    job = HybridJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=hybrid_env(EnvSpec(episode_bars=60)),
         training=TINY.model_copy(update={"total_timesteps": 128 * 120}), checkpoint=CheckpointSpec(every_rollouts=3), seed=11,
         paths=TrainingPaths(tmp_path / "work"), target=tmp_path / "policy.zip",
+        policy=tmp_path / "start.zip", market=tmp_path / "market.npy", signals=tmp_path / "signals.parquet",
     )  # fmt: skip
-    job = HybridJob(member, tmp_path / "start.zip", tmp_path / "market.npy", tmp_path / "signals.parquet")
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path / "job")]) as child:
-        while child.poll() is None and not any(member.paths.folder.glob("step_*.zip")):
+        while child.poll() is None and not any(job.paths.folder.glob("step_*.zip")):
             time.sleep(0.005)
         child.kill()
     assert child.returncode == -signal.SIGKILL
-    assert any(member.paths.folder.glob("step_*.zip"))
+    assert any(job.paths.folder.glob("step_*.zip"))
     run_hybrid_job(job)
-    run_hybrid_job(replace(job, member=replace(member, paths=TrainingPaths(tmp_path / "calm"), target=tmp_path / "calm.zip")))
-    assert member.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
-    tuned = load_policy(member.target)
+    run_hybrid_job(replace(job, paths=TrainingPaths(tmp_path / "calm"), target=tmp_path / "calm.zip"))
+    assert job.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
+    tuned = load_policy(job.target)
     assert [record["timesteps"] for record in tuned.meta["curve"]] == list(range(128, 128 * 120 + 1, 128))

@@ -127,7 +127,8 @@ def test_an_account_of_contracts_starts_with_ten_of_the_dearest_in_every_slot_un
     assert with_initial_cash(EnvSpec(initial_cash=400_000), bars).cash == 400_000
     assert with_initial_cash(EnvSpec(), one_symbol([1.0] * 3, [1.0] * 3)).cash == 100_000
     assert cash_in_words(EnvSpec(), bars, late) == (
-        "10,000,000: ten lots of the dearest, A at 500,000 a lot, in each of 2 slots; a slot of it could not buy one lot on 0 of 2 bars"
+        "10,000,000: ten lots of the most expensive, A at 500,000 a lot, in each of 2 slots; "
+        "a slot of it could not buy one lot on 0 of 2 bars"
     )
     assert cash_in_words(EnvSpec(initial_cash=850_000), bars).endswith("as set; a slot of it could not buy one lot on 1 of 4 bars")
     with pytest.raises(ConfigError, match=r"one lot is worth 400,000 and the account may hold 399,999; raise env\.initial_cash"):

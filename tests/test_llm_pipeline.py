@@ -14,6 +14,8 @@ from test_pipeline import SMALL
 from ploutos.advisor.cutoff import CutoffStore
 from ploutos.config import load_config
 from ploutos.errors import LLMUnavailable
+from ploutos.evaluation.summary import read_summary
+from ploutos.reporting.names import names_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -44,7 +46,7 @@ def stages(folder: Path) -> dict[str, str]:
 
 def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nobody_there(gguf, home, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("ploutos.advisor.advisor._PAUSE_S", 0)
+    monkeypatch.setattr("ploutos.llm.client._PAUSE_S", 0)
     with LlamaServer({"tiny": gguf}) as server:
         answer, asked = server.answer, []
 
@@ -88,11 +90,11 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
 
     signals = pd.read_parquet(live / "signals.parquet")
     assert len(signals) == len(again) + len(kept)
-    summary = json.loads((live / "metrics.json").read_text())
-    assert summary["advisor"]["model"] == "tiny:latest (Ollama)"
-    assert not summary["advisor"]["is_mock"]
-    assert summary["advisor"]["tokens"] == signals["tokens"].sum() > 0
-    assert summary["final"] == "fused (LLM)"
+    summary = read_summary(live / "metrics.json")
+    assert summary.advisor.model == "tiny:latest (Ollama)"
+    assert not summary.advisor.is_mock
+    assert summary.advisor.tokens == signals["tokens"].sum() > 0
+    assert (summary.final, names_of(summary)[summary.final]) == ("fused", "fused (LLM)")
 
     # the server is gone: a run that needs it says so before it trains, one that replays does not miss it
     caplog.clear()
@@ -109,12 +111,12 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
     assert (mirrored / "signals.parquet").read_bytes() == (live / "signals.parquet").read_bytes()
 
     # what the cutoff store learns of the model changes the numbers' words, and nothing that they stand on
-    assert summary["advisor"]["certificate"] is None
-    assert [span["tag"] for span in summary["spans"]] == ["grey"]
-    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary["advisor"]["digest"], probe_of("2010-06"))
+    assert summary.advisor.certificate is None
+    assert [span.tag for span in summary.spans] == ["grey"]
+    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary.advisor.digest, probe_of("2010-06"))
     probed = run(tmp_path / "probed", "llm.replay=true", "llm.mirror=true", "llm.stated_cutoff=2010-01-31")
     assert (stages(probed)["backtests"], stages(probed)["metrics"]) == ("Cached", "Completed")
-    certified = json.loads((probed / "metrics.json").read_text())
-    assert (certified["advisor"]["certificate"]["probed"], certified["advisor"]["certificate"]["digest_match"]) == ("2010-06", True)
-    assert [span["tag"] for span in certified["spans"]] == ["contaminated", "grey", "clean"]
-    assert certified["strategies"] == summary["strategies"]
+    certified = read_summary(probed / "metrics.json")
+    assert (certified.advisor.certificate.probed, certified.advisor.certificate.digest_match) == ("2010-06", True)
+    assert [span.tag for span in certified.spans] == ["contaminated", "grey", "clean"]
+    assert certified.strategies == summary.strategies

@@ -16,7 +16,7 @@ from openai import APITimeoutError, AuthenticationError, InternalServerError, No
 from servers.llama import LlamaServer
 from servers.tiny_gguf import write_tiny_gguf
 
-from ploutos.advisor.advisor import SCHEMA, Advice, Advisor, advise, prompt_at
+from ploutos.advisor.advisor import SCHEMA, Advice, Advisor, advice_of, advise, prompt_at
 from ploutos.advisor.check import check_advisor, find_advisor
 from ploutos.advisor.signals import write_signals
 from ploutos.errors import ConfigError, LLMError, LLMUnavailable
@@ -170,7 +170,7 @@ def test_a_busy_or_broken_server_is_asked_again_and_then_given_up_for_this_quest
     assert advisor.calls == 2
     server.next_failures = [(status, "busy")] * 2
     outcome = advisor.ask(ASK)
-    assert outcome.advice.reason == f"abstained: Ollama at {server.host} answered {status} to tiny:latest: busy"
+    assert advice_of(outcome).reason == f"abstained: Ollama at {server.host} answered {status} to tiny:latest: busy"
     assert outcome.unanswered
 
 
@@ -188,13 +188,13 @@ def test_a_server_that_hangs_costs_the_timeout_and_no_more(server):
     server.hang_s = 60
     advisor = advisor_of(server, timeout_s=1)
     outcome = advisor.ask(ASK)
-    assert "did not answer within 1 s; raise llm.timeout_s" in outcome.advice.reason
+    assert "did not answer within 1 s; raise llm.timeout_s" in advice_of(outcome).reason
     assert len(server.called(CHAT)) == 2
 
 
 def test_a_cut_answer_is_an_abstention_that_says_so(server):
     outcome = advisor_of(server, num_predict=5).ask(ASK)
-    assert outcome.advice.reason == "abstained: the answer was cut off after 5 tokens; raise llm.num_predict"
+    assert advice_of(outcome).reason == "abstained: the answer was cut off after 5 tokens; raise llm.num_predict"
     assert not outcome.unanswered
 
 
@@ -206,7 +206,7 @@ def test_nobody_at_the_address_is_one_sentence():
 
 
 def test_an_address_that_is_none_is_a_wrong_setting():
-    with pytest.raises(ConfigError, match="which is no address"):
+    with pytest.raises(ConfigError, match="which is not an address"):
         OllamaBackend(LLMConfig(), "host:port")
 
 
@@ -263,7 +263,7 @@ def test_a_server_killed_in_the_middle_of_a_batch_ends_it_and_the_next_run_asks_
     cassette = Cassette(tmp_path)
     try:
         doomed = advisor_of(host, cassette, Doomed(LLMConfig(model="tiny"), host))
-        with pytest.raises(LLMUnavailable, match=r"cannot be reached.*; 6 of 12 answers are kept, run again to ask for the rest"):
+        with pytest.raises(LLMUnavailable, match=r"cannot be reached.*; 6 of 12 answers are kept, run again for the rest"):
             doomed.ask_all(asks(12))
     finally:
         process.kill()
@@ -274,7 +274,7 @@ def test_a_server_killed_in_the_middle_of_a_batch_ends_it_and_the_next_run_asks_
         asked = [body["messages"][1]["content"] for body in server.called(CHAT)]
         assert asked == [messages[1].content for messages in asks(12)[6:]]
         fresh = advisor_of(server, Cassette(tmp_path / "fresh")).ask_all(asks(12))
-    assert [outcome.advice for outcome in resumed] == [outcome.advice for outcome in fresh]
+    assert [advice_of(outcome) for outcome in resumed] == [advice_of(outcome) for outcome in fresh]
 
 
 # --- OpenAI
@@ -328,7 +328,7 @@ def test_what_a_lesser_format_lets_through_is_caught_by_the_check(server):
     config = LLMConfig(provider="openai", model="tiny")
     outcome = Advisor(openai(server, num_predict=40), config, sleep=lambda _: None).ask(ASK)
     assert outcome.abstained
-    assert outcome.advice.action == "hold"
+    assert advice_of(outcome).action == "hold"
 
 
 @pytest.mark.parametrize(
@@ -382,7 +382,7 @@ def test_a_replay_with_the_server_gone_writes_the_same_bytes(gguf, panel, market
     write_signals(advise(panel, market, 400, 500, replayed), tmp_path / "replayed.parquet")
     assert replayed.calls == 0
     assert (tmp_path / "replayed.parquet").read_bytes() == (tmp_path / "live.parquet").read_bytes()
-    with pytest.raises(LLMError, match=r"the cassette has no answer to question .*, and a replay asks nobody"):
+    with pytest.raises(LLMError, match=r"the cassette has no answer to question .*, and a replay makes no calls"):
         advise(panel, market, 400, 560, replayed)
     with pytest.raises(LLMError, match=r"the cassette has no answer"):
         advise(panel, market, 400, 500, advisor_of(server, Cassette(tmp_path), replay=True, temperature=0.1, **settings))
@@ -447,7 +447,7 @@ def test_a_real_ollama_answers_to_the_schema_loads_and_unloads():
     was_loaded = backend.is_loaded()
     assert len(backend.digest()) == 64
     outcome = Advisor(backend, config).ask(ASK)
-    assert not outcome.abstained, outcome.advice.reason
+    assert not outcome.abstained, advice_of(outcome).reason
     assert backend.is_loaded()
     if not was_loaded:
         backend.unload()

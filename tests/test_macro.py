@@ -352,7 +352,7 @@ def test_the_broad_dollar_never_stands_in_for_the_dollar_index():
         align_to_ticker(daily([100], name="dxy"), CLOCK, provider="fred")
     with pytest.raises(ConfigError, match=r"yahoo has no broad_dollar .*provider='fred'"):
         align_to_ticker(daily([100], name="broad_dollar"), CLOCK)
-    with pytest.raises(DataError, match="'dollar', which is no series"):
+    with pytest.raises(DataError, match="'dollar', which is not a series"):
         align_to_ticker(daily([100], name="dollar"), CLOCK)
 
 
@@ -409,11 +409,11 @@ def test_bars_of_a_vendor_become_macro():
         ("", "cannot be read as csv"),
         ("date,value\n", "has no rows"),
         ("value\n1\n", "has no dates"),
-        ("date,value\n3 Jan,1\n", "no ISO date"),
+        ("date,value\n3 Jan,1\n", "ISO date"),
         ("date,value\n2024-01-02,1\n,1\n", "1 rows without a date"),
         ("date,value\n2024-01-02,high\n", "text among its values"),
         ("date,value\n2024-01-02,1\n2024-01-02,2\n", "two values for 2024-01-02"),
-        ("date,gold\n2024-01-02,2000\n", "'gold', which is no series; expected one of vix"),
+        ("date,gold\n2024-01-02,2000\n", "'gold', which is not a series; expected one of vix"),
     ],
 )
 def test_a_file_that_is_no_macro_series_is_refused_in_one_sentence(tmp_path, text, message):
@@ -432,7 +432,7 @@ def test_a_parquet_that_is_none_and_a_spreadsheet_are_refused(tmp_path):
 def test_a_series_that_comes_twice_is_refused(tmp_path):
     (tmp_path / "vix.csv").write_text("date,value\n2024-01-02,13.2\n")
     (tmp_path / "wide.csv").write_text("date,vix\n2024-01-03,14.04\n")
-    with pytest.raises(DataError, match="wide brings vix a second time"):
+    with pytest.raises(DataError, match="wide holds vix a second time"):
         read_macro(tmp_path)
     with pytest.raises(DataError, match="vix twice, the second time as 'VIXCLS'"):
         align_to_ticker(JANUARY.assign(VIXCLS=13.0), CLOCK)
@@ -486,7 +486,7 @@ def test_a_range_without_a_value_is_no_data_and_an_unknown_id_is_not_asked_for()
     with fake_fred({"VIXCLS": {"2024-12-25": ""}}, header="DATE") as (get, asked):
         with pytest.raises(NoData, match="no VIXCLS between 2024-12-25 and 2024-12-25"):
             fetch_fred(("VIXCLS",), get, date(2024, 12, 25), date(2024, 12, 25))
-        with pytest.raises(DataError, match="'GDP', which is no series"):
+        with pytest.raises(DataError, match="'GDP', which is not a series"):
             fetch_fred(("GDP",), get, date(2024, 12, 25), date(2024, 12, 25))
     assert len(asked) == 1
 

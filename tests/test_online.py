@@ -1,4 +1,4 @@
-"""One decision's features: equal to the batch's, cached for the market, never for the account."""
+"""One bar's market features: equal to the batch's, and cached by the content of the bars."""
 
 import threading
 from dataclasses import replace
@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ploutos.envs.account_features import ACCOUNT_NAMES, DECISION_NAMES, account_features, decision_features
-from ploutos.envs.ledger import Accounts
 from ploutos.features import online
 from ploutos.features.llm_features import market_features
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
@@ -65,30 +63,6 @@ def test_nobody_can_change_a_cached_row(panel):
     for _ in range(2):
         with pytest.raises(ValueError, match="read-only"):
             features.market(panel, 500, 0)[0] = 1
-
-
-def accounts_of(panel, n) -> Accounts:
-    return Accounts.open(n, panel.n_symbols, 100_000.0)
-
-
-def test_two_accounts_at_one_bar_share_the_markets_28_and_never_their_own_5(panel):
-    accounts = accounts_of(panel, 2)
-    accounts.loss_streak[1] = 3
-    accounts.peak[1] = 200_000.0
-    features = OnlineFeatures()
-    values = decision_features(features, panel, 600, accounts)
-    assert values.shape == (2, panel.n_symbols, len(DECISION_NAMES))
-    np.testing.assert_array_equal(values[0, :, :28], values[1, :, :28])
-    np.testing.assert_array_equal(values[..., 28:], account_features(accounts))
-    streak = DECISION_NAMES.index("consecutive_losses")
-    assert values[:, 0, streak].tolist() == [0, 3]
-
-    accounts.loss_streak[0] = 7  # the same bar again, another account: from the cache, but for the account
-    again = decision_features(features, panel, 600, accounts)
-    assert again[:, 0, streak].tolist() == [7, 3]
-    assert features.cache.hits == features.cache.misses == panel.tradable[600].sum()
-    assert features.market(panel, 600, 0).shape == (28,)
-    assert not set(ACCOUNT_NAMES) & set(DECISION_NAMES[:28])
 
 
 # --- the cache itself

@@ -1,6 +1,7 @@
 """The flow under Prefect: it ends in a report, computes nothing twice, and recomputes exactly what must be."""
 
 import json
+import pickle
 from pathlib import Path
 
 import pandas as pd
@@ -10,6 +11,7 @@ from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.flows import load_flow_from_entrypoint
+from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.testing.utilities import prefect_test_harness
 from tracing import modules_of, traced
 
@@ -17,11 +19,15 @@ from ploutos import provenance
 from ploutos import walk_forward as folds
 from ploutos.advisor.signals import read_signals
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.evaluation.summary import read_summary
 from ploutos.market.instruments import instrument
 from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.reporting.names import names_of
+from ploutos.reporting.verdict import conclusion, verdict
 from ploutos.store import Store
 from ploutos.training.checkpoint import load_policy
 from tasks import stage as stages
+from tasks import training
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
@@ -65,13 +71,12 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
     names |= {"advisor.html", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
-    summary = json.loads((folder / "metrics.json").read_text())
-    assert summary["advisor"]["is_mock"]
-    assert [name for name in summary["strategies"] if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
-    assert list(summary["strategies"])[-2:] == ["hybrid", "hybrid, advice blanked"]
+    summary = read_summary(folder / "metrics.json")
+    assert summary.advisor.is_mock
+    assert list(summary.strategies)[-2:] == ["hybrid", "hybrid-ablated"]
     assert {"hybrid 0 0", "ablated 0 0", "hybrid 1 0", "fusion-choice"} <= set(first)
-    assert [choice["fold"] for choice in summary["fusion"]] == [fold["fold"] for fold in summary["folds"]]
-    assert len(summary["folds"][0]["members"]) == 2
+    assert [choice.fold for choice in summary.fusion] == [fold.fold for fold in summary.folds]
+    assert len(summary.folds[0].members) == 2
     taken = json.loads((folder / "manifest.json").read_text())["hardware"]
     readings = pd.read_csv(folder / "hardware.csv")
     assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20
@@ -79,16 +84,18 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert (taken["gpu_utilization"] is None) == readings["gpu_utilization"].isna().all()
     mirrored, tested = pd.read_parquet(folder / "mirrored.parquet"), folds.tested_decisions(folds.read_folds(folder / "folds.json"))
     asked = read_signals(folder / "signals.parquet").within(*tested).frame
-    assert len(mirrored) == summary["advisor"]["mirrored"]["n_asked"] == len(asked)
-    assert [row["draws"] for row in summary["comparisons"]] == [1, 1, 2, 2, 2, 1, 1, 1]
-    assert summary["advisor"]["conclusion"] in (folder / "advisor.html").read_text()
+    assert len(mirrored) == summary.advisor.mirrored.n_asked == len(asked)
+    assert [row.draws for row in summary.comparisons] == [1, 1, 2, 2, 2, 1, 1, 1]
+    assert conclusion(summary) in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
     assert 'href="advisor.html"' in page
     assert "peak memory of all processes" in page
     assert ("not evaluated" in page) == (taken["gpu_utilization"] is None)
     assert "The advisor was a mock" in page
     assert "Fusion, chosen on validation" in page
-    assert "hybrid, advice blanked" in " ".join(summary["verdict"])
+    assert "hybrid without advice" in page
+    assert all(sentence in page for sentence in verdict(summary))
+    assert [name for name in names_of(summary).values() if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
     assert 'src="http' not in page
     equity = pd.read_parquet(folder / "equity.parquet")
     booked = 100_000 + equity["pnl"] - equity["commission"] - equity["slippage"]
@@ -130,6 +137,20 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
 
 
+class Travelling(ThreadPoolTaskRunner):
+    """Hands every task its arguments as another machine would get them."""
+
+    def submit(self, task, parameters, *args, **kwargs):
+        return super().submit(task, pickle.loads(pickle.dumps(parameters)), *args, **kwargs)
+
+
+def test_arguments_of_tasks_travel(home, tmp_path, monkeypatch):
+    """No pool, no monitor, no open handle; and the runner is chosen when the flow is called."""
+    monkeypatch.setattr("flows.pipeline.make_runner", lambda spec: Travelling(max_workers=spec.tasks))
+    stages = run(tmp_path / "run", "training.members=1", "hardware.tasks=2")
+    assert computed(stages) == set(stages)
+
+
 def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
     changes = ["training.actions=weights", "fusion.llm_weight=0.6", "env.rebalance_band=0"]
     stages = run(tmp_path / "run", *changes)
@@ -137,12 +158,12 @@ def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
     policy = json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["policy 0 0"]
     [path] = (home / "store" / "objects").glob(f"*/{policy}.zip")
     assert load_policy(path).is_continuous
-    summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
-    vote, fused, member = (summary["strategies"][name] for name in ("RL vote", "fused (mock advisor)", "RL member 0"))
-    assert len({path["total_return"] for path in (vote, fused, member)}) == 3
-    assert all(0 < path["exposure"] < 1.01 for path in (vote, fused, member))
+    summary = read_summary(tmp_path / "run" / "metrics.json")
+    paths = [summary.strategies[slug] for slug in ("vote", "fused", "member-0")]
+    assert len({path.total_return for path in paths}) == 3
+    assert all(0 < path.exposure < 1.01 for path in paths)
     trades = pd.read_parquet(tmp_path / "run" / "trades.parquet")
-    assert (trades["strategy"] == "RL vote").sum() > 1000  # every bar asks for a weight, however small the change
+    assert (trades["strategy"] == "vote").sum() > 1000  # every bar asks for a weight, however small the change
 
 
 @pytest.mark.parametrize("source", ["synthetic", "files"])
@@ -250,18 +271,19 @@ def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkey
     ran, keys = {}, {}
     cached, key = Store.cached, stages.stage_key
 
-    def watched(self, name, digest, suffix, write, describe):
+    def watched(self, name, digest, kind, write, describe):
         def within(path):
             ran[name] = traced(lambda: write(path))
 
-        return cached(self, name, digest, suffix, within, describe)
+        return cached(self, name, digest, kind, within, describe)
 
-    def kept(name, modules, config, upstream, write):
-        keys[name] = modules_of([*modules, *provenance.logic_of(write, ("tasks",))[1]])
-        return key(name, modules, config, upstream, write)
+    def kept(name, kind, config, upstream, work, modules=()):
+        keys[name] = modules_of([kind.write.__module__, *modules, *provenance.logic_of(work, ("tasks",))[1]])
+        return key(name, kind, config, upstream, work, modules)
 
     monkeypatch.setattr(Store, "cached", watched)
-    monkeypatch.setattr(stages, "stage_key", kept)
+    for module in (stages, training):
+        monkeypatch.setattr(module, "stage_key", kept)
     run(tmp_path / "run", "training.members=1")
     assert {"bars", "features", "folds", "quality", "policy", "signals", "backtests", "in-sample", "metrics"} <= set(ran)
     for name, modules in ran.items():

@@ -5,6 +5,7 @@ import re
 import subprocess
 import sys
 from base64 import b64decode
+from dataclasses import asdict
 from datetime import date
 from functools import lru_cache
 
@@ -22,7 +23,8 @@ from ploutos.market.data_spec import DataSpec
 from ploutos.market.instruments import instrument
 from ploutos.market.loader import load
 from ploutos.market.quality import check_bars, inspect_adjustment, inspect_bars
-from ploutos.market.quality_report import CHECKS, LISTED, finding_rows, render_quality_report, symbol_rows, write_quality_report
+from ploutos.market.quality_report import CHECKS, LISTED, read_quality, write_quality
+from ploutos.reporting.quality_page import finding_rows, render_quality_report, symbol_rows, write_quality_report
 
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 CME = "CME Globex Equity"
@@ -72,7 +74,7 @@ def scaled(frame, t, factor, fields=("open", "high", "low", "close")):
     return frame
 
 
-# --- the gate
+# --- what is refused
 
 
 def changed(row, **values):
@@ -83,7 +85,7 @@ def changed(row, **values):
 
 
 @pytest.mark.parametrize("kind", ["float32", "int64"])
-def test_numbers_of_any_width_pass_the_gate(kind):
+def test_numbers_of_any_width_pass_the_check(kind):
     frame = market()
     frame["volume"] = frame["volume"].astype(kind)
     check_bars(frame, "test")
@@ -111,7 +113,7 @@ def test_numbers_of_any_width_pass_the_gate(kind):
         (changed(3, volume=-2.0), "test has 1 negative volumes, first S at 2024-10-21 16:00.*; expected 0 or more"),
     ],
 )  # fmt: skip
-def test_what_the_gate_refuses_is_one_clear_sentence(frame, sentence):
+def test_what_is_refused_is_one_clear_sentence(frame, sentence):
     with pytest.raises(DataError, match=f"^{sentence}") as caught:
         check_bars(frame, "test")
     assert "\n" not in str(caught.value)
@@ -132,7 +134,7 @@ def test_the_first_fault_in_the_order_of_the_table_is_the_one_that_is_named():
         check_bars(frame, "test")
 
 
-def test_the_gate_imports_nothing_that_only_the_page_needs():
+def test_the_check_imports_nothing_that_only_the_page_needs():
     code = "import sys, ploutos.market.quality; print(sorted({'jinja2', 'plotly'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
 
@@ -259,7 +261,7 @@ def test_clean_bars_have_no_finding(calendar, timeframe, minute):
     end = calendars.available_at(starts(frame)[-1:], timeframe, calendar)[0]
     report = inspect_bars(frame, timeframe, calendar, now=pd.Timestamp(end, tz="UTC"))
     assert report.findings == ()
-    assert report.warnings == []
+    assert report.summary.warnings == ()
     report.raise_errors()
     assert (report.coverage[0].n_bars, report.coverage[0].n_expected, report.coverage[0].n_missing) == (len(frame), len(frame), 0)
 
@@ -275,7 +277,7 @@ def test_bars_longer_than_a_day_are_held_against_no_calendar():
     report = inspect_bars(weeks, 7 * DAY, "NYSE")
     assert report.findings == ()
     assert report.coverage[0].n_expected == 0
-    assert symbol_rows(report)[0]["complete"] == "-"
+    assert symbol_rows(report.summary)[0]["complete"] == "-"
 
 
 # --- gaps
@@ -514,7 +516,7 @@ def test_a_doubling_that_is_taken_back_is_no_split_even_where_it_is_no_jump(n_ba
 def test_the_sentence_on_a_split_does_not_claim_to_know():
     report = inspect_bars(scaled(market(), slice(100, None), 0.25), HOUR, "NYSE")
     assert "near 1/4 of the close before" in report.findings[0].sentence
-    assert "ask the action list, a crash looks the same" in report.findings[0].sentence
+    assert "check the list of corporate actions, since a crash looks the same" in report.findings[0].sentence
     assert "near 8 times the close before" in inspect_bars(scaled(market(), slice(100, None), 8.0), HOUR).findings[0].sentence
 
 
@@ -669,20 +671,21 @@ def troubled():
     return inspect_bars(frame, HOUR, "NYSE", source="<forty> symbols"), frame
 
 
-def test_warnings_travel_as_a_little_json_however_many_symbols_there_are(troubled):
+def test_warnings_travel_as_a_little_json_however_many_symbols_there_are(troubled, tmp_path):
     report, _ = troubled
-    warnings = report.warnings
-    assert json.loads(json.dumps(warnings)) == warnings
-    assert len(json.dumps(warnings)) < 2_000
-    assert [(w["check"], w["count"], w["n_symbols"]) for w in warnings] == [("gaps", 600, 40), ("suspected_splits", 40, 40)]
-    assert all(len(w["first"]) == len(w["symbols"]) == LISTED for w in warnings)
-    assert warnings[0]["first"][0] == "S00 " + str(starts(market())[30].astype("datetime64[m]")) + "Z"
-    assert warnings[0]["sentence"].endswith("(and 39 other symbols)")
+    write_quality(report.summary, tmp_path / "quality.json")
+    assert read_quality(tmp_path / "quality.json") == report.summary
+    warnings = report.summary.warnings
+    assert len(json.dumps([asdict(warning) for warning in warnings])) < 2_000
+    assert [(w.check, w.count, w.n_symbols) for w in warnings] == [("gaps", 600, 40), ("suspected_splits", 40, 40)]
+    assert all(len(w.first) == len(w.symbols) == LISTED for w in warnings)
+    assert warnings[0].first[0] == "S00 " + str(starts(market())[30].astype("datetime64[m]")) + "Z"
+    assert warnings[0].sentence.endswith("(and 39 other symbols)")
 
 
 def test_the_tables_hold_every_finding_errors_first_and_every_symbol(troubled):
     report, _ = troubled
-    findings, symbols = finding_rows(report), symbol_rows(report)
+    findings, symbols = finding_rows(report), symbol_rows(report.summary)
     assert len(findings) == len(report.findings) == 81
     assert (findings[0]["symbol"], findings[0]["check"], findings[0]["severity"], findings[0]["count"]) == (
         "S00",
@@ -721,7 +724,7 @@ def unpacked(packed):
 
 
 def test_every_symbol_of_the_page_has_its_marks_at_the_price_beside_them():
-    from ploutos.market.quality_report import _bars_per_session, _traces
+    from ploutos.reporting.quality_page import _bars_per_session, _traces
 
     frame = market().drop(index=[30])
     report = inspect_bars(frame, HOUR, "NYSE")
@@ -738,7 +741,7 @@ def test_every_symbol_of_the_page_has_its_marks_at_the_price_beside_them():
 
 
 def test_a_long_line_is_thinned_and_keeps_its_spikes_and_its_ends():
-    from ploutos.market.quality_report import POINTS, _thinned
+    from ploutos.reporting.quality_page import POINTS, _thinned
 
     values = np.sin(np.arange(300_000) / 5_000)
     values[[77_777, 222_222]] = 9.0, -9.0
@@ -749,12 +752,12 @@ def test_a_long_line_is_thinned_and_keeps_its_spikes_and_its_ends():
 
 
 def test_the_page_says_what_it_leaves_out(monkeypatch):
-    from ploutos.market import quality_report
+    from ploutos.reporting import quality_page
 
     frames = [market(symbol=f"S{s}").drop(index=range(30, 45) if s == 3 else []) for s in range(5)]
     frame = pd.concat(frames, ignore_index=True)
     for name, bound in {"ROWS": 4, "FIGURES": 2, "MARKERS": 10}.items():
-        monkeypatch.setattr(quality_report, name, bound)
+        monkeypatch.setattr(quality_page, name, bound)
     page = render_quality_report(inspect_bars(frame, HOUR, "NYSE"), frame)
     page = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
     assert "1 more rows are left out here" in page

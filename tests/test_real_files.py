@@ -217,8 +217,8 @@ def rules(bars):
     before = np.vstack([bars.mark[:1], bars.mark[:-1]])
     share = 1 / bars.n_symbols
     return (
-        PrecomputedTargets("mean reversion", np.where(bars.mark < before, share, 0.0)),
-        PrecomputedTargets("one-bar momentum", np.where(bars.mark > before, share, 0.0)),
+        PrecomputedTargets("mean-reversion", np.where(bars.mark < before, share, 0.0)),
+        PrecomputedTargets("one-bar-momentum", np.where(bars.mark > before, share, 0.0)),
     )
 
 
@@ -229,8 +229,8 @@ def sharpes(bars, env=EnvSpec(initial_cash=1_000_000)):  # noqa: B008 a frozen s
     strategies = [*rules(bars), *all_baselines(bars, first, free, 0)]
     result = run_backtests(bars, None, [Segment(Range(start=first + 1, stop=bars.n_bars))], strategies, free)
     periods = periods_of(bars, result)
-    found = {name: measure(result, row, periods)["sharpe"] for row, name in enumerate(result.names)}
-    return {name: value for name, value in found.items() if np.isfinite(value)}
+    found = {slug: measure(result, row, periods).sharpe for row, slug in enumerate(result.slugs)}
+    return {slug: value for slug, value in found.items() if value is not None}
 
 
 @pytest.mark.parametrize("kind", sorted(SYMBOLS))
@@ -295,7 +295,7 @@ def test_a_year_of_weeks_has_fifty_two(tmp_path):
     result = run_backtests(
         bars, None, [Segment(Range(start=1, stop=bars.n_bars))], [PrecomputedTargets("long", np.ones((bars.n_bars, 1)))], env
     )
-    assert measure(result, 0, periods_of(bars, result))["cagr"] == pytest.approx(0.3, abs=0.002)
+    assert measure(result, 0, periods_of(bars, result)).cagr == pytest.approx(0.3, abs=0.002)
 
 
 def test_a_calendar_that_is_not_the_bars_own_stops_the_run(tmp_path):

@@ -79,7 +79,7 @@ def test_what_has_no_contracts_or_bars_longer_than_a_day_has_no_rolls():
     assert find_rolls(bars, instrument("AAPL"), "NYSE").dates == ()
     assert find_rolls(bars[::5], NQ, CME).dates == ()
     assert find_rolls(bars[:1], NQ, CME).dates == ()
-    with pytest.raises(ConfigError, match="roll_cycle of NQ is 'HMA'; A is none of the months' letters"):
+    with pytest.raises(ConfigError, match="roll_cycle of NQ is 'HMA'; A is not one of the month letters"):
         find_rolls(bars, NQ.model_copy(update={"roll_cycle": "HMA"}), CME)
 
 

@@ -19,9 +19,10 @@ from ploutos import errors, provenance
 from ploutos.errors import StoreError
 from ploutos.provenance import source_digest
 from ploutos.seeding import generator, seed_integer
-from ploutos.store import Store, digest_of
+from ploutos.store import Kind, Store, digest_of
 
 ROOT = Path(__file__).parents[1]
+TEXT = Kind("text", ".txt", lambda text, path: path.write_text(text), Path.read_text)
 
 
 @pytest.fixture
@@ -45,17 +46,24 @@ def files_in(store):
 
 def test_a_key_is_computed_once(store):
     write, calls = counted()
-    first, hit = store.cached("stage", "k", ".txt", write)
+    first, hit = store.cached("stage", "k", TEXT, write)
     assert not hit
-    assert store.cached("stage", "k", ".txt", write) == (first, True)
+    assert store.cached("stage", "k", TEXT, write) == (first, True)
     assert len(calls) == 1
     assert store.path(first).read_text() == "content"
+
+
+def test_an_artifact_is_read_by_its_kind_and_by_no_other(store):
+    ref, _ = store.cached("stage", "k", TEXT, lambda path: TEXT.write("content", path))
+    assert store.load(ref, TEXT) == "content"
+    with pytest.raises(StoreError, match="is of kind text; expected bars"):
+        store.load(ref, Kind("bars", ".txt", TEXT.write, TEXT.read))
 
 
 @pytest.mark.parametrize("damage", ["delete", "truncate", "overwrite", "key"])
 def test_a_lost_or_damaged_artifact_is_computed_again(store, damage):
     write, calls = counted()
-    ref, _ = store.cached("stage", "k", ".txt", write)
+    ref, _ = store.cached("stage", "k", TEXT, write)
     file = store.path(ref)
     if damage == "delete":
         file.unlink()
@@ -68,7 +76,7 @@ def test_a_lost_or_damaged_artifact_is_computed_again(store, damage):
     if damage != "key":
         with pytest.raises(StoreError, match="is missing or damaged"):
             store.path(ref)
-    assert store.cached("stage", "k", ".txt", write) == (ref, False)
+    assert store.cached("stage", "k", TEXT, write) == (ref, False)
     assert len(calls) == 2
     assert store.path(ref).read_text() == "content"
 
@@ -86,14 +94,14 @@ def test_a_failed_write_leaves_nothing_behind(store, error, raised, sentence):
         raise error
 
     with pytest.raises(raised, match=sentence):
-        store.cached("stage", "k", ".txt", write)
+        store.cached("stage", "k", TEXT, write)
     assert files_in(store) == []
 
 
 def test_a_folder_that_cannot_be_written_is_one_clear_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(StoreError, match=r"cannot write in .*; choose another"):
-        Store(tmp_path / "file" / "store").cached("stage", "k", ".txt", lambda path: None)
+        Store(tmp_path / "file" / "store").cached("stage", "k", TEXT, lambda path: None)
 
 
 def test_threads_that_ask_at_once_compute_once(store):
@@ -104,7 +112,7 @@ def test_threads_that_ask_at_once_compute_once(store):
         time.sleep(0.1)
         path.write_text("x")
 
-    threads = [threading.Thread(target=store.cached, args=("stage", "k", ".txt", write)) for _ in range(5)]
+    threads = [threading.Thread(target=store.cached, args=("stage", "k", TEXT, write)) for _ in range(5)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -115,14 +123,15 @@ def test_threads_that_ask_at_once_compute_once(store):
 _WRITER = """
 import sys, time
 from pathlib import Path
-from ploutos.store import Store
+from ploutos.store import Kind, Store
+TEXT = Kind("text", ".txt", lambda text, path: path.write_text(text), Path.read_text)
 def write(path):
     with Path(sys.argv[2]).open("a") as log:
         log.write("x")
     path.write_text("half")
     time.sleep(float(sys.argv[3]))
     path.write_text("whole")
-Store(Path(sys.argv[1])).cached("stage", "k", ".txt", write)
+Store(Path(sys.argv[1])).cached("stage", "k", TEXT, write)
 """
 
 
@@ -146,7 +155,7 @@ def test_a_process_killed_in_the_middle_of_a_write_leaves_no_lock_and_no_artifac
     writer.wait()
     assert store.lookup("stage", "k") is None
     write, calls = counted("whole")
-    ref, hit = store.cached("stage", "k", ".txt", write)
+    ref, hit = store.cached("stage", "k", TEXT, write)
     assert (hit, len(calls), store.path(ref).read_text()) == (False, 1, "whole")
 
 

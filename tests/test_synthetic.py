@@ -122,7 +122,7 @@ def test_a_micro_is_its_big_brother_and_the_fund_follows_the_same_path():
     scenario=st.sampled_from(get_args(Scenario)),
     days=st.sampled_from([35, 60]),
 )
-def test_bars_pass_the_gate_whatever_happens_in_them(seed, timeframe, scenario, days):
+def test_bars_pass_the_check_whatever_happens_in_them(seed, timeframe, scenario, days):
     spec = SyntheticSpec(
         seed=seed, timeframe=timeframe, scenario=scenario, start=date(2024, 2, 26), end=date(2024, 2, 26) + timedelta(days=days)
     )

@@ -35,10 +35,10 @@ from ploutos.fusion.risk import RiskHistory
 from ploutos.fusion.spec import FusionSpec, RiskSpec
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
-from ploutos.strategies.advised import FusedStrategy
+from ploutos.strategies.advised import FUSED, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets, weights_of_actions
 from ploutos.strategies.baselines import buy_and_hold, flat
-from ploutos.strategies.ensemble import EnsembleStrategy, ensemble_action, ensemble_weights, mean_weights, vote
+from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, ensemble_action, ensemble_weights, mean_weights, vote
 from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.jobs import MemberJob, run_job
@@ -78,9 +78,9 @@ def learn(tmp_path, seed, signal, actions="discrete"):
     train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, TrainingPaths(tmp_path / "w"), tmp_path / "p.zip")
     policy = load_policy(tmp_path / "p.zip")
     strategies = [
-        EnsembleStrategy({"PPO": slice(0, 1)}, bars=bars, env=env),
+        EnsembleStrategy(bars=bars, env=env),
         PrecomputedTargets("flat", flat(bars)),
-        PrecomputedTargets("buy and hold", buy_and_hold(bars, fold.test.start - 1, env)),
+        PrecomputedTargets("buy-and-hold", buy_and_hold(bars, fold.test.start - 1, env)),
     ]
     result = run_backtests(bars, features, [Segment(fold.test, (policy,))], strategies, env)
     periods = periods_of(bars, result)
@@ -247,7 +247,7 @@ def test_backtests_carry_memory_masks_and_weights(tmp_path, panel, panel_feature
             asked.append((context.bar, context.predictions[0, 0].copy(), targets[0]))
             return targets
 
-    strategy = Watched({"v": slice(0, 1)}, bars=panel, env=env)
+    strategy = Watched({VOTE: slice(0, 1)}, bars=panel, env=env)
     run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
     arrays = make_market_arrays(panel)
     rows = market_rows(panel_features, panel.tradable, policy.scaler)
@@ -303,7 +303,7 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
             return all_targets
 
     fusion = FusionSpec(risk_threshold=0.5, llm_weight=0.5, risk=risk)
-    strategy = Watched(("fused",), advised_actions[None], confidences[None], panel, env, (fusion,))
+    strategy = Watched((FUSED,), advised_actions[None], confidences[None], panel, env, (fusion,))
     run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
     assert min(seen.values()) >= 10, seen
 

@@ -180,7 +180,7 @@ def test_a_week_without_bars_is_not_the_end(yahoo):
 )
 def test_a_range_that_is_too_old_is_refused_before_any_request(yahoo, length, days, first):
     start = pd.Timestamp(NOW) - pd.Timedelta(days=days, seconds=1)
-    found = f"keeps bars of .* for {days} days, from {first} on, and SPY was asked for from {start:%Y-%m-%d}"
+    found = f"keeps bars of .* for {days} days, from {first} on, and SPY was requested from {start:%Y-%m-%d}"
     sentence = rf"{found}; .*that has more: alpaca, or your own files"
     with yahoo() as (vendor, fake, _), pytest.raises(RangeTooOld, match=sentence):
         list(vendor.pages(asking(timeframe=pd.Timedelta(length), start=start)))
@@ -316,9 +316,9 @@ def test_a_burst_of_429_longer_than_a_minute_passes(yahoo):
             RateLimited,
             r"a request for SPY with 429 \(too many requests\); asked \d+ times in 1\d\d s; run again later",
         ),
-        ((500, "<html>oops</html>"), VendorDown, r"no chart of SPY \(JSONDecodeError\); asked \d+ times in 1\d\d s; run again later"),
+        ((500, "<html>oops</html>"), VendorDown, r"chart of SPY \(JSONDecodeError\); asked \d+ times in 1\d\d s; run again later"),
         ((200, MAINTENANCE), VendorDown, r"down for maintenance or refused the chart of SPY \(\*\*\* YAHOO! FINANCE IS CURRENTLY DOWN"),
-        ((200, '{"chart": {"resu'), VendorDown, r"no chart of SPY \(JSONDecodeError\)"),
+        ((200, '{"chart": {"resu'), VendorDown, r"chart of SPY \(JSONDecodeError\)"),
         (
             (200, '{"chart": {"result": [{"meta": {}, "indicators": {"quote": [{"open": [1]}]}}], "error": null}}'),
             VendorDown,
@@ -348,9 +348,7 @@ def test_a_symbol_never_seen_before_meets_the_same_errors(yahoo):
 def test_a_server_that_hangs_is_given_up(yahoo):
     with yahoo(options={"timeout_s": 0.2, "retry_for_s": 4}) as (vendor, fake, _):
         fake.faults = ["hang"] * 20
-        with pytest.raises(
-            VendorDown, match=r"gave no answer within 0\.2 s, or could not be reached \(\w*Timeout\), when asked for SPY; asked 3 times"
-        ):
+        with pytest.raises(VendorDown, match=r"gave no answer within 0\.2 s, or could not be reached \(\w*Timeout\).*SPY.*; asked 3 times"):
             list(vendor.pages(asking()))
 
 
@@ -360,7 +358,7 @@ def test_a_proxy_that_is_not_there_is_said_to_be_down(yahoo, cache):
         proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
     time = VirtualTime(NOW)
     vendor = Yahoo(cache, proxy, retry_for_s=4, clock=time.clock, sleep=time.sleep)
-    with pytest.raises(VendorDown, match=r"could not be reached \(\w+Error\), when asked for SPY; asked 3 times"):
+    with pytest.raises(VendorDown, match=r"could not be reached \(\w+Error\).*SPY.*; asked 3 times"):
         list(vendor.pages(asking()))
 
 

@@ -1,12 +1,13 @@
-"""One small question to the advisor, to see what comes back before a run depends on it."""
+"""One small question to the advisor, to see its answer before a run depends on it."""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from ploutos.advisor.advisor import Advice, Advisor, Outcome, make_backend, prompt_at
+from ploutos.advisor.advisor import Advice, Advisor, make_backend, prompt_at
 from ploutos.errors import LLMError
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
+from ploutos.llm.client import Outcome
 from ploutos.llm.config import LLMConfig
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load

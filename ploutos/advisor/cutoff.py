@@ -8,7 +8,6 @@ that any of them dated counts, so a later and weaker probe takes nothing back.
 from datetime import date, datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 import pandas as pd
@@ -90,7 +89,7 @@ class ProbeResult(_Record):
     Attributes:
         probed_at: UTC.
         source, symbols: the bars it was made from.
-        questions, seed: of each kind, as asked for.
+        questions, seed: of each kind, as requested.
         template: version of the blind prompts.
         n_asked, n_abstained, tokens, seconds: what it took, as recorded.
         reidentification: `symbol` and `year`, those that there was a choice of; from blind prompts.
@@ -163,7 +162,7 @@ def _read(file: Path) -> ModelRecord | None:
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StoreError(f"{file} is no record of the cutoff store; delete it and run ploutos llm probe again") from error
+        raise StoreError(f"{file} is not a record of the cutoff store; delete it and run ploutos llm probe again") from error
 
 
 class Tag(StrEnum):
@@ -172,11 +171,40 @@ class Tag(StrEnum):
     CONTAMINATED = "contaminated"
     """It lies in the model's memory, or the prompts named it."""
     GREY = "grey"
-    """Nobody knows."""
+    """Nobody knows whether it does."""
     CLEAN = "clean"
     """It came after all that the model can have read."""
-    NOT_APPLICABLE = "not applicable"
+    NOT_APPLICABLE = "not-applicable"
     """The advisor is a fixed rule, which has no memory."""
+
+
+class Certificate(_Record):
+    """What is known of how far an advisor's memory reaches, as a run's metrics keep it.
+
+    Of several probes the newest gives re-identification, recall and when; `probed` is the latest month of all.
+
+    Attributes:
+        stated: last day of the training data by the maker's word.
+        grey_months: how long after it sessions do not count as clean.
+        probed: last month (YYYY-MM) that any probe found recalled.
+        effective_cutoff: the later of what is stated and the last day of what was probed.
+        digest_match: as in `CutoffEvidence`.
+        n_probes: of this very content.
+        probed_at, source, n_asked, n_abstained, reidentification, recall: of the newest probe; None without one.
+    """
+
+    stated: date | None
+    grey_months: int
+    probed: str | None
+    effective_cutoff: date | None
+    digest_match: bool | None
+    n_probes: int
+    probed_at: datetime | None = None
+    source: str | None = None
+    n_asked: int | None = None
+    n_abstained: int | None = None
+    reidentification: dict[str, HitRate] | None = None
+    recall: Recall | None = None
 
 
 class CutoffEvidence(_Record):
@@ -206,24 +234,21 @@ class CutoffEvidence(_Record):
         probed = None if self.recalled is None else pd.Period(self.recalled, "M").end_time.date()
         return max((day for day in (self.stated, probed) if day is not None), default=None)
 
-    def certificate(self) -> dict[str, Any] | None:
-        """The same as a JSON-able value for a run's metrics; None when neither is known.
-
-        Of several probes the newest gives re-identification, recall and when; `probed` is the latest month of all.
-        """
+    def certificate(self) -> Certificate | None:
+        """The same for a run's metrics; None when neither is known."""
         if self.stated is None and self.record is None and self.digest_match is None:
             return None
-        newest = self.record.probes[-1].model_dump(mode="json") if self.record else {}
-        cutoff = self.effective_cutoff
-        return {
-            "stated": None if self.stated is None else self.stated.isoformat(),
-            "grey_months": self.grey_months,
-            "probed": self.recalled,
-            "effective_cutoff": None if cutoff is None else cutoff.isoformat(),
-            "digest_match": self.digest_match,
-            "n_probes": len(self.record.probes) if self.record else 0,
-            **{name: newest.get(name) for name in ("probed_at", "source", "n_asked", "n_abstained", "reidentification", "recall")},
-        }
+        newest = self.record.probes[-1] if self.record else None
+        of_newest = ("probed_at", "source", "n_asked", "n_abstained", "reidentification", "recall")
+        return Certificate(
+            stated=self.stated,
+            grey_months=self.grey_months,
+            probed=self.recalled,
+            effective_cutoff=self.effective_cutoff,
+            digest_match=self.digest_match,
+            n_probes=len(self.record.probes) if self.record else 0,
+            **({name: getattr(newest, name) for name in of_newest} if newest else {}),
+        )
 
 
 UNKNOWN = CutoffEvidence()

@@ -1,4 +1,4 @@
-"""`ploutos llm probe`: does the model know whom its blind prompts are about, and how far does its memory reach?
+"""`ploutos llm probe`: does the model know which asset its blind prompts are about, and how far does its memory reach?
 
 Re-identification shows the model the very prompts of a run and asks which symbol and which year they are. Questions are
 spread evenly over symbols and years and the choices stand in another order each time, so neither a favourite answer nor
@@ -21,7 +21,7 @@ from pydantic import BaseModel, ConfigDict, create_model
 from scipy.special import xlogy
 from scipy.stats import binomtest
 
-from ploutos.advisor.advisor import Advisor, Outcome, Query, make_advisor, prompt_at, schema_of
+from ploutos.advisor.advisor import Advisor, make_advisor, prompt_at
 from ploutos.advisor.cutoff import CutoffStore, HitRate, ModelRecord, MonthScore, ProbeResult, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
@@ -29,6 +29,7 @@ from ploutos.errors import ConfigError, DataError, LLMError
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.llm.backends.base import Message, Messages
+from ploutos.llm.client import Outcome, Query, schema_of
 from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
@@ -141,7 +142,7 @@ def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, la
 
 
 def _answers(advisor: Advisor, queries: Sequence[Query[_FormT]]) -> list[Outcome[_FormT]]:
-    outcomes = advisor.inquire_all(queries)
+    outcomes = advisor.query_all(queries)
     if outcomes and all(outcome.abstained for outcome in outcomes):
         raise LLMError(f"{advisor.name} gave no usable answer to {len(outcomes)} questions: {outcomes[0].why}; run: ploutos llm check")
     return outcomes

@@ -1,4 +1,4 @@
-"""The mock advisor: a fixed trend rule and a pure function of the prompt. It is no language model and says so."""
+"""The mock advisor: a fixed trend rule and a pure function of the prompt. It is not a language model and says so."""
 
 import json
 

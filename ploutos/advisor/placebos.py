@@ -1,7 +1,7 @@
 """Advice that cannot help, made from a run's own by taking away its timing.
 
 All three keep the clock, the cadence and each symbol's mix of advice. `shuffled` and `drawn` change their mind more often
-than advice that lasts, and pay for it; `shifted` lasts as long as the original, so a lead over it is no saving of costs.
+than advice that lasts, and pay for it; `shifted` lasts as long as the original, so a lead over it does not come from lower costs.
 Give them the advice of the tested range alone: what was said elsewhere must not come in.
 """
 
@@ -38,6 +38,21 @@ def resampled(signals: Signals, seed: int, draw: int) -> Signals:
 
 PLACEBOS: dict[str, Callable[[Signals, int, int], Signals]] = {"shuffled": shuffled, "shifted": shifted, "drawn": resampled}
 """By name; each takes signals, a root seed and the number of the draw."""
+
+
+def placebo_slug(kind: str, draw: int) -> str:
+    """Of the account that follows one draw of a placebo."""
+    return f"placebo-{kind}-{draw}"
+
+
+def placebo_advice(signals: Signals, draws: int, seed: int) -> dict[str, Signals]:
+    """Each draw of each placebo, by the slug of the account that follows it in place of the advice.
+
+    Args:
+        signals: advice of the tested range alone.
+        draws: of each kind.
+    """
+    return {placebo_slug(kind, draw): placebo(signals, seed, draw) for kind, placebo in PLACEBOS.items() for draw in range(draws)}
 
 
 def _turned(n: int, random: np.random.Generator) -> IntArray:

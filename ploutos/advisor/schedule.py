@@ -1,4 +1,4 @@
-"""When advice is asked for: at a cadence, and when something changes in between."""
+"""When advice is requested: at a cadence, and when something changes in between."""
 
 from typing import NamedTuple
 

@@ -1,16 +1,14 @@
 """Signals: the advice of a whole range as one table, made once and read by every stage that comes after."""
 
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.market.bars import Bars
-from ploutos.store import digest_of
+from ploutos.store import Kind, digest_of
 from ploutos.types import FloatArray, IntArray
 
 ACTIONS = {"hold": HOLD, "buy": BUY, "sell": SELL}
@@ -56,12 +54,9 @@ class Signals:
         Returns:
             Actions and confidences, shape (n_bars, n_symbols); HOLD at confidence 0 where none stands.
         """
-        actions = np.full((bars.n_bars, bars.n_symbols), HOLD, dtype=np.int64)
-        confidences = np.zeros((bars.n_bars, bars.n_symbols))
-        for stands, column, action, confidence in self._standing(bars, "action", "confidence"):
-            actions[stands, column] = ACTIONS[action]
-            confidences[stands, column] = confidence
-        return actions, confidences
+        rows, _ = self._standing(bars)
+        actions = np.array([*(ACTIONS[action] for action in self.frame["action"].tolist()), HOLD], dtype=np.int64)
+        return actions[rows], np.append(self.frame["confidence"], 0.0)[rows]
 
     def freshness(self, bars: Bars) -> FloatArray:
         """How new the advice is that stands at each bar.
@@ -70,11 +65,8 @@ class Signals:
             Shape (n_bars, n_symbols): 1 where it was given, less by 1 / cadence_bars a bar; 0 where none stands, or an
             abstention does.
         """
-        fresh = np.zeros((bars.n_bars, bars.n_symbols))
-        for stands, column, abstained in self._standing(bars, "abstained"):
-            n_bars = len(fresh[stands])
-            fresh[stands, column] = 0.0 if abstained else 1.0 - np.arange(n_bars) / self.cadence_bars
-        return fresh
+        rows, age = self._standing(bars)
+        return np.where(np.append(self.frame["abstained"], True)[rows], 0.0, 1.0 - age / self.cadence_bars)
 
     def digest_before(self, stop: int) -> str:
         """Hex sha256 of the advice given before bar `stop`, and of how long it stands; what comes later does not change it."""
@@ -82,11 +74,17 @@ class Signals:
         columns = [given[name].tolist() for name in ("bar", "symbol", "action", "confidence", "abstained")]
         return digest_of([self.cadence_bars, columns])
 
-    def _standing(self, bars: Bars, *names: str) -> Iterator[tuple[Any, ...]]:
-        """For each piece of advice the bars it stands at, its symbol's column, and some of its columns in the table."""
+    def _standing(self, bars: Bars) -> tuple[IntArray, IntArray]:
+        """Which row of the table stands at each bar, -1 for none, and for how many bars it has stood; shape (n_bars, n_symbols)."""
         column = {symbol: s for s, symbol in enumerate(bars.symbols)}
-        for bar, symbol, *values in zip(*(self.frame[name].tolist() for name in ("bar", "symbol", *names)), strict=True):
-            yield slice(bar, bar + self.cadence_bars), column[symbol], *values
+        columns = np.array([column[symbol] for symbol in self.frame["symbol"].tolist()], dtype=np.int64)
+        given = np.append(self.frame["bar"].to_numpy(dtype=np.int64), -self.cadence_bars)  # row -1, so long ago that it never stands
+        known = np.flatnonzero(given[:-1] < bars.n_bars)
+        rows = np.full((bars.n_bars, bars.n_symbols), -1)
+        rows[given[known], columns[known]] = known
+        rows = np.maximum.accumulate(rows)
+        age = np.arange(bars.n_bars)[:, None] - given[rows]
+        return np.where(age < self.cadence_bars, rows, -1), age
 
 
 def write_signals(signals: Signals, path: Path) -> None:
@@ -100,3 +98,6 @@ def read_signals(path: Path) -> Signals:
     """Read what `write_signals` wrote."""
     frame = pd.read_parquet(path)
     return Signals(frame, **{str(name): value for name, value in frame.attrs.items()})
+
+
+SIGNALS = Kind("signals", ".parquet", write_signals, read_signals)

@@ -54,7 +54,7 @@ def snapshot_at(bars: Bars, features: Features, symbol: str, as_of: np.datetime6
     recent = slice(max(n_known - _REACH, 0), n_known)
     closes = bars.close[recent, column]
     if not len(closes) or not np.isfinite(closes[-1]):
-        raise DataError(f"{symbol} has no bar that ends at {as_of} UTC; advice is asked for only where there is one")
+        raise DataError(f"{symbol} has no bar that ends at {as_of} UTC; advice is requested only where there is one")
     own = np.isfinite(closes)
     closes, timestamps = closes[own][-_MEASURED - 1 :], bars.timestamps[recent][own][-_MEASURED - 1 :]
     row = features(n_known - 1, column)

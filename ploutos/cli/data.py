@@ -1,4 +1,4 @@
-"""`ploutos data`: bring bars to this machine, keep them up to date, look at them. Nothing else asks a vendor."""
+"""`ploutos data`: download bars, keep them up to date, inspect them. No other command contacts a vendor."""
 
 import json
 from collections.abc import Iterator
@@ -37,7 +37,7 @@ def _spec(source: str, market: str | None, timeframe: str, adjustment: str) -> "
 
     vendor, _, feed = source.partition("-")
     if vendor not in ("alpaca", "yahoo"):
-        raise ConfigError(f"--source is {source!r}; expected alpaca, alpaca-iex or yahoo; other sources need no building")
+        raise ConfigError(f"--source is {source!r}; expected alpaca, alpaca-iex or yahoo; other sources need no download")
     data: dict[str, Any] = {"source": vendor, "symbols": _symbols(market), "timeframe": timeframe, "adjustment": adjustment}
     return make_config({"data": data | ({"feed": feed} if feed else {})}).data
 
@@ -91,11 +91,11 @@ def build(
     timeframe: Annotated[str, _TIMEFRAME] = "1h",
     adjustment: Annotated[str, _ADJUSTMENT] = "total_return",
     start: Annotated[str, typer.Option(help="First day, such as 2020-01-01.")] = "2020-01-01",
-    end: Annotated[str | None, typer.Option(help="Day after the last; now by default.")] = None,
+    end: Annotated[str | None, typer.Option(help="End date, exclusive; now by default.")] = None,
     allow_partial: Annotated[bool, _PARTIAL] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Download what the dataset lacks of some symbols; run it again after whatever ended it."""
+    """Download the bars that the dataset lacks; run it again to continue after an interruption."""
     import pandas as pd
 
     from ploutos.market import download
@@ -129,7 +129,7 @@ def update(
     allow_partial: Annotated[bool, _PARTIAL] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Add what came since; where the past was rewritten (a new dividend), download the series again whole."""
+    """Add new bars; where the vendor rewrote the past (a new dividend), download the whole series again."""
     from ploutos.market import download
     from ploutos.market.data_spec import VENDOR_TIMEFRAME, vendor_symbols
     from ploutos.market.dataset import Dataset
@@ -182,7 +182,7 @@ def _print_table(rows: list[dict[str, Any]], left: str, title: str | None = None
 
 @app.command()
 def show(as_json: Annotated[bool, JSON_OPTION] = False) -> None:
-    """What is stored, and whether every file is the one that was written."""
+    """List what is stored and verify every file."""
     from ploutos.market.dataset import Dataset
     from ploutos.settings import Settings
 
@@ -206,7 +206,7 @@ def show(as_json: Annotated[bool, JSON_OPTION] = False) -> None:
     elif rows:
         _print_table(rows, "series", str(dataset.root))
     else:
-        console().print(f"{dataset.root} holds no bars yet; bring some with ploutos data build", highlight=False)
+        console().print(f"{dataset.root} holds no bars yet; download some with ploutos data build", highlight=False)
     if problems:
         raise fail(DataError("; ".join(problems)), as_json=False)
 
@@ -221,10 +221,12 @@ def check(
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("quality.html"),
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; a table here and a page with every symbol."""
+    """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; of simulated bars also the facts of real markets
+    that they lack. A table here and a page with every symbol."""
     from ploutos.config import load_config
     from ploutos.market.loader import read_table
-    from ploutos.market.quality_report import finding_rows, symbol_rows, write_quality_report
+    from ploutos.market.synthetic.stylised_facts import missing_facts
+    from ploutos.reporting.quality_page import finding_rows, symbol_rows, write_quality_report
     from ploutos.settings import Settings
     from ploutos.store import writing
 
@@ -240,18 +242,20 @@ def check(
     except PloutosError as error:
         raise fail(error, as_json) from error
     notes = list(table.notes if fault else bars.notes)
+    if spec.source == "synthetic" and fault is None:
+        notes += missing_facts(bars)
     if as_json:
         refused = {"error": type(fault).__name__, "message": str(fault)} if fault else {}
-        found = {"symbols": symbol_rows(report), "findings": finding_rows(report), "notes": notes, "page": str(out)}
+        found = {"symbols": symbol_rows(report.summary), "findings": finding_rows(report), "notes": notes, "page": str(out)}
         print(json.dumps({"ok": fault is None and not report.errors} | refused | found))
     else:
-        _print_table(symbol_rows(report), "symbol", table.origin)
+        _print_table(symbol_rows(report.summary), "symbol", table.origin)
         for note in notes:
             console().print(note, highlight=False)
         for finding in report.errors:
             console().print(f"[red]{finding.check}[/]: {finding.sentence}", highlight=False)
-        for warning in report.warnings:
-            console().print(f"[yellow]{warning['check']}[/]: {warning['sentence']}", highlight=False)
+        for warning in report.summary.warnings:
+            console().print(f"[yellow]{warning.check}[/]: {warning.sentence}", highlight=False)
         console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
     if fault is not None:
         raise typer.Exit(exit_code(fault)) if as_json else fail(fault, as_json)

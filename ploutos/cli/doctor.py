@@ -87,7 +87,7 @@ def _machine() -> Check:
 
 def _llm(config: LLMConfig) -> Check:
     ok, found = find_advisor(config, Settings())
-    return Check("advisor", ok, found, "mend that, then run: ploutos llm check")
+    return Check("advisor", ok, found, "fix that, then run: ploutos llm check")
 
 
 def _threads() -> Check:
@@ -97,7 +97,7 @@ def _threads() -> Check:
 
 
 def examine(llm: LLMConfig | None = None) -> list[Check]:
-    """All checks, in the order in which a user would mend them.
+    """All checks, in the order in which a user would fix them.
 
     Args:
         llm: the advisor of the run to be; None means a run's default, the mock.

@@ -23,7 +23,8 @@ def check(
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Send one small request to the advisor and say what came back: model, seconds, tokens, decision."""
+    """Send one small request to the advisor and show what came back: model, seconds, tokens, decision."""
+    from ploutos.advisor.advisor import advice_of
     from ploutos.advisor.check import check_advisor
     from ploutos.config import load_config
     from ploutos.settings import Settings
@@ -32,17 +33,17 @@ def check(
         result = check_advisor(load_config("full", config_file, settings or []).llm, Settings())
     except PloutosError as error:
         raise fail(error, as_json) from error
-    outcome = result.outcome
+    outcome, advice = result.outcome, advice_of(result.outcome)
     if as_json:
         spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
-        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **outcome.advice.model_dump(), **spent}
+        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **advice.model_dump(), **spent}
         cache = {"hits": result.cache.hits, "misses": result.cache.misses, "hit_rate": result.cache.hit_rate}
         print(json.dumps({"ok": not outcome.abstained, **answer, "feature_cache": cache}))
     else:
         print(f"model: {result.model} {result.digest[:12]}".rstrip())
         print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
         print(f"feature cache: {result.cache}")
-        print(f"decision: {outcome.advice.action}, confidence {outcome.advice.confidence} of 100: {outcome.advice.reason}")
+        print(f"decision: {advice.action}, confidence {advice.confidence} of 100: {advice.reason}")
     if outcome.abstained:
         raise typer.Exit(1)
 
@@ -52,12 +53,12 @@ def probe(
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the run to be.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the planned run.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     questions: Annotated[int, typer.Option(min=1, help="Questions of each of the two kinds.")] = 200,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Ask the model whom blind prompts are about, and what it recalls of past months; write both into the cutoff store.
+    """Ask the model which asset blind prompts are about and what it recalls of past months; record both in the cutoff store.
 
     Ends with code 1 when it recognises what it must not.
     """

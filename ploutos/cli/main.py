@@ -80,7 +80,7 @@ def run(
         bool | None,
         typer.Option(
             "--auto-resume/--no-auto-resume",
-            help="Go on from the checkpoints that a killed run left, as is done by default, or train from the start.",
+            help="Continue from the checkpoints of an interrupted run (the default), or train from the start.",
         ),
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
@@ -101,11 +101,7 @@ def run(
         folder = _run_flow(config)
     except PloutosError as error:
         raise fail(error, as_json) from error
-    summary = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    if as_json:
-        print(json.dumps({"ok": True, "folder": str(folder), "report": str(folder / "report.html"), "metrics": summary}))
-    else:
-        _print_summary(summary, folder)
+    _print_summary(folder, as_json)
 
 
 def _run_flow(config: Any) -> Path:
@@ -116,21 +112,27 @@ def _run_flow(config: Any) -> Path:
     return Path(pipeline(config))
 
 
-def _print_summary(summary: dict[str, Any], folder: Path) -> None:
-    from ploutos.reporting.report import comparison
+def _print_summary(folder: Path, as_json: bool) -> None:
+    from ploutos.evaluation.summary import read_summary
+    from ploutos.reporting.report import SHORT_COLUMNS, comparison
+    from ploutos.reporting.verdict import verdict
 
-    rows = comparison(summary)
-    columns = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
-    table = Table(title=f"Out of sample, {summary['first']} to {summary['last']}, net of costs", title_justify="left")
-    for name in columns:
+    summary = read_summary(folder / "metrics.json")
+    sentences, page = verdict(summary), folder / "report.html"
+    if as_json:
+        metrics = summary.model_dump(mode="json")
+        print(json.dumps({"ok": True, "folder": str(folder), "report": str(page), "verdict": sentences, "metrics": metrics}))
+        return
+    table = Table(title=f"Out of sample, {summary.first} to {summary.last}, net of costs", title_justify="left")
+    for name in SHORT_COLUMNS:
         table.add_column(name, justify="left" if name == "strategy" else "right")
-    for row in rows:
-        table.add_row(*(row[name] for name in columns), style="bold" if row["strategy"] == summary["final"] else None)
+    for slug, row in zip(summary.strategies, comparison(summary), strict=True):
+        table.add_row(*(row[name] for name in SHORT_COLUMNS), style="bold" if slug == summary.final else None)
     terminal = console()
     terminal.print(table)
-    for sentence in summary["verdict"]:
+    for sentence in sentences:
         terminal.print(sentence, highlight=False)
-    terminal.print(f"\nReport: {(folder / 'report.html').resolve()}", soft_wrap=True, highlight=False)
+    terminal.print(f"\nReport: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
 @app.command()
@@ -140,9 +142,9 @@ def optimize(
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Candidates.")] = 20,
     timesteps: Annotated[int, typer.Option(min=1, help="Environment steps per candidate.")] = 200_000,
-    out: Annotated[Path | None, typer.Option(help="YAML file for what is found; `ploutos run --config` reads it.")] = None,
+    out: Annotated[Path | None, typer.Option(help="YAML file to write the best settings to; `ploutos run --config` reads it.")] = None,
 ) -> None:
-    """Search for settings of the training, inside the first fold's training bars; no later bar is read."""
+    """Search for training settings inside the first fold's training bars; no later bar is read."""
     _prepare_process()
     import yaml
 
@@ -181,11 +183,11 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
 
 @app.command()
 def doctor(
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the run to be, for its advisor.")] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, for its advisor.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
 ) -> None:
-    """Check versions, Prefect's server, data, GPU, advisor and thread caps; say what to do about what is amiss."""
+    """Check versions, Prefect's server, data, GPU, advisor and thread caps; say how to fix what is wrong."""
     _prepare_process()
     from ploutos.cli.doctor import examine
     from ploutos.config import load_config

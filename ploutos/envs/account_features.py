@@ -1,4 +1,4 @@
-"""The 5 numbers of an account that an advisor, the risk score and a hybrid policy read, and the 33 of one decision.
+"""The 5 numbers of an account that the risk score and a hybrid policy read.
 
 They are read from the ledger at each decision and never stored; the market's 28 stand in `ploutos.features.llm_features`.
 """
@@ -6,9 +6,6 @@ They are read from the ledger at each decision and never stored; the market's 28
 import numpy as np
 
 from ploutos.envs.ledger import Accounts
-from ploutos.features.llm_features import MARKET_NAMES
-from ploutos.features.online import OnlineFeatures
-from ploutos.market.bars import Bars
 from ploutos.types import FloatArray
 
 ACCOUNT_NAMES = (
@@ -18,7 +15,6 @@ ACCOUNT_NAMES = (
     "win_rate_recent",  # of the last ten trades, 0.5 before the first
     "mae_mfe_ratio",  # worst over worst plus best excursion of the open trade, 0..1
 )
-DECISION_NAMES = MARKET_NAMES + ACCOUNT_NAMES
 
 
 def account_features(accounts: Accounts) -> FloatArray:
@@ -35,14 +31,3 @@ def account_features(accounts: Accounts) -> FloatArray:
     equity = np.maximum(accounts.equity, 1e-9)[:, None]
     drawdown = np.broadcast_to(accounts.drawdown[:, None], shape)
     return np.stack([accounts.trade_pnl / equity, drawdown, accounts.loss_streak.astype(float), win_rate, mae_share], axis=2)
-
-
-def decision_features(online: OnlineFeatures, bars: Bars, position: int, accounts: Accounts) -> FloatArray:
-    """All 33 of every account and symbol after one bar closed.
-
-    Returns:
-        Shape (n_accounts, n_symbols, 33), columns as `DECISION_NAMES`; the last five are each account's own, as it is now.
-    """
-    market = np.stack([online.market(bars, position, s) for s in range(bars.n_symbols)])
-    own = account_features(accounts)
-    return np.concatenate([np.broadcast_to(market, (len(own), *market.shape)), own], axis=2)

@@ -16,7 +16,7 @@ from ploutos.envs.actions import N_ACTIONS, action_masks, weights_within
 from ploutos.envs.market_arrays import MarketArrays
 from ploutos.envs.observation import observation_size, read_only
 from ploutos.envs.spec import ActionKind, EnvSpec
-from ploutos.errors import ConfigError
+from ploutos.errors import ConfigError, ShapeError
 from ploutos.types import BoolArray, Float32Array, IntArray
 
 REWARD_PARTS = kernel.REWARD_PARTS
@@ -144,10 +144,13 @@ class MarketBatch:
 
         Returns:
             Observations (valid until the step after next), rewards and ends.
+
+        Raises:
+            ShapeError: actions of another shape.
         """
         discrete = self.action_kind == "discrete"
         if np.shape(actions) != self._targets.shape:
-            raise ConfigError(f"found actions of shape {np.shape(actions)}; expected {self._targets.shape}: accounts by symbols")
+            raise ShapeError(f"found actions of shape {np.shape(actions)}; expected {self._targets.shape}: accounts by symbols")
         if discrete:
             chosen = np.ascontiguousarray(actions, dtype=np.int64)
         else:

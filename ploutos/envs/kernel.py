@@ -17,6 +17,9 @@ One step moves an account from the close of bar *t* to the close of bar *t+1*, i
 10. An account whose equity is not above the ruin's level is ruined: it trades no more, but for closing what it holds. Where
     equity is below 0, its positions are taken away, cash and equity are 0, and what is missing is written off by the broker.
 
+The same rules in ordinary Python, one account and one symbol after the other, are `tests/plain_ledger.py`: the specification to read
+first, which the tests hold this file against with every rule switched on and off at random.
+
 Everything compiled is in this one file: numba's disk cache notices a change of the file that a kernel stands in, and of no
 other. State is packed, one row per field. A lane is one symbol of one account; the lanes of an account stand side by side.
 
@@ -817,6 +820,16 @@ def step_accounts(bar, targets, w, prices, contract_terms, n_tradable, years, ru
         _explain(w, n, width, rules[STOP], rules[CLOSE_BY_SESSION_END])
         _trade(w, first, n, n_symbols, width, True, contract_terms, rules, money, ruined, positions, counts)
         _store_money(w, first, n, money)
+
+
+@compiled
+def shares_held(t, prices, contract_terms, money, positions, out):
+    """Write the share of equity that every account holds of every symbol after the close of bar t, signed."""
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            units = positions[UNITS, i * prices.shape[2] + j]
+            worth = units * prices[t, MARK, j] * contract_terms[MULTIPLIER, j]
+            out[i, j] = (worth if units != 0.0 else 0.0) / max(money[EQUITY, i], 1e-9)
 
 
 @compiled

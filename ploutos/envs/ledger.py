@@ -183,9 +183,10 @@ class Stepper:
 
     def held(self, bar: int) -> FloatArray:
         """Shape (n, n_symbols): share of equity held after the close of a bar."""
-        units, arrays = self.accounts.units, self._arrays
-        worth = np.where(units != 0, units * arrays.mark[bar] * arrays.multiplier, 0.0)
-        return np.asarray(worth / np.maximum(self.accounts.equity, 1e-9)[:, None])
+        money, _, positions, _ = self.accounts.arrays
+        shares = np.empty(self.accounts.units.shape)
+        kernel.shares_held(bar, self._arrays.prices, self._arrays.contract_terms, money, positions, shares)
+        return shares
 
 
 def step(accounts: Accounts, bar: IntArray, targets: FloatArray, arrays: MarketArrays, spec: EnvSpec) -> None:

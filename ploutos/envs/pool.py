@@ -1,4 +1,4 @@
-"""A bounded pool of environments that are dear to build: built when first needed, lent to one user at a time, reset on return.
+"""A bounded pool of environments that are expensive to build: built when first needed, lent to one user at a time, reset on return.
 
 `benchmarks/environment.py` measures what it saves. ploutos' own environments are built in a millisecond and do not need it.
 """
@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 
 import gymnasium
 
-from ploutos.errors import ConfigError, ResourceError
+from ploutos.errors import ConfigError, PoolError, ResourceError
 
 Env = TypeVar("Env", bound=gymnasium.Env[Any, Any])
 
@@ -50,14 +50,14 @@ class EnvironmentStatePool(Generic[Env]):
 
         Raises:
             ResourceError: none was released in time.
-            ConfigError: the pool is closed.
+            PoolError: the pool is closed.
         """
         if not self._slots.acquire(timeout=timeout):
             raise ResourceError(f"all {self.pool_size} environments of the pool stayed lent for {timeout:g} s; release some or enlarge it")
         try:
             with self._lock:
                 if self._closed:
-                    raise ConfigError("the pool is closed; open another")
+                    raise PoolError("the pool is closed; open another")
                 env = self._idle.pop() if self._idle else None
             if env is None:
                 env = self.env_class(**self.env_kwargs)
@@ -72,11 +72,11 @@ class EnvironmentStatePool(Generic[Env]):
         """Give an environment back; it is reset before anyone else gets it. One that cannot be reset is closed and forgotten.
 
         Raises:
-            ConfigError: it was not lent by this pool, or was given back already.
+            PoolError: it was not lent by this pool, or was given back already.
         """
         with self._lock:
             if self._lent.pop(id(env), None) is None:
-                raise ConfigError("found an environment that this pool has not lent; release what acquire gave, once")
+                raise PoolError("found an environment that this pool has not lent; release what acquire gave, once")
             closed = self._closed
         kept = False
         try:

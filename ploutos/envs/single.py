@@ -6,9 +6,13 @@ import gymnasium
 import numpy as np
 
 from ploutos.envs.batch import MarketBatch
-from ploutos.envs.market_arrays import MarketArrays
-from ploutos.envs.spec import ActionKind, EnvSpec
+from ploutos.envs.market_arrays import MarketArrays, make_market_arrays
+from ploutos.envs.observation import market_rows
+from ploutos.envs.spec import ActionKind, EnvSpec, Span, with_initial_cash
 from ploutos.errors import ConfigError
+from ploutos.features.build import FeatureSet
+from ploutos.features.scaling import fit_scaler
+from ploutos.market.bars import Bars
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 
 
@@ -52,6 +56,18 @@ class MarketEnv(gymnasium.Env[Float32Array, Any]):
     def action_masks(self) -> BoolArray:
         """Which discrete actions can do anything now, shape (n_symbols * 3,), as sb3-contrib's MaskablePPO asks for them."""
         return self._batch.action_masks()[0]
+
+
+def make_env(bars: Bars, features: FeatureSet, part: Span, spec: EnvSpec | None = None, actions: ActionKind = "discrete") -> MarketEnv:
+    """The environment of a stretch of bars, such as a fold's training range; the scaler is fitted on that stretch alone.
+
+    Args:
+        part: bars to trade in.
+        spec: account, costs and reward.
+    """
+    rows = market_rows(features, bars.tradable, fit_scaler(features.values[part.start : part.stop], features.n_required))
+    spec = with_initial_cash(spec or EnvSpec(), bars, part)
+    return MarketEnv(make_market_arrays(bars), rows, spec, part.start, part.stop - 1, actions=actions)
 
 
 UniversalTradingEnvV8LSTM = MarketEnv

@@ -48,7 +48,7 @@ class RewardSpec(Spec):
     sharpe_decay: float = Field(default=0.01, gt=0, lt=1)
     """Decay of the differential Sharpe ratio's moments, per bar."""
     sharpe_prior: PositiveFloat = 0.01
-    """Volatility per bar that those moments start from, so that the first bars of an episode are no outliers."""
+    """Volatility per bar that those moments start from, so that the first bars of an episode are not outliers."""
 
 
 class EnvSpec(Spec):
@@ -112,14 +112,14 @@ class Span(Protocol):
 def with_initial_cash(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
     """The spec with an initial cash that can trade these bars.
 
-    Without one, an account of instruments in whole lots starts with so much that every slot holds ten lots of the dearest, at the
+    Without one, an account of instruments in whole lots starts with so much that every slot holds ten lots of the most expensive, at the
     dearest close of the ranges that it lives through. An account of fractions starts with 100,000.
 
     Args:
         ranges: all bars where none are given. Bars outside have no say, so more bars at the end leave old ranges' accounts as they are.
 
     Raises:
-        ConfigError: the account that was asked for may not hold one lot of any symbol.
+        ConfigError: the requested account may not hold one lot of any symbol.
     """
     lots, slots = _lots_and_slots(bars, ranges)
     if not (lots > 0).any():
@@ -149,7 +149,7 @@ def cash_in_words(spec: EnvSpec, bars: Bars, *ranges: Span) -> str:
     short = (np.nan_to_num(lots).max(axis=1) > cash * spec.gross_limit / slots).sum()
     symbol = bars.symbols[int(np.nanargmax(lots)) % bars.n_symbols]
     many = f"each of {slots.max()} slots" if slots.max() > 1 else "the one slot"
-    why = f"ten lots of the dearest, {symbol} at {np.nanmax(lots):,.0f} a lot, in {many}" if spec.initial_cash is None else "as set"
+    why = f"ten lots of the most expensive, {symbol} at {np.nanmax(lots):,.0f} a lot, in {many}" if spec.initial_cash is None else "as set"
     return f"{cash:,.0f}: {why}; a slot of it could not buy one lot on {short:,} of {len(slots):,} bars"
 
 

@@ -21,7 +21,8 @@ from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
-from ploutos.strategies.base import DecisionContext, Strategy, account_names
+from ploutos.store import Kind
+from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, Strategy, StrategyId, account_ids, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
@@ -41,7 +42,7 @@ class Backtests:
     """What every account did, bar by bar. k strategies, n + 1 closes (the first is the start), s symbols.
 
     Attributes:
-        names: k strategies.
+        slugs, roles: of the k accounts.
         symbols: s names.
         timestamps: shape (n + 1,), datetime64[us] UTC.
         positions: shape (n + 1,), positions of those bars in the panel.
@@ -55,7 +56,8 @@ class Backtests:
         last: shape (k,), the last close that counts: of a ruined account the one by which all it held was closed, else n.
     """
 
-    names: tuple[str, ...]
+    slugs: tuple[str, ...]
+    roles: tuple[Role, ...]
     symbols: tuple[str, ...]
     timestamps: np.ndarray
     positions: np.ndarray
@@ -77,26 +79,36 @@ class Backtests:
     ruined: IntArray
     last: IntArray
 
-    def row(self, name: str) -> int:
+    def row(self, slug: str) -> int:
         """Which account a strategy had."""
-        return self.names.index(name)
+        return self.slugs.index(slug)
 
-    def only(self, names: Sequence[str]) -> "Backtests":
+    def of(self, role: Role) -> tuple[str, ...]:
+        """Slugs of the accounts with a role."""
+        return tuple(slug for slug, each in zip(self.slugs, self.roles, strict=True) if each is role)
+
+    def only(self, slugs: Sequence[str]) -> "Backtests":
         """The accounts of some strategies."""
-        if tuple(names) == self.names:
+        if tuple(slugs) == self.slugs:
             return self
-        rows = [self.row(name) for name in names]
-        return replace(self, names=tuple(names), **{name: getattr(self, name)[rows] for name in _BY_ACCOUNT})
+        rows = [self.row(slug) for slug in slugs]
+        arrays = {name: getattr(self, name)[rows] for name in BY_ACCOUNT}
+        return replace(self, slugs=tuple(slugs), roles=tuple(self.roles[row] for row in rows), **arrays)
+
+    def contenders(self) -> "Backtests":
+        """All accounts but the placebos."""
+        placebos = self.of(Role.PLACEBO)
+        return self.only([slug for slug in self.slugs if slug not in placebos])
 
     def equity_frame(self) -> pd.DataFrame:
-        """Long table: strategy, timestamp, equity, pnl, the costs by kind, traded, written_off."""
+        """Long table: strategy (its slug), timestamp, equity, pnl, the costs by kind, traded, written_off."""
         k, n = self.equity.shape
         columns = {name: getattr(self, name).ravel() for name in _RECORDED}
         stamps = pd.Series(np.tile(self.timestamps, k)).dt.tz_localize("UTC")
-        return pd.DataFrame({"strategy": np.repeat(np.array(self.names), n), "timestamp": stamps, **columns})
+        return pd.DataFrame({"strategy": np.repeat(np.array(self.slugs), n), "timestamp": stamps, **columns})
 
     def trades_frame(self) -> pd.DataFrame:
-        """Long table, one row per fill: strategy, timestamp of the bar it filled in, symbol, units, price, and why.
+        """Long table, one row per fill: strategy (its slug), timestamp of the bar it filled in, symbol, units, price, and why.
 
         `kind` is `order`, or what forced it: `stop` (within the bar), `stop gap` (the open had passed the stop), `session end`,
         `margin call`, `ruin` (what was written off left at the close) or `payout` (of a delisted symbol).
@@ -105,7 +117,7 @@ class Backtests:
         k, n, s, when = np.nonzero(np.isfinite(prices))
         return pd.DataFrame(
             {
-                "strategy": np.array(self.names)[k],
+                "strategy": np.array(self.slugs)[k],
                 "timestamp": pd.Series(self.timestamps[n]).dt.tz_localize("UTC"),
                 "symbol": np.array(self.symbols)[s],
                 "units": np.stack([self.fill_units, self.stop_units], axis=-1)[k, n, s, when],
@@ -122,29 +134,30 @@ _COSTS = ("pnl", *ledger.COSTS, "traded", "written_off")
 _RECORDED = ("equity", *_COSTS)
 _FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
 _FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
-_BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
+BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
 
 
 class _Recording:
     """What is kept of every account, bar by bar: one row a bar, so that a row is written at once."""
 
-    def __init__(self, k: int, n: int, s: int, cash: float, keep: Sequence[Part]) -> None:
-        self._fields = ("equity", *(_COSTS if "costs" in keep else ()), *(_FILLS if "fills" in keep else ()))
-        self._weights = "weights" in keep
-        kept = {name: n + 1 if name in self._fields else 0 for name in _RECORDED}
-        self.arrays: dict[str, np.ndarray] = {name: np.zeros((rows, k)) for name, rows in kept.items()}
-        self.arrays["equity"][0] = cash
-        self.arrays["weights"] = np.zeros((n + 1 if self._weights else 0, k, s))
+    def __init__(self, accounts: ledger.Accounts, n: int, keep: Sequence[Part]) -> None:
+        k, s = accounts.units.shape
+        kept = ("equity", *(_COSTS if "costs" in keep else ()), *(_FILLS if "fills" in keep else ()))
+        self.arrays: dict[str, np.ndarray] = {name: np.zeros((n + 1 if name in kept else 0, k)) for name in _RECORDED}
+        self.arrays["equity"][0] = accounts.equity
+        self.arrays["weights"] = np.zeros((n + 1 if "weights" in keep else 0, k, s))
         for name, nothing in _FILLS.items():
             self.arrays[name] = np.full((n + 1 if "fills" in keep else 0, k, s), nothing)
         self.ruined, self.last = np.full(k, -1), np.full(k, n)
-        self._n = n
+        self._n, self._accounts = n, accounts
+        self._sources = [(self.arrays[name], getattr(accounts, name)) for name in kept]
 
-    def note(self, at: int, accounts: ledger.Accounts, held: FloatArray) -> None:
-        """Keep what accounts are after a step."""
-        for name in self._fields:
-            self.arrays[name][at] = getattr(accounts, name)
-        if self._weights:
+    def note(self, at: int, held: FloatArray) -> None:
+        """Keep what the accounts are after a step."""
+        accounts = self._accounts
+        for array, source in self._sources:
+            array[at] = source
+        if len(self.arrays["weights"]):
             self.arrays["weights"][at] = held
         if accounts.ruined.any():
             self.ruined[accounts.ruined & (self.ruined < 0)] = at
@@ -173,7 +186,9 @@ def run_backtests(
 
     Raises:
         DataError: the segments leave a hole or start at the first bar.
+        StrategyError: two accounts share a slug.
     """
+    require_unique(account_ids(strategies))
     for before, after in pairwise(segments):
         if before.bars.stop != after.bars.start:
             raise DataError(f"test ranges leave a hole: one ends at bar {before.bars.stop}, the next starts at {after.bars.start}")
@@ -184,31 +199,36 @@ def run_backtests(
     arrays = ledger.make_market_arrays(bars)
     ledger.require_rules(arrays, env)
     ordered = sorted(strategies, key=lambda strategy: not strategy.asks_policies)  # policies are asked about the first accounts alone
-    names = account_names(ordered)
-    n_asking = len(account_names([strategy for strategy in ordered if strategy.asks_policies]))
-    stepper = ledger.Stepper(ledger.Accounts.open(len(names), bars.n_symbols, env.cash), arrays, env)
-    ends = np.cumsum([len(strategy.names) for strategy in ordered]).tolist()
-    own = [(slice(end - len(strategy.names), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
-    views = [stepper.accounts.rows(rows) for rows, _ in own]
-    recording = _Recording(len(names), last - first, bars.n_symbols, env.cash, keep)
-    targets, held = np.empty((len(names), bars.n_symbols)), np.zeros((len(names), bars.n_symbols))
+    ids = account_ids(ordered)
+    n_asking = len(account_ids([strategy for strategy in ordered if strategy.asks_policies]))
+    accounts = ledger.Accounts.open(len(ids), bars.n_symbols, env.cash)
+    stepper = ledger.Stepper(accounts, arrays, env)
+    ends = np.cumsum([len(strategy.ids) for strategy in ordered]).tolist()
+    own = [(slice(end - len(strategy.ids), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
+    tables = [(rows.start, strategy.table) for rows, strategy in own if type(strategy) is PrecomputedTargets]
+    asked = [(rows, strategy, accounts.rows(rows)) for rows, strategy in own if type(strategy) is not PrecomputedTargets]
+    recording, bar = _Recording(accounts, last - first, keep), np.empty(len(ids), dtype=np.int64)
+    targets, held = np.empty((len(ids), bars.n_symbols)), np.zeros((len(ids), bars.n_symbols))
     for index, segment in enumerate(segments):
         inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, arrays, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
-            bar = np.full(len(names), decided, dtype=np.int64)
-            predictions = inference.predict(stepper.accounts, bar[:n_asking])
-            for (rows, strategy), accounts in zip(own, views, strict=True):
-                targets[rows] = strategy.targets(DecisionContext(decided, index, accounts, held[rows], predictions[:, rows]))
+            bar[:] = decided
+            predictions = inference.predict(accounts, bar[:n_asking])
+            for rows, strategy, mine in asked:
+                targets[rows] = strategy.targets(DecisionContext(decided, index, mine, held[rows], predictions[:, rows]))
+            for row, table in tables:  # what their `targets` would answer
+                targets[row] = table[decided]
             stepper.step(bar, targets)
             held = stepper.held(decided + 1)
-            recording.note(decided + 1 - first, stepper.accounts, held)
+            recording.note(decided + 1 - first, held)
     return Backtests(
-        names=names,
+        slugs=tuple(each.slug for each in ids),
+        roles=tuple(each.role for each in ids),
         symbols=bars.symbols,
         timestamps=bars.timestamps[first : last + 1],
         positions=np.arange(first, last + 1),
         **recording.by_account(),
-    ).only(account_names(strategies))
+    ).only([each.slug for each in account_ids(strategies)])
 
 
 def concat(first: Backtests, second: Backtests) -> Backtests:
@@ -216,15 +236,17 @@ def concat(first: Backtests, second: Backtests) -> Backtests:
 
     Raises:
         DataError: the runs are over other bars or symbols.
+        StrategyError: they share a slug.
     """
     if first.symbols != second.symbols or not np.array_equal(first.positions, second.positions):
         raise DataError("backtests over other bars or symbols cannot be put side by side; run them over the same segments")
+    require_unique([StrategyId(*pair) for each in (first, second) for pair in zip(each.slugs, each.roles, strict=True)])
     arrays: dict[str, Any] = {
         field.name: np.concatenate([getattr(first, field.name), getattr(second, field.name)])
         for field in fields(Backtests)
-        if field.name not in ("names", "symbols", "timestamps", "positions")
+        if field.name in BY_ACCOUNT
     }
-    return replace(first, names=first.names + second.names, **arrays)
+    return replace(first, slugs=first.slugs + second.slugs, roles=first.roles + second.roles, **arrays)
 
 
 def write_backtests(backtests: Backtests, path: Path) -> None:
@@ -238,6 +260,10 @@ def read_backtests(path: Path) -> Backtests:
     """Read what `write_backtests` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         content = {field.name: arrays[field.name] for field in fields(Backtests)}
-    for name in ("names", "symbols"):
+    for name in ("slugs", "symbols"):
         content[name] = tuple(str(item) for item in content[name])
+    content["roles"] = tuple(Role(item) for item in content["roles"])
     return Backtests(**content)
+
+
+BACKTESTS = Kind("backtests", ".npz", write_backtests, read_backtests)

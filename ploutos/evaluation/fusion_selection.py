@@ -14,7 +14,7 @@ from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, can
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.strategies.advised import FusedStrategy
-from ploutos.strategies.base import DecisionContext
+from ploutos.strategies.base import DecisionContext, StrategyId
 from ploutos.strategies.ensemble import EnsembleStrategy, ensemble_action
 from ploutos.training.checkpoint import Policy
 from ploutos.types import BoolArray, FloatArray, IntArray
@@ -64,9 +64,9 @@ def _choose(
     run_backtests(bars, features, [segment], [voter], env, keep=())
     calibration = calibrate(bars, voter.decisions, horizon, segment.bars.stop)
     specs = candidates(fusion)
-    names, k = tuple(f"candidate {i}" for i in range(len(specs))), len(specs)
+    ids, k = tuple(StrategyId(f"candidate-{i}") for i in range(len(specs))), len(specs)
     actions, confidences = np.repeat(advised_actions[0][None], k, axis=0), np.repeat(advised_actions[1][None], k, axis=0)
-    fused = FusedStrategy(names, actions, confidences, bars, env, tuple(specs), calibration=calibration)
+    fused = FusedStrategy(ids, actions, confidences, bars, env, tuple(specs), calibration=calibration)
     equity = np.maximum(run_backtests(bars, features, [segment], [fused], env, keep=()).equity, _RUIN)
     growth = np.log(equity[:, -1] / equity[:, 0]) / segment.bars.n_bars
     table = tuple(_candidate(spec, float(grown)) for spec, grown in zip(specs, growth, strict=True))

@@ -5,37 +5,18 @@ account gives the same Sharpe ratio whether its bars were minutes, hours or days
 that the exchange held per year. A ruined account is measured up to the close by which all it held was closed.
 """
 
+import math
 from dataclasses import dataclass
-from typing import Any
+from datetime import date
 
 import numpy as np
 
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
+from ploutos.evaluation.summary import PathMetrics
 from ploutos.market.bars import Bars
 from ploutos.strategies.oracles import ORACLE
 from ploutos.types import FloatArray, IntArray, TimeArray
-
-DESCRIPTIONS = {
-    "total_return": "Equity at the end over equity at the start, less 1, net of costs.",
-    "cagr": "The same as a yearly rate, by sessions.",
-    "ann_vol": "Standard deviation of session returns, yearly.",
-    "sharpe": "Mean over standard deviation of session returns, yearly; cash earns nothing, so the risk-free rate is 0.",
-    "sharpe_low": "Lower end of the Sharpe ratio's interval, stationary bootstrap.",
-    "sharpe_high": "Upper end of it.",
-    "sortino": "Mean over downside deviation of session returns, yearly.",
-    "max_drawdown": "Deepest fall of equity from its peak, bar by bar.",
-    "calmar": "cagr over the size of the deepest fall.",
-    "exposure": "Mean share of equity held, long plus short.",
-    "turnover": "Value traded per year over mean equity, buys and sells counted.",
-    "n_fills": "Fills of all kinds; the trades table says which.",
-    "costs": "Commission, slippage, impact and borrow fees paid, account currency.",
-    "cost_share": "Costs over initial cash.",
-    "ruined": "Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it.",
-    "excess_return": "Yearly mean return less that of buy and hold.",
-    "excess_low": "Lower end of its interval, stationary bootstrap of the paired difference.",
-    "excess_high": "Upper end of it.",
-}
 
 
 @dataclass(frozen=True)
@@ -125,18 +106,27 @@ def drawdowns(equity: FloatArray) -> FloatArray:
     return equity / np.maximum.accumulate(equity, axis=-1) - 1
 
 
-def ruin_date(bars: Bars, backtests: Backtests, name: str) -> str | None:
+def sharpe_and_return(equity: FloatArray, periods: Periods, last: int) -> tuple[float, float]:
+    """Sharpe ratio and total return of a path up to its last close that counts; nan for an account that had ended before it."""
+    if last <= 0:
+        return math.nan, math.nan
+    returns = session_returns(equity, periods.until(last))
+    return sharpe_ratio(returns, periods.per_year), float(equity[last] / equity[0] - 1)
+
+
+def ruin_date(bars: Bars, backtests: Backtests, slug: str) -> date | None:
     """Session in which an account was ruined, None for one that never was."""
-    close = int(backtests.ruined[backtests.row(name)])
-    return str(bars.sessions[backtests.positions[close]]) if close >= 0 else None
+    close = int(backtests.ruined[backtests.row(slug)])
+    return to_date(bars.sessions[backtests.positions[close]]) if close >= 0 else None
 
 
-def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, Any]:
-    """The metrics of one account that need no resampling.
+def to_date(session: np.datetime64) -> date:
+    """A session's date."""
+    return session.astype("datetime64[D]").item()
 
-    Returns:
-        Name to value; nan where a metric has none (a Sharpe ratio of cash, say).
-    """
+
+def measure(backtests: Backtests, row: int, periods: Periods) -> PathMetrics:
+    """The metrics of one account that need no resampling."""
     last = int(backtests.last[row])
     equity, periods = backtests.equity[row, : last + 1], periods.until(last)
     returns = session_returns(equity, periods)
@@ -145,17 +135,17 @@ def measure(backtests: Backtests, row: int, periods: Periods) -> dict[str, Any]:
     cagr = float(growth ** (1 / years) - 1) if growth > 0 else -1.0
     deepest = float(drawdowns(equity).min())
     costs = float(sum(getattr(backtests, name)[row, -1] for name in COSTS))
-    return {
-        "total_return": float(growth - 1),
-        "cagr": cagr,
-        "ann_vol": float(returns.std(ddof=1) * np.sqrt(periods.per_year)) if len(returns) > 1 else float("nan"),
-        "sharpe": sharpe_ratio(returns, periods.per_year),
-        "sortino": sortino_ratio(returns, periods.per_year),
-        "max_drawdown": deepest,
-        "calmar": cagr / -deepest if deepest < 0 else float("nan"),
-        "exposure": float(np.abs(backtests.weights[row, 1 : last + 1]).sum(axis=1).mean()),
-        "turnover": float(backtests.traded[row, -1] / equity.mean() / years),
-        "n_fills": int(np.isfinite(backtests.fill_price[row]).sum() + np.isfinite(backtests.stop_price[row]).sum()),
-        "costs": costs,
-        "cost_share": costs / float(equity[0]),
-    }
+    return PathMetrics(
+        total_return=float(growth - 1),
+        cagr=cagr,
+        ann_vol=float(returns.std(ddof=1) * np.sqrt(periods.per_year)) if len(returns) > 1 else math.nan,
+        sharpe=sharpe_ratio(returns, periods.per_year),
+        sortino=sortino_ratio(returns, periods.per_year),
+        max_drawdown=deepest,
+        calmar=cagr / -deepest if deepest < 0 else math.nan,
+        exposure=float(np.abs(backtests.weights[row, 1 : last + 1]).sum(axis=1).mean()),
+        turnover=float(backtests.traded[row, -1] / equity.mean() / years),
+        n_fills=int(np.isfinite(backtests.fill_price[row]).sum() + np.isfinite(backtests.stop_price[row]).sum()),
+        costs=costs,
+        cost_share=costs / float(equity[0]),
+    )

@@ -5,7 +5,7 @@ put back on the common clock. Nothing here is fitted, so the whole history is co
 has its warm-up in the bars before it.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -16,7 +16,8 @@ from ploutos.errors import ConfigError, DataError
 from ploutos.features import indicators
 from ploutos.market.bars import FIELDS, Bars, require_available_at
 from ploutos.specs import Spec
-from ploutos.types import BoolArray, Float32Array, TimeArray
+from ploutos.store import Kind
+from ploutos.types import BoolArray, Float32Array, FloatArray, TimeArray
 
 
 class FeatureSpec(Spec):
@@ -31,7 +32,7 @@ class FeatureSpec(Spec):
         """The chosen names, in the documented order.
 
         Raises:
-            ConfigError: a name is no feature, or none is left.
+            ConfigError: a name is not a feature, or none is left.
         """
         unknown = sorted((set(self.include) | set(self.exclude)) - set(indicators.NAMES))
         if unknown:
@@ -73,18 +74,37 @@ class FeatureSet:
         ready = np.asarray(self.ready.any(axis=1))
         return int(ready.argmax()) if ready.any() else len(ready)
 
+    def with_column(self, name: str, values: FloatArray) -> "FeatureSet":
+        """These features and one of your own, which a symbol needs to be usable like the others.
 
-def build_features(bars: Bars, spec: FeatureSpec, macro: pd.DataFrame | None = None) -> FeatureSet:
+        Args:
+            values: shape (n_bars, n_symbols); row *t* may use bars up to and including *t*, and is nan where it is not known yet.
+
+        Raises:
+            DataError: the name is taken, or the values have another shape.
+        """
+        if name in self.names:
+            raise DataError(f"there is a feature {name} already; choose another name")
+        if values.shape != self.values.shape[:2]:
+            raise DataError(f"{name} has shape {values.shape}; expected {self.values.shape[:2]}: bars by symbols")
+        at = self.n_required if self.n_required is not None else len(self.names)
+        widened = np.insert(self.values, at, values, axis=2)
+        required = None if self.n_required is None else at + 1
+        return replace(self, values=widened, names=(*self.names[:at], name, *self.names[at:]), n_required=required)
+
+
+def build_features(bars: Bars, spec: FeatureSpec | None = None, macro: pd.DataFrame | None = None) -> FeatureSet:
     """Compute the chosen features of every symbol.
 
     Args:
+        spec: which features; all where it is left out.
         macro: columns on the bars' clock, from `ploutos.features.macro_features.macro_columns`; they follow the features
             of each symbol, where it has a bar.
 
     Returns:
         Features whose row *t* uses bars up to and including *t*, and macro values published by then.
     """
-    names = spec.names()
+    names = (spec or FeatureSpec()).names()
     columns = [indicators.NAMES.index(name) for name in names]
     values = np.full((bars.n_bars, bars.n_symbols, len(names)), np.nan, dtype=np.float32)
     for s in range(bars.n_symbols):
@@ -119,7 +139,7 @@ def read_features(path: Path) -> FeatureSet:
     """Read what `write_features` wrote.
 
     Raises:
-        DataError: the table does not say when its rows were known, or is no full panel.
+        DataError: the table does not say when its rows were known, or is not a full panel.
     """
     frame = pd.read_parquet(path)
     require_available_at(frame, path)
@@ -127,9 +147,12 @@ def read_features(path: Path) -> FeatureSet:
     names = tuple(str(name) for name in frame.columns[3:])
     n_symbols = len(symbols)
     if len(frame) % n_symbols or not (frame["symbol"].to_numpy() == np.tile(symbols, len(frame) // n_symbols)).all():
-        raise DataError(f"{path.name} is no full panel of {n_symbols} symbols")
+        raise DataError(f"{path.name} is not a full panel of {n_symbols} symbols")
     stamps = {
         name: frame[name].dt.tz_localize(None).to_numpy().astype("datetime64[us]")[::n_symbols] for name in ("timestamp", "available_at")
     }
     values = frame[list(names)].to_numpy(dtype=np.float32).reshape(-1, n_symbols, len(names))
     return FeatureSet(values, names, stamps["timestamp"], stamps["available_at"], symbols)
+
+
+FEATURES = Kind("features", ".parquet", write_features, read_features)

@@ -7,11 +7,14 @@ RSIs are taken on closes 15 and 60 bars apart instead of being long RSIs; no two
 distances in average true ranges instead of prices.
 """
 
+from pathlib import Path
+
 import numpy as np
 import talib
 
 from ploutos.features.indicators import log_return, ratio
 from ploutos.market.bars import FIELDS, Bars
+from ploutos.store import Kind
 from ploutos.types import BoolArray, Float32Array, FloatArray
 
 MARKET_NAMES = (
@@ -146,3 +149,17 @@ def market_features(bars: Bars) -> Float32Array:
             continue
         values[present, s] = compute(*[np.ascontiguousarray(getattr(bars, field)[present, s]) for field in FIELDS])
     return values
+
+
+def write_market_features(values: Float32Array, path: Path) -> None:
+    """Write them as a .npy file."""
+    with path.open("wb") as file:
+        np.save(file, values)
+
+
+def read_market_features(path: Path) -> Float32Array:
+    """Read what `write_market_features` wrote."""
+    return np.asarray(np.load(path, allow_pickle=False))
+
+
+MARKET_FEATURES = Kind("market-features", ".npy", write_market_features, read_market_features)

@@ -5,12 +5,14 @@ series whatever the bars are. Names and definitions are a contract, levels inclu
 Reserve's broad dollar has columns of its own and never stands in for the ICE index.
 """
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from ploutos.features.indicators import ratio
 from ploutos.market.bars import Bars
-from ploutos.market.macro import TOLERANCE, Provider, on_clock, publish
+from ploutos.market.macro import TOLERANCE, Provider, on_clock, publish, read_macro
 from ploutos.types import FloatArray, TimeArray
 
 NAMES = (
@@ -77,6 +79,11 @@ def macro_columns(
     ]
     joined = on_clock(known, bars, tolerance)
     return joined[["available_at", *(name for name in NAMES + BROAD_DOLLAR_NAMES if name in joined)]]
+
+
+def macro_of(path: Path | None, bars: Bars, provider: Provider) -> pd.DataFrame | None:
+    """The macro columns of a file or folder; None where there is none."""
+    return None if path is None else macro_columns(read_macro(path), bars, provider)
 
 
 def compute(series: str, values: FloatArray) -> dict[str, FloatArray]:

@@ -1,4 +1,4 @@
-"""What fusion takes from a fold's validation range: how much a policy's confidence is worth, and who is heard.
+"""What fusion takes from a fold's validation range: how much a policy's confidence is worth, and which side wins.
 
 A policy's confidence is its own (masked) probability of what it would do, which says how sure it is and not how often it is
 right. Platt scaling (Platt, 1999) maps the one to the other by two parameters. HOLD keeps its probability: it names no
@@ -7,6 +7,7 @@ direction that could be right.
 
 import json
 from collections.abc import Sequence
+from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -17,13 +18,24 @@ from scipy.special import expit, logit
 from ploutos.envs.actions import HOLD
 from ploutos.fusion.spec import FusionSpec
 from ploutos.specs import Spec
-from ploutos.store import write_json
+from ploutos.store import Kind, write_json
 from ploutos.types import BoolArray, FloatArray, IntArray
 
 FEWEST = 50
 _WEIGHTS = (0.1, 0.3, 0.5, 0.7)
 _THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
 _EDGE = 1e-6
+
+
+class Uncalibrated(StrEnum):
+    """Why confidences stay as they are."""
+
+    TOO_FEW = "too-few"
+    """Fewer than 50 decisions."""
+    ALL_RIGHT = "all-right"
+    """There is no wrong one to tell from them."""
+    NONE_RIGHT = "none-right"
+    """There is no right one."""
 
 
 class Calibration(Spec):
@@ -37,8 +49,8 @@ class Calibration(Spec):
     """BUY and SELL decisions that it was fitted on."""
     n_right: NonNegativeInt = 0
     """How many of them were right."""
-    uncalibrated: str = ""
-    """Why confidences stay as they are; empty when they do not."""
+    uncalibrated: Uncalibrated | None = None
+    """Why confidences stay as they are; None when they do not."""
 
     def apply(self, actions: IntArray, confidences: FloatArray) -> FloatArray:
         """Calibrated confidences of BUY and SELL, 0..1; those of HOLD as they are. Any one shape."""
@@ -66,9 +78,9 @@ def fit_calibration(confidences: FloatArray, right: BoolArray) -> Calibration:
     """
     n, n_right = len(right), int(right.sum())
     if n < FEWEST:
-        return Calibration(n=n, n_right=n_right, uncalibrated=f"{n} decisions, fewer than {FEWEST}")
+        return Calibration(n=n, n_right=n_right, uncalibrated=Uncalibrated.TOO_FEW)
     if n_right in (0, n):
-        return Calibration(n=n, n_right=n_right, uncalibrated=f"{'all' if n_right else 'none'} of {n} decisions were right")
+        return Calibration(n=n, n_right=n_right, uncalibrated=Uncalibrated.ALL_RIGHT if n_right else Uncalibrated.NONE_RIGHT)
     scores = _log_odds(confidences)
     targets = np.where(right, (n_right + 1) / (n_right + 2), 1 / (n - n_right + 2))
 
@@ -122,9 +134,12 @@ def candidates(fusion: FusionSpec) -> list[FusionSpec]:
 
 def write_choices(choices: Sequence[FusionChoice], path: Path) -> None:
     """Write one choice per fold as JSON."""
-    write_json(path, [choice.model_dump() for choice in choices])
+    write_json(path, [choice.model_dump(mode="json") for choice in choices])
 
 
 def read_choices(path: Path) -> tuple[FusionChoice, ...]:
     """Read what `write_choices` wrote."""
     return tuple(FusionChoice.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8")))
+
+
+CHOICES = Kind("fusion-choices", ".json", write_choices, read_choices)

@@ -8,16 +8,18 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ploutos.advisor.schedule import decision_times
 from ploutos.advisor.signals import Signals
 from ploutos.envs.actions import BUY, SELL
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet
 from ploutos.features.llm_features import MARKET_NAMES
 from ploutos.fusion.spec import HybridSpec
+from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars
 from ploutos.training.spec import TrainingSpec
 from ploutos.types import Float32Array
-from ploutos.walk_forward import Fold
+from ploutos.walk_forward import Fold, tested_decisions
 
 ADVICE_NAMES = (
     "advice",  # the stance times its confidence: 1 a sure BUY, -1 a sure SELL, 0 HOLD
@@ -61,15 +63,22 @@ def hybrid_env(env: EnvSpec) -> EnvSpec:
     return env.model_copy(update={"observe_account": True})
 
 
-def first_decision(folds: Sequence[Fold], hybrid: bool, choose: bool) -> int:
-    """The first bar after whose close advice is read.
+def advised_decisions(folds: Sequence[Fold], hybrid: bool, choose: bool) -> tuple[int, int]:
+    """First and last bar after whose close advice is read.
 
     Args:
         hybrid: policies are trained on the advice.
         choose: fusion is chosen on the validation ranges.
     """
     first = folds[0].train if hybrid else folds[0].validation if choose else folds[0].test
-    return max(first.start - 1, 0)
+    return max(first.start - 1, 0), tested_decisions(folds)[1]
+
+
+def n_more_questions(bars: Bars, market: Float32Array, folds: Sequence[Fold], first: int, config: LLMConfig) -> int:
+    """Questions that hybrid policies would take beside those from bar `first` on."""
+    from_start, last = advised_decisions(folds, True, True)
+    n_all, n_asked = (len(decision_times(bars, market, start, last, config)) for start in (from_start, first))
+    return n_all - n_asked
 
 
 def fine_tuning(training: TrainingSpec, spec: HybridSpec) -> TrainingSpec:

@@ -3,27 +3,24 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ploutos.advisor.signals import read_signals
 from ploutos.features.build import read_features
+from ploutos.features.llm_features import read_market_features
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.market.bars import read_bars
 from ploutos.training.jobs import MemberJob, train_job
 
 
 @dataclass(frozen=True)
-class HybridJob:
-    """One hybrid member to train. The parent process has verified all artifacts.
+class HybridJob(MemberJob):
+    """One hybrid member to train, on Phase 2's features and the advice.
 
     Attributes:
-        member: the training itself, on Phase 2's features.
         policy: the Phase 2 policy it starts from.
-        market: the 28 market features, a .npy file.
+        market: the 28 market features.
         signals: the advice; None leaves it blank.
     """
 
-    member: MemberJob
     policy: Path
     market: Path
     signals: Path | None
@@ -31,7 +28,6 @@ class HybridJob:
 
 def run_hybrid_job(job: HybridJob) -> None:
     """Train the member; called in a worker."""
-    bars, signals = read_bars(job.member.bars), None if job.signals is None else read_signals(job.signals)
-    market = np.load(job.market, allow_pickle=False)
-    features = hybrid_features(read_features(job.member.features), bars, market, signals)
-    train_job(job.member, bars, features, job.policy)
+    bars, signals = read_bars(job.bars), None if job.signals is None else read_signals(job.signals)
+    features = hybrid_features(read_features(job.features), bars, read_market_features(job.market), signals)
+    train_job(job, bars, features, job.policy)

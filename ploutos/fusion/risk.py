@@ -7,16 +7,15 @@ may not trade could otherwise never win again.
 from dataclasses import dataclass
 
 import numpy as np
+from numba import njit
 
-from ploutos.envs.account_features import ACCOUNT_NAMES, account_features
+from ploutos.envs.kernel import OUTCOMES_KEPT
 from ploutos.envs.ledger import Accounts
 from ploutos.fusion.spec import RiskSpec
-from ploutos.types import BoolArray, FloatArray
+from ploutos.types import BoolArray, FloatArray, IntArray
 
 _FEW_TRADES = 5
-_DRAWDOWN = ACCOUNT_NAMES.index("drawdown_current")
-_LOSSES = ACCOUNT_NAMES.index("consecutive_losses")
-_WIN_RATE = ACCOUNT_NAMES.index("win_rate_recent")
+compiled = njit(cache=True, nogil=True, error_model="numpy")
 
 
 @dataclass(frozen=True)
@@ -24,7 +23,7 @@ class RiskHistory:
     """What accounts have gone through, after the close of a bar; n accounts, s symbols.
 
     Attributes:
-        drawdown: shape (n, s), decimal, <= 0, the same for all symbols.
+        drawdown: shape (n,), decimal, <= 0.
         losses: shape (n, s), losing trades in a row that still count.
         poor: shape (n, s), the hit rate is too low and still counts.
         spec: the limits.
@@ -38,15 +37,9 @@ class RiskHistory:
     @classmethod
     def of(cls, accounts: Accounts, bar: int, spec: RiskSpec) -> "RiskHistory":
         """Of every account at a bar."""
-        features = account_features(accounts)
-        recent = (accounts.exit_bar >= 0) & (bar - accounts.exit_bar <= spec.cooldown_bars)
-        poor = recent & (accounts.n_outcomes >= _FEW_TRADES) & (features[:, :, _WIN_RATE] < spec.min_win_rate)
-        return cls(features[:, :, _DRAWDOWN], features[:, :, _LOSSES] * recent, poor, spec)
-
-    def row(self, at: int) -> "RiskHistory":
-        """Of one account, n = 1."""
-        one = slice(at, at + 1)
-        return RiskHistory(self.drawdown[one], self.losses[one], self.poor[one], self.spec)
+        trades = accounts.loss_streak, accounts.outcomes, accounts.n_outcomes, accounts.exit_bar
+        losses, poor = _history(*trades, bar - spec.cooldown_bars, spec.min_win_rate)
+        return cls(accounts.drawdown, losses, poor, spec)
 
     def scores(self) -> FloatArray:
         """Risk of each account and symbol, 0..1, shape (n, s).
@@ -54,10 +47,8 @@ class RiskHistory:
         0.4 for as many losses in a row as allowed (0.2 times their share below that), 0.3 for a high drawdown, 0.3 for a poor
         hit rate.
         """
-        limit = self.spec.max_consecutive_losses
-        score = np.where(self.losses >= limit, 0.4, 0.2 * self.losses / limit)
-        score = score + 0.3 * (-self.drawdown > self.spec.high_drawdown) + 0.3 * self.poor
-        return np.minimum(score, 1.0)
+        scores: FloatArray = _scores(self.drawdown, self.losses, self.poor, self.spec.max_consecutive_losses, self.spec.high_drawdown)
+        return scores
 
     def veto(self, targets: FloatArray, held: FloatArray) -> FloatArray:
         """Cancel forbidden orders.
@@ -73,11 +64,54 @@ class RiskHistory:
         Returns:
             Targets with nan, or 0 for a reversal, where an order was forbidden.
         """
-        sides, wanted = np.sign(held), np.sign(np.nan_to_num(targets))
-        reverses = wanted * sides < 0
-        enters = (wanted != 0) & (wanted != sides)
-        adds = enters | (np.abs(targets) > np.abs(held))
-        buffer = 1 + self.drawdown / self.spec.allowed_drawdown
-        in_cooldown = (self.losses >= self.spec.max_consecutive_losses) | self.poor
-        vetoed = (enters & in_cooldown) | (adds & (buffer < self.spec.min_drawdown_buffer))
-        return np.where(vetoed, np.where(reverses, 0.0, np.nan), targets)
+        limits = self.spec.max_consecutive_losses, self.spec.allowed_drawdown, self.spec.min_drawdown_buffer
+        left: FloatArray = _veto(targets, held, self.drawdown, self.losses, self.poor, *limits)
+        return left
+
+
+@compiled
+def _history(
+    loss_streak: IntArray, outcomes: IntArray, n_outcomes: IntArray, exit_bar: IntArray, since: int, min_win_rate: float
+) -> tuple[FloatArray, BoolArray]:
+    """Losses in a row and whether the hit rate is poor, shape (n, s) each; both count from an exit at bar `since` on."""
+    losses, poor = np.zeros(loss_streak.shape), np.zeros(loss_streak.shape, np.bool_)
+    for i in range(exit_bar.shape[0]):
+        for j in range(exit_bar.shape[1]):
+            if exit_bar[i, j] >= max(since, 0):
+                wins, trades = 0, n_outcomes[i, j]
+                for k in range(OUTCOMES_KEPT):
+                    wins += (outcomes[i, j] >> k) & 1
+                losses[i, j] = loss_streak[i, j]
+                poor[i, j] = trades >= _FEW_TRADES and wins / trades < min_win_rate
+    return losses, poor
+
+
+@compiled
+def _scores(drawdown: FloatArray, losses: FloatArray, poor: BoolArray, limit: int, high_drawdown: float) -> FloatArray:
+    """The scores of `RiskHistory.scores`."""
+    scores = np.empty(losses.shape)
+    for i in range(losses.shape[0]):
+        for j in range(losses.shape[1]):
+            score = 0.4 if losses[i, j] >= limit else 0.2 * losses[i, j] / limit
+            score += 0.3 * (-drawdown[i] > high_drawdown)
+            scores[i, j] = min(score + 0.3 * poor[i, j], 1.0)
+    return scores
+
+
+@compiled
+def _veto(
+    targets: FloatArray, held: FloatArray, drawdown: FloatArray, losses: FloatArray, poor: BoolArray,
+    max_losses: int, allowed: float, min_buffer: float,
+) -> FloatArray:  # fmt: skip
+    """What `RiskHistory.veto` leaves of targets."""
+    left = targets.copy()
+    for i in range(left.shape[0]):
+        spent = 1.0 + drawdown[i] / allowed < min_buffer
+        for j in range(left.shape[1]):
+            target, share = targets[i, j], held[i, j]
+            enters = abs(target) > 0.0 and (share == 0.0 or (target > 0.0) != (share > 0.0))
+            adds = enters or abs(target) > abs(share)
+            in_cooldown = losses[i, j] >= max_losses or poor[i, j]
+            if (enters and in_cooldown) or (adds and spent):
+                left[i, j] = 0.0 if enters and share != 0.0 else np.nan
+    return left

@@ -23,10 +23,10 @@ class RiskSpec(Spec):
 
 
 class FusionSpec(Spec):
-    """Who is heard when policy and advisor disagree."""
+    """Which side wins when policy and advisor disagree."""
 
     risk_threshold: float = Field(default=0.7, ge=0, le=1)
-    """Above this risk the answer is HOLD, whoever says what."""
+    """Above this risk the answer is HOLD, whatever policy and advisor say."""
     confidence_threshold: float = Field(default=0.7, ge=0, le=1)
     """Above this, one confident side wins over one that is not."""
     llm_weight: float = Field(default=0.3, ge=0, le=1)

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 NOT_EVALUATED = "not evaluated"
 _GIB = 1 << 30
 _MAX_OVERHEAD = 0.02
-"""Of one core; when a reading is dear, the next one comes later."""
+"""Of one core; when readings are expensive, the next one comes later."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,48 @@ class Sample:
         return self.rss_bytes if self.pss_bytes is None else self.pss_bytes
 
 
+@dataclass(frozen=True)
+class Usage:
+    """What a run took, as a value that travels: all readings, and the figures for a manifest; None is what was not evaluated."""
+
+    samples: tuple[Sample, ...]
+
+    @property
+    def peak_memory_bytes(self) -> int | None:
+        """Most memory of the process tree at any reading (PSS where the system tells)."""
+        return max((sample.memory_bytes for sample in self.samples), default=None)
+
+    @property
+    def mean_cpu_cores(self) -> float | None:
+        """Cores that the process tree kept busy from the first reading to the last."""
+        if len(self.samples) < 2:
+            return None
+        first, last = self.samples[0], self.samples[-1]
+        return (last.cpu_seconds - first.cpu_seconds) / (last.elapsed_s - first.elapsed_s)
+
+    @property
+    def gpu_utilization(self) -> float | None:
+        """Mean of NVML's utilisation over all readings, 0 to 1."""
+        known = [sample.gpu_utilization for sample in self.samples if sample.gpu_utilization is not None]
+        return sum(known) / len(known) if known else None
+
+    @property
+    def peak_gpu_memory_bytes(self) -> int | None:
+        """Most memory in use on all devices together at any reading."""
+        return max((sample.gpu_memory_bytes for sample in self.samples if sample.gpu_memory_bytes is not None), default=None)
+
+    def summary(self) -> dict[str, float | int | None]:
+        """The figures by name."""
+        return {name: getattr(self, name) for name in ("peak_memory_bytes", "mean_cpu_cores", "gpu_utilization", "peak_gpu_memory_bytes")}
+
+    def save(self, path: Path) -> None:
+        """Write all readings as CSV, one row each, under the names of `Sample`."""
+        with writing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
+            writer.writeheader()
+            writer.writerows(asdict(sample) for sample in self.samples)
+
+
 def read_process_usage(root: psutil.Process) -> ProcessUsage:
     """Read a process and all below it; those that end meanwhile are left out, their CPU time is with their parent."""
     cpu, count, rss = 0.0, 0, 0
@@ -121,7 +163,7 @@ class _Gpus:
         self.handles = [nvml.nvmlDeviceGetHandleByIndex(index) for index in range(nvml.nvmlDeviceGetCount())]
 
     def _ask(self, function: str, field: str) -> list[int] | None:
-        """A field of every device's answer; None when there is no device or one does not tell."""
+        """A field of every device's answer; None when there is no device or one does not report it."""
         try:
             answers = [int(getattr(getattr(self.nvml, function)(handle), field)) for handle in self.handles]
         except self.nvml.NVMLError as error:
@@ -176,7 +218,7 @@ class HardwareMonitor:
         self._started = 0.0
 
     def start_monitoring(self) -> None:
-        """Forget earlier readings, take the first, and go on in a thread; while it runs this does nothing."""
+        """Forget earlier readings, take the first, and continue in a thread; while it runs this does nothing."""
         if self._thread is not None:
             return
         self.samples = []
@@ -225,41 +267,22 @@ class HardwareMonitor:
             )
         )
 
+    @property
+    def usage(self) -> "Usage":
+        """What was read so far."""
+        return Usage(tuple(self.samples))
+
     def get_average_gpu_utilization(self) -> float | None:
         """Mean of NVML's utilisation over all readings, 0 to 1; None means it was not evaluated."""
-        known = [sample.gpu_utilization for sample in self.samples if sample.gpu_utilization is not None]
-        return sum(known) / len(known) if known else None
+        return self.usage.gpu_utilization
 
     def get_peak_memory_usage(self) -> int | None:
         """Most memory of the process tree at any reading, in bytes (PSS where the system tells); None before the first."""
-        return max((sample.memory_bytes for sample in self.samples), default=None)
-
-    def get_peak_gpu_memory(self) -> int | None:
-        """Most memory in use on all devices together at any reading, in bytes; None means it was not evaluated."""
-        return max((sample.gpu_memory_bytes for sample in self.samples if sample.gpu_memory_bytes is not None), default=None)
-
-    def get_average_cpu_cores(self) -> float | None:
-        """Cores that the process tree kept busy from the first reading to the last; None before the second."""
-        if len(self.samples) < 2:
-            return None
-        first, last = self.samples[0], self.samples[-1]
-        return (last.cpu_seconds - first.cpu_seconds) / (last.elapsed_s - first.elapsed_s)
-
-    def summary(self) -> dict[str, float | int | None]:
-        """The figures for a manifest: bytes, cores, and a share of time; None is what was not evaluated."""
-        return {
-            "peak_memory_bytes": self.get_peak_memory_usage(),
-            "mean_cpu_cores": self.get_average_cpu_cores(),
-            "gpu_utilization": self.get_average_gpu_utilization(),
-            "peak_gpu_memory_bytes": self.get_peak_gpu_memory(),
-        }
+        return self.usage.peak_memory_bytes
 
     def save_metrics(self, path: Path | str) -> None:
         """Write all readings as CSV, one row each, under the names of `Sample`."""
-        with writing(Path(path)) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, [field.name for field in fields(Sample)])
-            writer.writeheader()
-            writer.writerows(asdict(sample) for sample in self.samples)
+        self.usage.save(Path(path))
 
     def __enter__(self) -> "HardwareMonitor":
         self.start_monitoring()

@@ -1,4 +1,4 @@
-"""The gate between two phases: let go of memory, wait until enough is free, say what was seen."""
+"""The pause between two phases: release memory, wait until enough is free, report what was found."""
 
 import gc
 import sys
@@ -58,7 +58,7 @@ def wait_for_resources(
     """Pause, release memory, and wait until RAM and VRAM suffice.
 
     Returns:
-        The machine as it was when the gate opened.
+        The machine as it was when enough was free.
 
     Raises:
         ResourceError: not enough was free in time.

@@ -1,1 +1,1 @@
-"""The advisor: typed briefs in, validated advice out, signals kept as an artifact."""
+"""The client of a language model: providers, cassette, circuit breaker, GPU unloading. It knows no market."""

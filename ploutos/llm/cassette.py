@@ -121,7 +121,7 @@ class Cassette:
             return _Model.model_validate_json(self._model_file(provider, model).read_bytes()).digest
         except (FileNotFoundError, ValidationError) as error:
             raise LLMError(
-                f"the cassette in {self._root} holds nothing of {provider} {model}, and a replay asks nobody; run once without llm.replay"
+                f"the cassette in {self._root} has nothing of {provider} {model}, and a replay makes no calls; run once without llm.replay"
             ) from error
 
     def _file(self, question: Question) -> Path:

@@ -50,11 +50,11 @@ class LLMConfig(Spec):
     timeout_s: PositiveFloat = 120.0
     """Longest wait for one answer, a cold load of the model included."""
     temperature: NonNegativeFloat = 0.0
-    """Spread of the sampling; 0 takes the likeliest word."""
+    """Temperature of the sampling; 0 takes the most likely token."""
     seed: NonNegativeInt = 0
-    """Seed of the sampling; an answer that cannot be used is asked for once more with the next seed."""
+    """Seed of the sampling; an answer that cannot be used is requested once more with the next seed."""
     num_ctx: PositiveInt = 4096
-    """Tokens of context. A prompt that might not fit is an error, because a server cuts it without a word."""
+    """Tokens of context. A prompt that might not fit is an error, because a server truncates it silently."""
     num_predict: PositiveInt = 256
     """Tokens of an answer at most."""
     think: bool | None = None
@@ -62,20 +62,20 @@ class LLMConfig(Spec):
     keep_alive: str = "10m"
     """How long Ollama holds the model after a question; a killed run frees the GPU after that."""
     cadence_bars: PositiveInt = 5
-    """Every symbol is asked about at the bars whose number is a multiple of this; advice stands as long."""
+    """Advice on every symbol is requested at each bar whose number is a multiple of this, and stands until the next."""
     triggers: tuple[Trigger, ...] = ()
-    """Changes that are asked about between two cadence bars as well; none by default, so that the data does not set the cost."""
+    """Changes that trigger a question between two cadence bars; none by default, so that the data does not set the cost."""
     cooldown_bars: PositiveInt = 3
     """Bars from one question about a symbol to a triggered one."""
     batch_size: PositiveInt = 64
     """Questions between two lines of progress."""
     concurrency: PositiveInt = 1
-    """Questions at once. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only wait."""
+    """Concurrent questions. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only queue."""
     reveal: bool = False
     """Show the asset's name, dates and prices: an ablation that measures memory, never a result."""
     mirror: bool | None = None
     """Ask every question of the test ranges again on the mirrored market, where each return has the other sign: an advisor that
-    reads the numbers turns round. Empty means yes for the mock and no for a model, since it doubles the questions."""
+    reads the numbers reverses its advice. Empty means yes for the mock and no for a model, since it doubles the questions."""
     replay: bool = False
     """Answer from the cassette alone: no call is made, and a missing answer is an error."""
     unload_during_backtest: bool | None = None

@@ -1,4 +1,4 @@
-"""The GPU handed over: the language model leaves it while policies are trained and backtested.
+"""GPU memory for training: the language model is unloaded while policies are trained and backtested.
 
 Worth it where both do not fit: less than 12 GB of GPU memory, or a model above 4 GB. Not worth it on a CPU, or with 16 GB
 and a model below 2 GB: each unload and reload costs seconds. It is off unless `llm.unload_during_backtest` or the
@@ -26,7 +26,7 @@ _TIMEOUT_S, _POLL_S = 15.0, 0.1
 
 
 def unload_wanted(explicit: bool | None, text: str | None) -> bool:
-    """Whether the model shall leave the GPU.
+    """Whether to unload the model from the GPU.
 
     Args:
         explicit: wins over the environment; None asks it.
@@ -46,7 +46,7 @@ def unload_wanted(explicit: bool | None, text: str | None) -> bool:
 
 @dataclass
 class UnloadRecord:
-    """One stay of the model outside the GPU.
+    """One unload of the model, and its reload.
 
     Attributes:
         phase: what used the GPU meanwhile.
@@ -116,7 +116,7 @@ class GPUMemoryManager:
             if not self._server.is_loaded():
                 self._server.load()
         except LLMError as error:
-            _LOG.warning("%s was not loaded again after %s: %s", self._tag, due.phase, error)
+            _LOG.warning("%s was not reloaded after %s: %s", self._tag, due.phase, error)
             return
         due.reload_s = self._clock() - started
         _LOG.info("%s is back in the GPU after %.1f s", self._tag, due.reload_s)
@@ -153,7 +153,7 @@ class GPUMemoryManager:
             while self._server.is_loaded():
                 if self._clock() - started > _TIMEOUT_S:
                     _LOG.warning(
-                        "%s is still in the GPU %g s after it was told to leave; %s starts beside it", self._tag, _TIMEOUT_S, phase
+                        "%s is still in the GPU %g s after the unload request; %s starts all the same", self._tag, _TIMEOUT_S, phase
                     )
                     return record
                 self._sleep(_POLL_S)

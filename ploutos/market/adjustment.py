@@ -17,7 +17,7 @@ def adjust(frame: pd.DataFrame, origin: str) -> pd.DataFrame:
     Each bar's prices are multiplied by its own adj_close / close and its volume divided by it, so that the traded
     value stays what it was. The factor of a bar folds in splits and dividends that came later, as every back-adjusted
     series does: it sets the level of prices, which nothing downstream reads, and not their ratios. A bar whose close is
-    missing, zero or negative has no factor and stays as it is, for the gate to judge.
+    missing, zero or negative has no factor and stays as it is, for `check_bars` to refuse.
 
     Args:
         frame: symbol, timestamp, OHLCV and adj_close.

@@ -16,6 +16,7 @@ import pandas as pd
 from ploutos.errors import DataError
 from ploutos.market import calendar as calendars
 from ploutos.market.instruments import InstrumentSpec, equity
+from ploutos.store import Kind
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
 _NIGHT = pd.Timedelta(hours=20)
@@ -128,7 +129,7 @@ def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
     """
     steps = timestamps.diff().dropna()
     if steps.empty:
-        raise DataError("found one bar; expected at least two to tell the bar length; set data.timeframe")
+        raise DataError("found one bar; expected at least two to determine the bar length; set data.timeframe")
     usual = pd.Timedelta(steps.mode().iloc[0])
     if usual < _NIGHT:
         return usual
@@ -285,3 +286,6 @@ def require_available_at(frame: pd.DataFrame, path: Path) -> None:
     """Refuse a table that does not say when its rows were known."""
     if "available_at" not in frame.columns or bool(frame["available_at"].isna().any()):
         raise DataError(f"{path.name} does not say when its rows were known; expected a full available_at column")
+
+
+BARS = Kind("bars", ".parquet", write_bars, read_bars)

@@ -126,7 +126,7 @@ def available_at(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) 
     """When each bar is known.
 
     An intraday bar is known at its end. A daily bar is labelled by its session's date and known at the session's
-    close; a daily label that is no session of the calendar is known at the end of that day, UTC. A bar of a week or a month is
+    close; a daily label that is not a session of the calendar is known at the end of that day, UTC. A bar of a week or a month is
     known when the last session that starts within it closes.
 
     Args:
@@ -214,7 +214,7 @@ def expected_bars(calendar: str, timeframe: pd.Timedelta, first: date, last: dat
         Shape (n_bars,), datetime64[us] UTC, strictly increasing; empty when there is no session.
 
     Raises:
-        ConfigError: the calendar is unknown, the timeframe is not within a day, or `minute` is no minute.
+        ConfigError: the calendar is unknown, the timeframe is not within a day, or `minute` is not a minute.
 
     >>> friday = date(2024, 11, 29)  # the day after Thanksgiving closes at 13:00 in New York, which is 18:00 UTC
     >>> print(expected_bars("NYSE", pd.Timedelta(hours=1), friday, friday, minute=30))

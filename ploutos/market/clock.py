@@ -99,7 +99,7 @@ def put_on_clock(frame: pd.DataFrame, calendar: str, wanted: pd.Timedelta | None
     """
     lengths = {str(symbol): infer_timeframe(rows) for symbol, rows in frame.groupby("symbol", sort=False)["timestamp"] if len(rows) > 1}
     if not lengths:
-        raise DataError("found one bar of each symbol; expected at least two to tell the bar length")
+        raise DataError("found one bar of each symbol; expected at least two to determine the bar length")
     native = _common_length(frame, lengths, wanted)
     groups: dict[pd.Timedelta, list[pd.DataFrame]] = {}
     for symbol, rows in frame.groupby("symbol", sort=False):
@@ -128,7 +128,7 @@ def _resampled_note(lengths: dict[str, pd.Timedelta], timeframe: pd.Timedelta) -
 
 
 def _common_length(frame: pd.DataFrame, lengths: dict[str, pd.Timedelta], wanted: pd.Timedelta | None) -> pd.Timedelta:
-    """The length that all symbols have, or that all can be brought to; thin symbols are put right in `lengths`."""
+    """The length that all symbols have, or that all can be brought to; thin symbols are corrected in `lengths`."""
     counts = frame["symbol"].value_counts()
     native = lengths[max(lengths, key=lambda symbol: counts[symbol])]
     lengths |= {symbol: native for symbol, found in lengths.items() if found != native and _is_sparse(frame, symbol, found, native)}
@@ -286,7 +286,7 @@ def _common_shift(dated: dict[str, TimeArray], sessions: Sessions) -> int:
     if len(told) > 1:
         words = {0: "of its sessions", 1: "of the evenings before them", -1: "of the days after them"}
         found = " and ".join(f"{symbol} by dates {words[shift]}" for shift, symbol in told.items())
-        raise DataError(f"daily bars are labelled differently, {found}; expected one way in a source; run them apart")
+        raise DataError(f"daily bars are labelled differently, {found}; expected one way in a source; run them separately")
     if told:
         return next(iter(told))
     return (_date_shift(np.concatenate(list(dated.values())), sessions) if dated else 0) or 0
@@ -521,7 +521,7 @@ def _all_name_the_end(group: list[pd.DataFrame], step: np.timedelta64, calendar:
             _require_zone(str(rows["symbol"].iloc[0]), stamps, stamps + step, -step, calendar, sessions, "start")
         raise DataError(
             f"{told[True]} labels its bars by their end and {told[False]} by their start, by the hours of {calendar}; expected one way in "
-            "a source; run them apart, or set data.label=end or data.label=start if one of them only looks so"
+            "a source; run them separately, or set data.label=end or data.label=start if one of them only looks so"
         )
     if told:
         return True in told

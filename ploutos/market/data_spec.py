@@ -94,7 +94,7 @@ def vendor_name(spec: DataSpec) -> str:
 
 
 def served_by(spec: DataSpec, symbol: str) -> InstrumentSpec:
-    """What a source trades when a symbol is asked for: itself, or its ETF where Alpaca, which has no futures, is asked.
+    """What a source trades for a requested symbol: itself, or an ETF where the source is Alpaca, which has no futures.
 
     >>> served_by(DataSpec(source="alpaca"), "NQ").symbol, served_by(DataSpec(source="yahoo"), "NQ").symbol
     ('QQQ', 'NQ')
@@ -113,7 +113,7 @@ def served_by(spec: DataSpec, symbol: str) -> InstrumentSpec:
 
 
 def asked_instruments(spec: DataSpec) -> list[InstrumentSpec]:
-    """What the source trades for the symbols that were asked for, each once."""
+    """What the source trades for the requested symbols, each once."""
     return list({found.symbol: found for found in (served_by(spec, symbol) for symbol in spec.symbols)}.values())
 
 
@@ -129,7 +129,7 @@ def substitutes(spec: DataSpec) -> dict[str, str]:
 
 
 def select_symbols(frame: pd.DataFrame, spec: DataSpec, origin: str) -> pd.DataFrame:
-    """The symbols that were asked for, sorted by symbol and time.
+    """The requested symbols, sorted by symbol and time.
 
     Raises:
         UnknownSymbol: a symbol is not in the source.

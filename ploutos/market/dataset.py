@@ -322,11 +322,11 @@ class Dataset:
             raise DataError(f"{path} does not exist; {remedy}")
         if entry is None or entry.sha256 != hashlib.sha256(content).hexdigest():
             found = "is not in" if entry is None else "is damaged: its sha256 is not that in"
-            raise DataError(f"{path} {found} {MANIFEST}; {remedy} to mend it")
+            raise DataError(f"{path} {found} {MANIFEST}; {remedy} to repair it")
         return self._decode(key, content)
 
     def read(self, source: str, adjustment: "Adjustment", timeframe: pd.Timedelta, symbols: Sequence[str] = ()) -> pd.DataFrame:
-        """Long frame of stored bars; never asks a vendor.
+        """Long frame of stored bars; never contacts a vendor.
 
         Args:
             symbols: which to read; empty reads all there are.

@@ -1,6 +1,6 @@
 """Bars from a vendor into the dataset: built once, brought up to date, resumed after whatever ended the process.
 
-Every page lies on disk, with the token of the next one, before that one is asked for. A series is stored when its last
+Every page lies on disk, with the token of the next one, before that one is requested. A series is stored when its last
 page is there; a build that was killed and is run again ends in the same bytes as one that was not. Adjusted prices of the
 past change with every dividend, so what is added must agree with what is stored, or the whole series is downloaded again.
 """
@@ -80,7 +80,7 @@ def build(
     dataset: Dataset, vendor: Vendor, requests: Sequence[Request], progress: Progress | None = None,
     *, allow_partial: bool = False, now: pd.Timestamp | None = None,
 ) -> BuildResult:  # fmt: skip
-    """Make the dataset hold what is asked for; fetch only what it lacks.
+    """Make the dataset hold what is requested; fetch only what it lacks.
 
     Args:
         requests: one per symbol; a span beyond `now` is fetched as far as there are bars.
@@ -142,8 +142,8 @@ def _each(
     if failed and not allow_partial:
         symbol, first = next(iter(failed.items()))
         rest = f"; the other {len(series)} are stored" if series else ""
-        first.args = (f"{len(failed)} of {len(requests)} symbols failed: {', '.join(failed)}{rest}; {symbol}: {first}",)
-        raise first
+        sentence = f"{len(failed)} of {len(requests)} symbols failed: {', '.join(failed)}{rest}; {symbol}: {first}"
+        raise type(first)(sentence, *first.args[1:]) from first
     return BuildResult(tuple(series), tuple(Failure(symbol, str(error)) for symbol, error in failed.items()))
 
 
@@ -152,7 +152,7 @@ class _Plan:
     """A span to download.
 
     Attributes:
-        settled: bars that start before it are final; later ones are stored and will be asked for again.
+        settled: bars that start before it are final; later ones are stored and will be requested again.
         whole: what comes takes the place of the series instead of being added.
         note: why a stored series is downloaded again.
     """
@@ -242,7 +242,7 @@ class _Job:
         stored, plan, started = before, self._plan(before, asked, refresh), self.checkpoint.plan
         if plan is None or started is None or not self._leads_to(plan, started, before, asked):
             self.checkpoint.clear()
-        elif started.end < plan.end:  # finish what was begun with an older end, then go on from there
+        elif started.end < plan.end:  # finish what was begun with an older end, then continue from there
             stored = self._carry_out(started, before)
             plan = self._plan(stored, asked, refresh)
         else:
@@ -253,7 +253,7 @@ class _Job:
         return self._result(before, stored)
 
     def _standing(self, asked: Request) -> tuple[Series | None, Request]:
-        """What is stored, and what to ask for: of a damaged file, all that it held as well."""
+        """What is stored, and what to request: of a damaged file, all that it held as well."""
         try:
             return self.dataset.recover(self.key), asked
         except DataError as error:
@@ -313,7 +313,7 @@ class _Job:
                 for page in self.vendor.pages(request, checkpoint.token):
                     frame = checked(page.frame, f"a page of {self.vendor.name}")
                     if not frame["timestamp"].between(plan.start, plan.end, inclusive="left").all():
-                        raise VendorDown(f"{self.vendor.name} answered with bars outside what was asked for, {asked}; run again")
+                        raise VendorDown(f"{self.vendor.name} answered with bars outside what was requested, {asked}; run again")
                     checkpoint.add(plan, Page(frame, page.token))
                     self.pages += 1
                     if self.progress:
@@ -323,10 +323,10 @@ class _Job:
                     checkpoint.clear()
                 raise
         if checkpoint.pages and not checkpoint.complete:
-            raise VendorDown(f"{self.vendor.name} ended in the middle of {asked}; run again to go on from there")
+            raise VendorDown(f"{self.vendor.name} ended in the middle of {asked}; run again to continue from there")
         if not checkpoint.rows:
             checkpoint.clear()
-            raise NoData(f"{self.vendor.name} has no bars of {asked}; ask for another span")
+            raise NoData(f"{self.vendor.name} has no bars of {asked}; request another span")
         return checkpoint.frame()
 
     def _disagreement(self, stored: Series, fetched: pd.DataFrame, plan: _Plan) -> str:

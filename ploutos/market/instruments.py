@@ -183,7 +183,7 @@ def plain_name(symbol: str) -> str:
 
 
 def root_of(symbol: str) -> str | None:
-    """The root of a future's name, None for a name that is no future's.
+    """The root of a future's name, None for a name that is not a future's.
 
     >>> [root_of(name) for name in ("NQ", "nq=f", "NQH24", "/ES", "CL1!", "KCZ5", "KC=F", "NQ_F", "GC1", "NQ.c.0", "AAPL", "X", "BMW.F")]
     ['NQ', 'NQ', 'NQ', 'ES', 'CL', None, 'KC', 'NQ', 'GC', 'NQ', None, None, None]

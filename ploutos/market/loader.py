@@ -35,6 +35,7 @@ from ploutos.market.quality import ENDS_EARLY_SESSIONS, check_bars, inspect_adju
 from ploutos.market.rolls import back_adjust, find_rolls
 from ploutos.market.sources import files, sample
 from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.settings import Settings
 from ploutos.store import digest_of, file_sha256
 
 _YEAR_TOLERANCE = 0.03
@@ -64,7 +65,7 @@ class SourceTable:
 
 
 def read_table(spec: DataSpec, datasets: Path | None = None) -> SourceTable:
-    """The long frame of a source with the symbols that were asked for, unchecked.
+    """The long frame of a source with the requested symbols, unchecked.
 
     Raises:
         DataError: there is nothing to read, or a file cannot be read.
@@ -127,7 +128,7 @@ def _from_dataset(spec: DataSpec, datasets: Path | None) -> SourceTable:
 
 def _dataset(spec: DataSpec, datasets: Path | None) -> Dataset:
     if datasets is None or not spec.symbols:
-        raise ConfigError(f"source {spec.source} reads symbols that ploutos data build brought here; name them, such as --market SPY,QQQ")
+        raise ConfigError(f"source {spec.source} reads symbols that ploutos data build downloaded; name them, such as --market SPY,QQQ")
     return Dataset(datasets)
 
 
@@ -176,7 +177,7 @@ def _require_nights(symbol: str, stamps: pd.Series) -> None:
     if len(days) and stamps.dt.hour.nunique() == 24 and days[-1] - days[0] < 5 * DAY and days.day_of_week.max() < 5:
         raise ConfigError(
             f"{symbol} has bars in all 24 hours of the day, as no share has, and spans no weekend that would tell coins from currencies; "
-            "expected a longer file or a name that says it; set data.asset_class=crypto, fx, future or equity"
+            "expected a longer file or an unambiguous name; set data.asset_class=crypto, fx, future or equity"
         )
 
 
@@ -229,7 +230,9 @@ def _calendar(instruments: Sequence[InstrumentSpec], spec: DataSpec) -> str:
     own = {each.calendar: each for each in instruments}
     if len(own) > 1:
         words = " and ".join(f"{each.symbol} trades on {name}" for name, each in sorted(own.items()))
-        raise ConfigError(f"{words}; expected one calendar for all symbols; run them apart, or say what they are with data.asset_class")
+        raise ConfigError(
+            f"{words}; expected one calendar for all symbols; run them separately, or say what they are with data.asset_class"
+        )
     ((calendar, one),) = own.items()
     if spec.calendar not in ("auto", calendar):
         raise ConfigError(
@@ -265,7 +268,9 @@ def _require_one_currency(instruments: Sequence[InstrumentSpec]) -> None:
     by_currency = {each.currency: each.symbol for each in instruments}
     if len(by_currency) > 1:
         words = " and ".join(f"{symbol} in {currency}" for currency, symbol in by_currency.items())
-        raise ConfigError(f"prices are {words}; expected one currency, since one account holds one; run them apart or convert the prices")
+        raise ConfigError(
+            f"prices are {words}; expected one currency, since one account holds one; run them separately or convert the prices"
+        )
 
 
 # --- loading
@@ -283,6 +288,26 @@ def load(spec: DataSpec, datasets: Path | None = None, now: pd.Timestamp | None 
         ConfigError: the spec contradicts itself, or the bars.
     """
     return load_table(read_table(spec, datasets), spec, now)
+
+
+def load_bars(source: DataSpec | Path | str | None = None) -> Bars:
+    """The bars of a source, for a notebook: what a run with the same settings reads.
+
+    Args:
+        source: a file or a folder of files, or all settings; the bars that ship with ploutos where it is left out.
+
+    Raises:
+        DataError, ConfigError: as `load`.
+
+    Examples:
+        >>> load_bars().symbols
+        ('AAPL', 'FB', 'GOOG', 'IBM', 'MSFT')
+    """
+    if source is None:
+        source = DataSpec()
+    elif not isinstance(source, DataSpec):
+        source = DataSpec(source="files", path=Path(source))
+    return load(source, Settings().datasets_root)
 
 
 def load_table(table: SourceTable, spec: DataSpec, now: pd.Timestamp | None = None) -> Bars:
@@ -414,7 +439,7 @@ def _require_year(bars: Bars) -> None:
     """Refuse bars whose year is not that of their calendar: every yearly figure would be wrong.
 
     Raises:
-        DataError: more than three in a hundred sessions are missing or are no sessions of the calendar.
+        DataError: more than three in a hundred sessions are missing or are not sessions of the calendar.
     """
     held = np.unique(bars.sessions)
     first, last = held[0].item(), held[-1].item()

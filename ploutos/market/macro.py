@@ -118,7 +118,7 @@ def align_to_ticker(
 
     Raises:
         ConfigError: the zone is unknown or the provider has no such series.
-        DataError: a column is no series, two columns are the same one, a session has two values, or a value is infinite
+        DataError: a column is not a series, two columns are the same one, a session has two values, or a value is infinite
             or not above 0.
     """
     known = publish(macro, provider, zone, timeframe)
@@ -191,7 +191,7 @@ def join_series(frames: Mapping[str, pd.DataFrame], zone: str | None = None) -> 
         no value.
 
     Raises:
-        DataError: a table has no stamps, a session twice, a column that is no series, or one that came before.
+        DataError: a table has no stamps, a session twice, a column that is not a series, or one that came before.
         ConfigError: the zone is unknown.
     """
     columns: dict[str, pd.Series] = {}
@@ -200,7 +200,7 @@ def join_series(frames: Mapping[str, pd.DataFrame], zone: str | None = None) -> 
         narrow = next((name for wanted in VALUE_NAMES for name in frame.columns if str(name).lower() == wanted), None)
         for name, column in ({key: frame[narrow]} if narrow is not None else _value_columns(frame)).items():
             if name in columns:
-                raise DataError(f"{key} brings {name} a second time; expected one table or column per series")
+                raise DataError(f"{key} holds {name} a second time; expected one table or column per series")
             series, _ = _find(name)
             index = _session_dates(_localized(stamps, zone or series.zone), series.zone)
             if index.has_duplicates:
@@ -233,7 +233,7 @@ def read_macro(path: Path, zone: str | None = None) -> pd.DataFrame:
 
 
 def fetch_fred(ids: Iterable[str], get: Callable[[str], bytes], first: date, last: date) -> pd.DataFrame:
-    """Daily series from FRED, which asks for no key.
+    """Daily series from FRED, which requires no key.
 
     Args:
         ids: FRED ids: VIXCLS, DGS10, DTWEXBGS.
@@ -246,7 +246,7 @@ def fetch_fred(ids: Iterable[str], get: Callable[[str], bytes], first: date, las
     Raises:
         VendorDown: the answer is no CSV of that series.
         NoData: FRED has no value in the range.
-        DataError: an id is no series of ours.
+        DataError: an id is not one of our series.
     """
     return join_series({identifier: _fred_table(identifier, get, first, last) for identifier in ids})
 
@@ -264,7 +264,7 @@ def _fred_table(identifier: str, get: Callable[[str], bytes], first: date, last:
     except ValueError as error:
         raise VendorDown(f"FRED's CSV of {identifier} is broken: {_first_line(error)}; try again later") from error
     if frame[frame.columns[1]].isna().all():
-        raise NoData(f"FRED has no {identifier} between {first} and {last}; ask for a longer range")
+        raise NoData(f"FRED has no {identifier} between {first} and {last}; request a longer range")
     return frame
 
 
@@ -289,7 +289,7 @@ def _find(column: str) -> tuple[MacroSeries, Provider | None]:
     """The series that a column or file is named after, and the provider if the name is one provider's own."""
     found = _BY_NAME.get(column.lower())
     if found is None:
-        raise DataError(f"macro data has {column!r}, which is no series; expected one of {', '.join(_BY_NAME)}; rename or drop it")
+        raise DataError(f"macro data has {column!r}, which is not a series; expected one of {', '.join(_BY_NAME)}; rename or drop it")
     return found
 
 
@@ -338,7 +338,7 @@ def _stamps(frame: pd.DataFrame, origin: str) -> pd.Series:
     try:
         parsed = _to_datetime(stamps)
     except (ValueError, TypeError) as error:
-        raise DataError(f"{origin} has a stamp that is no ISO date: {_first_line(error)}; expected dates such as 2024-01-02") from error
+        raise DataError(f"{origin} has a stamp that is not an ISO date: {_first_line(error)}; expected dates such as 2024-01-02") from error
     if parsed.isna().any():
         raise DataError(f"{origin} has {int(parsed.isna().sum())} rows without a date; expected none")
     return parsed.reset_index(drop=True)

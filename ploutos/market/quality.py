@@ -1,7 +1,7 @@
 """What bars must be before anything is computed from them, and what looks wrong with them. Nothing is repaired.
 
-The gate, `check_bars`, refuses a frame that cannot be traded on. The inspection, `inspect_bars`, names every place that
-looks wrong, symbol by symbol: its errors are those of the gate and a calendar that does not fit; the rest are warnings,
+`check_bars` refuses a frame that cannot be traded on. The inspection, `inspect_bars`, names every place that
+looks wrong, symbol by symbol: its errors are those of `check_bars` and a calendar that does not fit; the rest are warnings,
 because a crash looks like a split and a halt looks like a hole in the download.
 """
 
@@ -19,7 +19,7 @@ from ploutos.market import calendar as calendars
 from ploutos.market.adjustment import ADJUSTMENT, PRICES
 from ploutos.market.bars import FIELDS, Bars, infer_timeframe
 from ploutos.market.instruments import InstrumentSpec
-from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, Severity, iso
+from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, QualitySummary, Severity, iso
 from ploutos.market.rolls import find_rolls
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
@@ -76,7 +76,7 @@ _GATE = {
 Span = tuple[np.datetime64, np.datetime64]
 
 
-# --- the gate
+# --- what is refused
 
 
 @dataclass(frozen=True)
@@ -283,7 +283,7 @@ def _most_common(phases: IntArray) -> int:
 
 
 def _faults(table: _Table, instruments: Sequence[InstrumentSpec], calendar: str | None) -> Iterator[_Fault]:
-    """Broken rules, in the order of `CHECKS`, then of the columns; each only computed when it is asked for."""
+    """Broken rules, in the order of `CHECKS`, then of the columns; each only computed on request."""
     yield from _fault("no_symbol", "symbol", table.codes < 0)
     yield from _fault("no_timestamp", "timestamp", np.isnat(table.stamps))
     yield from _fault("order", "", _late(table))
@@ -399,7 +399,7 @@ def inspect_bars(
 ) -> QualityReport:
     """Everything that looks wrong with bars, and where.
 
-    Rows that break a rule of the gate are reported and set aside, so that the other checks can go on. Bars longer than a
+    Rows that break a rule of `check_bars` are reported and set aside, so that the other checks can go on. Bars longer than a
     day are compared with no calendar.
 
     Args:
@@ -430,7 +430,7 @@ def inspect_bars(
     moment = None if now is None else np.datetime64(now.tz_convert("UTC").tz_localize(None), "us")
     first, last = _span(table.stamps[usable])
     span = (first, last if moment is None else max(last, moment))
-    coverage, findings = [], [finding for fault in faults for finding in _gate_findings(fault, table)]
+    coverage, findings = [], [finding for fault in faults for finding in _fault_findings(fault, table)]
     for symbol, rows in table.series(usable):
         series = _series(table, rows, symbol, given.get(symbol), calendar, timeframe, span)
         clock, stamps = series.clock, series.stamps
@@ -439,6 +439,17 @@ def inspect_bars(
     order = {check: i for i, check in enumerate(CHECKS)}
     findings.sort(key=lambda finding: (finding.symbol, order[finding.check]))
     return QualityReport(source, timeframe, calendar, tuple(coverage), tuple(findings))
+
+
+def require_sound(bars: Bars) -> QualitySummary:
+    """What an inspection of bars says in short.
+
+    Raises:
+        DataError: it found an error.
+    """
+    report = inspect_bars(bars)
+    report.raise_errors()
+    return report.summary
 
 
 def _long(bars: Bars) -> pd.DataFrame:
@@ -450,7 +461,7 @@ def _long(bars: Bars) -> pd.DataFrame:
 
 
 def _usable(table: _Table, faults: list[_Fault], source: str) -> IntArray:
-    """The rows that break no rule of the gate, by symbol and time."""
+    """The rows that break no rule of `check_bars`, by symbol and time."""
     broken = np.zeros(len(table.codes), dtype=bool)
     for fault in faults:
         if fault.check != "order":
@@ -467,8 +478,8 @@ def _longest_timeframe(table: _Table, usable: IntArray) -> pd.Timedelta:
     return infer_timeframe(pd.Series(table.stamps[usable[table.codes[usable] == longest]]))
 
 
-def _gate_findings(fault: _Fault, table: _Table) -> Iterator[Finding]:
-    """A fault of the gate, symbol by symbol."""
+def _fault_findings(fault: _Fault, table: _Table) -> Iterator[Finding]:
+    """A broken rule, symbol by symbol."""
     codes = table.codes[fault.rows]
     for code in np.unique(codes):
         rows = fault.rows[codes == code]
@@ -649,7 +660,7 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
     yield from _finding(
         series.symbol, "gaps", missing,
         f"misses {{n}} of {expected:,} bars of {clock.calendar} in {n_sessions:,} sessions, first {{first}}; "
-        f"expected each between its first and its last; {misfit if unfit else 'download the range again, or live with the holes'}",
+        f"expected each between its first and its last; {misfit if unfit else 'download the range again, or accept the gaps'}",
         "error" if unfit else "warning",
     )  # fmt: skip
     outside = ~series.regular
@@ -695,12 +706,12 @@ def _volume_findings(series: _Series) -> Iterator[Finding]:
     silent = series.volume == 0
     yield from _finding(
         series.symbol, "zero_volume", series.stamps[series.regular & silent],
-        "has {n} bars without volume in regular hours, first {first}; expected trades; a fill there is a fiction",
+        "has {n} bars without volume in regular hours, first {first}; expected trades; no order could have been filled there",
     )  # fmt: skip
     yield from _finding(
         series.symbol, "stale", series.stamps[_in_runs(silent & (np.diff(series.close, prepend=np.nan) == 0))],
         f"has {{n}} bars in runs of {STALE_BARS} or more without volume and without a new price, first {{first}}; "
-        "expected a market; ask the vendor whether it was halted",
+        "expected trading; check with the vendor whether it was halted",
     )  # fmt: skip
 
 
@@ -738,7 +749,7 @@ def _price_findings(series: _Series) -> Iterator[Finding]:
     bad, back = _bad_ticks(series)
     yield from _finding(
         series.symbol, "bad_ticks", series.stamps[bad],
-        f"has {{n}} moves beyond {JUMP_SIGMAS:.0f} sigmas that were taken back at once, first {{first}}; "
+        f"has {{n}} moves beyond {JUMP_SIGMAS:.0f} sigmas that were reversed at once, first {{first}}; "
         "expected none; compare them with another source",
     )  # fmt: skip
     steps, k = _suspected_splits(series, bad | back | _reused(series))
@@ -748,7 +759,7 @@ def _price_findings(series: _Series) -> Iterator[Finding]:
         yield from _finding(
             series.symbol, "suspected_splits", series.stamps[steps],
             f"has {{n}} opens that look like splits, first {{first}} near {ratio} the close before; expected adjusted prices; "
-            "ask the action list, a crash looks the same",
+            "check the list of corporate actions, since a crash looks the same",
         )  # fmt: skip
 
 

@@ -80,7 +80,7 @@ def find_rolls(bars: pd.DataFrame, instrument: InstrumentSpec, calendar: str, ti
     """
     cycle = instrument.roll_cycle
     if unknown := set(cycle) - set(MONTH_CODES):
-        raise ConfigError(f"roll_cycle of {instrument.symbol} is {cycle!r}; {min(unknown)} is none of the months' letters {MONTH_CODES}")
+        raise ConfigError(f"roll_cycle of {instrument.symbol} is {cycle!r}; {min(unknown)} is not one of the month letters {MONTH_CODES}")
     if not cycle or len(bars) < 2:
         return RollCheck(1.0)
     timeframe = timeframe or infer_timeframe(bars["timestamp"])

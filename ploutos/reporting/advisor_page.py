@@ -1,55 +1,60 @@
 """The page about the advisor: does it help, does it read the numbers, what may it remember. One self-contained HTML file."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
 import plotly.graph_objects as go
 
+from ploutos.advisor.cutoff import Tag
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.comparisons import MIRRORED, is_placebo
-from ploutos.reporting.report import figure_html, render_page, show
-from ploutos.strategies.ensemble import VOTE
+from ploutos.evaluation.contamination import counting_spans
+from ploutos.evaluation.summary import RunSummary
+from ploutos.reporting.names import names_of, names_of_accounts
+from ploutos.reporting.report import choice_rows, figure_html, render_page, show
+from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, mirror_sentence, verdict
+from ploutos.strategies.advised import MIRRORED
+from ploutos.strategies.base import Role
 
 _COLOURS = {1: "#067647", 0: "#98a2b3", -1: "#b42318"}
 _WIDEST = 30
 _TAGS = {
-    "contaminated": "the model may have read what came next; its numbers here are no evidence",
-    "grey": "nobody knows whether it had; these do not count",
-    "clean": "after everything that it can have read; these count",
-    "not applicable": "the advisor has no memory",
+    Tag.CONTAMINATED: "the model may have read what happened next; its numbers here are not evidence",
+    Tag.GREY: "nobody knows whether it has; these do not count",
+    Tag.CLEAN: "after everything it can have read; these count",
+    Tag.NOT_APPLICABLE: "the advisor has no memory",
 }
-_COUNTING = ("clean", "not applicable")
 
 
-def _intervals(comparisons: Sequence[dict[str, Any]]) -> go.Figure:
+def _intervals(summary: RunSummary) -> go.Figure:
     """Every yearly difference with its interval; one without is left out."""
     figure = go.Figure()
-    rows = [row for row in comparisons if row["low"] is not None]
-    for row in rows:
-        middle, colour = row["difference"], _COLOURS[row["sign"]]
+    for row in summary.comparisons:
+        if row.difference is None or row.low is None or row.high is None:
+            continue
         figure.add_scatter(
-            x=[middle], y=["<br>".join(wrap(row["question"], _WIDEST))], mode="markers", marker={"size": 10, "color": colour},
-            error_x={"array": [row["high"] - middle], "arrayminus": [middle - row["low"]], "thickness": 2.5, "width": 6},
-            hovertext=row["sentence"], hoverinfo="text", showlegend=False,
+            x=[row.difference], y=["<br>".join(wrap(QUESTIONS[row.question], _WIDEST))], mode="markers",
+            marker={"size": 10, "color": _COLOURS[row.sign]},
+            error_x={"array": [row.high - row.difference], "arrayminus": [row.difference - row.low], "thickness": 2.5, "width": 6},
+            hovertext=comparison_sentence(summary, row), hoverinfo="text", showlegend=False,
         )  # fmt: skip
     figure.add_vline(x=0, line={"width": 1.5, "color": "#1c2430"})
     figure.update_xaxes(tickformat="+.0%", title="yearly difference; left of the line is worse", title_font_size=12)
     return figure.update_yaxes(autorange="reversed", automargin=True, tickfont_size=11)
 
 
-def _paths(backtests: Backtests, summary: dict[str, Any]) -> go.Figure:
+def _paths(backtests: Backtests, summary: RunSummary) -> go.Figure:
     """The fused account among those with placebos in the advisor's place."""
-    figure = go.Figure()
+    figure, names = go.Figure(), names_of_accounts(backtests, summary)
     stamps = backtests.timestamps.astype("datetime64[ms]").astype(object)
-    placebos = [name for name in backtests.names if is_placebo(name) and name != MIRRORED]
-    for place, name in enumerate(placebos):
+    placebos = [slug for slug in backtests.of(Role.PLACEBO) if slug != MIRRORED.slug]
+    for place, slug in enumerate(placebos):
         figure.add_scatter(
-            x=stamps, y=backtests.equity[backtests.row(name)], name="placebos", legendgroup="placebos", showlegend=place == 0,
-            hovertext=name, hoverinfo="text", line={"width": 1, "color": "#d0d5dd"},
+            x=stamps, y=backtests.equity[backtests.row(slug)], name="placebos", legendgroup="placebos", showlegend=place == 0,
+            hovertext=names[slug], hoverinfo="text", line={"width": 1, "color": "#d0d5dd"},
         )  # fmt: skip
-    for name, colour in ((VOTE, "#175cd3"), (summary["final"], "#b54708")):
-        figure.add_scatter(x=stamps, y=backtests.equity[backtests.row(name)], name=name, line={"width": 2.2, "color": colour})
+    for slug, colour in zip(reversed(_with_and_without(summary)), ("#175cd3", "#b54708"), strict=True):
+        figure.add_scatter(x=stamps, y=backtests.equity[backtests.row(slug)], name=names[slug], line={"width": 2.2, "color": colour})
     return figure.update_yaxes(type="log", title="account, $")
 
 
@@ -65,58 +70,59 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
             yield name, "-" if value is None else str(value)
 
 
-def _table(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Dictionaries of one make as headings and cells."""
-    flat = [dict(_flat(row)) for row in rows]
-    headings = list(dict.fromkeys(name for row in flat for name in row))
-    return {"headings": headings, "rows": [[row.get(name, "-") for name in headings] for row in flat]}
+def _with_and_without(summary: RunSummary) -> tuple[str, str]:
+    """Slugs of the strategy that hears the advisor, and of the vote, which does not."""
+    (vote,) = summary.of(Role.VOTE)
+    return summary.final, vote
 
 
-def _span_rows(summary: dict[str, Any]) -> list[dict[str, str]]:
+def _span_rows(summary: RunSummary) -> list[dict[str, Any]]:
     """Spans by what the advisor may remember of them, with the return of the fused account and of the vote."""
     rows = []
-    for span in summary.get("spans", ()):
-        earned = [show(span["strategies"][name]["total_return"], "percent") for name in (summary["final"], VOTE)]
-        when = f"{span['first']} to {span['last']}"
-        rows.append({"tag": span["tag"], "means": _TAGS[span["tag"]], "when": when, "n": f"{span['n_sessions']:,}", "of": earned})
+    for span in summary.spans:
+        earned = [show(span.strategies[slug].total_return, "percent") for slug in _with_and_without(summary)]
+        tag, when = span.tag.replace("-", " "), f"{span.first} to {span.last}"
+        rows.append({"tag": tag, "means": _TAGS[span.tag], "when": when, "n": f"{span.n_sessions:,}", "of": earned})
     return rows
 
 
-def _comparison_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+def _comparison_rows(summary: RunSummary) -> list[dict[str, str]]:
     return [
-        row
-        | {
-            "shown": show(row["difference"], "percent"),
-            "interval": "-" if row["low"] is None else f"{show(row['low'], 'percent')} to {show(row['high'], 'percent')}",
-            "won": "" if row["beaten"] is None else f"{round(row['beaten'] * row['draws'])} of {row['draws']}",
+        {
+            "question": QUESTIONS[row.question],
+            "sentence": comparison_sentence(summary, row),
+            "shown": show(row.difference, "percent"),
+            "interval": "-" if row.low is None else f"{show(row.low, 'percent')} to {show(row.high, 'percent')}",
+            "won": "" if row.beaten is None else f"{round(row.beaten * row.draws)} of {row.draws}",
         }
-        for row in summary["comparisons"]
+        for row in summary.comparisons
     ]
 
 
-def render_advisor_page(backtests: Backtests, summary: dict[str, Any]) -> str:
+def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
     """The page.
 
     Args:
         backtests: with the accounts of the placebos.
-        summary: from `ploutos.evaluation.assess.summarise`, nan as None. `certificate` of its advisor, `spans` and `fusion` are
-            shown where there are any.
     """
-    advisor, fusion = summary["advisor"], summary.get("fusion")
-    certificate = advisor.get("certificate")
+    advisor, n = summary.advisor, len(summary.comparisons)
+    certificate, names = advisor.certificate, names_of(summary)
     return render_page(
         "advisor.html.j2",
         m=summary,
+        conclusion=conclusion(summary),
+        verdict=verdict(summary),
+        mirrored=mirror_sentence(advisor.mirrored) if advisor.mirrored else None,
         comparisons=_comparison_rows(summary),
-        n_expected=len(summary["comparisons"]) * (1 - summary["confidence"]),
-        placebos=any(is_placebo(name) for name in backtests.names),
+        n_expected=n * (1 - summary.confidence),
+        placebos=bool(backtests.of(Role.PLACEBO)),
         figures={
-            "intervals": figure_html(_intervals(summary["comparisons"]), 110 + 62 * len(summary["comparisons"])),
+            "intervals": figure_html(_intervals(summary), 110 + 62 * n),
             "paths": figure_html(_paths(backtests, summary), 380),
         },
-        certificate=list(_flat(certificate)) if certificate else [],
+        certificate=list(_flat(certificate.model_dump(mode="json"))) if certificate else [],
         spans=_span_rows(summary),
-        counts=advisor["is_mock"] or any(span["tag"] in _COUNTING for span in summary.get("spans", ())),
-        vote=VOTE,
-        fusion=_table(fusion if isinstance(fusion, list) else [fusion]) if fusion else None,
+        counts=bool(counting_spans(summary)),
+        compared=[names[slug] for slug in _with_and_without(summary)],
+        choices=choice_rows(summary),
     )

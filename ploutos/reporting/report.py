@@ -8,11 +8,15 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from plotly.offline import get_plotlyjs
 
 from ploutos.envs.ledger import COSTS
-from ploutos.evaluation.assess import BENCHMARK
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.comparisons import HYBRID, HYBRID_ABLATED
-from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
-from ploutos.strategies.ensemble import VOTE
+from ploutos.evaluation.metrics import drawdowns
+from ploutos.evaluation.summary import RunSummary, StrategyMetrics
+from ploutos.fusion.calibration import FEWEST, Calibration, Uncalibrated
+from ploutos.market.quality_report import QualitySummary
+from ploutos.reporting.names import names_of
+from ploutos.reporting.quality_page import symbol_rows
+from ploutos.reporting.verdict import conclusion, verdict
+from ploutos.strategies.base import Role
 
 _COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
 _COLUMNS = (
@@ -32,6 +36,7 @@ _COLUMNS = (
 _CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
 _NONE = "-"
+_DESCRIPTIONS = {name: str(field.description) for name, field in StrategyMetrics.model_fields.items()}
 
 
 def show(value: float | None, kind: str) -> str:
@@ -46,20 +51,30 @@ def show(value: float | None, kind: str) -> str:
     return formats.get(kind, f"${value:,.0f}")
 
 
-def _cell(metrics: dict[str, Any], name: str, kind: str) -> str:
-    text = show(metrics[name], kind)
-    if name in _INTERVALS and metrics[name] is not None:
-        low, high = (metrics[end] for end in _INTERVALS[name])
+def _cell(metrics: StrategyMetrics, name: str, kind: str) -> str:
+    text = show(getattr(metrics, name), kind)
+    if name in _INTERVALS and getattr(metrics, name) is not None:
+        low, high = (getattr(metrics, end) for end in _INTERVALS[name])
         if low is not None:
             text += f" [{show(low, kind)}, {show(high, kind)}]"
-    return f"{text}, ruined {metrics['ruined']}" if name == "total_return" and metrics.get("ruined") else text
+    return f"{text}, ruined {metrics.ruined}" if name == "total_return" and metrics.ruined else text
 
 
-def comparison(summary: dict[str, Any]) -> list[dict[str, str]]:
+def comparison(summary: RunSummary) -> list[dict[str, str]]:
     """The table against the baselines as text, one dictionary per strategy."""
+    names = names_of(summary)
     return [
-        {"strategy": name} | {label: _cell(metrics, key, kind) for key, label, kind in _COLUMNS}
-        for name, metrics in summary["strategies"].items()
+        {"strategy": names[slug]} | {label: _cell(metrics, key, kind) for key, label, kind in _COLUMNS}
+        for slug, metrics in summary.strategies.items()
+    ]
+
+
+def fold_rows(summary: RunSummary) -> list[dict[str, Any]]:
+    """Sharpe ratio by fold and strategy, one dictionary per fold."""
+    names = names_of(summary)
+    return [
+        {"fold": fold.fold, "test": f"{fold.first} to {fold.last}"} | {names[slug]: sharpe for slug, sharpe in fold.sharpe.items()}
+        for fold in summary.folds
     ]
 
 
@@ -77,128 +92,142 @@ def render_page(template: str, **values: Any) -> str:
     return environment.get_template(template).render(plotly_js=get_plotlyjs(), **values)
 
 
-def _is_member(name: str) -> bool:
-    return name.startswith("RL member ")
-
-
-def _paths(backtests: Backtests, values: np.ndarray) -> go.Figure:
+def _paths(backtests: Backtests, summary: RunSummary, values: np.ndarray) -> go.Figure:
+    """One line per account, the members left out; the first one is drawn bold."""
     figure = go.Figure()
-    stamps = backtests.timestamps.astype("datetime64[ms]").astype(object)
-    named = [name for name in backtests.names if not _is_member(name)]
-    for name, path, last in zip(backtests.names, values, backtests.last.tolist(), strict=True):
-        if not _is_member(name):
-            width = 2.6 if name == named[0] else 1.3
-            colour = _COLOURS[named.index(name) % len(_COLOURS)]
-            figure.add_scatter(x=stamps[: last + 1], y=path[: last + 1], name=name, line={"width": width, "color": colour})
+    stamps, names = backtests.timestamps.astype("datetime64[ms]").astype(object), names_of(summary)
+    shown = [row for row, role in enumerate(backtests.roles) if role is not Role.MEMBER]
+    for place, row in enumerate(shown):
+        line = {"width": 1.3 if place else 2.6, "color": _COLOURS[place % len(_COLOURS)]}
+        stop = int(backtests.last[row]) + 1
+        figure.add_scatter(x=stamps[:stop], y=values[row, :stop], name=names[backtests.slugs[row]], line=line)
     return figure
 
 
-def _equity(backtests: Backtests, summary: dict[str, Any]) -> go.Figure:
-    figure = _paths(backtests, backtests.equity)
-    for fold in summary["folds"]:
-        figure.add_vline(x=fold["test"][0], line={"width": 1, "dash": "dot", "color": "#98a2b3"})
+def _equity(backtests: Backtests, summary: RunSummary) -> go.Figure:
+    figure = _paths(backtests, summary, backtests.equity)
+    for fold in summary.folds:
+        figure.add_vline(x=str(fold.first), line={"width": 1, "dash": "dot", "color": "#98a2b3"})
     return figure.update_yaxes(type="log", title="account, $")
 
 
-def _drawdown(backtests: Backtests) -> go.Figure:
-    return _paths(backtests, drawdowns(backtests.equity)).update_yaxes(tickformat=".0%")
+def _drawdown(backtests: Backtests, summary: RunSummary) -> go.Figure:
+    return _paths(backtests, summary, drawdowns(backtests.equity)).update_yaxes(tickformat=".0%")
 
 
-def _heat_map(summary: dict[str, Any]) -> go.Figure:
-    folds = summary["folds"]
-    members = [name for name in summary["strategies"] if _is_member(name)]
-    rows = [BENCHMARK, summary["final"], VOTE, *(name for name in (HYBRID, HYBRID_ABLATED) if name in summary["strategies"]), *members]
-    values = [[fold["sharpe"][name] for fold in folds] for name in rows]
-    columns = [f"fold {fold['fold']}<br>{fold['test'][0]}" for fold in folds]
+def _heat_map(summary: RunSummary) -> go.Figure:
+    names, policies = names_of(summary), (Role.VOTE, Role.HYBRID, Role.ABLATION, Role.STRATEGY, Role.MEMBER)
+    rows = [summary.benchmark, summary.final, *(slug for role in policies for slug in summary.of(role))]
+    values = [[fold.sharpe[slug] for fold in summary.folds] for slug in rows]
+    columns = [f"fold {fold.fold}<br>{fold.first}" for fold in summary.folds]
     figure = go.Figure(
         go.Heatmap(
-            z=values, x=columns, y=rows, colorscale="RdYlGn", zmid=0, zmin=-2, zmax=2,
+            z=values, x=columns, y=[names[slug] for slug in rows], colorscale="RdYlGn", zmid=0, zmin=-2, zmax=2,
             text=[[show(v, "ratio") for v in row] for row in values], texttemplate="%{text}", colorbar={"title": "Sharpe"},
         )
     )  # fmt: skip
-    return figure.update_yaxes(autorange="reversed")
+    return figure.update_yaxes(autorange="reversed", automargin=True)
 
 
-def _in_sample(summary: dict[str, Any]) -> go.Figure:
-    dots = [member | {"fold": fold["fold"]} for fold in summary["folds"] for member in fold["members"]]
+def _in_sample(summary: RunSummary) -> go.Figure:
+    dots = [(fold.fold, member) for fold in summary.folds for member in fold.members]
     figure = go.Figure()
     for part, colour in (("test", "#b54708"), ("validation", "#175cd3")):
         figure.add_scatter(
-            x=[d["train"] for d in dots], y=[d[part] for d in dots], mode="markers", name=f"{part} range",
-            marker={"size": 9, "color": colour}, text=[f"fold {d['fold']}, member {d['member']}" for d in dots],
+            x=[dot.train for _, dot in dots], y=[getattr(dot, part) for _, dot in dots], mode="markers", name=f"{part} range",
+            marker={"size": 9, "color": colour}, text=[f"fold {fold}, member {dot.member}" for fold, dot in dots],
         )  # fmt: skip
-    known = [v for d in dots for v in (d["train"], d["validation"], d["test"]) if v is not None] or [0.0, 1.0]
+    known = [v for _, dot in dots for v in (dot.train, dot.validation, dot.test) if v is not None] or [0.0, 1.0]
     ends = [min(known), max(known)]
     figure.add_scatter(x=ends, y=ends, mode="lines", name="equal", line={"dash": "dot", "color": "#98a2b3"})
     return figure.update_xaxes(title="Sharpe in training range").update_yaxes(title="Sharpe outside it")
 
 
-def _costs(backtests: Backtests) -> go.Figure:
-    figure = go.Figure()
+def _costs(backtests: Backtests, summary: RunSummary) -> go.Figure:
+    figure, names = go.Figure(), names_of(summary)
     for kind, colour in zip(COSTS, ("#175cd3", "#b54708", "#7a5af8", "#12b76a"), strict=True):
         paid = getattr(backtests, kind)[:, -1]
         if paid.any():
-            figure.add_bar(x=list(backtests.names), y=paid, name=kind, marker={"color": colour})
+            figure.add_bar(x=[names[slug] for slug in backtests.slugs], y=paid, name=kind, marker={"color": colour})
     return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
 
 
-def _choice_rows(summary: dict[str, Any]) -> list[list[str]]:
+def _log_odds(fitted: Calibration) -> str:
+    """What calibration makes of a confidence's log odds, or why it stays."""
+    match fitted.uncalibrated:
+        case None:
+            return f"{fitted.slope:.2f} x {fitted.intercept:+.2f}"
+        case Uncalibrated.TOO_FEW:
+            return f"as they are: {fitted.n} decisions, fewer than {FEWEST}"
+        case Uncalibrated.ALL_RIGHT | Uncalibrated.NONE_RIGHT as why:
+            return f"as they are: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
+
+
+def choice_rows(summary: RunSummary) -> list[list[str]]:
     """What fusion took from each fold's validation range, as text."""
     rows = []
-    for choice in summary["fusion"]:
-        fitted, chosen, configured = choice["calibration"], choice["chosen"], choice["table"][0]
-        odds = fitted["uncalibrated"] or f"{fitted['slope']:.2f} x {fitted['intercept']:+.2f}"
-        right = f"{fitted['n_right']} of {fitted['n']}"
-        earned = [f"{1e4 * candidate['growth']:.1f}" for candidate in (chosen, configured)]
-        rows.append([str(choice["fold"]), right, odds, f"{chosen['llm_weight']:g}", f"{chosen['confidence_threshold']:g}", *earned])
+    for choice in summary.fusion:
+        fitted, chosen, configured = choice.calibration, choice.chosen, choice.table[0]
+        right, weights = f"{fitted.n_right} of {fitted.n}", (f"{chosen.llm_weight:g}", f"{chosen.confidence_threshold:g}")
+        earned = [f"{1e4 * candidate.growth:.1f}" for candidate in (chosen, configured)]
+        rows.append([str(choice.fold), right, _log_odds(fitted), *weights, *earned])
     return rows
 
 
 def render_report(
     backtests: Backtests,
-    summary: dict[str, Any],
-    quality: dict[str, Any],
+    summary: RunSummary,
+    quality: QualitySummary,
     folds: list[dict[str, str]],
     provenance: list[tuple[str, str]],
 ) -> str:
     """The page; placebos are left to the advisor's own.
 
     Args:
-        quality: `symbols` and `warnings` of the bars' inspection.
-        summary: from `ploutos.evaluation.assess.summarise`.
+        quality: of the bars' inspection.
         folds: from `ploutos.walk_forward.fold_table`.
         provenance: name and value of everything that the numbers stand on.
     """
-    final = summary["strategies"][summary["final"]]
-    backtests = backtests.only(list(summary["strategies"]))
+    final = summary.strategies[summary.final]
+    backtests = backtests.only(list(summary.strategies))
     headings = [{"label": "strategy", "title": "who decided"}]
-    headings += [{"label": label, "title": DESCRIPTIONS[key]} for key, label, _ in _COLUMNS]
-    table = [{"cells": list(row.values()), "final": row["strategy"] == summary["final"]} for row in comparison(summary)]
+    headings += [{"label": label, "title": _DESCRIPTIONS[key]} for key, label, _ in _COLUMNS]
+    table = [
+        {"cells": list(row.values()), "final": slug == summary.final}
+        for slug, row in zip(summary.strategies, comparison(summary), strict=True)
+    ]
     return render_page(
         "report.html.j2",
         m=summary,
-        quality=quality,
+        name=names_of(summary)[summary.final],
+        verdict=verdict(summary),
+        conclusion=conclusion(summary),
+        warnings=quality.warnings,
+        coverage=symbol_rows(quality),
         cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],
         table={"headings": headings, "rows": table},
         figures={
             "equity": figure_html(_equity(backtests, summary), 460),
-            "drawdown": figure_html(_drawdown(backtests), 320),
-            "heat_map": figure_html(_heat_map(summary), 120 + 34 * (5 + len(summary["folds"][0]["members"]))),
+            "drawdown": figure_html(_drawdown(backtests, summary), 320),
+            "heat_map": figure_html(_heat_map(summary), 120 + 34 * (5 + len(summary.folds[0].members))),
             "in_sample": figure_html(_in_sample(summary), 420),
-            "costs": figure_html(_costs(backtests), 360),
+            "costs": figure_html(_costs(backtests, summary), 360),
         },
         folds=folds,
-        choices=_choice_rows(summary),
-        descriptions={label: DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
+        choices=choice_rows(summary),
+        descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
         provenance=provenance,
     )
 
 
-def render_markdown(summary: dict[str, Any]) -> str:
+SHORT_COLUMNS = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
+"""Of the table against the baselines, for a terminal or a chat."""
+
+
+def render_markdown(summary: RunSummary) -> str:
     """A short summary for a chat or a run page."""
-    lines = [f"## {summary['final']}, out of sample {summary['first']} to {summary['last']}", ""]
-    lines += [*summary["verdict"], ""]
-    keep = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
-    lines += ["| " + " | ".join(keep) + " |", "|" + "---|" * len(keep)]
-    lines += ["| " + " | ".join(row[name] for name in keep) + " |" for row in comparison(summary)]
+    lines = [f"## {names_of(summary)[summary.final]}, out of sample {summary.first} to {summary.last}", ""]
+    lines += [*verdict(summary), ""]
+    lines += ["| " + " | ".join(SHORT_COLUMNS) + " |", "|" + "---|" * len(SHORT_COLUMNS)]
+    lines += ["| " + " | ".join(row[name] for name in SHORT_COLUMNS) + " |" for row in comparison(summary)]
     return "\n".join(lines)

@@ -1,8 +1,8 @@
 """A run's folder: everything one needs to believe it, or not, in files that stand alone. The manifest comes last."""
 
-import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,20 @@ from typing import Any
 from ploutos.config import PipelineConfig, dump_yaml
 from ploutos.envs.spec import CostSpec, cash_in_words
 from ploutos.errors import StoreError
-from ploutos.evaluation.backtest import read_backtests
-from ploutos.hardware.monitor import HardwareMonitor, describe_usage
-from ploutos.market.bars import Bars, read_bars
+from ploutos.evaluation.backtest import BACKTESTS
+from ploutos.evaluation.summary import SUMMARY, RunSummary
+from ploutos.hardware.monitor import Usage, describe_usage
+from ploutos.market.bars import BARS, Bars
 from ploutos.market.clock import show_timeframe
 from ploutos.market.data_spec import substitutes
 from ploutos.market.instruments import InstrumentSpec
+from ploutos.market.quality_report import QUALITY
 from ploutos.provenance import git_commit, library_versions
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.report import render_report
 from ploutos.run_refs import RunRefs
-from ploutos.store import Store, digest_of, write_json, writing
-from ploutos.walk_forward import Fold, fold_table, read_folds
+from ploutos.store import Store, digest_of, write_json, write_text, writing
+from ploutos.walk_forward import FOLDS, Fold, fold_table
 
 _LIBRARIES = {
     "torch",
@@ -111,23 +113,20 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
 
 
 def write_run(
-    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], monitor: HardwareMonitor
-) -> tuple[Path, dict[str, Any]]:
+    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage
+) -> tuple[Path, RunSummary]:
     """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
     Args:
         stages: stage to `Cached` or `Completed`, for the manifest.
-        monitor: what watched the run; stopped here. Its figures differ from run to run, so no metric holds them.
+        usage: what the run took. Its figures differ from run to run, so no metric holds them.
 
     Returns:
-        The folder, and the metrics.
+        The folder, and the summary.
     """
-    monitor.stop_monitoring()
     folder = _new_folder(config, runs_root)
-    bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
-    backtests = read_backtests(store.path(refs.require("backtests")))
-    summary = json.loads(store.path(refs.require("metrics")).read_text(encoding="utf-8"))
-    quality = json.loads(store.path(refs.quality).read_text(encoding="utf-8"))
+    bars, folds, quality = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(refs.quality, QUALITY)
+    backtests, summary = store.load(refs.require("backtests"), BACKTESTS), store.load(refs.require("metrics"), SUMMARY)
     artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
     if refs.fusion is not None:
         artifacts["fusion"] = refs.fusion.sha256
@@ -152,8 +151,8 @@ def write_run(
         "source": bars.source,
         "bars": _facts_of(bars),
         "substitutes": substitutes(config.data),
-        "data_quality": quality["warnings"],
-        "hardware": monitor.summary(),
+        "data_quality": [asdict(warning) for warning in quality.warnings],
+        "hardware": usage.summary(),
     }
     plan = fold_table(folds, bars.timestamps)
     for name, text in (
@@ -161,14 +160,13 @@ def write_run(
         ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, folds, config))),
         ("advisor.html", render_advisor_page(backtests, summary)),
     ):
-        with writing(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / name, text)
     for name in copies:
         with writing(folder / name) as temporary:
             shutil.copyfile(store.path(refs.require(Path(name).stem)), temporary)
     for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):
         with writing(folder / name) as temporary:
             frame.to_parquet(temporary, index=False)
-    monitor.save_metrics(folder / "hardware.csv")
+    usage.save(folder / "hardware.csv")
     write_json(folder / "manifest.json", manifest)
     return folder, summary

@@ -81,7 +81,7 @@ def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
     """
     cut = train.start + round(train.n_bars * (1 - share))
     if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
-        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
+        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be split again with a gap of {gap}; train longer")
     return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
 
 
@@ -106,7 +106,7 @@ def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
 
 def score_policy(bars: Bars, features: FeatureSet, policy: Policy, validation: Range, env: EnvSpec) -> float:
     """Sharpe ratio over a range, less ten times what the drawdown is beyond 15 %; 0 for an account that never moved."""
-    strategy = EnsembleStrategy({"candidate": slice(0, 1)}, bars=bars, env=env)
+    strategy = EnsembleStrategy(bars=bars, env=env)
     result = run_backtests(bars, features, [Segment(validation, (policy,))], [strategy], env, keep=())
     periods = periods_of(bars, result)
     sharpe = sharpe_ratio(session_returns(result.equity[0], periods), periods.per_year)

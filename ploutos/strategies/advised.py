@@ -5,15 +5,20 @@ from functools import cached_property
 
 import numpy as np
 
+from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
 from ploutos.fusion.calibration import Calibration, FusionChoice
 from ploutos.fusion.decisions import VectorizedDecisionFusion
 from ploutos.fusion.risk import RiskHistory
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
-from ploutos.strategies.base import DecisionContext, weights_of_actions
+from ploutos.strategies.base import DecisionContext, Role, StrategyId, weights_of_actions
 from ploutos.strategies.ensemble import ensemble_action, ensemble_weights, is_continuous
 from ploutos.types import FloatArray, IntArray
+
+FUSED, ADVISOR = StrategyId("fused", Role.FUSED), StrategyId("advisor", Role.ADVISOR)
+MIRRORED = StrategyId("mirrored", Role.PLACEBO)
+"""Follows what the advisor says about the mirrored market, and nothing else."""
 
 
 @dataclass(frozen=True)
@@ -21,15 +26,20 @@ class AdvisorStrategy:
     """Accounts that follow advice and nothing else.
 
     Attributes:
-        names: one account per table of advice.
+        ids: one account per table of advice.
         advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
     """
 
-    names: tuple[str, ...]
+    ids: tuple[StrategyId, ...]
     advised_actions: IntArray
     bars: Bars
     env: EnvSpec
     asks_policies = False
+
+    @classmethod
+    def of(cls, signals: Signals, bars: Bars, env: EnvSpec | None = None) -> "AdvisorStrategy":
+        """One account that follows one table of advice."""
+        return cls((ADVISOR,), signals.align_to_bars(bars)[0][None], bars, env or EnvSpec())
 
     def targets(self, context: DecisionContext) -> FloatArray:
         return weights_of_actions(self.advised_actions[:, context.bar], self.bars, context.bar, self.env)
@@ -40,7 +50,7 @@ class FusedStrategy:
     """Accounts that fuse the vote of all members with advice, each with a table of advice of its own.
 
     Attributes:
-        names: one account per table of advice, or per spec where there is one table.
+        ids: one account per table of advice, or per spec where there is one table.
         advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
         confidences: the same shape, 0..1.
         fusion: one spec for all accounts, or one each; their risk limits are the same.
@@ -48,7 +58,7 @@ class FusedStrategy:
         calibration: of the vote's confidence where there are no choices; None leaves it as it is.
     """
 
-    names: tuple[str, ...]
+    ids: tuple[StrategyId, ...]
     advised_actions: IntArray
     confidences: FloatArray
     bars: Bars
@@ -59,19 +69,23 @@ class FusedStrategy:
     asks_policies = True
 
     @cached_property
-    def _groups(self) -> list[tuple[FusionSpec, IntArray]]:
+    def _groups(self) -> list[tuple[FusionSpec, slice | IntArray]]:
         """Accounts that share a spec."""
-        rows = np.arange(len(self.names))
         if len(self.fusion) == 1:
-            return [(self.fusion[0], rows)]
+            return [(self.fusion[0], slice(None))]
+        rows = range(len(self.ids))
         return [(spec, np.array([row for row in rows if self.fusion[row] == spec])) for spec in dict.fromkeys(self.fusion)]
+
+    @cached_property
+    def _chosen(self) -> list[FusionSpec]:
+        """What each segment's choice makes of the spec."""
+        return [choice.applied(self.fusion[0]) for choice in self.choices]
 
     def targets(self, context: DecisionContext) -> FloatArray:
         bar, predictions = context.bar, context.predictions
         groups, calibration = self._groups, self.calibration
         if self.choices:
-            choice = self.choices[context.segment]
-            groups, calibration = [(choice.applied(self.fusion[0]), groups[0][1])], choice.calibration
+            groups, calibration = [(self._chosen[context.segment], groups[0][1])], self.choices[context.segment].calibration
         actions, confidences = ensemble_action(predictions)
         if calibration is not None:
             confidences = calibration.apply(actions, confidences)

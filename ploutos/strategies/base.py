@@ -1,11 +1,15 @@
 """The contract of everything that chooses target weights: told one bar and its own accounts, it answers with a weight per symbol.
 
 A strategy may own several accounts and decides for all of them at once. Of other strategies' accounts it is told nothing. Backtests,
-validation and everything that comes after call the same object.
+validation and everything that comes after call the same object. An account is known by its slug and its role; what people call it is
+left to `ploutos.reporting`.
 """
 
+import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Protocol
 
 import numpy as np
@@ -13,8 +17,64 @@ import numpy as np
 from ploutos.envs.actions import target_weights
 from ploutos.envs.ledger import Accounts
 from ploutos.envs.spec import EnvSpec
+from ploutos.errors import StrategyError
 from ploutos.market.bars import Bars
 from ploutos.types import FloatArray, IntArray
+
+_SLUG = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
+
+
+class Role(StrEnum):
+    """What an account is there for."""
+
+    FUSED = "fused"
+    """The vote of the policies, fused with the advisor."""
+    VOTE = "vote"
+    """The vote of the policies alone."""
+    MEMBER = "member"
+    """One policy alone."""
+    ADVISOR = "advisor"
+    """The advisor alone."""
+    HYBRID = "hybrid"
+    """Policies that were trained on the advice."""
+    ABLATION = "ablation"
+    """The same training without what it is meant to test."""
+    BASELINE = "baseline"
+    """Learns nothing."""
+    PLACEBO = "placebo"
+    """A control that cannot help; no contender."""
+    STRATEGY = "strategy"
+    """A user's own."""
+
+
+@dataclass(frozen=True)
+class StrategyId:
+    """Who decides for an account.
+
+    Attributes:
+        slug: lower-case letters, digits and single hyphens; unique among the accounts of a run.
+
+    Raises:
+        StrategyError: the slug is empty or not one.
+    """
+
+    slug: str
+    role: Role = Role.STRATEGY
+
+    def __post_init__(self) -> None:
+        if not _SLUG.fullmatch(self.slug):
+            raise StrategyError(f"{self.slug!r} is not a slug; expected lower-case letters, digits and hyphens, as in mean-reversion")
+
+
+def require_unique(ids: Sequence[StrategyId]) -> None:
+    """Refuse accounts that share a slug.
+
+    Raises:
+        StrategyError: two of them do.
+    """
+    slug, count = Counter(each.slug for each in ids).most_common(1)[0] if ids else ("", 0)
+    if count > 1:
+        raise StrategyError(f"{count} accounts have the slug {slug}; expected one each: give the others another slug")
 
 
 @dataclass(frozen=True)
@@ -41,8 +101,8 @@ class Strategy(Protocol):
     """Chooses target weights for its own accounts."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Of its accounts, in tables and figures."""
+    def ids(self) -> tuple[StrategyId, ...]:
+        """Of its accounts."""
         ...
 
     @property
@@ -60,18 +120,26 @@ class PrecomputedTargets:
     """A strategy of one account, whose targets do not depend on it.
 
     Attributes:
-        name: of the account.
+        slug: of the account.
         table: shape (n_bars, n_symbols); row *t* uses bars up to and including *t*.
+        role: of the account.
+
+    Raises:
+        StrategyError: the slug is not one.
     """
 
-    name: str
+    slug: str
     table: FloatArray
+    role: Role = Role.STRATEGY
 
     asks_policies = False
 
+    def __post_init__(self) -> None:
+        StrategyId(self.slug)
+
     @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
+    def ids(self) -> tuple[StrategyId, ...]:
+        return (StrategyId(self.slug, self.role),)
 
     def targets(self, context: DecisionContext) -> FloatArray:
         return np.asarray(self.table[context.bar : context.bar + 1])
@@ -86,6 +154,6 @@ def weights_of_actions(actions: IntArray, bars: Bars, bar: int, env: EnvSpec) ->
     return target_weights(actions, np.full(len(actions), bars.tradable[bar].sum()), env)
 
 
-def account_names(strategies: Sequence[Strategy]) -> tuple[str, ...]:
-    """Names of all accounts, strategy by strategy."""
-    return tuple(name for strategy in strategies for name in strategy.names)
+def account_ids(strategies: Sequence[Strategy]) -> tuple[StrategyId, ...]:
+    """Of all accounts, strategy by strategy."""
+    return tuple(each for strategy in strategies for each in strategy.ids)

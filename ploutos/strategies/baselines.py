@@ -9,9 +9,11 @@ from ploutos.envs.actions import N_ACTIONS, target_weights
 from ploutos.envs.spec import EnvSpec
 from ploutos.market.bars import Bars
 from ploutos.seeding import generator
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.base import PrecomputedTargets, Role
 from ploutos.types import FloatArray, IntArray
 
+BUY_AND_HOLD = "buy-and-hold"
+"""Slug of what everything else is compared with."""
 MONTH_SESSIONS = 21
 MOMENTUM_SESSIONS = 126
 
@@ -52,7 +54,7 @@ def buy_and_hold(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
 
 
 def equal_weight(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
-    """Equal shares of all symbols, put right once a month (21 sessions)."""
+    """Equal shares of all symbols, rebalanced monthly (every 21 sessions)."""
     return _only_at(_slots(bars, env), _monthly(bars, first))
 
 
@@ -74,10 +76,11 @@ def random(bars: Bars, env: EnvSpec, seed: int) -> FloatArray:
 
 def all_baselines(bars: Bars, first: int, env: EnvSpec, seed: int) -> tuple[PrecomputedTargets, ...]:
     """Every baseline, first deciding after the close of bar `first`."""
-    return (
-        PrecomputedTargets("flat", flat(bars)),
-        PrecomputedTargets("buy and hold", buy_and_hold(bars, first, env)),
-        PrecomputedTargets("equal weight", equal_weight(bars, first, env)),
-        PrecomputedTargets("momentum", momentum(bars, first, env)),
-        PrecomputedTargets("random", random(bars, env, seed)),
-    )
+    tables = {
+        "flat": flat(bars),
+        BUY_AND_HOLD: buy_and_hold(bars, first, env),
+        "equal-weight": equal_weight(bars, first, env),
+        "momentum": momentum(bars, first, env),
+        "random": random(bars, env, seed),
+    }
+    return tuple(PrecomputedTargets(slug, table, Role.BASELINE) for slug, table in tables.items())

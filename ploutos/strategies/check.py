@@ -13,7 +13,7 @@ from ploutos.errors import StrategyError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.seeding import generator
-from ploutos.strategies.base import DecisionContext, Strategy
+from ploutos.strategies.base import DecisionContext, Strategy, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray
@@ -39,10 +39,11 @@ def check_strategy(
         n_cuts: random bars at which the future is changed.
 
     Raises:
-        StrategyError: what it did, and at which bar and symbol.
+        StrategyError: what it did, and at which bar and symbol; or two of its accounts share a slug.
     """
     env = with_initial_cash(env or EnvSpec(), bars, part)
     strategy, features = build(bars)
+    require_unique(strategy.ids)
     whole = _answers(strategy, features, bars, part, env, policies)
     _require_limits(strategy, whole, bars, part, env)
     _require_same(whole, _answers(*build(bars), bars, part, env, policies), bars, part, "the same bars")
@@ -74,7 +75,7 @@ def _answers(
 ) -> FloatArray:
     """Target weights after each bar, shape (n_decisions, n_accounts, n_symbols), its accounts moved as it says."""
     arrays = ledger.make_market_arrays(bars)
-    n = len(strategy.names)
+    n = len(strategy.ids)
     stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), arrays, env)
     inference, held, rows = PolicyInference(policies, bars, features, part, arrays, env), np.zeros((n, bars.n_symbols)), []
     for decided in range(part.start - 1, part.stop - 1):
@@ -92,18 +93,18 @@ def _answers(
 def _require_limits(strategy: Strategy, answers: FloatArray, bars: Bars, part: Range, env: EnvSpec) -> None:
     if len(wrong := np.argwhere(np.isinf(answers))):
         raise StrategyError(
-            f"{_name(strategy)} asks for an infinite weight {_where(wrong[0], bars, part)}; expected a number, or nan for no order"
+            f"{_name(strategy)} returns an infinite weight {_where(wrong[0], bars, part)}; expected a number, or nan for no order"
         )
     live = bars.tradable[part.start - 1 : part.stop - 1, None]  # an order for a symbol without a bar lapses
     gross = np.nansum(np.where(live, np.abs(answers), 0.0), axis=2)
     if len(wrong := np.argwhere(gross > env.gross_limit + _SLACK)):
         asked = gross[tuple(wrong[0])]
         raise StrategyError(
-            f"{_name(strategy)} asks for {asked:.3g} times its equity {_where(wrong[0], bars, part)}; expected {env.gross_limit:g} at most"
+            f"{_name(strategy)} targets {asked:.3g} times its equity {_where(wrong[0], bars, part)}; expected {env.gross_limit:g} at most"
         )
     if not env.allow_short and len(wrong := np.argwhere(answers < 0)):
         raise StrategyError(
-            f"{_name(strategy)} asks for a short {_where(wrong[0], bars, part)}; expected none, since env.allow_short is off"
+            f"{_name(strategy)} targets a short position {_where(wrong[0], bars, part)}; expected none, since env.allow_short is off"
         )
 
 
@@ -113,7 +114,7 @@ def _require_same(whole: FloatArray, again: FloatArray, bars: Bars, part: Range,
         at = changed[0]
         raise StrategyError(
             f"the answer changed {_where(at, bars, part)} on {what}: {known[tuple(at)]:.6g} became {again[tuple(at)]:.6g}; "
-            "expected the same answer for the same past: something in it knows later bars, or draws at random"
+            "expected the same answer for the same past: the strategy reads later bars, or is random"
         )
 
 
@@ -127,4 +128,4 @@ def _when(bars: Bars, bar: int) -> str:
 
 
 def _name(strategy: Strategy) -> str:
-    return strategy.names[0] if strategy.names else type(strategy).__name__
+    return strategy.ids[0].slug if strategy.ids else type(strategy).__name__

@@ -9,20 +9,22 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
+from numba import njit
 
 from ploutos.envs.actions import BUY, HOLD, SELL, weights_within
 from ploutos.envs.spec import EnvSpec
 from ploutos.market.bars import Bars
-from ploutos.strategies.base import DecisionContext, weights_of_actions
+from ploutos.strategies.base import DecisionContext, Role, StrategyId, weights_of_actions
 from ploutos.types import FloatArray, IntArray
 
 _WEIGHT_AND_CONFIDENCE = 2
-VOTE = "RL vote"
+VOTE = StrategyId("vote", Role.VOTE)
+HYBRID, HYBRID_ABLATED = StrategyId("hybrid", Role.HYBRID), StrategyId("hybrid-ablated", Role.ABLATION)
 
 
-def member_name(member: int) -> str:
-    """Name of the account of one member."""
-    return f"RL member {member}"
+def member_id(member: int) -> StrategyId:
+    """Of the account of one member."""
+    return StrategyId(f"member-{member}", Role.MEMBER)
 
 
 def mean_weights(predictions: FloatArray) -> tuple[FloatArray, FloatArray]:
@@ -47,8 +49,25 @@ def vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
     Returns:
         Actions and confidences, shape (...).
     """
-    mean = probabilities.mean(axis=0)
-    return mean.argmax(axis=-1), mean.max(axis=-1)
+    shape = probabilities.shape
+    actions, confidences = _vote(probabilities.reshape(shape[0], -1, shape[-1]))
+    return actions.reshape(shape[1:-1]), confidences.reshape(shape[1:-1])
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
+    """The first of the likeliest actions of the mean, and its probability; shape (n,) each."""
+    n_members, n, n_actions = probabilities.shape
+    actions, confidences = np.zeros(n, np.int64), np.empty(n)
+    for i in range(n):
+        for action in range(n_actions):
+            mean = 0.0
+            for member in range(n_members):
+                mean += probabilities[member, i, action]
+            mean /= n_members
+            if action == 0 or mean > confidences[i]:
+                actions[i], confidences[i] = action, mean
+    return actions, confidences
 
 
 def is_continuous(predictions: FloatArray) -> bool:
@@ -90,26 +109,25 @@ class EnsembleStrategy:
     """Accounts that follow policies: each the vote of some members, or one member alone.
 
     Attributes:
-        members: by account name, which members vote.
+        members: by account, which members vote.
     """
 
-    members: Mapping[str, slice] = field(default_factory=lambda: {VOTE: slice(None)})
+    members: Mapping[StrategyId, slice] = field(default_factory=lambda: {VOTE: slice(None)})
     bars: Bars = field(kw_only=True)
     env: EnvSpec = field(kw_only=True)
     asks_policies = True
 
     @property
-    def names(self) -> tuple[str, ...]:
+    def ids(self) -> tuple[StrategyId, ...]:
         return tuple(self.members)
 
     def targets(self, context: DecisionContext) -> FloatArray:
-        rows = []
-        for account, members in enumerate(self.members.values()):
-            own = context.predictions[members, account : account + 1]
-            rows.append(ensemble_weights(own, self.bars, context.bar, self.env))
-        return np.concatenate(rows)
+        own = [context.predictions[members, account] for account, members in enumerate(self.members.values())]
+        if is_continuous(context.predictions):
+            return weights_within(np.stack([mean_weights(each)[0] for each in own]), self.env)
+        return weights_of_actions(np.stack([vote(each)[0] for each in own]), self.bars, context.bar, self.env)
 
 
-def votes_and_members(n_members: int) -> dict[str, slice]:
+def votes_and_members(n_members: int) -> dict[StrategyId, slice]:
     """The vote of all members, then each alone."""
-    return {VOTE: slice(None)} | {member_name(m): slice(m, m + 1) for m in range(n_members)}
+    return {VOTE: slice(None)} | {member_id(m): slice(m, m + 1) for m in range(n_members)}

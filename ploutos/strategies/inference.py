@@ -1,11 +1,14 @@
 """What a segment's policies predict for every account, bar by bar.
 
 All accounts are asked about at once. What the first layer makes of the market's part of an observation is the same for every account;
-it is multiplied once for all bars of the segment, and each bar adds its accounts' own part.
+it is multiplied once for all bars of the segment, and each bar adds its accounts' own part. Members whose networks are alike are
+multiplied together, with weights that are laid out once so that a product reads them in order.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import groupby
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -18,12 +21,20 @@ from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
+from ploutos.features.scaling import Scaler
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
 _BLOCK = 64
+_MANY, _WIDE = 16, 512
+"""From so many rows and up to so many columns a product of weights laid out anew has the bytes of the layer itself, which is called
+elsewhere."""
+
+
+_Member = tuple[Policy, Float32Array]
+"""A policy and the market's rows it observes."""
 
 
 @dataclass
@@ -34,38 +45,65 @@ class RecurrentState:
 
 
 class _Actor(Protocol):
-    """A policy's network from observations to its last layer."""
+    """The network of one policy, or of several that are alike, from observations to the last layer, shape (n_members, n, n_outputs)."""
+
+    rows: Float32Array
+    """The market's part of the observations it is given, shape (n_bars, n_columns)."""
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor: ...
 
 
 @dataclass
 class _SharedRows:
-    """A policy without memory, on one segment: its first layer's view of the market is there for every bar."""
+    """Policies without memory, on one segment: their first layers' view of the market is there for every bar."""
 
-    policy: Policy
+    rows: Float32Array  # none of the market's columns
     first: int
-    market: torch.Tensor  # (n_bars, hidden), the market's part and the bias
-    own_weight: torch.Tensor  # (n_own, hidden)
-    rest: Sequence[torch.nn.Module]
+    market: torch.Tensor  # (n_bars, n_members, hidden), the market's part and the bias
+    own_weight: torch.Tensor  # (n_members, n_own, hidden)
+    rests: Sequence[torch.nn.Module]  # each member's other layers
+    together: Sequence[Callable[[torch.Tensor], torch.Tensor]]  # the same, layer by layer, of all members
 
     @classmethod
-    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
-        layer, n = _layers(policy)[0], bars.n_bars
-        weight = layer.weight[:, : rows.shape[1]].T
-        padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
-        padded[:n] = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
-        with torch.no_grad():  # blocks of one size: a product's last bit depends on how many rows it has, and the future must not
-            market = torch.cat([torch.addmm(layer.bias, block, weight) for block in torch.split(padded, _BLOCK)])
-            own_weight = layer.weight[:, rows.shape[1] :].T.contiguous()
-        rest = [*_layers(policy)[1:], cast(Any, policy.model.policy).action_net]
-        return cls(policy, bars.start - 1, market, own_weight, rest)
+    def of(cls, members: Sequence[_Member], bars: Range) -> "_SharedRows":
+        with torch.no_grad():
+            seen = torch.stack([_market_part(_layers(policy)[0], rows, bars) for policy, rows in members], dim=1)
+            own_weight = torch.stack([_layers(policy)[0].weight[:, rows.shape[1] :].T for policy, rows in members])
+            rests = [torch.nn.Sequential(*_layers(policy)[1:], cast(Any, policy.model.policy).action_net) for policy, _ in members]
+            together = [_together(layers) for layers in zip(*rests, strict=True)]
+        return cls(members[0][1][:, :0], bars.start - 1, seen, own_weight, rests, together)
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        seen = torch.addmm(self.market[bar - self.first], observations[:, -len(self.own_weight) :], self.own_weight)
-        for layer in self.rest:
+        market = self.market[bar - self.first]
+        if len(observations) < _MANY:
+            members = zip(market, self.own_weight, self.rests, strict=True)
+            return torch.stack([rest(torch.addmm(part, observations, weight)) for part, weight, rest in members])
+        seen = torch.baddbmm(market[:, None], observations.expand(len(market), -1, -1), self.own_weight)
+        for layer in self.together:
             seen = layer(seen)
         return seen
+
+
+def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> torch.Tensor:
+    """What a first layer makes of the market's rows of a segment, and its bias.
+
+    In blocks of one size: a product's last bit depends on how many rows it has, and the future must not.
+    """
+    n, n_columns = bars.n_bars, rows.shape[1]
+    padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, n_columns)
+    padded[:n] = torch.from_numpy(rows[bars.start - 1 : bars.stop - 1])
+    return torch.cat([torch.addmm(layer.bias, block, layer.weight[:, :n_columns].T) for block in torch.split(padded, _BLOCK)])
+
+
+def _together(layers: Sequence[torch.nn.Module]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The same layer of every member, for many rows; one without weights is the same for all."""
+    first = layers[0]
+    if not isinstance(first, torch.nn.Linear):
+        return first.forward
+    if first.in_features > _WIDE:
+        return lambda seen: torch.stack([layer(each) for layer, each in zip(layers, seen, strict=True)])
+    bias, weight = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("bias", "weight"))
+    return partial(torch.baddbmm, bias[:, None], batch2=weight.transpose(1, 2).contiguous())
 
 
 def _layers(policy: Policy) -> Any:
@@ -77,6 +115,7 @@ def _layers(policy: Policy) -> Any:
 class _Whole:
     """A recurrent policy, or one without a hidden layer: the whole network, bar by bar."""
 
+    rows: Float32Array
     policy: Policy
     state: RecurrentState
 
@@ -87,7 +126,7 @@ class _Whole:
             nothing = torch.zeros(1, len(observations), network.lstm_actor.hidden_size)
             cells = self.state.cells or (nothing, nothing)
             seen, self.state.cells = network._process_sequence(seen, cells, torch.zeros(len(observations)), network.lstm_actor)
-        return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen)))
+        return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen))[None])
 
 
 class PolicyInference:
@@ -111,24 +150,21 @@ class PolicyInference:
         if len({policy.is_continuous for policy in policies}) > 1:
             raise DataError("some policies give weights and others actions; members of one vote must all do the same")
         self._arrays, self._env, self._masked = arrays, env, any(policy.masked for policy in policies)
-        self._members: list[tuple[Policy, Float32Array, _Actor]] = []
+        self._policies, members = tuple(policies), list[_Member]()
         for policy in policies:
             assert features is not None
             policy.require(bars.symbols, features.names)
-            rows = self._rows_of(policy)
-            rows = market_rows(features, bars.tradable, policy.scaler) if rows is None else rows
-            plain = not policy.recurrent and len(_layers(policy)) > 0
-            actor: _Actor = _SharedRows.of(policy, rows, part) if plain else _Whole(policy, RecurrentState())
-            self._members.append((policy, rows, actor))
+            same = [rows for other, rows in members if _alike(other.scaler, policy.scaler)]  # members of a fold share a scaler
+            members.append((policy, same[0] if same else _rows_of(part, bars, features, policy.scaler)))
+        self._actors: list[tuple[_Actor, bool]] = []
+        for network, group in groupby(members, key=lambda member: _network(member[0])):
+            own = list(group)
+            if network:
+                self._actors.append((_SharedRows.of(own, part), own[0][0].observes_account))
+            else:
+                self._actors += [(_Whole(rows, policy, RecurrentState()), policy.observes_account) for policy, rows in own]
 
-    def _rows_of(self, policy: Policy) -> Float32Array | None:
-        """The market's rows of a member with the same scaler: members of a fold share one, and then the rows as well."""
-        for other, rows, _ in self._members:
-            same = np.array_equal(other.scaler.mean, policy.scaler.mean), np.array_equal(other.scaler.deviation, policy.scaler.deviation)
-            if all(same):
-                return rows
-        return None
-
+    @torch.inference_mode()
     def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
         """What every policy says of every account after the close of a bar.
 
@@ -139,22 +175,36 @@ class PolicyInference:
             Shape (n_members, n, n_symbols, 3), the probability of every action; or (..., 2), the mean weight, cut to the action space,
             as a share of the gross limit, and the probability that a weight drawn from the policy has the sign of its mean, 0.5..1.
         """
-        if not self._members or not len(bar):
-            return np.zeros((len(self._members), len(bar), self._arrays.n_symbols, N_ACTIONS))
+        n_symbols = self._arrays.n_symbols
+        if not self._policies or not len(bar):
+            return np.zeros((len(self._policies), len(bar), n_symbols, N_ACTIONS))
         masks = action_masks(accounts, bar, self._arrays, self._env) if self._masked else None
-        seen: dict[tuple[int, bool], torch.Tensor] = {}
-        predictions = []
-        with torch.no_grad():
-            for policy, rows, actor in self._members:
-                view = id(rows), policy.observes_account
-                if view not in seen:
-                    out = np.empty(
-                        (len(bar), observation_size(rows.shape[1], self._arrays.n_symbols, policy.observes_account)), dtype=np.float32
-                    )
-                    observe(accounts, bar, rows, self._arrays, out)
-                    seen[view] = torch.from_numpy(out)
-                predictions.append(_prediction(policy, actor(int(bar[0]), seen[view]).double(), masks))
-        return np.stack(predictions)
+        lasts = []
+        for actor, observes_account in self._actors:
+            seen = torch.empty(len(bar), observation_size(actor.rows.shape[1], n_symbols, observes_account))
+            observe(accounts, bar, actor.rows, self._arrays, seen.numpy())
+            lasts.append(actor(int(bar[0]), seen))
+        return _predictions(self._policies, torch.cat(lasts), masks)
+
+
+def _network(policy: Policy) -> str:
+    """Layers and observations, alike in policies that are multiplied together; empty where there is a memory or no hidden layer."""
+    if policy.recurrent or not len(_layers(policy)):
+        return ""
+    return f"{policy.observes_account} {_layers(policy)} {cast(Any, policy.model.policy).action_net}"
+
+
+def _alike(one: Scaler, other: Scaler) -> bool:
+    return np.array_equal(one.mean, other.mean) and np.array_equal(one.deviation, other.deviation)
+
+
+def _rows_of(part: Range, bars: Bars, features: FeatureSet, scaler: Scaler) -> Float32Array:
+    """The market's rows of a segment's decisions, each at its bar's place; the others are not written."""
+    decided = slice(part.start - 1, part.stop - 1)
+    own = market_rows(replace(features, values=features.values[decided]), bars.tradable[decided], scaler)
+    rows = np.empty((bars.n_bars, own.shape[1]), dtype=np.float32)
+    rows[decided] = own
+    return rows
 
 
 def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None = None, state: RecurrentState | None = None) -> FloatArray:
@@ -169,16 +219,20 @@ def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None 
         Shape (n, n_symbols, 3) or (n, n_symbols, 2), as `PolicyInference.predict` gives them.
     """
     with torch.no_grad():
-        return _prediction(policy, _Whole(policy, state or RecurrentState())(0, torch.from_numpy(observations)).double(), masks)
+        last = _Whole(observations, policy, state or RecurrentState())(0, torch.from_numpy(observations))
+        return _predictions([policy], last, masks)[0]
 
 
-def _prediction(policy: Policy, last: torch.Tensor, masks: BoolArray | None) -> FloatArray:
-    """A member's answer from what its last layer puts out, float64."""
-    if policy.is_continuous:
-        space = cast(spaces.Box, policy.model.action_space)
-        sure = torch.special.ndtr(last.abs() / cast(Any, policy.model.policy).log_std.double().exp())
-        return np.stack([np.clip(last.numpy(), space.low, space.high), sure.numpy()], axis=-1)
-    logits = last.reshape(len(last), -1, N_ACTIONS)  # one softmax for all symbols; stable-baselines3 builds an object for each
-    if policy.masked and masks is not None:
-        logits = logits.masked_fill(~torch.from_numpy(masks).reshape(logits.shape), -torch.inf)
+def _predictions(policies: Sequence[Policy], lasts: torch.Tensor, masks: BoolArray | None) -> FloatArray:
+    """The members' answers from what their last layers put out, shape (n_members, n, n_outputs)."""
+    lasts = lasts.double()
+    if policies[0].is_continuous:
+        space = cast(spaces.Box, policies[0].model.action_space)
+        spread = torch.stack([cast(Any, policy.model.policy).log_std.double().exp() for policy in policies])[:, None]
+        return np.stack([np.clip(lasts.numpy(), space.low, space.high), torch.special.ndtr(lasts.abs() / spread).numpy()], axis=-1)
+    logits = lasts.reshape(*lasts.shape[:2], -1, N_ACTIONS)  # one softmax for all symbols; stable-baselines3 builds an object for each
+    if masks is not None:
+        for at, policy in enumerate(policies):
+            if policy.masked:
+                logits[at].masked_fill_(~torch.from_numpy(masks).reshape(logits[at].shape), -torch.inf)
     return np.asarray(torch.softmax(logits, dim=-1).numpy())

@@ -1,8 +1,8 @@
-"""How large a training may be on a machine: accounts, steps, minibatch, and how many trainings at once.
+"""How large a training run may be on a machine: accounts, steps, minibatch, and how many runs at once.
 
 The numbers that change results (`n_envs`, `n_steps`, `batch_size`) come from what the machine is: its cores, its whole
 memory, its GPU. What happens to be free at the moment decides `workers` alone, so a machine gives itself the same
-numbers tomorrow. They begin at what is requested and are halved until the trainings of all cores fit at once.
+numbers tomorrow. They begin at what is requested and are halved until the training runs of all cores fit at once.
 
 The arithmetic, in bytes, with C columns observed, S symbols, N = n_envs * n_steps samples, B samples in a minibatch, W
 units in all hidden layers, H units of an LSTM (0 without one):
@@ -38,7 +38,7 @@ _BATCH_ELSE = 4_096
 
 @dataclass(frozen=True)
 class TrainingSizes:
-    """Sizes of a training; `batch_size` divides `n_envs * n_steps`."""
+    """Sizes of a training run; `batch_size` divides `n_envs * n_steps`."""
 
     n_envs: int
     n_steps: int
@@ -48,7 +48,7 @@ class TrainingSizes:
 
 @dataclass(frozen=True)
 class Workload:
-    """What one training computes and keeps.
+    """What one training run computes and keeps.
 
     Attributes:
         n_columns: numbers in an observation.
@@ -118,7 +118,7 @@ def _smaller(scale: TrainingSizes, batch_limit: int) -> TrainingSizes:
 
 
 def _on_gpu(machine: Machine, batch_size: int, load: Workload, recurrent: bool, free: bool) -> int | None:
-    """Trainings that fit the GPU at once; None without one."""
+    """Training runs that fit the GPU at once; None without one."""
     if not machine.gpus:
         return None
     memory = min(gpu.free_bytes if free else gpu.total_bytes for gpu in machine.gpus)
@@ -158,29 +158,29 @@ def autoscale(
         on_gpu = _on_gpu(machine, scale.batch_size, load, recurrent, free=False)
         together = at_once if on_gpu is None else min(at_once, max(on_gpu, 1))
         if scale.n_steps <= _MIN_STEPS:
-            together = 1  # rather fewer trainings at once than rollouts without length
+            together = 1  # rather fewer runs at once than rollouts without length
         return on_gpu == 0 or together * training_bytes(scale, load, recurrent) > room
 
     while (too_long(scale) or too_large(scale)) and scale.n_envs * scale.n_steps > min(_MIN_STEPS, n_steps):
         scale = _smaller(scale, limit)
     if too_large(scale):
-        raise ResourceError(_no_room(machine, room, training_bytes(scale, load, recurrent), "memory that trainings may use"))
+        raise ResourceError(_no_room(machine, room, training_bytes(scale, load, recurrent), "memory available to training"))
     return _with_workers(machine, recurrent, load, scale, at_once)
 
 
 def _with_workers(machine: Machine, recurrent: bool, load: Workload, scale: TrainingSizes, at_once: int) -> TrainingSizes:
-    """As many trainings at once as fit what is free now."""
+    """As many training runs at once as fit what is free now."""
     need, room = training_bytes(scale, load, recurrent), int(_SHARE * machine.free_bytes)
     on_gpu = _on_gpu(machine, scale.batch_size, load, recurrent, free=True)
     workers = min(at_once, room // need, *([] if on_gpu is None else [on_gpu]))
     if workers < 1:
-        raise ResourceError(_no_room(machine, room, need, "memory free for trainings"))
+        raise ResourceError(_no_room(machine, room, need, "memory free for training"))
     return TrainingSizes(scale.n_envs, scale.n_steps, scale.batch_size, workers)
 
 
 def _no_room(machine: Machine, room: int, need: int, what: str) -> str:
     gpus = "".join(f", {gpu.name} with {gpu.free_bytes / _GIB:.1f} of {gpu.total_bytes / _GIB:.1f} GiB free" for gpu in machine.gpus)
     return (
-        f"found {max(room, 0) / _GIB:.1f} GiB of {what}{gpus}; expected {need / _GIB:.1f} GiB for a training of this size; "
+        f"found {max(room, 0) / _GIB:.1f} GiB of {what}{gpus}; expected {need / _GIB:.1f} GiB for a training run of this size; "
         "close other programs, trade fewer symbols, or train on a larger machine"
     )

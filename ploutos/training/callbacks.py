@@ -1,4 +1,4 @@
-"""What a training says of itself: a learning curve of means, and the files that show how far it is."""
+"""What a training run reports: a learning curve of means, and the files that show its progress."""
 
 import json
 import time
@@ -42,7 +42,7 @@ class BatchedCallback(BaseCallback):
         return {"records": self.records, "sums": self._sums, "rollouts": self._rollouts}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a state."""
+        """Continue from a state."""
         self.records, self._sums, self._rollouts = state["records"], state["sums"], state["rollouts"]
 
     def _add(self, name: str, value: float) -> None:
@@ -115,7 +115,7 @@ def tensorboard_sink(folder: Path) -> Callable[[Record], None]:
 
 
 class Progress(BaseCallback):
-    """At every rollout boundary: say how far, and leave a checkpoint when one is due.
+    """At every rollout boundary: report progress, and write a checkpoint when one is due.
 
     Args:
         log: whose state travels with the checkpoints; it must come before this one in a list of callbacks.
@@ -142,7 +142,7 @@ class Progress(BaseCallback):
         return {"log": self.log.state(), "best_reward": self.best_reward}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a checkpoint."""
+        """Continue from a checkpoint."""
         self.log.restore(state["log"])
         self.best_reward = state["best_reward"]
 

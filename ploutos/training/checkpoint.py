@@ -1,4 +1,4 @@
-"""Two kinds of file: the checkpoint that lets a killed training go on, and the policy that it ends in.
+"""Two kinds of file: the checkpoint that lets an interrupted training run continue, and the policy that it ends in.
 
 A checkpoint is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch (and
 of its GPU), numpy, Python and the environment, every account, whose bar and state give the observation that comes next, an
@@ -32,7 +32,7 @@ from ploutos.envs.observation import column_names
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import TrainingError
 from ploutos.features.scaling import Scaler
-from ploutos.store import writing
+from ploutos.store import Kind, writing
 
 META = "ploutos.json"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
@@ -124,9 +124,13 @@ def load_policy(path: Path) -> Policy:
     return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
 
 
+POLICY: Kind[Policy] = Kind("policy", ".zip", lambda policy, path: save_policy(policy.model, policy.meta, path), load_policy)
+"""A trained member."""
+
+
 @dataclass(frozen=True)
 class StoredPolicies(Sequence[Policy]):
-    """Policies that are read from their files whenever one is asked for: of many folds, only the one at work is in memory."""
+    """Policies that are read from their files whenever one is needed: of many folds, only the one at work is in memory."""
 
     paths: tuple[Path, ...]
 
@@ -184,7 +188,7 @@ def _lstm_arrays(model: OnPolicyAlgorithm) -> dict[str, np.ndarray]:
 
 
 def save_checkpoint(model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, Any], path: Path) -> None:
-    """Write everything that decides the future of a training, between two rollouts.
+    """Write everything that decides the future of a training run, between two rollouts.
 
     Args:
         extra: whatever else a caller wants to find again, JSON-able.
@@ -249,7 +253,7 @@ def load_checkpoint(model: OnPolicyAlgorithm, env: MarketVecEnv, path: Path) -> 
 
 
 class CheckpointFolder:
-    """The checkpoints of one training, newest last; `keep` of them stay."""
+    """The checkpoints of one training run, newest last; `keep` of them stay."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
@@ -263,7 +267,7 @@ class CheckpointFolder:
             old.unlink(missing_ok=True)
 
     def resume(self, model: OnPolicyAlgorithm, env: MarketVecEnv, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Load the newest whole checkpoint; a damaged one is passed over with a warning.
+        """Load the newest intact checkpoint; a damaged one is passed over with a warning.
 
         Returns:
             The checkpoint's `extra`, None when there is no checkpoint.
@@ -276,7 +280,7 @@ class CheckpointFolder:
         return None
 
     def clear(self) -> None:
-        """Remove the checkpoints of a finished training, and their folder when nothing else is in it."""
+        """Remove the checkpoints of a finished training run, and their folder when nothing else is in it."""
         for path in self._found():
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):

@@ -41,7 +41,7 @@ def train_job(job: MemberJob, bars: Bars, features: FeatureSet, warm_start: Path
 
 
 def read_progress(paths: TrainingPaths) -> dict[str, Any] | None:
-    """How far a training is; None before its first rollout is done."""
+    """Progress of a training run; None before its first rollout is done."""
     try:
         return dict(json.loads(paths.progress_file.read_text(encoding="utf-8")))
     except FileNotFoundError:

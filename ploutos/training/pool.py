@@ -2,18 +2,20 @@
 
 The thread caps are in the environment that the workers are born with, before they import numpy or torch. A worker that
 loses its parent, to `kill -9` even, ends itself within a second. A worker whose pool is interrupted ends at once as well;
-its training goes on from its checkpoint next time.
+its training continues from its checkpoint next time.
 """
 
 import logging
 import multiprocessing
 import os
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
 from ploutos.errors import TrainingError
@@ -92,8 +94,8 @@ class WorkerPool:
                 every_second()
             except BrokenProcessPool as error:
                 raise TrainingError(
-                    "a training process died, most often because memory ran out; finished members are kept and the others "
-                    "go on from their checkpoints: run again, with fewer hardware.workers if it repeats"
+                    "a training process died, usually because memory ran out; finished members are kept and the others "
+                    "continue from their checkpoints: run again, with fewer hardware.workers if it happens again"
                 ) from error
 
     def close(self) -> None:
@@ -110,11 +112,45 @@ class WorkerPool:
         self._our_end.close()
         self.close()
 
-    def __enter__(self) -> "WorkerPool":
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+    def end(self, kind: type[BaseException] | None) -> None:
+        """End the workers after their jobs, or at once when what ends the pool is an interruption."""
         if kind is None or issubclass(kind, Exception):
             self.close()
         else:  # Ctrl-C or a cancelled run: nobody waits for a training to end
             self.abandon()
+
+    def __enter__(self) -> "WorkerPool":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self.end(kind)
+
+
+_shared: dict[int, WorkerPool] = {}
+_sharing = threading.Lock()
+
+
+def shared_pool(workers: int) -> WorkerPool:
+    """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`."""
+    with _sharing:
+        if not _shared:  # before a process that was itself spawned waits for its children
+            Finalize(None, _end_shared, exitpriority=1)
+        if workers not in _shared:
+            _shared[workers] = WorkerPool(workers)
+        return _shared[workers]
+
+
+def _end_shared(kind: type[BaseException] | None = None) -> None:
+    with _sharing:
+        ended = [_shared.pop(workers) for workers in list(_shared)]
+    for pool in ended:
+        pool.end(kind)
+
+
+@contextmanager
+def shared_pools() -> Iterator[None]:
+    """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted."""
+    try:
+        yield
+    finally:
+        _end_shared(sys.exc_info()[0])

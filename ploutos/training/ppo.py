@@ -6,6 +6,7 @@ the fold's training rows. A member is bound to one thread: two members on two co
 
 import logging
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -14,7 +15,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.observation import market_rows, observation_names
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler, fit_scaler
@@ -22,7 +23,7 @@ from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.store import file_sha256
 from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
-from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, load_policy, save_policy, warm_start
+from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, Policy, load_policy, save_policy, warm_start
 from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
@@ -149,3 +150,28 @@ def train_member(
     paths.progress_file.unlink(missing_ok=True)
     checkpoint_folder.clear()
     return meta
+
+
+def train_policy(
+    bars: Bars,
+    features: FeatureSet,
+    fold: Fold,
+    training: TrainingSpec | None = None,
+    env: EnvSpec | None = None,
+    seed: int = 0,
+    path: Path | None = None,
+) -> Policy:
+    """Train one member in this process, for a notebook: nothing is cached and nothing resumes.
+
+    Args:
+        training: agent and number of steps; `total_timesteps` of `TrainingSpec` are meant for production and take long.
+        env: account, costs and reward.
+        seed: of weights, actions, minibatches and episode starts.
+        path: where to keep the policy's file; `load_policy` reads it.
+    """
+    with TemporaryDirectory() as folder:
+        target = path or Path(folder) / "policy.zip"
+        env = with_initial_cash(env or EnvSpec(), bars, fold.train)
+        paths = TrainingPaths(Path(folder) / "training")
+        train_member(bars, features, fold, env, training or TrainingSpec(), CheckpointSpec(enabled=False), seed, paths, target)
+        return load_policy(target)

@@ -1,4 +1,4 @@
-"""Settings of the agents and of what a training leaves behind; light to import."""
+"""Settings of the agents and of what a training run leaves behind; light to import."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +48,7 @@ class TrainingSpec(Spec):
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
     """Share of `total_timesteps` that is really trained: 0.1 in `test`, 0.01 in `quick`. Below 1 a model proves nothing."""
     members: PositiveInt = 5
-    """Policies per fold, alike but for the seed; they vote."""
+    """Policies per fold, identical except for the seed; they vote."""
     n_envs: PositiveInt = 32
     """Accounts in the batch."""
     n_steps: PositiveInt = 128
@@ -99,7 +99,7 @@ class TrainingSpec(Spec):
             )
         if self.algorithm == "RecurrentPPO" and self.speed.fast_loop and self.batch_size % self.n_steps:
             raise ValueError(
-                f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; RecurrentPPO learns from whole sequences"
+                f"training.batch_size {self.batch_size} is not a multiple of n_steps {self.n_steps}; RecurrentPPO needs whole sequences"
             )
         return self
 
@@ -111,23 +111,23 @@ class TrainingSpec(Spec):
 
 
 class CheckpointSpec(Spec):
-    """Checkpoints of a training in progress."""
+    """Checkpoints of a training run in progress."""
 
     enabled: bool = True
     """Whether to write checkpoints at all."""
     every_rollouts: PositiveInt = 10
     """Rollouts between two checkpoints."""
     keep: PositiveInt = 2
-    """Checkpoints kept of each training, the newest ones."""
+    """Checkpoints kept of each training run, the newest ones."""
     keep_best: bool = False
-    """Keep beside the checkpoints, and after the training, the policy whose last episodes had paid best when a checkpoint was made.
-    It is the best on its own training bars, which is no measure of skill."""
+    """Keep beside the checkpoints, and after training, the policy with the best recent episodes at a checkpoint.
+    It is the best on its own training bars, which is not a measure of skill."""
     auto_resume: bool = True
-    """Go on from the newest whole checkpoint; false starts over."""
+    """Continue from the newest intact checkpoint; false starts over."""
 
 
 class LogSpec(Spec):
-    """What a training writes for people to look at; it changes no result."""
+    """Logs of a training run, for people to read; they change no result."""
 
     tensorboard: Path | None = None
     """Folder for TensorBoard's files, one folder in it per fold and member; empty for none. Needs `ploutos[tensorboard]`."""
@@ -135,13 +135,13 @@ class LogSpec(Spec):
 
 @dataclass(frozen=True)
 class TrainingPaths:
-    """Where a training leaves its traces while it runs."""
+    """Where a training run keeps its files."""
 
     folder: Path
-    """Checkpoints and progress of this training, removed when it is done."""
+    """Checkpoints and progress of this training run, removed when it is done."""
     device: Device = "cpu"
     tensorboard: Path | None = None
-    """Where TensorBoard's files go; None for no such files."""
+    """Where TensorBoard's files go; None for none."""
 
     @property
     def progress_file(self) -> Path:

@@ -1,1 +1,1 @@
-"""Providers of advice."""
+"""Providers of answers."""

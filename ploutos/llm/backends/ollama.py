@@ -36,7 +36,7 @@ class OllamaBackend:
         try:
             self._client = ollama.Client(host=self.host, **timeouts(config.timeout_s))
         except (ValueError, httpx.InvalidURL) as error:
-            raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is no address; write it as 127.0.0.1:11434") from error
+            raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is not an address; write it as 127.0.0.1:11434") from error
         self._options = {"num_ctx": config.num_ctx, "num_predict": config.num_predict, "temperature": config.temperature}
 
     def digest(self) -> str:

@@ -2,7 +2,7 @@
 
 The requests are those of alpaca-py; the paging is ours, because the client's loses every page when one fails, ends its
 retries after nine seconds, has no timeout, and builds an object per bar. An hourly page holds the hours of some 10,000
-minutes, whatever is asked for, so years take many pages and minutes of pacing.
+minutes, whatever is requested, so years take many pages and minutes of pacing.
 """
 
 import json
@@ -46,7 +46,7 @@ def parse_bars(bars: list[dict[str, Any]]) -> pd.DataFrame:
         timestamp (datetime64[us, UTC]), open, high, low, close, volume (float64), one row per bar in the order given.
 
     Raises:
-        KeyError, TypeError, ValueError: a bar lacks a key, or a value is no time or no number.
+        KeyError, TypeError, ValueError: a bar lacks a key, or a value is not a time or not a number.
 
     >>> parse_bars([{"t": "2024-01-02T15:00:00Z", "o": 1, "h": 3, "l": 1, "c": 2, "v": 10}])["close"].tolist()
     [2.0]
@@ -63,7 +63,7 @@ class Alpaca:
     labelled by its date at 00:00 UTC and counts as finished when the tape closes, 20:00 in New York; a day of crypto is one
     of Chicago's and ends with it. `total_return` is Alpaca's `all`. Crypto has neither feed nor adjustment.
 
-    A page's token holds the moment at which its download began, so that pages asked for later, in another process, are
+    A page's token holds the moment at which its download began, so that pages requested later, in another process, are
     pages of the same answer.
     """
 
@@ -81,7 +81,7 @@ class Alpaca:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Prepare the clients; nothing is asked yet.
+        """Prepare the clients; no request is sent yet.
 
         Args:
             key, secret: of the account; None where they are not set.
@@ -99,7 +99,7 @@ class Alpaca:
         if not key or not secret:
             missing = " and ".join(name for name, value in {"APCA_API_KEY_ID": key, "APCA_API_SECRET_KEY": secret}.items() if not value)
             raise CredentialsError(
-                f"{missing} missing; Alpaca asks for keys, which a free account has; put them into the environment or .env"
+                f"{missing} missing; Alpaca requires keys, which a free account has; put them into the environment or .env"
             )
         self.name = f"alpaca-{feed}"
         self._feed = feed
@@ -146,7 +146,7 @@ class Alpaca:
                 "expected a US share, an ETF or a coin pair such as BTC/USD, in a span in which it traded; check both"
             )
         if not kept_any:
-            raise NoData(f"{self.name} has no finished bars of {span} yet; ask for a span that begins earlier")
+            raise NoData(f"{self.name} has no finished bars of {span} yet; request a span that begins earlier")
         yield Page(kept, None)
 
     def _horizon(self, coin: bool) -> pd.Timestamp:
@@ -159,8 +159,8 @@ class Alpaca:
         end = min(request.end + request.timeframe, horizon)
         if end <= request.start:
             raise NoData(
-                f"{self.name} has bars of {request.symbol} until {horizon} and was asked for those from {request.start} on; "
-                "ask for an earlier span" + ("" if coin or not self._delay else ", or take --set data.feed=iex for the last minutes")
+                f"{self.name} has bars of {request.symbol} until {horizon} and those from {request.start} on were requested; "
+                "request an earlier span" + ("" if coin or not self._delay else ", or use --set data.feed=iex for the last minutes")
             )
         stock = {"feed": self._feed, "adjustment": "raw" if request.adjustment == "raw" else "all"}
         return {
@@ -188,9 +188,9 @@ class Alpaca:
             bars, following = answer["bars"] or {}, answer["next_page_token"]
             frame = parse_bars(bars.get(symbol) or [])
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise VendorDown(f"{self.name} answered with something that is no page of bars ({type(error).__name__}: {error})") from error
+            raise VendorDown(f"{self.name} answered with something that is not a page of bars ({type(error).__name__}: {error})") from error
         if others := sorted(set(bars) - {symbol}):
-            raise UnknownSymbol(f"{self.name} answered with {', '.join(others)} when asked for {symbol}; use its own spelling")
+            raise UnknownSymbol(f"{self.name} answered with {', '.join(others)} when {symbol} was requested; use its own spelling")
         if not _follow(frame["timestamp"], last):
             raise VendorDown(f"{self.name} answered with bars of {symbol} out of order; expected each to start after the one before")
         if following is not None and following == params["page_token"]:
@@ -206,13 +206,13 @@ class Alpaca:
             return VendorDown(what)
         if status == 403 and "subscription" in said.lower():
             return CredentialsError(
-                f"{what}: the plan behind these keys does not reach that far; ask for an earlier span, or take --set data.feed=iex"
+                f"{what}: the plan behind these keys does not reach that far; request an earlier span, or use --set data.feed=iex"
             )
         if status in (401, 403):
             return CredentialsError(f"{what}: it refused the keys; check APCA_API_KEY_ID and APCA_API_SECRET_KEY, both of one account")
         if status == 400 and "symbol" in said.lower():
             return UnknownSymbol(f"{what}: it does not know {symbol}; expected a US share, an ETF or a coin pair such as BTC/USD")
-        return VendorError(f"{what} to a request for {symbol}; expected bars; check the address of Alpaca and what was asked for")
+        return VendorError(f"{what} to a request for {symbol}; expected bars; check the address of Alpaca and the request")
 
 
 class _Client(RESTClient):

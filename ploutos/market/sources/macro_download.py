@@ -1,4 +1,4 @@
-"""Daily macro series from Yahoo or FRED into CSV files, which runs then read; a run itself asks nobody."""
+"""Daily macro series from Yahoo or FRED into CSV files, which runs then read; a run itself contacts no vendor."""
 
 from pathlib import Path
 from typing import Any

@@ -67,7 +67,7 @@ def _decimal_mark(columns: list[Any], file: str) -> str:
     as_decimal = found(r"\..*,") or found(r"\..*\.") or found(r",\d{0,2}\D*$|,\d{4}") or found(r"^[-+]?0\d*,|^[-+]?\d{4,},")
     as_thousands = found(r",.*\.") or found(r",.*,")
     if as_decimal and as_thousands:
-        raise DataError(f"{file} writes some numbers like 1,234.5 and others like 1.234,5; expected one way; mend the file")
+        raise DataError(f"{file} writes some numbers like 1,234.5 and others like 1.234,5; expected one way; correct the file")
     if not (as_decimal or as_thousands):  # 1,234 alone says nothing; its neighbours may
         as_thousands = found(r"^[^,]*\.(?:\d{1,2}|\d{4,})\D*$")
         as_decimal = not as_thousands and found(r"^[-+]?\d{4,}$")
@@ -78,7 +78,7 @@ def _decimal_mark(columns: list[Any], file: str) -> str:
 
 def _untold(example: str, file: str) -> DataError:
     return DataError(
-        f"{file} has numbers such as {example} that can be a thousand or a little more than one; expected one that tells; "
+        f"{file} has numbers such as {example} that can be a thousand or a little more than one; expected an unambiguous one; "
         "set data.format.decimal=point or data.format.decimal=comma"
     )
 

@@ -1,6 +1,6 @@
-"""How a vendor is asked: not too often, and again after a fault that may pass.
+"""How vendors are called: at a limited rate, and again after a transient fault.
 
-What may pass is `RateLimited` and `VendorDown`; every other error is the vendor's last word.
+Transient are `RateLimited` and `VendorDown`; every other error is the vendor's last word.
 """
 
 import logging
@@ -17,7 +17,7 @@ Answer = TypeVar("Answer")
 
 
 class RateLimiter:
-    """Requests at even steps, so that no minute sees more than it may."""
+    """Spreads requests evenly, so that no minute sees more than allowed."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep) -> None:
         self._step = 60 / per_minute
@@ -53,7 +53,7 @@ class Retry:
 
         Raises:
             RateLimited, VendorDown: the last one, when waiting longer would take more than the timeout; its sentence says
-                how often was asked.
+                how often it was tried.
         """
         started, pause, asked = self.clock(), self.first_s, 0
         while True:
@@ -65,8 +65,8 @@ class Retry:
                 waited = self.clock() - started
                 if waited + wanted > self.retry_for_s:
                     times = "once" if asked == 1 else f"{asked} times in {waited:.0f} s"
-                    error.args = (f"{error}; asked {times}; run again later to go on from the last page",)
-                    raise
+                    sentence = f"{error}; asked {times}; run again later to continue from the last page"
+                    raise type(error)(sentence, *error.args[1:]) from error
                 logger.info("%s; asking again in %.0f s", error, wanted)
                 self.sleep(wanted)
                 pause = min(2 * pause, self.longest_s)

@@ -10,7 +10,6 @@ from pathlib import Path
 import pandas as pd
 
 NAME = "sample: 5 US shares, daily, 2000-2013"
-CAVEAT = "The sample holds five companies that were still famous in 2013: whoever bought and held them looks clever."
 FILE = "us5_1d_2000_2013.parquet"
 
 

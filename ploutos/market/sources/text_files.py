@@ -253,7 +253,7 @@ def _fit(cells: list[str], n: int, padded: bool, file: str) -> list[str]:
         return cells[:n]
     if len(cells) == n - 1 and padded:
         return [*cells, ""]
-    raise DataError(f"{file} names {len(cells)} columns and its rows have {n}; expected a name for every column; mend the header")
+    raise DataError(f"{file} names {len(cells)} columns and its rows have {n}; expected a name for every column; correct the header")
 
 
 def _positions(rows: list[list[str]], names: list[str], format: FileFormat, file: str) -> dict[str, int]:
@@ -358,6 +358,6 @@ def _read_rows(
     if odd:
         raise DataError(
             f"{path.name} has a line of {odd[0].actual_columns} fields where {n} are expected: {odd[0].text[:80]!r}; "
-            "the file may be cut off; get it again or mend the line"
+            "the file may be cut off; get it again or correct the line"
         )
     return data

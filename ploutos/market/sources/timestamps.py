@@ -125,7 +125,7 @@ class StampReader:
             named_utc: the column's name says that it is UTC.
 
         Raises:
-            DataError: a cell is no timestamp, or zones are missing or contradict each other.
+            DataError: a cell is not a timestamp, or zones are missing or contradict each other.
             ConfigError: `data.timezone` does not fit.
         """
         kind = column.type
@@ -299,7 +299,7 @@ class StampReader:
         shape = next(((d, t) for d in _DATES for t in _TIMES if _matches(f"^{d}{t}$", first)), None)
         if shape is None:
             raise DataError(
-                f"{self.file} has a timestamp that is no date: {first!r}; expected one such as 2024-01-02; set data.format.dates"
+                f"{self.file} has a timestamp that is not a date: {first!r}; expected one such as 2024-01-02; set data.format.dates"
             )
         whole = [re.sub(r"\(\?P<\w+>", "(?:", part) for part in shape]
         split = pc.extract_regex(text, f"^(?P<day>{whole[0]})(?P<clock>{whole[1]})$")
@@ -309,7 +309,7 @@ class StampReader:
             if _matches(_ZONED, other):
                 raise self._mixed_zones(other, first)
             raise DataError(
-                f"{self.file} has a timestamp that is no date like the first one, {first!r}: {other!r}; expected one way of writing them"
+                f"{self.file} has a timestamp that is not a date like the first one, {first!r}: {other!r}; expected one way of writing them"
             )
         days, clocks = (_Parts(pc.struct_field(split, name), f"^{part}$") for name, part in zip(("day", "clock"), shape, strict=True))
         dates, notes = self._dates(days)
@@ -345,7 +345,7 @@ class StampReader:
         if len(ordered) != 1:
             raise DataError(
                 f"{self.file} has dates such as {days.values[0].as_py()} that can be read {' first or '.join(valid)} first; expected a "
-                "number above 12 that tells; set data.format.day_first=true or data.format.day_first=false, or data.format.dates"
+                "number above 12 that decides it; set data.format.day_first=true or data.format.day_first=false, or data.format.dates"
             )
         return valid[ordered[0]], (f"dates were read {ordered[0]} first, since only then they are in order",)
 

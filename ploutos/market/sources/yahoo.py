@@ -62,12 +62,12 @@ class Yahoo:
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        """Say how Yahoo is reached; nothing is asked yet.
+        """Say how Yahoo is reached; no request is sent yet.
 
         Args:
             cache: folder in which yfinance keeps cookies and the time zones of symbols.
             proxy: address of a proxy; None for none but the environment's.
-            requests_per_minute: the most histories that are asked for; yfinance may send a few requests for one.
+            requests_per_minute: the most histories that are requested; yfinance may send a few requests for one.
             timeout_s: seconds without an answer after which a request for bars has failed.
             retry_for_s: seconds over which a request is repeated.
             clock, sleep: seconds since 1970, and how to wait.
@@ -132,7 +132,9 @@ class Yahoo:
             except (YFException, OSError) as error:  # every error of either HTTP library is an OSError
                 raise self._refusal(error, request, interval) from error
             except (ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
-                raise VendorDown(f"Yahoo answered with something that is no chart of {request.symbol} ({type(error).__name__})") from error
+                raise VendorDown(
+                    f"Yahoo answered with something that is not a chart of {request.symbol} ({type(error).__name__})"
+                ) from error
         if not daily and request.adjustment == "total_return" and found["Dividends"].any():
             logger.warning("%s paid dividends, and Yahoo adjusts bars of %s for splits only", request.symbol, interval)
         horizon = self._now() - DELAY
@@ -163,7 +165,7 @@ class Yahoo:
         if isinstance(error, YFException):
             return VendorDown(f"Yahoo is down for maintenance or refused the chart of {symbol} ({reason or error})")
         silence = f"gave no answer within {self._timeout_s:g} s, or could not be reached ({type(error).__name__}),"
-        return VendorDown(f"Yahoo {f'answered {status}' if status else silence} when asked for {symbol}")
+        return VendorDown(f"Yahoo {f'answered {status}' if status else silence} when {symbol} was requested")
 
     @contextmanager
     def _yfinance(self) -> Iterator[None]:
@@ -198,10 +200,10 @@ def _too_old(request: Request, interval: str, now: pd.Timestamp, said: str = "")
     limit = f"Yahoo keeps bars of {interval} for {_KEPT_DAYS[interval]} days" if interval in _KEPT_DAYS else "Yahoo keeps fewer bars"
     earliest = f", from {now - _KEPT_DAYS[interval] * _DAY:%Y-%m-%d} on" if interval in _KEPT_DAYS else ""
     return RangeTooOld(
-        f"{limit}{earliest}, and {request.symbol} was asked for from {request.start:%Y-%m-%d}{f' ({said})' if said else ''}; "
-        "ask for a later start or daily bars, or take a source that has more: alpaca, or your own files"
+        f"{limit}{earliest}, and {request.symbol} was requested from {request.start:%Y-%m-%d}{f' ({said})' if said else ''}; "
+        "request a later start or daily bars, or use a source that has more: alpaca, or your own files"
     )
 
 
 def _no_data(request: Request) -> NoData:
-    return NoData(f"Yahoo has no finished bars of {request.symbol} from {request.start} to {request.end}; ask for another span")
+    return NoData(f"Yahoo has no finished bars of {request.symbol} from {request.start} to {request.end}; request another span")

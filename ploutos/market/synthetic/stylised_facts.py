@@ -14,7 +14,7 @@ import pandas as pd
 from scipy import stats
 
 from ploutos.errors import DataError
-from ploutos.market.bars import infer_timeframe
+from ploutos.market.bars import Bars, infer_timeframe
 from ploutos.types import FloatArray
 
 MIN_BARS = 10_000
@@ -118,6 +118,16 @@ def check_stylised_facts(frame: pd.DataFrame, indices: Sequence[str] = ()) -> li
         returns = np.diff(np.log(common.to_numpy()), axis=0)
         failures.append(_judge(pair, "index_correlation", float(np.corrcoef(returns.T)[0, 1])))
     return [failure for failure in failures if failure is not None]
+
+
+def missing_facts(bars: Bars) -> list[str]:
+    """What simulated bars do not show, a sentence each; nothing of daily bars, nor where a symbol has fewer than `MIN_BARS`."""
+    if bars.timeframe >= pd.Timedelta(days=1) or bars.tradable.sum(axis=0).min() < MIN_BARS:
+        return []
+    column, row = np.nonzero(bars.tradable.T)
+    stamps = pd.DatetimeIndex(bars.timestamps[row]).tz_localize("UTC")
+    frame = pd.DataFrame({"symbol": np.array(bars.symbols)[column], "timestamp": stamps, "close": bars.close[row, column]})
+    return [failure.sentence for failure in check_stylised_facts(frame)]
 
 
 def _judge(symbols: tuple[str, ...], fact: str, value: float) -> StylisedFailure | None:

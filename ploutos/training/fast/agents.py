@@ -285,18 +285,18 @@ class _Fast(OnPolicyAlgorithm):
 
 
 class FastPPO(_Fast, PPO):
-    """PPO, quicker."""
+    """PPO with our rollout and update."""
 
 
 class FastMaskablePPO(_Fast, MaskablePPO):
-    """MaskablePPO, quicker."""
+    """MaskablePPO with our rollout and update."""
 
 
 class FastRecurrentPPO(_Fast, RecurrentPPO):
-    """RecurrentPPO, quicker: one LSTM layer each for actor and critic. A minibatch is whole sequences.
+    """RecurrentPPO with our rollout and update: one LSTM layer each for actor and critic. A minibatch is whole sequences.
 
     Raises:
-        ConfigError: `batch_size` is no multiple of `n_steps`.
+        ConfigError: `batch_size` is not a multiple of `n_steps`.
     """
 
     _squash_first = False
@@ -305,7 +305,7 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
         super().__init__(policy, env, **kwargs)
         if self.batch_size % self.n_steps:
             raise ConfigError(
-                f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; "
+                f"training.batch_size {self.batch_size} is not a multiple of n_steps {self.n_steps}; "
                 "RecurrentPPO learns from whole sequences, so choose one that is"
             )
         self._states: list[tuple[Tensor, Tensor]] = []

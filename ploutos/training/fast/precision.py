@@ -32,7 +32,7 @@ def product_error(precision: Precision, device: str = "cpu") -> float:
 
 @contextmanager
 def matmul_precision(fast: bool, device: str = "cpu") -> Iterator[Precision]:
-    """Within the block, products use the fast routines if they are asked for and exact; afterwards what was before."""
+    """Within the block, products use the fast routines if they are requested and exact; afterwards what was before."""
     before = torch.get_float32_matmul_precision()
     precision: Precision = "highest"
     if fast:

@@ -1,0 +1,237 @@
+"""Backtests of hourly bars of 15 shares: processor time, what is left of it where, and memory; `python -m benchmarks.backtests`.
+
+Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each), one thread. Nobody
+trained the members: they are as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ
+and are sure of something. That costs what trained ones cost.
+
+`--file` takes other bars than the simulated ones. `--tree` names another checkout, whose own copy of this program runs in turns with
+this one; both must give the same bytes. `--folder` keeps what was made: bars, policies and advice are found there again.
+`--profile` prints where the time goes. `--memory N` measures 1,000 accounts over N bars whose equity alone is kept, in this
+process.
+"""
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from ploutos.hardware.threads import cap_threads
+
+cap_threads(1)
+
+import numpy as np
+import pandas as pd
+import torch
+
+from ploutos.advisor.advisor import Advisor, advise
+from ploutos.advisor.mock import MockBackend
+from ploutos.advisor.signals import Signals, read_signals, write_signals
+from ploutos.envs.market_arrays import make_market_arrays
+from ploutos.envs.spec import EnvSpec
+from ploutos.envs.vector import MarketVecEnv
+from ploutos.evaluation.assess import out_of_sample
+from ploutos.evaluation.backtest import Backtests, Segment, run_backtests, write_backtests
+from ploutos.features.build import FeatureSet, FeatureSpec, build_features
+from ploutos.features.llm_features import market_features
+from ploutos.features.scaling import fit_scaler
+from ploutos.fusion.spec import FusionSpec
+from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.market.bars import Bars, align
+from ploutos.market.data_spec import DataSpec
+from ploutos.market.loader import load
+from ploutos.strategies.base import PrecomputedTargets
+from ploutos.training.checkpoint import Policy, load_policy, save_policy
+from ploutos.training.ppo import build_model
+from ploutos.training.spec import TrainingSpec
+from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds, tested_decisions
+
+SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL", "MSFT", "AMZN", "GOOG", "META", "NVDA", "TSLA", "JPM", "XOM", "JNJ", "PG", "KO")
+NET, MEMBERS, DRAWS, SEED, SHARPER = (512, 512, 512), 2, 5, 1, 100.0
+VARIANTS = 1_000
+
+
+def bars_of(file: Path | None) -> Bars:
+    """The file's bars, or six years of simulated hours."""
+    if file:
+        return load(DataSpec(source="files", path=file))
+    return load(DataSpec(source="synthetic", symbols=SYMBOLS, start=date(2020, 2, 18), end=date(2026, 2, 13), timeframe="1h"))
+
+
+def policies_of(bars: Bars, features: FeatureSet, fold: Fold, folder: Path) -> list[Policy]:
+    """A fold's members, made where they are not there yet."""
+    spec, members = TrainingSpec(net_arch=NET, members=MEMBERS), []
+    for member in range(MEMBERS):
+        path = folder / f"policy-{fold.index}-{member}.zip"
+        if not path.exists():
+            scaler = fit_scaler(features.values[fold.train.start : fold.train.stop])
+            n_columns = bars.n_symbols * (len(features.names) + 1)
+            env = MarketVecEnv(
+                make_market_arrays(bars), np.zeros((bars.n_bars, n_columns), dtype=np.float32), EnvSpec(), 0, bars.n_bars - 1, 32, SEED
+            )
+            model = build_model(env, spec, SEED + 100 * fold.index + member, "cpu")
+            with torch.no_grad():
+                model.policy.action_net.weight *= SHARPER  # type: ignore[operator]
+            meta = {
+                "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
+                "symbols": list(bars.symbols), "features": list(features.names), "training": {"algorithm": spec.algorithm}, "env": {},
+            }  # fmt: skip
+            save_policy(model, meta, path)
+        members.append(load_policy(path))
+    return members
+
+
+def advice_of(bars: Bars, folds: tuple[Fold, ...], folder: Path) -> Signals:
+    """The mock's advice over all test ranges, asked for where it is not there yet."""
+    path = folder / "signals.parquet"
+    if not path.exists():
+        advisor = Advisor(MockBackend(), LLMConfig(provider=LLMProvider.MOCK))
+        write_signals(advise(bars, market_features(bars), *tested_decisions(folds), advisor), path)
+    return read_signals(path)
+
+
+def serve(folder: Path, file: Path | None) -> None:
+    """Run the backtests whenever a line arrives, and say what they took and where their arrays are."""
+    torch.set_num_threads(1)
+    bars = bars_of(file)
+    features = build_features(bars, FeatureSpec())
+    folds = plan_folds(bars, features, FoldSpec(train_years=3))
+    policies, signals = [policies_of(bars, features, fold, folder) for fold in folds], advice_of(bars, folds, folder)
+
+    def run() -> Backtests:
+        return out_of_sample(bars, features, folds, policies, signals, EnvSpec(), FusionSpec(), SEED, placebo_draws=DRAWS)
+
+    print("ready", flush=True)
+    for line in sys.stdin:
+        if line.strip() == "profile":
+            import cProfile
+            import pstats
+
+            with cProfile.Profile() as profile:
+                run()
+            pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
+            print("profiled", flush=True)
+            continue
+        started = time.process_time()
+        result = run()
+        seconds = time.process_time() - started
+        write_backtests(result, Path(line.strip()))
+        k, n = result.equity.shape
+        print(json.dumps({"seconds": seconds, "accounts": k, "bars": n - 1, "folds": len(folds)}), flush=True)
+
+
+class Tree:
+    """A checkout whose copy of this program runs in a process of its own."""
+
+    def __init__(self, path: Path, folder: Path, file: Path | None) -> None:
+        self.path = path
+        command = [
+            sys.executable,
+            "-m",
+            "benchmarks.backtests",
+            "--serve",
+            "--folder",
+            str(folder),
+            *(["--file", str(file)] if file else []),
+        ]
+        self._process = subprocess.Popen(command, cwd=path, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._answer()
+
+    def ask(self, line: str) -> str:
+        assert self._process.stdin
+        self._process.stdin.write(line + "\n")
+        self._process.stdin.flush()
+        return self._answer()
+
+    def _answer(self) -> str:
+        assert self._process.stdout
+        if not (answer := self._process.stdout.readline()):
+            raise SystemExit(f"the program of {self.path} ended; its own message stands above")
+        return answer
+
+    def close(self) -> None:
+        assert self._process.stdin
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def differences(one: Path, other: Path) -> list[str]:
+    """Names of the arrays whose bytes differ."""
+    with np.load(one) as a, np.load(other) as b:
+        return [name for name in a.files if a[name].tobytes() != b[name].tobytes()]
+
+
+def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, profile: bool) -> None:
+    """Processor seconds of every tree, in turns, against those of the first; and whether their arrays are the same."""
+    running = [Tree(path, folder, file) for path in trees]
+    if profile:
+        running[-1].ask("profile")
+        return
+    taken: list[list[float]] = [[] for _ in running]
+    facts: dict[str, Any] = {}
+    for turn in range(rounds + 1):
+        for at, tree in enumerate(running):
+            facts = json.loads(tree.ask(str(folder / f"backtests-{at}.npz")))
+            if turn:  # the first round warms up
+                taken[at].append(facts["seconds"])
+    print(f"{facts['accounts']} accounts, {facts['folds']} folds, {facts['bars']:,} test bars; one thread, {rounds} rounds in turns")
+    for at, (tree, seconds) in enumerate(zip(running, taken, strict=True)):
+        tree.close()
+        ratio = statistics.median(base / own for base, own in zip(taken[0], seconds, strict=True))
+        changed = differences(folder / "backtests-0.npz", folder / f"backtests-{at}.npz")
+        print(f"{tree.path}: {statistics.median(seconds):.2f} s ({min(seconds):.2f}..{max(seconds):.2f}), {ratio:.2f} x, ", end="")
+        print(f"other bytes in {', '.join(changed)}" if changed else "the same bytes")
+
+
+def measure_memory(n_bars: int) -> None:
+    """Peak memory of accounts with tables of their own, 15 symbols, equity alone; the tables share one array."""
+    random = np.random.default_rng(SEED)
+    stamps = pd.date_range("2000-01-03", periods=n_bars, freq="1h", tz="UTC")
+    frames = []
+    for symbol in SYMBOLS:
+        close = 100 * np.exp(np.cumsum(random.normal(0, 0.002, n_bars)))
+        prices = dict.fromkeys(("open", "high", "low", "close"), close)
+        frames.append(pd.DataFrame({"symbol": symbol, "timestamp": stamps, **prices, "volume": 1e6}))
+    bars = align(pd.concat(frames), pd.Timedelta(hours=1), "24/7", "random walks")
+    del frames
+    targets = random.random((n_bars + VARIANTS, len(SYMBOLS))) / len(SYMBOLS)
+    strategies = [PrecomputedTargets(f"variant {k}", targets[k : k + n_bars]) for k in range(VARIANTS)]
+    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    result = run_backtests(bars, None, [Segment(Range(start=1, stop=n_bars))], strategies, EnvSpec(), keep=())
+    peak, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - started
+    print(
+        f"{VARIANTS:,} accounts x {n_bars:,} bars x {len(SYMBOLS)} symbols, equity alone ({result.equity.nbytes / 2**20:.0f} MiB): peak "
+        f"{peak / 2**10:,.0f} MiB, {before / 2**10:,.0f} of it before the backtest began; {seconds:.0f} s of processor time"
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--file", type=Path, help="bars to use in place of simulated ones")
+    parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout; the first is what all are compared with")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--profile", action="store_true")
+    parser.add_argument("--memory", type=int, metavar="BARS")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.memory:
+        measure_memory(options.memory)
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = (options.folder or Path(temporary)).absolute()
+        folder.mkdir(parents=True, exist_ok=True)
+        if options.serve:
+            serve(folder, options.file)
+        else:
+            compare([*options.tree, Path.cwd()], folder, options.file and options.file.absolute(), options.rounds, options.profile)
+
+
+if __name__ == "__main__":
+    main()

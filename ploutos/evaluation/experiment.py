@@ -1,0 +1,142 @@
+"""Which strategies a run compares, and over which bars: out of sample all of them, in sample the policies alone."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ploutos.advisor.placebos import placebo_advice
+from ploutos.advisor.signals import Signals
+from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.backtest import Backtests, Segment, concat, run_backtests
+from ploutos.evaluation.benchmark import require_purchase
+from ploutos.evaluation.metrics import periods_of, sharpe_and_return
+from ploutos.evaluation.summary import Number, Part
+from ploutos.features.build import FeatureSet
+from ploutos.fusion.calibration import FusionChoice
+from ploutos.fusion.hybrid import hybrid_features
+from ploutos.fusion.spec import FusionSpec
+from ploutos.market.bars import Bars
+from ploutos.store import Kind, write_json
+from ploutos.strategies.advised import ADVISOR, FUSED, MIRRORED, AdvisorStrategy, FusedStrategy
+from ploutos.strategies.base import Role, StrategyId, account_ids
+from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines
+from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
+from ploutos.training.checkpoint import Policy
+from ploutos.types import Float32Array
+from ploutos.walk_forward import Fold, tested_decisions
+
+
+def out_of_sample(
+    bars: Bars,
+    features: FeatureSet,
+    folds: Sequence[Fold],
+    policies: Sequence[Sequence[Policy]],
+    signals: Signals,
+    env: EnvSpec,
+    fusion: FusionSpec,
+    seed: int,
+    *,
+    choices: tuple[FusionChoice, ...] = (),
+    mirrored: Signals | None = None,
+    placebo_draws: int = 0,
+) -> Backtests:
+    """Every strategy over all test ranges, the placebos last.
+
+    Args:
+        policies: one sequence of members per fold, alike in number.
+        choices: fusion's parameters of each fold; none to take what is configured.
+        mirrored: what the advisor said about the mirrored market, if it was asked.
+        placebo_draws: of each kind of placebo.
+
+    Raises:
+        DataError: buy and hold could buy nothing, so there is nothing to compare with.
+    """
+    placebos = placebo_advice(signals.within(*tested_decisions(folds)), placebo_draws, seed)
+    tables = [each.align_to_bars(bars) for each in (signals, *placebos.values())]
+    advised_actions, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
+    alone = {ADVISOR: signals} | ({MIRRORED: mirrored} if mirrored is not None else {})
+    members, baselines = votes_and_members(len(policies[0])), all_baselines(bars, folds[0].test.start - 1, env, seed)
+    controls = [StrategyId(slug, Role.PLACEBO) for slug in placebos]
+    fused = FusedStrategy((FUSED, *controls), advised_actions, confidences, bars, env, (fusion,), choices)
+    advised = AdvisorStrategy(tuple(alone), np.stack([each.align_to_bars(bars)[0] for each in alone.values()]), bars, env)
+    segments = [Segment(fold.test, members_of) for fold, members_of in zip(folds, policies, strict=True)]
+    result = run_backtests(bars, features, segments, [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *baselines], env)
+    require_purchase(result, BUY_AND_HOLD, bars, env)
+    contenders = (FUSED, VOTE, ADVISOR, *account_ids(baselines), *list(members)[1:])
+    return result.only([*(each.slug for each in contenders), *result.of(Role.PLACEBO)])
+
+
+def hybrid_out_of_sample(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], policies: Sequence[Sequence[Policy]], env: EnvSpec, who: StrategyId
+) -> Backtests:
+    """The vote of the hybrid policies over all test ranges; they observe other features, so they run by themselves.
+
+    Args:
+        features: from `ploutos.fusion.hybrid.hybrid_features`.
+        policies: one sequence of members per fold.
+    """
+    segments = [Segment(fold.test, members) for fold, members in zip(folds, policies, strict=True)]
+    return run_backtests(bars, features, segments, [EnsembleStrategy({who: slice(None)}, bars=bars, env=env)], env)
+
+
+Hybrids = Mapping[StrategyId, tuple[Sequence[Sequence[Policy]], Signals | None]]
+"""Policies by fold and member, and the advice that they observe; None is blank advice, and no folds are no such account."""
+
+
+def with_hybrids(
+    result: Backtests, bars: Bars, features: FeatureSet, folds: Sequence[Fold], market: Float32Array, hybrids: Hybrids, env: EnvSpec
+) -> Backtests:
+    """The same with the votes of hybrid policies beside it.
+
+    Args:
+        features: Phase 2's.
+        market: shape (n_bars, n_symbols, 28), what the advisor reads.
+    """
+    for who, (policies, signals) in hybrids.items():
+        if policies:
+            wide = hybrid_features(features, bars, market, signals)
+            result = concat(result, hybrid_out_of_sample(bars, wide, folds, policies, env, who))
+    return result
+
+
+class InSample(Part):
+    """Sharpe ratios of a fold's members where they were trained and chosen, one number per member; None for one that never moved."""
+
+    train: tuple[Number, ...]
+    """Over the training range."""
+    validation: tuple[Number, ...]
+    """Over the validation range."""
+
+
+def in_sample(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], policies: Sequence[Sequence[Policy]], env: EnvSpec
+) -> tuple[InSample, ...]:
+    """Every member over its own training and validation ranges, one account each; one row per fold."""
+    rows = []
+    for fold, members in zip(folds, policies, strict=True):
+        strategy = EnsembleStrategy({member_id(m): slice(m, m + 1) for m in range(len(members))}, bars=bars, env=env)
+        policies_of = tuple(members)
+        train, validation = (_sharpes(bars, features, Segment(part, policies_of), strategy, env) for part in (fold.train, fold.validation))
+        rows.append(InSample(train=train, validation=validation))
+    return tuple(rows)
+
+
+def _sharpes(bars: Bars, features: FeatureSet, segment: Segment, strategy: EnsembleStrategy, env: EnvSpec) -> tuple[float, ...]:
+    result = run_backtests(bars, features, [segment], [strategy], env, keep=())
+    periods = periods_of(bars, result)
+    return tuple(sharpe_and_return(path, periods, int(last))[0] for path, last in zip(result.equity, result.last, strict=True))
+
+
+def write_in_sample(rows: Sequence[InSample], path: Path) -> None:
+    """Write one row per fold as JSON."""
+    write_json(path, [row.model_dump(mode="json") for row in rows])
+
+
+def read_in_sample(path: Path) -> tuple[InSample, ...]:
+    """Read what `write_in_sample` wrote."""
+    return tuple(InSample.model_validate(item) for item in json.loads(path.read_text(encoding="utf-8")))
+
+
+IN_SAMPLE = Kind("in-sample", ".json", write_in_sample, read_in_sample)

@@ -1,0 +1,349 @@
+"""What a run showed, as facts: numbers, dates, slugs and codes, typed and versioned; a run's `metrics.json`.
+
+Words for people are made of it in `ploutos.reporting`. A number without a value (the Sharpe ratio of cash, say) is None here and null in
+the file: `Number` is where nan becomes None. A part that is added later needs a default, or another `schema_version`.
+"""
+
+import json
+import math
+from datetime import date
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+
+from ploutos.advisor.cutoff import Certificate, Tag
+from ploutos.errors import StoreError
+from ploutos.fusion.calibration import FusionChoice
+from ploutos.store import Kind, write_json
+from ploutos.strategies.base import Role
+
+SCHEMA_VERSION: Literal[2] = 2
+
+
+def _finite_or_none(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+Number = Annotated[float | None, BeforeValidator(_finite_or_none)]
+"""A measurement, decimal; nan and infinity become None."""
+
+
+class Part(BaseModel):
+    """A frozen group of facts; an unknown field is an error, and so is nan where a number must be."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+
+class PathMetrics(Part):
+    """What one account's path says without any other."""
+
+    total_return: float
+    """Equity at the end over equity at the start, less 1, net of costs."""
+    cagr: Number
+    """The same as a yearly rate, by sessions."""
+    ann_vol: Number
+    """Standard deviation of session returns, yearly."""
+    sharpe: Number
+    """Mean over standard deviation of session returns, yearly; cash earns nothing, so the risk-free rate is 0."""
+    sortino: Number
+    """Mean over downside deviation of session returns, yearly."""
+    max_drawdown: float
+    """Deepest fall of equity from its peak, bar by bar."""
+    calmar: Number
+    """cagr over the size of the deepest fall."""
+    exposure: Number
+    """Mean share of equity held, long plus short."""
+    turnover: Number
+    """Value traded per year over mean equity, buys and sells counted."""
+    n_fills: int
+    """Fills of all kinds; the trades table says which."""
+    costs: float
+    """Commission, slippage, impact and borrow fees paid, account currency."""
+    cost_share: float
+    """Costs over initial cash."""
+
+
+class StrategyMetrics(PathMetrics):
+    """The same with intervals, and beside the benchmark."""
+
+    role: Role
+    """What the account is there for."""
+    sharpe_low: Number
+    """Lower end of the Sharpe ratio's interval, stationary bootstrap."""
+    sharpe_high: Number
+    """Upper end of it."""
+    excess_return: Number
+    """Yearly mean return less that of buy and hold."""
+    excess_low: Number
+    """Lower end of its interval, stationary bootstrap of the paired difference."""
+    excess_high: Number
+    """Upper end of it."""
+    ruined: date | None
+    """Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it."""
+
+
+class SpanMetrics(Part):
+    """One account on some sessions alone."""
+
+    total_return: Number
+    """Over those sessions, net of costs."""
+    sharpe: Number
+    """Yearly."""
+    sharpe_low: Number
+    """Lower end of its interval."""
+    sharpe_high: Number
+    """Upper end of it."""
+
+
+class Span(Part):
+    """The sessions of which an advisor may remember alike much."""
+
+    tag: Tag
+    """What they can say about the advisor."""
+    first: date
+    """First of them."""
+    last: date
+    """Last of them."""
+    n_sessions: int
+    """How many."""
+    strategies: dict[str, SpanMetrics]
+    """By slug; no number of a ruined account beyond its end."""
+
+
+class Question(StrEnum):
+    """What a comparison answers."""
+
+    ADVICE = "advice"
+    """Is the advice better than none?"""
+    ADVICE_ALONE = "advice-alone"
+    """Is the advice alone better than buying and holding?"""
+    SHUFFLED = "shuffled"
+    """Is it better than the same advice shuffled in time?"""
+    SHIFTED = "shifted"
+    """Is it better than the same advice shifted in time?"""
+    DRAWN = "drawn"
+    """Is it better than advice drawn at random?"""
+    MIRRORED = "mirrored"
+    """Is it better than its opposite?"""
+    HYBRID = "hybrid"
+    """Does training with the advice help?"""
+    HYBRID_ADVICE = "hybrid-advice"
+    """Was it the advice, or the training?"""
+
+
+class Comparison(Part):
+    """One account less another, or less the mean of several draws."""
+
+    question: Question
+    """What it answers."""
+    of: str
+    """Slug of the account."""
+    against: tuple[str, ...]
+    """Slugs of what it is compared with; several are draws of one placebo."""
+    difference: Number
+    """Yearly mean difference of session returns; None where an account of the pair was ruined."""
+    low: Number
+    """Lower end of its interval; None too where the two never differed."""
+    high: Number
+    """Upper end of it."""
+    sign: Literal[-1, 0, 1]
+    """Of the difference where the interval leaves out 0; else 0."""
+    beaten: Number
+    """Share of the draws that earned less; None for one account."""
+    ruined: str | None = None
+    """Slug of an account of the pair that was ruined, which leaves nothing to compare."""
+    ruined_on: date | None = None
+    """Session in which it was."""
+
+    @property
+    def draws(self) -> int:
+        """How many accounts stand on the other side."""
+        return len(self.against)
+
+
+class MemberSharpe(Part):
+    """Sharpe ratios of one member in one fold."""
+
+    member: int
+    """Which member."""
+    train: Number
+    """Over its training range."""
+    validation: Number
+    """Over its validation range."""
+    test: Number
+    """Over its test range."""
+
+
+class FoldMetrics(Part):
+    """One fold's test range."""
+
+    fold: int
+    """Which fold."""
+    first: date
+    """Of the test range."""
+    last: date
+    """Of the test range."""
+    sharpe: dict[str, Number]
+    """By slug."""
+    total_return: dict[str, Number]
+    """By slug."""
+    members: tuple[MemberSharpe, ...]
+    """In sample and out."""
+
+
+class Mirror(Part):
+    """What became of buy and sell decisions on the mirrored market."""
+
+    n: int
+    """Buy and sell decisions whose mirrored question was answered."""
+    turned: Number
+    """Share of them that became the opposite."""
+    stayed: Number
+    """Share that stayed."""
+    held: Number
+    """Share that became hold."""
+    low: Number
+    """Lower end of the interval of turned less stayed, stationary bootstrap; None when all are alike."""
+    high: Number
+    """Upper end of it."""
+    sign: Literal[-1, 0, 1]
+    """Of turned less stayed, where chance does not explain it."""
+    n_asked: int
+    """Mirrored questions."""
+    n_abstained: int
+    """Those without a usable answer."""
+    tokens: int
+    """Written for them."""
+
+
+class AdvisorFacts(Part):
+    """Who advised, what it was asked and said, and what is known of it."""
+
+    model: str
+    """Its name."""
+    digest: str
+    """Of its content; empty where there is none."""
+    is_mock: bool
+    """It is a fixed rule and no language model."""
+    n_advice: int
+    """Questions asked."""
+    n_abstained: int
+    """Those without a usable answer, which count as hold."""
+    prompt_tokens: int
+    """Tokens read."""
+    tokens: int
+    """Tokens written."""
+    reveal: bool
+    """The prompts named the asset and the date."""
+    cadence_bars: int
+    """How long each piece of advice stands."""
+    n_triggered: int
+    """Questions asked between two of the cadence."""
+    first_asked: date | None
+    """Session of the first question; None when nothing was asked."""
+    last_asked: date | None
+    """Session of the last one."""
+    certificate: Certificate | None
+    """How far its memory reaches; None for a mock, or when nothing is known."""
+    mirrored: Mirror | None
+    """None when it was not asked about the mirrored market."""
+
+
+class Purchase(Part):
+    """What the benchmark bought at its first decision."""
+
+    decided: date
+    """Session of that decision."""
+    bought: tuple[str, ...]
+    """Symbols it bought."""
+    unlisted: tuple[str, ...]
+    """Symbols listed later."""
+    without_bar: tuple[str, ...]
+    """Symbols without a bar to decide on or to fill in."""
+    below_lot: tuple[str, ...]
+    """Symbols of which its order came to less than one lot."""
+
+
+class RunSummary(Part):
+    """Everything a report, a gate or a registry reads of a run."""
+
+    schema_version: Literal[2] = SCHEMA_VERSION
+    """Of this form."""
+    first: date
+    """First session out of sample."""
+    last: date
+    """Last one."""
+    n_bars: int
+    """Bars out of sample."""
+    n_sessions: int
+    """Sessions out of sample."""
+    sessions_per_year: float
+    """That the exchange held."""
+    symbols: tuple[str, ...]
+    """Traded."""
+    source: str
+    """Where the bars are from, as their reader words it."""
+    confidence: float
+    """Share of samples inside every interval."""
+    reduced: bool
+    """The policies saw fewer steps than production asks for."""
+    final: str
+    """Slug of the strategy that the run is about."""
+    benchmark: str
+    """Slug of what every strategy is compared with."""
+    strategies: dict[str, StrategyMetrics]
+    """By slug, in the order of the report; no placebos."""
+    comparisons: tuple[Comparison, ...]
+    """Whether the advice helps."""
+    advisor: AdvisorFacts
+    """Who advised."""
+    purchase: Purchase
+    """What the benchmark could buy."""
+    spans: tuple[Span, ...]
+    """The sessions by what the advisor may remember of them, in the order of time."""
+    folds: tuple[FoldMetrics, ...]
+    """Test range by test range."""
+    fusion: tuple[FusionChoice, ...] = ()
+    """What each fold's validation range chose for fusion; empty where nothing is chosen."""
+
+    def of(self, role: Role) -> tuple[str, ...]:
+        """Slugs of the strategies with a role."""
+        return tuple(slug for slug, metrics in self.strategies.items() if metrics.role is role)
+
+    def comparison(self, question: Question) -> Comparison | None:
+        """The answer to a question; None when the run does not hold it."""
+        return next((row for row in self.comparisons if row.question is question), None)
+
+
+def write_summary(summary: RunSummary, path: Path) -> None:
+    """Write it as JSON."""
+    write_json(path, summary.model_dump(mode="json"))
+
+
+def read_summary(path: Path) -> RunSummary:
+    """Read what `write_summary` wrote.
+
+    Raises:
+        StoreError: the file is missing, damaged, or of another schema version.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        found = content.get("schema_version") if isinstance(content, dict) else None
+        if found != SCHEMA_VERSION:
+            version = "no schema version" if found is None else f"schema version {found}"
+            raise StoreError(f"{path} has {version}; expected {SCHEMA_VERSION}: repeat the run, or read it with the ploutos that wrote it")
+        return RunSummary.model_validate(content)
+    except (OSError, ValueError) as error:  # of the file, of its JSON, or of its fields
+        raise StoreError(f"{path} is not the summary of a run: {_first_line(error)}; repeat the run") from error
+
+
+def _first_line(error: Exception) -> str:
+    if isinstance(error, ValidationError):
+        first = error.errors()[0]
+        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+    return str(error)
+
+
+SUMMARY = Kind("summary", ".json", write_summary, read_summary)

@@ -1,0 +1,187 @@
+"""What the numbers of a run allow to be said, in plain sentences. It reads a `RunSummary` and nothing else."""
+
+from ploutos.evaluation.contamination import counting_spans
+from ploutos.evaluation.summary import AdvisorFacts, Comparison, Mirror, Purchase, Question, RunSummary
+from ploutos.market.sources import sample
+from ploutos.reporting.names import display_name, names_of
+from ploutos.strategies.base import Role
+from ploutos.wording import enumerate_names
+
+QUESTIONS = {
+    Question.ADVICE: "Is the advice better than none?",
+    Question.ADVICE_ALONE: "Is the advice alone better than buying and holding?",
+    Question.SHUFFLED: "Does the timing of the advice matter?",
+    Question.SHIFTED: "Does its timing matter at the same trading frequency?",
+    Question.DRAWN: "Is it better than chance with the same mix of advice?",
+    Question.MIRRORED: "Is the advice better than its opposite?",
+    Question.HYBRID: "Does training with the advice help?",
+    Question.HYBRID_ADVICE: "Was it the advice, or the extra training?",
+}
+_CONTROLS = {
+    Question.SHUFFLED: "the same with its advice shuffled in time",
+    Question.SHIFTED: "the same with its advice shifted in time",
+    Question.DRAWN: "the same with advice drawn at random",
+    Question.MIRRORED: "what the advisor says about the mirrored market",
+}
+_SAMPLE = "The sample holds five companies that were still well known in 2013, which flatters buying and holding them."
+_SHORTENED = (
+    "This was a shortened run: the policies saw a small share of the training steps that production asks for, so no number here is "
+    "evidence of skill."
+)
+
+
+def verdict(summary: RunSummary) -> list[str]:
+    """What a reader must know first, and everything that takes from the numbers."""
+    ruins = [_ruin(summary, slug) for slug in (summary.final, summary.benchmark) if summary.strategies[slug].ruined]
+    sentences = [*ruins, *([_SHORTENED] if summary.reduced else [])]
+    if not ruins:
+        sentences.append(_excess(summary))
+    sentences += [text for text in [_purchase(summary)] if text]
+    sentences += [comparison_sentence(summary, row) for row in summary.comparisons if row.question is Question.HYBRID_ADVICE]
+    if summary.advisor.is_mock:
+        sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
+    return [*sentences, *_answers(summary.advisor), *_memory(summary), *_source(summary.source)]
+
+
+def difference_sentence(name: str, other: str, low: float | None, high: float | None) -> str:
+    """What an interval of a yearly difference allows to be said."""
+    if low is None or high is None:
+        return f"{name} never differed from {other}, so there is nothing to compare."
+    if low > 0:
+        return f"{name} earned {low:.1%} to {high:.1%} a year more than {other}."
+    if high < 0:
+        return f"{name} earned {-high:.1%} to {-low:.1%} a year less than {other}; chance does not explain the loss."
+    return (
+        f"{name} is statistically indistinguishable from {other}: the interval of the yearly difference, {low:.1%} to {high:.1%}, "
+        "includes zero."
+    )
+
+
+def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
+    """The answer to one comparison's question."""
+    names = names_of(summary)
+    name, other = names[row.of], _CONTROLS.get(row.question) or names[row.against[0]]
+    if row.ruined:
+        gone = names.get(row.ruined) or display_name(row.ruined, Role.PLACEBO, summary.advisor.is_mock)
+        return f"{gone} was ruined on {row.ruined_on}, so {name} and {other} are not compared."
+    won = "" if row.beaten is None else f" It earned more than {round(row.beaten * row.draws)} of {row.draws} draws."
+    return difference_sentence(name, other, row.low, row.high) + won
+
+
+def conclusion(summary: RunSummary) -> str:
+    """Whether the advice helped. It did only if it earned more than no advice and more than every placebo."""
+    caveat = " The advisor was a mock, a fixed rule, so none of this is about a language model." if summary.advisor.is_mock else ""
+    return _help(summary) + caveat
+
+
+def _help(summary: RunSummary) -> str:
+    advice = summary.comparison(Question.ADVICE)
+    placebos = [row.sign for row in summary.comparisons if row.question in _CONTROLS and row.question is not Question.MIRRORED]
+    if advice is None:
+        return "No benefit was shown: the advice was not compared with none."
+    if advice.ruined:
+        return f"{comparison_sentence(summary, advice)} No benefit was shown."
+    if advice.sign < 0:
+        return "The advice cost money: the same policies earned more without it, and chance does not explain the difference."
+    if advice.sign == 0:
+        return "No benefit was shown: results with and without the advice are statistically indistinguishable."
+    if not placebos:
+        return "The policies earned more with the advice than without it, but no placebo was run, so its content may not be the cause."
+    if all(sign > 0 for sign in placebos):
+        return "The advice helped on this one history: the policies earned more with it than without it, and more than with any placebo."
+    return (
+        "No benefit was shown: the policies earned more with the advice than without it, but not more than with every placebo, so its "
+        "content may not be the cause."
+    )
+
+
+def mirror_sentence(mirror: Mirror) -> str:
+    """Whether decisions turned round with the market."""
+    if mirror.turned is None or mirror.stayed is None or mirror.held is None:
+        return "The advisor never said buy or sell, so there is nothing to reverse."
+    counted = (
+        f"On the mirrored market {mirror.turned:.0%} of {mirror.n:,} buy and sell decisions were reversed, {mirror.stayed:.0%} stayed the "
+        f"same and {mirror.held:.0%} became hold."
+    )
+    if mirror.sign > 0:
+        return f"{counted} More were reversed than stayed the same, as they would if the advisor reads the numbers."
+    if mirror.sign < 0:
+        return f"{counted} More stayed the same than were reversed: this advisor remembers, or favours one side whatever it is shown."
+    return f"{counted} The two are statistically indistinguishable, so nothing shows that this advisor reads the numbers."
+
+
+def _ruin(summary: RunSummary, slug: str) -> str:
+    metrics = summary.strategies[slug]
+    after = "nothing is compared with it" if slug == summary.benchmark else "nothing after that day counts"
+    return f"{names_of(summary)[slug]} was ruined on {metrics.ruined}: it lost {-100 * metrics.total_return:.1f} % of its equity; {after}."
+
+
+def _excess(summary: RunSummary) -> str:
+    names, final = names_of(summary), summary.strategies[summary.final]
+    sentence = difference_sentence(names[summary.final], names[summary.benchmark], final.excess_low, final.excess_high)
+    if final.excess_low is not None and final.excess_low > 0:
+        of_what = f"{summary.confidence * 100:g} % interval of this one history"
+        sentence = f"{sentence.removesuffix('.')} ({of_what}; variants that were tried before it are not accounted for)."
+    return sentence
+
+
+def _purchase(summary: RunSummary) -> str:
+    """Which symbols the benchmark could not buy, and why; empty where it bought them all."""
+    purchase, n = summary.purchase, len(summary.symbols)
+    if len(purchase.bought) == n:
+        return ""
+    could = "it could buy" if purchase.below_lot else "traded"
+    name = names_of(summary)[summary.benchmark]
+    return f"{name} held the {len(purchase.bought)} of {n} symbols that {could} on {purchase.decided}; {'; '.join(_missed(purchase))}."
+
+
+def _missed(purchase: Purchase) -> list[str]:
+    whys = (
+        (purchase.unlisted, "{} listed later and never bought"),
+        (purchase.without_bar, "had no bar that day and {} never bought"),
+        (purchase.below_lot, "came to less than one lot and {} never bought"),
+    )
+    return [f"{enumerate_names(symbols)} {why.format('was' if len(symbols) == 1 else 'were')}" for symbols, why in whys if symbols]
+
+
+def _answers(advisor: AdvisorFacts) -> list[str]:
+    """What a reader must know of an advisor's answers."""
+    sentences = []
+    if advisor.n_abstained:
+        sentences.append(
+            f"The advisor abstained on {advisor.n_abstained} of {advisor.n_advice} questions, which counts as hold; signals.parquet gives "
+            "each reason."
+        )
+    if advisor.reveal:
+        sentences.append(
+            "The prompts named the asset and the date. This is an ablation: a model may remember what happened next, so no number that "
+            "rests on its advice is a result."
+        )
+    return sentences
+
+
+def _memory(summary: RunSummary) -> list[str]:
+    """What a reader must know of what the advisor may remember."""
+    sentences = []
+    if not counting_spans(summary):
+        tags = " and ".join(f"{span.n_sessions} {span.tag}" for span in summary.spans)
+        sentences.append(
+            f"Nothing here counts as evidence for the advisor: its sessions are {tags}, none is clean. A session is clean when it comes "
+            "after the cutoff that the model's maker states (llm.stated_cutoff), after a margin, and after everything that a probe found "
+            "recalled."
+        )
+    certificate = summary.advisor.certificate
+    for kind, hits in (certificate.reidentification or {} if certificate else {}).items():
+        if hits.low > hits.chance:
+            sentences.append(
+                f"The prompts are less blind than they look: in a probe the model recognised the {kind} in {hits.rate:.1%} of them "
+                f"({hits.low:.1%} to {hits.high:.1%}; guessing gives {hits.chance:.1%})."
+            )
+    return sentences
+
+
+def _source(source: str) -> list[str]:
+    sentences = [_SAMPLE] if source == sample.NAME else []
+    if source.startswith("synthetic"):
+        sentences.append("The bars are simulated. Nothing here says anything about a real market.")
+    return sentences + [f"{stand_in}: it has its own hours, dividends and costs, and no rolls." for stand_in in source.split("; ")[1:]]
