@@ -47,7 +47,7 @@ def shares(data: DataSpec, deciders: dict[str, Decider], env: EnvSpec | None = N
     strategies = [decider(bars, features, plan, env) for decider in deciders.values()]
     told = oracle(bars, synthetic_spec(data), env)
     result = run_backtests(bars, None, [Segment(fold.test) for fold in plan], [*strategies, told], env, keep=())
-    return {name: oracle_capture(result, strategy.names[0]) for name, strategy in zip(deciders, strategies, strict=True)}
+    return {name: oracle_capture(result, strategy.ids[0].slug) for name, strategy in zip(deciders, strategies, strict=True)}
 
 
 def regression(kind: RegressionKind, spec: RegressionSpec | None = None) -> Decider:

@@ -20,7 +20,7 @@ from ploutos.market.synthetic.optimum import autoregression, garleanu_pedersen, 
 from ploutos.market.synthetic.planted import LAG, PERSISTENCE, REFERENCE_COST, amplitude_of, chain_of, pace_of
 from ploutos.market.synthetic.scenarios import PLANTED
 from ploutos.market.synthetic.simulate import SyntheticSpec
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.oracles import OracleStrategy, garleanu_pedersen_oracle, oracle
 from ploutos.walk_forward import Range
@@ -49,8 +49,8 @@ class Apart:
     asks_policies = False
 
     @property
-    def names(self):
-        return tuple(f"account {s}" for s in range(self.oracle.states.shape[1]))
+    def ids(self):
+        return tuple(StrategyId(f"account-{s}") for s in range(self.oracle.states.shape[1]))
 
     def targets(self, context):
         whole = replace(self.oracle, slots=np.ones_like(self.oracle.slots)).targets(context)
@@ -179,7 +179,7 @@ def test_a_strategy_that_sees_the_last_bar_alone_earns_nothing_where_the_cue_is_
     whole = growth(run(bars, oracle(bars, spec_of("planted_lagged", 4.5), FREE), env=FREE))[0]
     for feature, sign in product(range(2), (1, -1)):
         table = np.where(sign * features.values[:, :, feature] > 0, 1 / 20, 0.0)
-        (earned,) = growth(run(bars, PrecomputedTargets("last bar", table), env=FREE))
+        (earned,) = growth(run(bars, PrecomputedTargets("last-bar", table), env=FREE))
         assert abs(earned) < 0.06 * whole
 
 

@@ -17,6 +17,7 @@ from ploutos.features.scaling import fit_scaler
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load, synthetic_spec
+from ploutos.strategies.base import Role, StrategyId
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.oracles import oracle
 from ploutos.strategies.regression import (
@@ -56,7 +57,7 @@ def test_they_find_what_is_planted():
     data, bars, features, folds = market()
     models = [[fit_regression(bars, features, fold, ENV, SMALL, kind) for fold in folds] for kind in KINDS]
     strategies = [regression_strategy(bars, features, folds, each, ENV) for each in models]
-    assert [strategy.names for strategy in strategies] == [(kind,) for kind in KINDS]
+    assert [strategy.ids for strategy in strategies] == [(StrategyId(kind, Role.REGRESSION),) for kind in KINDS]
     best = oracle(bars, synthetic_spec(data), ENV)
     result = run_backtests(bars, None, [Segment(fold.test) for fold in folds], [*strategies, best], ENV, keep=())
     shares = {kind: oracle_capture(result, kind) for kind in KINDS}

@@ -94,10 +94,12 @@ def sortino_ratio(returns: FloatArray, periods_per_year: float) -> float:
     return float(returns.mean() / downside * np.sqrt(periods_per_year)) if downside > 1e-12 else float("nan")
 
 
-def oracle_capture(backtests: Backtests, name: str) -> float:
-    """Log growth of an account over that of the oracle run beside it on a planted market; nan where the oracle earned nothing."""
-    rows = [backtests.row(each) for each in (name, ORACLE)]
-    own, best = (float(np.log(backtests.equity[row, backtests.last[row]] / backtests.equity[row, 0])) for row in rows)
+def oracle_capture(backtests: Backtests, slug: str) -> float:
+    """Log growth of an account over that of the oracle run beside it on a planted market; nan where there is none, or it earned nothing."""
+    if ORACLE.slug not in backtests.slugs:
+        return float("nan")
+    rows = [backtests.row(each) for each in (slug, ORACLE.slug)]
+    own, best = (float(np.log(max(backtests.equity[row, backtests.last[row]] / backtests.equity[row, 0], 1e-9))) for row in rows)
     return own / best if best > 0 else float("nan")
 
 

@@ -19,10 +19,10 @@ from ploutos.market.synthetic.optimum import PartialAdjustment, garleanu_pederse
 from ploutos.market.synthetic.planted import PERSISTENCE, Pace, amplitude_of, chain_of, pace_of, read_states
 from ploutos.market.synthetic.scenarios import PLANTED, Scenario
 from ploutos.market.synthetic.simulate import SyntheticSpec
-from ploutos.strategies.base import DecisionContext
+from ploutos.strategies.base import DecisionContext, Role, StrategyId
 from ploutos.types import FloatArray, IntArray
 
-ORACLE = "oracle"
+ORACLE = StrategyId("oracle", Role.ORACLE)
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,8 @@ class OracleStrategy:
     targets_of: IntArray
     positions: FloatArray
     slots: FloatArray
-    name: str = ORACLE
-
     asks_policies = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
+    ids = (ORACLE,)
 
     def targets(self, context: DecisionContext) -> FloatArray:
         states, slot = self.states[context.bar], self.slots[context.bar]
@@ -66,13 +61,8 @@ class GarleanuPedersenStrategy:
     signals: FloatArray
     rule: PartialAdjustment
     env: EnvSpec
-    name: str = "Garleanu-Pedersen"
-
     asks_policies = False
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        return (self.name,)
+    ids = (StrategyId("garleanu-pedersen", Role.ORACLE),)
 
     def targets(self, context: DecisionContext) -> FloatArray:
         wanted = self.rule.next_weights(context.held, np.nan_to_num(self.signals[context.bar]))

@@ -26,8 +26,8 @@ from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler, fit_scaler
 from ploutos.market.bars import Bars
-from ploutos.store import writing
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.store import Kind, writing
+from ploutos.strategies.base import PrecomputedTargets, Role
 from ploutos.strategies.spec import RegressionKind, RegressionSpec
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Fold, Range
@@ -101,7 +101,7 @@ def fit_regression(
 def regression_strategy(
     bars: Bars, features: FeatureSet, folds: Sequence[Fold], models: Sequence[Regression], env: EnvSpec
 ) -> PrecomputedTargets:
-    """A model per fold, each deciding over its fold's test range, under the name of its kind.
+    """A model per fold, each deciding over its fold's test range, under its kind as slug.
 
     Raises:
         DataError: a model reads other features.
@@ -112,7 +112,7 @@ def regression_strategy(
             raise DataError(f"the {model.kind} model reads {', '.join(model.names)}; found {', '.join(features.names)}")
         decided = slice(fold.test.start - 1, fold.test.stop - 1)
         table[decided] = decide(bars, features, model, env, decided)
-    return PrecomputedTargets(models[0].kind, table)
+    return PrecomputedTargets(models[0].kind, table, Role.REGRESSION)
 
 
 def decide(bars: Bars, features: FeatureSet, model: Regression, env: EnvSpec, which: slice) -> FloatArray:
@@ -140,6 +140,9 @@ def load_regression(path: Path) -> Regression:
     meta = json.loads(str(arrays.pop("meta")))
     scaler = Scaler(arrays.pop("mean"), arrays.pop("deviation"))
     return Regression(meta["kind"], tuple(meta["names"]), scaler, arrays, meta["band"], meta["choices"])
+
+
+REGRESSION = Kind("regression", ".npz", save_regression, load_regression)
 
 
 # --- training rows
