@@ -126,7 +126,8 @@ def test_bars_pass_the_check_whatever_happens_in_them(seed, timeframe, scenario,
     spec = SyntheticSpec(
         seed=seed, timeframe=timeframe, scenario=scenario, start=date(2024, 2, 26), end=date(2024, 2, 26) + timedelta(days=days)
     )
-    frame = market(spec, NAMES[:2] if scenario == "planted_cross" else NAMES)  # which takes one clock
+    names = NAMES[:2] if scenario == "planted_cross" else NAMES  # which takes one clock
+    frame = market(spec, names)
     check_bars(frame, "synthetic")
     assert frame.dtypes.astype(str).to_dict() == {
         "symbol": "str",
@@ -138,7 +139,7 @@ def test_bars_pass_the_check_whatever_happens_in_them(seed, timeframe, scenario,
     assert (frame["low"] > 0).all()
     assert (frame["volume"] >= 0).all()
     assert frame.equals(frame.sort_values(["symbol", "timestamp"], ignore_index=True))
-    assert set(frame["symbol"]) == set(NAMES)
+    assert set(frame["symbol"]) == set(names)
 
 
 def test_futures_are_quoted_in_ticks_near_their_own_level():
