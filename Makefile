@@ -37,6 +37,7 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.training
 	$(BIN)/python -m benchmarks.fusion
 	$(BIN)/python -m benchmarks.features
+	$(BIN)/python -m benchmarks.planted
 
 clean: ## forget the environment; runs and the store stay
 	rm -rf $(VENV)

@@ -27,6 +27,7 @@ from ploutos.walk_forward import FOLDS, Fold, fold_table
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.market import features_of, folds_of, load_bars, quality_of
+from tasks.regression import fit_regression_of
 from tasks.resources import wait_for_resources
 from tasks.training import train_member
 
@@ -104,7 +105,7 @@ def _phases(store: Store, config: PipelineConfig, settings: Settings, stages: _S
     wait_for_resources("phase 2", config.pipeline)
     memory = GPUMemoryManager(config.llm, settings)
     with memory.freed("training"):
-        refs = replace(refs, policies=_train(store, refs, config, stages))
+        refs = replace(refs, regressions=_fit(store, refs, config, stages), policies=_train(store, refs, config, stages))
 
     wait_for_resources("phase 3", config.pipeline)
     refs = replace(refs, llm_features=stages.run("llm-features", llm_features_of, store, bars))
@@ -134,6 +135,13 @@ def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[
     """Every fold, with an initial cash for its training range: bars that come later change no policy and no key of one."""
     bars, folds = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS)
     return [(fold, config.model_copy(update={"env": with_initial_cash(config.env, bars, fold.train)})) for fold in folds]
+
+
+def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
+    """The supervised models: one task per fold and kind."""
+    folds, kinds = store.load(refs.folds, FOLDS), config.regression.models if config.regression.enabled else ()
+    futures = [[stages.submit(fit_regression_of, store, refs.bars, refs.features, fold, kind, config) for kind in kinds] for fold in folds]
+    return stages.by_fold("regression", folds, futures) if kinds else ()
 
 
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:

@@ -17,6 +17,7 @@ from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
+from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.spec import CheckpointSpec, Device, LogSpec, TrainingSpec
 from ploutos.walk_forward import FoldSpec
 
@@ -61,6 +62,8 @@ class PipelineConfig(Spec):
     """Phase 2: account, costs, reward."""
     training: TrainingSpec = TrainingSpec()
     """Phase 2: PPO and its ensemble."""
+    regression: RegressionSpec = RegressionSpec()
+    """Phase 2: supervised models beside the policies."""
     llm: LLMConfig = LLMConfig(provider=LLMProvider.MOCK)
     """Phase 3: the advisor; the mock, in every preset, unless llm.provider names another."""
     fusion: FusionSpec = FusionSpec()

@@ -15,6 +15,7 @@ class RunRefs:
     features: Ref
     folds: Ref
     policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
+    regressions: tuple[tuple[Ref, ...], ...] = ()  # by fold, then kind; empty where none are fitted
     llm_features: Ref | None = None
     hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
     ablated: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank

@@ -11,7 +11,7 @@ from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.backtest import BACKTESTS, Backtests
-from ploutos.evaluation.experiment import IN_SAMPLE, InSample, in_sample, out_of_sample, with_hybrids
+from ploutos.evaluation.experiment import IN_SAMPLE, InSample, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.summary import SUMMARY, RunSummary
@@ -20,12 +20,15 @@ from ploutos.features.llm_features import MARKET_FEATURES
 from ploutos.fusion.calibration import CHOICES, FusionChoice
 from ploutos.hardware.monitor import Usage
 from ploutos.market.bars import BARS
+from ploutos.market.data_spec import is_planted
+from ploutos.market.loader import synthetic_spec
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
 from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
+from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
 from tasks.stage import run_stage
@@ -73,22 +76,25 @@ def fusion_choice_of(store: Store, refs: RunRefs, config: PipelineConfig) -> Sta
 @task(name="backtest", cache_policy=NO_CACHE)
 def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
     """Run every strategy over all test ranges."""
-    signals = refs.require("signals")
+    signals, data = refs.require("signals"), config.data
 
     def compute() -> Backtests:
         bars, features, folds = store.load(refs.bars, BARS), store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS)
         advice, market = store.load(signals, SIGNALS), store.load(refs.require("llm_features"), MARKET_FEATURES)
+        models = [[store.load(ref, REGRESSION) for ref in kinds] for kinds in refs.regressions]
         result = out_of_sample(
             bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
             choices=_if_any(store, refs.fusion, CHOICES) or (), mirrored=_if_any(store, refs.mirrored, SIGNALS),
-            placebo_draws=config.evaluation.placebo_draws,
+            placebo_draws=config.evaluation.placebo_draws, others=supervised_and_oracle(bars, features, folds, models, data, config.env),
         )  # fmt: skip
         hybrids = {HYBRID: (_stored(store, refs.hybrids), advice), HYBRID_ABLATED: (_stored(store, refs.ablated), None)}
         return with_hybrids(result, bars, features, folds, market, hybrids, config.env)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
-    settings["placebo_draws"] = config.evaluation.placebo_draws
-    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.ablated), *_sha256_of(refs.fusion, refs.mirrored)]
+    settings |= {"placebo_draws": config.evaluation.placebo_draws}
+    settings |= {"planted": synthetic_spec(data).model_dump(mode="json") if is_planted(data) else None}
+    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.regressions), *_digests(refs.hybrids), *_digests(refs.ablated)]
+    upstream += [*_sha256_of(refs.fusion, refs.mirrored)]
     return run_stage(store, "backtests", BACKTESTS, settings, upstream, compute)
 
 

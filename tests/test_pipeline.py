@@ -25,6 +25,7 @@ from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
 from ploutos.reporting.names import names_of
 from ploutos.reporting.verdict import conclusion, verdict
 from ploutos.store import Store
+from ploutos.strategies.regression import load_regression
 from ploutos.training.checkpoint import load_policy
 from tasks import stage as stages
 from tasks import training
@@ -193,6 +194,28 @@ def test_a_future_trades_whole_contracts_on_its_own_terms(home, tmp_path, source
     page = (folder / "report.html").read_text()
     assert "20 a point; 2.5 and 1 ticks of 5 per contract and side" in page
     assert ("The bars are simulated" in page) == (source == "synthetic")
+
+
+def test_a_planted_market_shows_what_policies_and_regressions_took_of_the_oracle(home, tmp_path):
+    market = ["data.source=synthetic", "data.symbols=[AAPL, IBM]", "data.timeframe=1D", "data.synthetic.scenario=planted"]
+    market += ["data.synthetic.strength=4", "data.start=2019-01-02", "training.members=1", "hybrid.enabled=false", "llm.mirror=false"]
+    stages = run(tmp_path / "run", *market)
+    assert {"regression 0 0", "regression 0 1"} <= computed(stages)
+    summary = read_summary(tmp_path / "run" / "metrics.json")
+    capture = {slug: row.oracle_capture for slug, row in summary.strategies.items()}
+    assert (capture["oracle"], capture["flat"]) == (1, 0)
+    assert capture["trees"] > 0.6
+    assert [row.against for row in summary.supervised] == [("logistic",), ("trees",)]
+    said, page = verdict(summary), (tmp_path / "run" / "report.html").read_text()
+    assert any(sentence.startswith("RL did not beat boosted trees: RL vote") for sentence in said)
+    assert "of the oracle's growth" in page.replace("&#39;", "'")
+    model = load_regression(tmp_path / "run" / "folds" / "0" / "regression" / "trees.npz")
+    assert model.kind == "trees"
+    again = run(tmp_path / "again", *market, "regression.models=[trees]")
+    assert computed(again) == {"backtests", "metrics"}
+    without = run(tmp_path / "without", *market, "regression.enabled=false")
+    assert not any(name.startswith("regression") for name in without)
+    assert read_summary(tmp_path / "without" / "metrics.json").supervised == ()
 
 
 def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_path, monkeypatch):

@@ -22,6 +22,7 @@ from ploutos.evaluation.significance import mean_interval
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import Comparison, Mirror, Question
 from ploutos.strategies.advised import ADVISOR, FUSED, MIRRORED
+from ploutos.strategies.base import Role
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 
@@ -50,6 +51,11 @@ def pairs(slugs: Sequence[str]) -> list[Pair]:
         Pair(Question.HYBRID_ADVICE, HYBRID.slug, (HYBRID_ABLATED.slug,)),
     ]
     return [pair for pair in found if pair.against and {pair.of, *pair.against} <= set(slugs)]
+
+
+def supervised_pairs(backtests: Backtests) -> list[Pair]:
+    """The vote of the policies against every supervised model that a run holds."""
+    return [Pair(Question.SUPERVISED, VOTE.slug, (slug,)) for slug in backtests.of(Role.REGRESSION)]
 
 
 def _draws(kind: str, slugs: Sequence[str]) -> tuple[str, ...]:

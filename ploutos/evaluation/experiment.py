@@ -18,11 +18,15 @@ from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
+from ploutos.market.data_spec import DataSpec, is_planted
+from ploutos.market.loader import synthetic_spec
 from ploutos.store import Kind, write_json
 from ploutos.strategies.advised import ADVISOR, FUSED, MIRRORED, AdvisorStrategy, FusedStrategy
-from ploutos.strategies.base import Role, StrategyId, account_ids
+from ploutos.strategies.base import Role, Strategy, StrategyId, account_ids
 from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
+from ploutos.strategies.oracles import oracle
+from ploutos.strategies.regression import Regression, regression_strategy
 from ploutos.training.checkpoint import Policy
 from ploutos.types import Float32Array
 from ploutos.walk_forward import Fold, tested_decisions
@@ -41,6 +45,7 @@ def out_of_sample(
     choices: tuple[FusionChoice, ...] = (),
     mirrored: Signals | None = None,
     placebo_draws: int = 0,
+    others: Sequence[Strategy] = (),
 ) -> Backtests:
     """Every strategy over all test ranges, the placebos last.
 
@@ -49,6 +54,7 @@ def out_of_sample(
         choices: fusion's parameters of each fold; none to take what is configured.
         mirrored: what the advisor said about the mirrored market, if it was asked.
         placebo_draws: of each kind of placebo.
+        others: strategies that ask no policies, to run beside them.
 
     Raises:
         DataError: buy and hold could buy nothing, so there is nothing to compare with.
@@ -62,10 +68,23 @@ def out_of_sample(
     fused = FusedStrategy((FUSED, *controls), advised_actions, confidences, bars, env, (fusion,), choices)
     advised = AdvisorStrategy(tuple(alone), np.stack([each.align_to_bars(bars)[0] for each in alone.values()]), bars, env)
     segments = [Segment(fold.test, members_of) for fold, members_of in zip(folds, policies, strict=True)]
-    result = run_backtests(bars, features, segments, [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *baselines], env)
+    strategies: list[Strategy] = [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *others, *baselines]
+    result = run_backtests(bars, features, segments, strategies, env)
     require_purchase(result, BUY_AND_HOLD, bars, env)
-    contenders = (FUSED, VOTE, ADVISOR, *account_ids(baselines), *list(members)[1:])
+    contenders = (FUSED, VOTE, ADVISOR, *account_ids(others), *account_ids(baselines), *list(members)[1:])
     return result.only([*(each.slug for each in contenders), *result.of(Role.PLACEBO)])
+
+
+def supervised_and_oracle(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], models: Sequence[Sequence[Regression]], data: DataSpec, env: EnvSpec
+) -> list[Strategy]:
+    """What stands beside the policies: supervised models, and, on a planted market, the oracle.
+
+    Args:
+        models: one sequence of kinds per fold; empty without models.
+    """
+    found: list[Strategy] = [regression_strategy(bars, features, folds, kind, env) for kind in zip(*models, strict=True)]
+    return [*found, oracle(bars, synthetic_spec(data), env)] if is_planted(data) else found
 
 
 def hybrid_out_of_sample(

@@ -11,12 +11,13 @@ from ploutos.advisor.schedule import CADENCE
 from ploutos.advisor.signals import Signals
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.benchmark import purchase_of
-from ploutos.evaluation.comparisons import compare, mirror_of, pairs
+from ploutos.evaluation.comparisons import compare, mirror_of, pairs, supervised_pairs
 from ploutos.evaluation.contamination import spans_of
 from ploutos.evaluation.experiment import InSample
 from ploutos.evaluation.metrics import (
     Periods,
     measure,
+    oracle_capture,
     periods_of,
     ruin_date,
     session_closes,
@@ -80,6 +81,7 @@ def summarise(
         benchmark=BUY_AND_HOLD,
         strategies=strategies,
         comparisons=tuple(compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in pairs(backtests.slugs)),
+        supervised=tuple(compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in supervised_pairs(backtests)),
         advisor=_advisor(signals, known, None if mirrored is None else mirror_of(tested, mirrored, bootstrap, seed)),
         purchase=purchase_of(backtests, BUY_AND_HOLD, bars),
         spans=spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
@@ -109,6 +111,7 @@ def _metrics(
         excess_low=excess_low,
         excess_high=excess_high,
         ruined=ruined.get(slug),
+        oracle_capture=oracle_capture(backtests, slug),
     )
 
 

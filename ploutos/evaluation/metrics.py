@@ -15,6 +15,7 @@ from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.summary import PathMetrics
 from ploutos.market.bars import Bars
+from ploutos.strategies.oracles import ORACLE
 from ploutos.types import FloatArray, IntArray, TimeArray
 
 
@@ -91,6 +92,15 @@ def sortino_ratio(returns: FloatArray, periods_per_year: float) -> float:
     """
     downside = np.sqrt(np.mean(np.minimum(returns, 0.0) ** 2)) if len(returns) else 0.0
     return float(returns.mean() / downside * np.sqrt(periods_per_year)) if downside > 1e-12 else float("nan")
+
+
+def oracle_capture(backtests: Backtests, slug: str) -> float:
+    """Log growth of an account over that of the oracle run beside it on a planted market; nan where there is none, or it earned nothing."""
+    if ORACLE.slug not in backtests.slugs:
+        return float("nan")
+    rows = [backtests.row(each) for each in (slug, ORACLE.slug)]
+    own, best = (float(np.log(max(backtests.equity[row, backtests.last[row]] / backtests.equity[row, 0], 1e-9))) for row in rows)
+    return own / best if best > 0 else float("nan")
 
 
 def drawdowns(equity: FloatArray) -> FloatArray:

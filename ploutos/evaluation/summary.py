@@ -82,6 +82,8 @@ class StrategyMetrics(PathMetrics):
     """Upper end of it."""
     ruined: date | None
     """Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it."""
+    oracle_capture: Number = None
+    """On a planted market: log growth over the oracle's, which knows how the market was made."""
 
 
 class SpanMetrics(Part):
@@ -131,6 +133,8 @@ class Question(StrEnum):
     """Does training with the advice help?"""
     HYBRID_ADVICE = "hybrid-advice"
     """Was it the advice, or the training?"""
+    SUPERVISED = "supervised"
+    """Are the policies better than a supervised model of the same features?"""
 
 
 class Comparison(Part):
@@ -297,6 +301,8 @@ class RunSummary(Part):
     """By slug, in the order of the report; no placebos."""
     comparisons: tuple[Comparison, ...]
     """Whether the advice helps."""
+    supervised: tuple[Comparison, ...] = ()
+    """Whether the policies do better than supervised models, one by one."""
     advisor: AdvisorFacts
     """Who advised."""
     purchase: Purchase

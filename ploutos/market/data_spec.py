@@ -17,6 +17,7 @@ from ploutos.market.instruments import AssetClass, InstrumentSpec, equity, instr
 from ploutos.market.macro import Provider
 from ploutos.market.sources.files import FileFormat
 from ploutos.market.sources.timestamps import Ambiguous
+from ploutos.market.synthetic.scenarios import PLANTED
 from ploutos.market.synthetic.simulate import SyntheticSpec
 from ploutos.specs import Spec
 
@@ -86,6 +87,11 @@ class DataSpec(Spec):
             ConfigError: it is not a length of time.
         """
         return None if self.timeframe == "auto" else parse_timeframe(self.timeframe)
+
+
+def is_planted(spec: DataSpec) -> bool:
+    """Whether the bars are a simulation that hides a signal."""
+    return spec.source == "synthetic" and spec.synthetic.scenario in PLANTED
 
 
 def vendor_name(spec: DataSpec) -> str:

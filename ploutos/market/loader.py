@@ -103,12 +103,12 @@ def _read_source(spec: DataSpec, datasets: Path | None) -> SourceTable:
 
 
 def _simulated(spec: DataSpec) -> SourceTable:
-    chosen = _synthetic_spec(spec)
+    chosen = synthetic_spec(spec)
     frame = simulate(chosen, [served_by(spec, symbol) for symbol in spec.symbols or SYNTHETIC_SYMBOLS])
     return SourceTable(frame, f"synthetic: {chosen.scenario}, {chosen.timeframe}, seed {chosen.seed}")
 
 
-def _synthetic_spec(spec: DataSpec) -> SyntheticSpec:
+def synthetic_spec(spec: DataSpec) -> SyntheticSpec:
     """The simulation's own settings under those of the data; a simulation is made over its own span, then cut."""
     given = {"timeframe": None if spec.bar is None else spec.timeframe, "start": spec.start, "end": spec.end}
     merged = spec.synthetic.model_dump() | {name: value for name, value in given.items() if value is not None}
@@ -528,7 +528,7 @@ def fingerprint(spec: DataSpec, datasets: Path | None = None) -> list[str]:
         with sample.open_file() as path:
             return [file_sha256(path)]
     if spec.source == "synthetic":
-        return [digest_of(_synthetic_spec(spec).model_dump(mode="json"))]
+        return [digest_of(synthetic_spec(spec).model_dump(mode="json"))]
     if spec.source == "files":
         return files.digests(_require_path(spec))
     name, bar = vendor_name(spec), spec.bar or VENDOR_TIMEFRAME

@@ -21,6 +21,8 @@ def display_name(slug: str, role: Role, is_mock: bool) -> str:
             return f"{plain} (mock)" if is_mock else f"{plain} (LLM)"
         case Role.VOTE | Role.MEMBER:
             return f"RL {plain}"
+        case Role.REGRESSION:
+            return {"logistic": "logistic regression", "ridge": "ridge regression", "trees": "boosted trees"}[slug]
         case Role.ABLATION:
             return f"{plain.removesuffix(' ablated')} without advice"
         case _:

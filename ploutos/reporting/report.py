@@ -33,6 +33,7 @@ _COLUMNS = (
     ("sortino", "Sortino", "ratio"),
     ("calmar", "Calmar", "ratio"),
 )
+_CAPTURE = ("oracle_capture", "of the oracle's growth", "percent")
 _CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
 _NONE = "-"
@@ -60,11 +61,16 @@ def _cell(metrics: StrategyMetrics, name: str, kind: str) -> str:
     return f"{text}, ruined {metrics.ruined}" if name == "total_return" and metrics.ruined else text
 
 
+def _columns(summary: RunSummary) -> tuple[tuple[str, str, str], ...]:
+    """Columns of the table: what an account took of the oracle's growth only where there is an oracle."""
+    return (*_COLUMNS, _CAPTURE) if summary.of(Role.ORACLE) else _COLUMNS
+
+
 def comparison(summary: RunSummary) -> list[dict[str, str]]:
     """The table against the baselines as text, one dictionary per strategy."""
     names = names_of(summary)
     return [
-        {"strategy": names[slug]} | {label: _cell(metrics, key, kind) for key, label, kind in _COLUMNS}
+        {"strategy": names[slug]} | {label: _cell(metrics, key, kind) for key, label, kind in _columns(summary)}
         for slug, metrics in summary.strategies.items()
     ]
 
@@ -116,7 +122,7 @@ def _drawdown(backtests: Backtests, summary: RunSummary) -> go.Figure:
 
 
 def _heat_map(summary: RunSummary) -> go.Figure:
-    names, policies = names_of(summary), (Role.VOTE, Role.HYBRID, Role.ABLATION, Role.STRATEGY, Role.MEMBER)
+    names, policies = names_of(summary), (Role.VOTE, Role.HYBRID, Role.ABLATION, Role.REGRESSION, Role.ORACLE, Role.STRATEGY, Role.MEMBER)
     rows = [summary.benchmark, summary.final, *(slug for role in policies for slug in summary.of(role))]
     values = [[fold.sharpe[slug] for fold in summary.folds] for slug in rows]
     columns = [f"fold {fold.fold}<br>{fold.first}" for fold in summary.folds]
@@ -191,7 +197,7 @@ def render_report(
     final = summary.strategies[summary.final]
     backtests = backtests.only(list(summary.strategies))
     headings = [{"label": "strategy", "title": "who decided"}]
-    headings += [{"label": label, "title": _DESCRIPTIONS[key]} for key, label, _ in _COLUMNS]
+    headings += [{"label": label, "title": _DESCRIPTIONS[key]} for key, label, _ in _columns(summary)]
     table = [
         {"cells": list(row.values()), "final": slug == summary.final}
         for slug, row in zip(summary.strategies, comparison(summary), strict=True)
@@ -215,7 +221,7 @@ def render_report(
         },
         folds=folds,
         choices=choice_rows(summary),
-        descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _COLUMNS},
+        descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _columns(summary)},
         provenance=provenance,
     )
 

@@ -27,6 +27,7 @@ from ploutos.walk_forward import FOLDS, Fold, fold_table
 
 _LIBRARIES = {
     "torch",
+    "sklearn",
     "stable_baselines3",
     "gymnasium",
     "numpy",
@@ -106,7 +107,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
     rows += [
         (f"artifact {name}", sha256)
         for name, sha256 in manifest["artifacts"].items()
-        if not name.startswith(("policy", "hybrid", "ablated"))
+        if not name.startswith(("policy", "hybrid", "ablated", "regression"))
     ]
     rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
     return rows
@@ -140,6 +141,11 @@ def write_run(
     if refs.mirrored is not None:
         artifacts["mirrored"] = refs.mirrored.sha256
         copies.append("mirrored.parquet")
+    for fold, models in zip(folds, refs.regressions, strict=False):
+        for kind, ref in zip(config.regression.models, models, strict=True):
+            with writing(folder / "folds" / str(fold.index) / "regression" / f"{kind}.npz") as temporary:
+                shutil.copyfile(store.path(ref), temporary)
+            artifacts[f"regression {fold.index} {kind}"] = ref.sha256
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),

@@ -16,6 +16,7 @@ QUESTIONS = {
     Question.MIRRORED: "Is the advice better than its opposite?",
     Question.HYBRID: "Does training with the advice help?",
     Question.HYBRID_ADVICE: "Was it the advice, or the extra training?",
+    Question.SUPERVISED: "Are the policies better than a supervised model of the same features?",
 }
 _CONTROLS = {
     Question.SHUFFLED: "the same with its advice shuffled in time",
@@ -37,6 +38,7 @@ def verdict(summary: RunSummary) -> list[str]:
     if not ruins:
         sentences.append(_excess(summary))
     sentences += [text for text in [_purchase(summary)] if text]
+    sentences += [_supervised(summary, row) for row in summary.supervised]
     sentences += [comparison_sentence(summary, row) for row in summary.comparisons if row.question is Question.HYBRID_ADVICE]
     if summary.advisor.is_mock:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
@@ -123,6 +125,12 @@ def _excess(summary: RunSummary) -> str:
         of_what = f"{summary.confidence * 100:g} % interval of this one history"
         sentence = f"{sentence.removesuffix('.')} ({of_what}; variants that were tried before it are not accounted for)."
     return sentence
+
+
+def _supervised(summary: RunSummary, row: Comparison) -> str:
+    """Whether the policies beat a supervised model."""
+    sentence = comparison_sentence(summary, row)
+    return sentence if row.sign > 0 or row.ruined else f"RL did not beat {names_of(summary)[row.against[0]]}: {sentence}"
 
 
 def _purchase(summary: RunSummary) -> str:

@@ -18,8 +18,8 @@ from ploutos.seeding import generator
 from ploutos.types import BoolArray, FloatArray, TimeArray
 
 Scenario = Literal[
-    "normal", "calm", "trend", "noise", "planted", "regime_switch", "crash", "flash_crash",
-    "halted", "stale", "unadjusted_split", "missing_week", "bad_tick", "volume_unit_swap",
+    "normal", "calm", "trend", "noise", "planted", "planted_lagged", "planted_slow", "planted_cross", "planted_regime",
+    "regime_switch", "crash", "flash_crash", "halted", "stale", "unadjusted_split", "missing_week", "bad_tick", "volume_unit_swap",
 ]  # fmt: skip
 
 CRASH = 0.20
@@ -28,8 +28,6 @@ FLASH_CRASH = 0.15
 """Share that everything loses from 14:30 to 15:00 in New York, and has won back by 16:00."""
 TREND_SHARPE = 3.0
 """Annual drift of the trend, in units of the market's annual volatility."""
-PLANTED_STRENGTH = 0.3
-"""Correlation of the sign of a bar's return with the next one's; the next sign is the same in 65 % of cases."""
 SPLIT = 4.0
 """New shares for one old share."""
 BAD_TICK = 0.8
@@ -46,7 +44,11 @@ SCENARIOS: dict[Scenario, str] = {
     "calm": "the normal market held in its quiet regime, without jumps",
     "trend": f"the normal market and a drift of {TREND_SHARPE:.0f} market volatilities a year, times a symbol's beta",
     "noise": "independent normal returns without drift or gaps, one stream per symbol: nobody can have skill",
-    "planted": f"noise whose signs persist: sign(t) and sign(t+1) correlate by {PLANTED_STRENGTH}, each earned from open to close",
+    "planted": "noise whose signs persist: the sign of a bar's return tells the next one's",
+    "planted_lagged": "noise, but high or low volume tells the direction of a bar several bars later: memory pays",
+    "planted_slow": "noise, but the place of the close between low and high tells a slow drift: trading less than it moves pays",
+    "planted_cross": "the same, but only the difference to the other symbols' places tells anything: it takes two symbols",
+    "planted_regime": "the same as planted_slow, but where bars are long the place of the close tells the opposite",
     "regime_switch": "quiet until the session, stressed from its evening before on: about twice the volatility",
     "crash": f"everything loses {CRASH:.0%} within the regular hours of one session, and stays there",
     "flash_crash": f"everything loses {FLASH_CRASH:.0%} in half an hour and wins it back by the close",
@@ -60,7 +62,9 @@ SCENARIOS: dict[Scenario, str] = {
 """Every scenario and what it does."""
 
 OF_ONE_SYMBOL: tuple[Scenario, ...] = ("halted", "stale", "unadjusted_split", "bad_tick", "volume_unit_swap")
-UNEVENTFUL: tuple[Scenario, ...] = ("normal", "calm", "trend", "noise", "planted")
+PLANTED: tuple[Scenario, ...] = ("planted", "planted_lagged", "planted_slow", "planted_cross", "planted_regime")
+"""Those that hide a signal, as strong as `data.synthetic.strength` says."""
+UNEVENTFUL: tuple[Scenario, ...] = ("normal", "calm", "trend", "noise", *PLANTED)
 _FROM_THEN_ON: tuple[Scenario, ...] = ("regime_switch", "unadjusted_split", "volume_unit_swap")
 _MOVES: dict[Scenario, tuple[tuple[str, str, float], ...]] = {
     "crash": (("09:30", "16:00", 1 - CRASH),),

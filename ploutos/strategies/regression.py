@@ -1,0 +1,288 @@
+"""Supervised deciders: one model of the next return for all symbols, and a no-trade band around it.
+
+They have what policies have: features, folds, a scaler fitted on training rows, costs, and discrete actions. BUY above the band, SELL
+below it, HOLD between. A model is fitted on a fold's training range alone. What has to be chosen (penalty, number of trees, band) is
+chosen on slices within it, each told by a model of the others and kept apart by the folds' gap; the band is the one whose account grew
+most, costs paid. A fitted model is arrays, so its file holds no code. Left out: probabilities are not calibrated.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numba import njit
+from sklearn.ensemble import HistGradientBoostingClassifier
+from sklearn.linear_model import LogisticRegression, Ridge
+from threadpoolctl import threadpool_limits
+
+from ploutos.envs import ledger
+from ploutos.envs.actions import BUY, HOLD, SELL, target_weights
+from ploutos.envs.spec import EnvSpec, with_initial_cash
+from ploutos.errors import DataError
+from ploutos.features.build import FeatureSet
+from ploutos.features.scaling import Scaler, fit_scaler
+from ploutos.market.bars import Bars
+from ploutos.store import Kind, writing
+from ploutos.strategies.base import PrecomputedTargets, Role
+from ploutos.strategies.spec import RegressionKind, RegressionSpec
+from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
+from ploutos.walk_forward import Fold, Range
+
+_FEWEST = 50
+"""Fewest training rows to fit anything on."""
+_EVERY = 10
+"""Steps in which the number of trees is chosen."""
+
+
+@dataclass(frozen=True)
+class Regression:
+    """A fitted model and its band.
+
+    Attributes:
+        kind: which model.
+        names: n_features names of what it reads.
+        scaler: of its training rows.
+        arrays: `coefficients` (n_features,) and `intercept`; or, of trees, `feature`, `threshold`, `left`, `right` and `value`, each of
+            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`.
+        band: half width of the no-trade band, in the units of `scores`.
+        choices: what was chosen on the inner slices, for people.
+    """
+
+    kind: RegressionKind
+    names: tuple[str, ...]
+    scaler: Scaler
+    arrays: dict[str, np.ndarray]
+    band: float
+    choices: dict[str, float]
+
+    def scores(self, values: Float32Array) -> FloatArray:
+        """What the model tells of the next return: log odds of a rise, or, of `ridge`, deviations of return.
+
+        Args:
+            values: features as they were built, shape (..., n_features).
+        """
+        return _score(self.arrays, self.scaler.transform(values))
+
+
+def fit_regression(
+    bars: Bars, features: FeatureSet, fold: Fold, env: EnvSpec, spec: RegressionSpec, kind: RegressionKind, seed: int = 0
+) -> Regression:
+    """Fit one model on a fold's training range; the same input gives the same model.
+
+    Args:
+        env: costs and limits under which the band is chosen.
+
+    Raises:
+        DataError: the training range has too few rows, or its returns all have one sign.
+    """
+    rows = _training_rows(bars, features, fold.train, spec.horizon_bars)
+    candidates = range(_EVERY, spec.max_trees + 1, _EVERY) if kind == "trees" else spec.penalties
+    target, told = rows.target(kind), np.empty((len(candidates), len(rows.bar)))
+    with threadpool_limits(limits=1):
+        for inside, outside in _inner_slices(rows, fold, spec):
+            scaler = fit_scaler(rows.values[outside], features.n_required)
+            seen, asked = (scaler.transform(rows.values[part]) for part in (outside, inside))
+            told[:, inside] = _told(kind, candidates, seen, target[outside], asked, spec, seed)
+        best = int(np.argmin([_loss(kind, target, scores) for scores in told]))
+        scaler = fit_scaler(features.values[fold.train.start : fold.train.stop], features.n_required)
+        arrays = _fit(kind, candidates[best], scaler.transform(rows.values), target, spec, seed)
+    scores = np.full((bars.n_bars, bars.n_symbols), np.nan)
+    scores[rows.bar, rows.symbol] = told[best]
+    bands = float(told[best].std()) * np.array(spec.bands)
+    chosen = int(np.argmax(_growth(bars, scores, bands, fold.train, env)))
+    choices = {"candidate": float(candidates[best]), "band": spec.bands[chosen], "loss": _loss(kind, target, told[best])}
+    return Regression(kind, features.names, scaler, arrays, float(bands[chosen]), choices)
+
+
+def regression_strategy(
+    bars: Bars, features: FeatureSet, folds: Sequence[Fold], models: Sequence[Regression], env: EnvSpec
+) -> PrecomputedTargets:
+    """A model per fold, each deciding over its fold's test range, under its kind as slug.
+
+    Raises:
+        DataError: a model reads other features.
+    """
+    table = np.full((bars.n_bars, bars.n_symbols), np.nan)
+    for fold, model in zip(folds, models, strict=True):
+        if model.names != features.names:
+            raise DataError(f"the {model.kind} model reads {', '.join(model.names)}; found {', '.join(features.names)}")
+        decided = slice(fold.test.start - 1, fold.test.stop - 1)
+        table[decided] = decide(bars, features, model, env, decided)
+    return PrecomputedTargets(models[0].kind, table, Role.REGRESSION)
+
+
+def decide(bars: Bars, features: FeatureSet, model: Regression, env: EnvSpec, which: slice) -> FloatArray:
+    """Target weights after some bars, shape (n, n_symbols); no order where a feature that is required is not known."""
+    scores = np.where(features.ready[which], model.scores(features.values[which]), np.nan)
+    return target_weights(_actions(scores, model.band), bars.tradable[which].sum(axis=1), env)
+
+
+def _actions(scores: FloatArray, band: FloatArray | float) -> IntArray:
+    return np.where(scores > band, BUY, np.where(scores < -band, SELL, HOLD)).astype(np.int64)  # nan is neither
+
+
+def save_regression(model: Regression, path: Path) -> None:
+    """Write a model as one npz of plain arrays; the same model gives the same bytes."""
+    meta = {"kind": model.kind, "names": model.names, "band": model.band, "choices": model.choices}
+    arrays: dict[str, Any] = {"mean": model.scaler.mean, "deviation": model.scaler.deviation, **model.arrays}
+    with writing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, meta=np.array(json.dumps(meta, sort_keys=True)), **arrays)
+
+
+def load_regression(path: Path) -> Regression:
+    """Read what `save_regression` wrote; nothing in it is executed."""
+    with np.load(path, allow_pickle=False) as file:
+        arrays = {name: file[name] for name in file.files}
+    meta = json.loads(str(arrays.pop("meta")))
+    scaler = Scaler(arrays.pop("mean"), arrays.pop("deviation"))
+    return Regression(meta["kind"], tuple(meta["names"]), scaler, arrays, meta["band"], meta["choices"])
+
+
+REGRESSION = Kind("regression", ".npz", save_regression, load_regression)
+
+
+# --- training rows
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """One row per symbol and decision of the training range; n rows.
+
+    Attributes:
+        bar, symbol: shape (n,), whose decision.
+        values: shape (n, n_features), as built.
+        returns: shape (n,), what an order decided then earned from its fill on, in deviations of its symbol's.
+    """
+
+    bar: IntArray
+    symbol: IntArray
+    values: Float32Array
+    returns: FloatArray
+
+    def target(self, kind: RegressionKind) -> FloatArray | IntArray:
+        return self.returns if kind == "ridge" else (self.returns > 0).astype(np.int64)
+
+
+def _training_rows(bars: Bars, features: FeatureSet, train: Range, horizon: int) -> _Rows:
+    """Decisions whose return is known within the range."""
+    first, last = max(train.start - 1, 0), train.stop - horizon
+    opens, closes = bars.open[first + 1 : last + 1], bars.mark[first + horizon : last + horizon]
+    filled = bars.tradable[first + 1 : last + 1] & (opens != 0)
+    earned = (closes - opens) / np.where(filled, np.abs(opens), 1.0)
+    usable = filled & bars.tradable[first:last] & features.ready[first:last]
+    bar, symbol = np.nonzero(usable)
+    deviation = np.array([earned[usable[:, s], s].std() if usable[:, s].any() else 1.0 for s in range(bars.n_symbols)])
+    returns = earned[bar, symbol] / np.where(deviation > 0, deviation, 1.0)[symbol]
+    if len(returns) < _FEWEST or (returns > 0).all() or not (returns > 0).any():
+        raise DataError(
+            f"found {len(returns)} training rows, {int((returns > 0).sum())} of them rises; expected at least {_FEWEST}, rises and falls "
+            "among them; train on a longer range, or unset regression.enabled"
+        )
+    return _Rows(bar + first, symbol, features.values[first:last][bar, symbol], returns)
+
+
+def _inner_slices(rows: _Rows, fold: Fold, spec: RegressionSpec) -> list[tuple[BoolArray, BoolArray]]:
+    """Rows of each slice of the training range, and those far enough from it to tell it."""
+    gap = fold.validation.start - fold.train.stop + spec.horizon_bars
+    edges = np.linspace(rows.bar[0], rows.bar[-1] + 1, spec.inner_slices + 1)
+    return [
+        ((rows.bar >= start) & (rows.bar < stop), (rows.bar < start - gap) | (rows.bar >= stop + gap)) for start, stop in pairwise(edges)
+    ]
+
+
+# --- models
+
+
+def _linear(kind: RegressionKind, penalty: float, seen: Float32Array, target: FloatArray | IntArray) -> LogisticRegression | Ridge:
+    weight = penalty * len(target)
+    model = Ridge(alpha=weight) if kind == "ridge" else LogisticRegression(C=1 / weight, max_iter=1000)
+    return model.fit(seen.astype(np.float64), target)
+
+
+def _trees(n: int, seen: Float32Array, target: FloatArray | IntArray, spec: RegressionSpec, seed: int) -> HistGradientBoostingClassifier:
+    model = HistGradientBoostingClassifier(
+        learning_rate=spec.learning_rate, max_iter=n, max_leaf_nodes=spec.leaves, min_samples_leaf=spec.rows_per_leaf,
+        early_stopping=False, random_state=seed,
+    )  # fmt: skip
+    return model.fit(seen, target)
+
+
+def _told(
+    kind: RegressionKind, candidates: Sequence[float], seen: Float32Array, target: FloatArray | IntArray, asked: Float32Array,
+    spec: RegressionSpec, seed: int,
+) -> FloatArray:  # fmt: skip
+    """Scores of rows by models of other rows, one for each candidate; shape (n_candidates, n_asked)."""
+    if kind == "trees":
+        arrays = _tree_arrays(_trees(int(candidates[-1]), seen, target, spec, seed))
+        return np.stack([_score({**arrays, "n": np.array(int(n))}, asked) for n in candidates])
+    return np.stack([_score(_linear_arrays(_linear(kind, penalty, seen, target)), asked) for penalty in candidates])
+
+
+def _fit(
+    kind: RegressionKind, candidate: float, seen: Float32Array, target: FloatArray | IntArray, spec: RegressionSpec, seed: int
+) -> dict[str, np.ndarray]:
+    """The model of a candidate, as arrays."""
+    if kind == "trees":
+        return _tree_arrays(_trees(int(candidate), seen, target, spec, seed))
+    return _linear_arrays(_linear(kind, candidate, seen, target))
+
+
+def _linear_arrays(model: LogisticRegression | Ridge) -> dict[str, np.ndarray]:
+    return {"coefficients": np.ravel(model.coef_).astype(np.float64), "intercept": np.ravel(model.intercept_)[0]}
+
+
+def _tree_arrays(model: HistGradientBoostingClassifier) -> dict[str, np.ndarray]:
+    """Trees as arrays; scikit-learn has no public way to read them, so a test holds this against its own answers."""
+    trees = [stage[0].nodes for stage in model._predictors]
+    width = max(len(nodes) for nodes in trees)
+    columns = {"feature": "feature_idx", "threshold": "num_threshold", "left": "left", "right": "right", "value": "value"}
+    arrays = {name: np.stack([np.pad(nodes[field], (0, width - len(nodes))) for nodes in trees]) for name, field in columns.items()}
+    leaves = np.stack([np.pad(nodes["is_leaf"], (0, width - len(nodes)), constant_values=1) for nodes in trees]).astype(bool)
+    kinds = {"feature": np.int64, "left": np.int64, "right": np.int64}
+    arrays = {name: array.astype(kinds.get(name, np.float64)) for name, array in arrays.items()}
+    return arrays | {"feature": np.where(leaves, -1, arrays["feature"]), "intercept": np.ravel(model._baseline_prediction)[0]}
+
+
+def _score(arrays: dict[str, np.ndarray], rows: Float32Array) -> FloatArray:
+    """What a model tells; a row's answer does not depend on the other rows, to the last bit."""
+    if "coefficients" in arrays:
+        return np.asarray(np.einsum("...f,f->...", rows.astype(np.float64), arrays["coefficients"]) + arrays["intercept"])
+    nodes = (arrays["feature"], arrays["threshold"], arrays["left"], arrays["right"], arrays["value"])
+    flat = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]))
+    return _tree_sums(flat, *nodes, int(arrays.get("n", len(nodes[0])))).reshape(rows.shape[:-1]) + arrays["intercept"]
+
+
+@njit(cache=True)
+def _tree_sums(rows, feature, threshold, left, right, value, n_trees):  # type: ignore[no-untyped-def]
+    """The sum of each row's leaves over the first trees."""
+    sums = np.zeros(len(rows))
+    for i in range(len(rows)):
+        for tree in range(n_trees):
+            node = 0
+            while feature[tree, node] >= 0:
+                low = rows[i, feature[tree, node]] <= threshold[tree, node]
+                node = left[tree, node] if low else right[tree, node]
+            sums[i] += value[tree, node]
+    return sums
+
+
+def _loss(kind: RegressionKind, target: FloatArray | IntArray, scores: FloatArray) -> float:
+    """Mean loss of a row: log loss, or the squared error of `ridge`."""
+    if kind == "ridge":
+        return float(np.mean((scores - target) ** 2))
+    return float(np.mean(np.logaddexp(0.0, np.where(target > 0, -scores, scores))))
+
+
+def _growth(bars: Bars, scores: FloatArray, bands: FloatArray, train: Range, env: EnvSpec) -> FloatArray:
+    """Log growth over the training range of an account for each band, costs paid; shape (n_bands,)."""
+    env = with_initial_cash(env, bars, train)
+    arrays, n = ledger.make_market_arrays(bars), len(bands)
+    stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), arrays, env)
+    for decided in range(max(train.start - 1, 0), train.stop - 1):
+        bar = np.full(n, decided, dtype=np.int64)
+        stepper.step(bar, target_weights(_actions(scores[decided], bands[:, None]), arrays.n_tradable[bar], env))
+    return np.log(np.maximum(stepper.accounts.equity, 1e-9) / env.cash)

@@ -1,0 +1,34 @@
+"""Settings of the supervised deciders; light to import."""
+
+from typing import Literal
+
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt
+
+from ploutos.specs import Spec
+
+RegressionKind = Literal["logistic", "ridge", "trees"]
+
+
+class RegressionSpec(Spec):
+    """Supervised models of the next return, with a no-trade band: what a learnt policy has to beat."""
+
+    enabled: bool = True
+    """Whether they are fitted and stand beside the policies."""
+    models: tuple[RegressionKind, ...] = ("logistic", "trees")
+    """`logistic` and `trees` tell the chance of a rise, `ridge` the return in the symbol's own deviations; `trees` are boosted."""
+    horizon_bars: PositiveInt = 1
+    """Bars over which the return is told that an order filled at the next open earns."""
+    inner_slices: int = Field(default=4, ge=2)
+    """Slices of the training range, each told by a model of the others, that choose the penalty, the number of trees and the band."""
+    penalties: tuple[PositiveFloat, ...] = (1e-4, 1e-3, 1e-2, 1e-1)
+    """Weights of half the squared coefficients against the mean loss of a row, to choose from, for `logistic` and `ridge`."""
+    bands: tuple[NonNegativeFloat, ...] = (0.0, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0)
+    """No-trade bands to choose from, in deviations of what the model tells: a position is taken above, left below, kept between."""
+    max_trees: PositiveInt = 150
+    """Most trees; fewer where more of them tell the inner slices worse."""
+    leaves: int = Field(default=8, ge=2)
+    """Leaves of a tree."""
+    rows_per_leaf: PositiveInt = 100
+    """Fewest training rows in a leaf."""
+    learning_rate: PositiveFloat = 0.05
+    """Share of each tree that is added."""
