@@ -715,7 +715,7 @@ def test_the_page_is_one_file_that_needs_nothing_else(tmp_path, aligned):
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", outside_plotly)
     assert "&lt;mine&gt; &amp; theirs" in page
     assert "<mine>" not in page
-    for text in ("gaps (1)", "suspected_splits (1)", "a list of corporate actions", "number of bars of every session"):
+    for text in ("gaps (1)", "suspected_splits (1)", "the list of corporate actions", "number of bars of every session"):
         assert text in outside_plotly
 
 
