@@ -26,6 +26,7 @@ from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, load_policy,
 from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
+from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy
 from ploutos.training.spec import CheckpointSpec, TrainingSpec, Workplace
 from ploutos.walk_forward import Fold, Range
 
@@ -33,6 +34,7 @@ logger = logging.getLogger(__name__)
 
 BEST = "best.zip"
 _FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
+_SHARED: dict[str, Any] = {"PPO": SharedPolicy, "MaskablePPO": SharedMaskablePolicy}
 _QUICK = {"PPO": QuickPPO, "MaskablePPO": QuickMaskablePPO, "RecurrentPPO": QuickRecurrentPPO}
 
 
@@ -40,13 +42,15 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
     """An agent with fresh weights, drawn from the seed."""
     recurrent, quick = spec.algorithm == "RecurrentPPO", spec.speed.quick_loop
     network: dict[str, Any] = {"net_arch": list(spec.net_arch)}
+    if spec.network == "shared":
+        network["account"] = env.env_spec.observe_account
     if spec.actions == "weights":
         network["log_std_init"] = _FIRST_LOG_STD
     algorithm: Any = _QUICK[spec.algorithm] if quick else ALGORITHMS[spec.algorithm]
     return cast(
         OnPolicyAlgorithm,
         algorithm(
-            "MlpLstmPolicy" if recurrent else "MlpPolicy",
+            _SHARED[spec.algorithm] if spec.network == "shared" else "MlpLstmPolicy" if recurrent else "MlpPolicy",
             env,
             learning_rate=LinearSchedule(spec.learning_rate, 0.0, 1.0) if spec.learning_rate_schedule == "linear" else spec.learning_rate,
             n_steps=spec.n_steps,
@@ -77,7 +81,7 @@ def build_env(
 ) -> MarketVecEnv:
     """The environment of a training range."""
     rows = market_rows(features, bars.tradable, scaler)
-    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions)
+    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions, spec.credits_symbols)
 
 
 def train_member(

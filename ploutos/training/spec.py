@@ -43,6 +43,12 @@ class TrainingSpec(Spec):
     actions: ActionKind = "discrete"
     """What a policy decides for each symbol: `discrete` is HOLD, BUY or SELL; `weights` is a share of the gross limit, drawn from a
     normal distribution in training and its mean afterwards. MaskablePPO has discrete actions only."""
+    network: Literal["shared", "joint"] = "shared"
+    """`shared` reads every symbol with the same weights, and beside it the others, pooled: what is learnt of one symbol holds for all,
+    and their number is free. `joint` reads all symbols' columns at once, with weights for each."""
+    credit: Literal["symbol", "portfolio"] = "symbol"
+    """What a decision on a symbol is paid with: that symbol's part of the reward, or all of it. A joint network and stable-baselines3's
+    own loop know the portfolio's alone."""
     total_timesteps: PositiveInt = 2_000_000
     """Environment steps of one member in production."""
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
@@ -102,6 +108,11 @@ class TrainingSpec(Spec):
                 f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; RecurrentPPO learns from whole sequences"
             )
         return self
+
+    @property
+    def credits_symbols(self) -> bool:
+        """Whether each symbol has a reward, a value and an advantage of its own."""
+        return self.credit == "symbol" and self.network == "shared" and self.speed.quick_loop
 
     @property
     def planned_timesteps(self) -> int:

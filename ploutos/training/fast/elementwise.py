@@ -257,3 +257,44 @@ def cell_gradient_(gates, cell_before, tanh_cell, gradient_hidden, gradient_cell
             news[j] = d * enter * (_ONE - new * new)
             shows[j] = up[j] * tc[j] * show * (_ONE - show)
             carry[j] = d * keep
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def pool_(x, usable, out, highest):
+    """Pool what is usable: out := mean and highest of x, shape (n, 2 * k); highest := which symbol that was, -1 for none.
+
+    Args:
+        x: shape (n, n_symbols, k), each above -1 or equal to it.
+        usable: shape (n, n_symbols), 1 or 0.
+    """
+    n, n_symbols, k = x.shape
+    for i in range(n):
+        mean, most, which, count = out[i, :k], out[i, k:], highest[i], _ZERO
+        mean[:], most[:], which[:] = _ZERO, -_ONE, np.int32(-1)
+        for s in range(n_symbols):
+            if usable[i, s] > _ZERO:
+                count += _ONE
+                row = x[i, s]
+                for j in range(which.size):
+                    higher = row[j] > most[j]
+                    mean[j] += row[j]
+                    most[j] = row[j] if higher else most[j]
+                    which[j] = np.int32(s) if higher else which[j]
+        count = max(count, _ONE)
+        for j in range(which.size):
+            mean[j] /= count
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def pool_gradient_(gradient, usable, highest, out):
+    """Backwards: out := the gradient of x, shape (n, n_symbols, k)."""
+    n, n_symbols, k = out.shape
+    for i in range(n):
+        mean, most, which, count = gradient[i, :k], gradient[i, k:], highest[i], _ZERO
+        for s in range(n_symbols):
+            count += usable[i, s]
+        share = _ONE / max(count, _ONE)
+        for s in range(n_symbols):
+            row, part = out[i, s], share if usable[i, s] > _ZERO else _ZERO
+            for j in range(which.size):
+                row[j] = part * mean[j] + (most[j] if which[j] == s else _ZERO)

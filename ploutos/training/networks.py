@@ -1,0 +1,191 @@
+"""The symbol-shared network: one encoder for every symbol, so that what is learnt of one holds for all, and their number is free.
+
+An observation's columns are sorted by symbol: its features, its flag, its position, its account features. One encoder reads each
+symbol, the encodings of the usable ones are pooled (mean and highest), and one layer joins a symbol's encoding with the pooled ones,
+the account's cash and its drawdown. One head gives each symbol's logits or mean weight, another its value. No weight belongs to a
+symbol: permuting symbols permutes what is decided. Actor and critic have an encoder each, as in stable-baselines3's own policies.
+
+The classes are stable-baselines3's policies but for their layers; a zip that names them opens wherever ploutos is installed.
+"""
+
+from functools import partial
+from itertools import pairwise
+from typing import Any, NamedTuple, cast
+
+import numpy as np
+import torch
+from gymnasium import spaces
+from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from stable_baselines3.common.policies import ActorCriticPolicy
+from torch import Tensor, nn
+
+from ploutos.envs.account_features import ACCOUNT_NAMES
+from ploutos.envs.actions import N_ACTIONS
+
+N_ACCOUNT_WIDE = 2  # cash and drawdown
+_POSITION = 2  # a symbol's weight and unrealised return
+LOWEST = -1.0  # of a tanh: what an unusable symbol adds to the highest encoding
+
+
+class SymbolColumns(NamedTuple):
+    """Where a symbol's numbers stand in an observation, whatever the number of symbols."""
+
+    n_features: int
+    account: bool
+
+    @property
+    def n_market(self) -> int:
+        """Numbers of one symbol that are the market's: its features and its flag."""
+        return self.n_features + 1
+
+    @property
+    def n_own(self) -> int:
+        """Numbers of one symbol that are the account's."""
+        return _POSITION + (len(ACCOUNT_NAMES) if self.account else 0)
+
+    @property
+    def n_columns(self) -> int:
+        """What the encoder reads of one symbol."""
+        return self.n_market + self.n_own
+
+    def n_symbols(self, n_observed: int) -> int:
+        """Symbols of an observation of so many columns."""
+        return (n_observed - N_ACCOUNT_WIDE) // self.n_columns
+
+    def by_symbol(self, market: Tensor) -> Tensor:
+        """The market's part of n observations by symbol, shape (n, n_symbols, n_market)."""
+        n_symbols = market.shape[1] // self.n_market
+        features = market[:, : n_symbols * self.n_features].reshape(len(market), n_symbols, self.n_features)
+        return torch.cat([features, market[:, n_symbols * self.n_features :, None]], dim=2)
+
+    def own_by_symbol(self, own: Tensor) -> tuple[Tensor, Tensor]:
+        """The account's part by symbol, shape (n, n_symbols, n_own), and what is the account's as a whole, shape (n, 2)."""
+        n_symbols = (own.shape[1] - N_ACCOUNT_WIDE) // self.n_own
+        split = _POSITION * n_symbols
+        position = own[:, :split].reshape(len(own), _POSITION, n_symbols).transpose(1, 2)
+        whole = own[:, split : split + N_ACCOUNT_WIDE]
+        if self.account:
+            account = own[:, split + N_ACCOUNT_WIDE :].reshape(len(own), n_symbols, len(ACCOUNT_NAMES))
+            position = torch.cat([position, account], dim=2)
+        return position, whole
+
+    def split(self, observations: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Observations by symbol, shape (n, n_symbols, n_columns); the usable ones, (n, n_symbols); the account as a whole, (n, 2)."""
+        n_market = self.n_symbols(observations.shape[1]) * self.n_market
+        market = self.by_symbol(observations[:, :n_market])
+        own, whole = self.own_by_symbol(observations[:, n_market:])
+        return torch.cat([market, own], dim=2), market[..., -1], whole
+
+    def names(self, features: tuple[str, ...]) -> list[str]:
+        """Names of what the encoder reads of one symbol, in order."""
+        return [*features, "usable", "weight", "unrealised", *(ACCOUNT_NAMES if self.account else ())]
+
+
+def pool(encoded: Tensor, usable: Tensor) -> Tensor:
+    """Mean and highest encoding of the usable symbols, shape (n, 2 * size).
+
+    Args:
+        encoded: shape (n, n_symbols, size).
+        usable: shape (n, n_symbols), 1 or 0.
+    """
+    usable = usable.unsqueeze(2)
+    mean = (encoded * usable).sum(1) / usable.sum(1).clamp_min(1.0)
+    highest = torch.where(usable > 0, encoded, torch.full_like(encoded, LOWEST)).max(1).values
+    return torch.cat([mean, highest], dim=1)
+
+
+class SymbolBranch(nn.Module):
+    """The encoder of one branch, actor's or critic's, and the layer that joins each symbol with the others and the account."""
+
+    def __init__(self, n_columns: int, net_arch: list[int]) -> None:
+        super().__init__()
+        sizes = [n_columns, *net_arch]
+        self.encoder = nn.Sequential()
+        for before, after in pairwise(sizes):
+            self.encoder.extend([nn.Linear(before, after), nn.Tanh()])
+        self.size = sizes[-1]
+        self.join = nn.Linear(2 * self.size + N_ACCOUNT_WIDE + self.size, self.size)  # pooled, the account's, the symbol's own
+
+    def forward(self, columns: Tensor, usable: Tensor, whole: Tensor) -> Tensor:
+        """What the last layers read of each symbol, shape (n, n_symbols, size)."""
+        encoded = self.encoder(columns)
+        others = torch.cat([pool(encoded, usable), whole], dim=1)
+        from_others, own = self.join.weight[:, : others.shape[1]], self.join.weight[:, others.shape[1] :]
+        return torch.tanh(encoded @ own.t() + nn.functional.linear(others, from_others, self.join.bias).unsqueeze(1))
+
+
+class SymbolNetwork(nn.Module):
+    """Actor's and critic's branches, in the place of stable-baselines3's `MlpExtractor`."""
+
+    def __init__(self, columns: SymbolColumns, net_arch: list[int]) -> None:
+        super().__init__()
+        self.columns = columns
+        self.policy_net = SymbolBranch(columns.n_columns, net_arch)
+        self.value_net = SymbolBranch(columns.n_columns, net_arch)
+        self.latent_dim_pi = self.latent_dim_vf = self.policy_net.size
+
+    def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        parts = self.columns.split(features)
+        return self.policy_net(*parts), self.value_net(*parts)
+
+    def forward_actor(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.policy_net(*self.columns.split(features)))
+
+    def forward_critic(self, features: Tensor) -> Tensor:
+        return cast(Tensor, self.value_net(*self.columns.split(features)))
+
+
+class SymbolHead(nn.Linear):
+    """The same last layer for every symbol, its answers side by side: shape (n, n_symbols * n_out)."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return super().forward(latent).flatten(1)
+
+
+class PortfolioValue(nn.Linear):
+    """The portfolio's value: the mean of its symbols' values, shape (n, 1)."""
+
+    def forward(self, latent: Tensor) -> Tensor:
+        return super().forward(latent).mean(1)
+
+
+class _Shared:
+    """Mixed in before one of stable-baselines3's actor-critic policies, whose layers it replaces.
+
+    Args:
+        account: whether observations end with the account's features of each symbol.
+    """
+
+    def __init__(self, *args: Any, account: bool = False, **kwargs: Any) -> None:
+        self.account = account
+        super().__init__(*args, **kwargs)
+
+    def _get_constructor_parameters(self) -> dict[str, Any]:
+        return {**cast(Any, super())._get_constructor_parameters(), "account": self.account}
+
+    @property
+    def columns(self) -> SymbolColumns:
+        """How an observation is sorted by symbol."""
+        policy, own = cast(Any, self), _POSITION + (len(ACCOUNT_NAMES) if self.account else 0)
+        n_symbols = policy.action_space.shape[0]
+        return SymbolColumns((policy.observation_space.shape[0] - N_ACCOUNT_WIDE) // n_symbols - own - 1, self.account)
+
+    def _build(self, lr_schedule: Any) -> None:
+        policy = cast(Any, self)
+        policy.mlp_extractor = SymbolNetwork(self.columns, list(policy.net_arch))
+        size, weights = policy.mlp_extractor.latent_dim_pi, isinstance(policy.action_space, spaces.Box)
+        policy.action_net = SymbolHead(size, 1 if weights else N_ACTIONS)
+        if weights:
+            policy.log_std = nn.Parameter(torch.full((1,), float(policy.log_std_init)))
+        policy.value_net = PortfolioValue(size, 1)
+        for module, gain in ((policy.mlp_extractor, np.sqrt(2)), (policy.action_net, 0.01), (policy.value_net, 1.0)):
+            module.apply(partial(policy.init_weights, gain=gain))
+        policy.optimizer = policy.optimizer_class(policy.parameters(), lr=lr_schedule(1), **policy.optimizer_kwargs)
+
+
+class SharedPolicy(_Shared, ActorCriticPolicy):
+    """PPO's policy."""
+
+
+class SharedMaskablePolicy(_Shared, MaskableActorCriticPolicy):
+    """MaskablePPO's policy."""
