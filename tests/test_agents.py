@@ -18,7 +18,7 @@ from ploutos.market.bars import align
 from ploutos.training.callbacks import BatchedCallback
 from ploutos.training.fast import elementwise, layers, precision
 from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
-from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy
+from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.ppo import build_model
 from ploutos.training.spec import SpeedSpec, TrainingSpec
 
@@ -26,11 +26,11 @@ N_ENVS, N_STEPS = 8, 32
 QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}
 
 
-SHARED = {PPO: SharedPolicy, MaskablePPO: SharedMaskablePolicy}
-JOINT_KINDS = [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")]
+SHARED = {PPO: SharedPolicy, MaskablePPO: SharedMaskablePolicy, RecurrentPPO: SharedRecurrentPolicy}
+ALL_KINDS = [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")]
 KINDS = pytest.mark.parametrize(
     ("algorithm", "actions", "network"),
-    [(*kind, "joint") for kind in JOINT_KINDS] + [(*kind, "shared") for kind in JOINT_KINDS if kind[0] in SHARED],
+    [(*kind, network) for kind in ALL_KINDS for network in ("joint", "shared")],
 )
 
 
@@ -72,7 +72,7 @@ def stock_evaluation(model, rollout, observations):
         masks = rollout.masks.transpose(0, 1).reshape(len(by_account), -1)
         result = model.policy.evaluate_actions(by_account, actions, action_masks=masks)
     elif isinstance(model, RecurrentPPO):
-        states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in model._states_at_start))
+        states = RNNStates(*(tuple(part.reshape(1, N_ENVS, -1) for part in pair) for pair in model._states_at_start))
         result = model.policy.evaluate_actions(by_account, actions, states, torch.from_numpy(rollout.starts.T.copy()).flatten())
     else:
         result = model.policy.evaluate_actions(by_account, actions)
@@ -140,7 +140,7 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
     torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
 
 
-@pytest.mark.parametrize(("algorithm", "network"), [(PPO, "joint"), (RecurrentPPO, "joint"), (PPO, "shared")])
+@pytest.mark.parametrize(("algorithm", "network"), [(PPO, "joint"), (RecurrentPPO, "joint"), (PPO, "shared"), (RecurrentPPO, "shared")])
 def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algorithm, network, monkeypatch):
     met, multiply = set(), layers._product
 

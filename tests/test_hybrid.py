@@ -189,7 +189,7 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
     names = observation_names(hybrid, account=True)
     models = [build_model(training, fresh.model_copy(update={"speed": SpeedSpec(share_rows=share)}), 3, "cpu") for share in (True, False)]
     for model in models:
-        warm_start(model, names, policy)
+        warm_start(model, hybrid.symbols, hybrid.names, True, policy)
         assert not model.policy.optimizer.state  # no moment of Adam's is inherited
     mine = Policy(models[0], scaler, policy.meta)
     seen, observed = narrow.reset(), wide.reset()

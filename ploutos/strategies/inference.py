@@ -20,6 +20,7 @@ from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
+from ploutos.training.networks import SymbolColumns
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
@@ -68,6 +69,38 @@ class _SharedRows:
         return seen
 
 
+@dataclass
+class _SharedSymbols:
+    """The same of a policy whose network is shared by all symbols, of which the segment may have other ones than its training."""
+
+    policy: Policy
+    first: int
+    market: torch.Tensor  # (n_bars, n_symbols, hidden)
+    usable: torch.Tensor  # (n_bars, n_symbols)
+    own_weight: torch.Tensor  # (n_own, hidden)
+
+    @classmethod
+    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedSymbols":
+        columns, n = cast(SymbolColumns, policy.columns), bars.n_bars
+        padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
+        padded[:n] = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
+        by_symbol, layer = columns.by_symbol(padded), _layers(policy).encoder[0]
+        weight = layer.weight[:, : columns.n_market].T
+        with torch.no_grad():  # blocks of one size, as above
+            blocks = [torch.addmm(layer.bias, block.flatten(0, 1), weight) for block in by_symbol.split(_BLOCK)]
+            own_weight = layer.weight[:, columns.n_market :].T.contiguous()
+        return cls(policy, bars.start - 1, torch.cat(blocks).view(*by_symbol.shape[:2], -1), by_symbol[..., -1], own_weight)
+
+    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
+        columns, t = cast(SymbolColumns, self.policy.columns), bar - self.first
+        own, account = columns.own_by_symbol(observations[:, self.usable.shape[1] * columns.n_market :])
+        encoded, branch = self.market[t] + own @ self.own_weight, _layers(self.policy)
+        for layer in branch.encoder[1:]:
+            encoded = layer(encoded)
+        joined = branch.joined(encoded, self.usable[t].expand(len(own), -1), account)
+        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(joined))
+
+
 def _layers(policy: Policy) -> Any:
     """The actor's hidden layers, a linear one first."""
     return cast(Any, policy.model.policy).mlp_extractor.policy_net
@@ -84,10 +117,15 @@ class _Whole:
         network: Any = self.policy.model.policy
         seen = network.extract_features(observations, network.pi_features_extractor)
         if self.policy.recurrent:
-            nothing = torch.zeros(1, len(observations), network.lstm_actor.hidden_size)
-            cells = self.state.cells or (nothing, nothing)
-            seen, self.state.cells = network._process_sequence(seen, cells, torch.zeros(len(observations)), network.lstm_actor)
+            cells = self.state.cells or (torch.zeros(1, len(seen), self._memory(seen.shape[1])),) * 2
+            seen, self.state.cells = network.lstm_actor(seen[None], cells)
+            seen = seen[0]
         return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen)))
+
+    def _memory(self, n_observed: int) -> int:
+        """Size of an account's state."""
+        lstm, columns = cast(Any, self.policy.model.policy).lstm_actor, self.policy.columns
+        return int(lstm.hidden_size if columns is None else lstm.each.hidden_size * columns.n_symbols(n_observed))
 
 
 class PolicyInference:
@@ -115,8 +153,9 @@ class PolicyInference:
             policy.require(bars.symbols, features.names)
             rows = self._rows_of(policy)
             rows = market_rows(features, bars.tradable, policy.scaler) if rows is None else rows
-            plain = not policy.recurrent and len(_layers(policy)) > 0
-            actor: _Actor = _SharedRows.of(policy, rows, part) if plain else _Whole(policy, RecurrentState())
+            actor: _Actor = _Whole(policy, RecurrentState())
+            if not policy.recurrent and cast(Any, policy.model.policy).net_arch:
+                actor = _SharedRows.of(policy, rows, part) if policy.columns is None else _SharedSymbols.of(policy, rows, part)
             self._members.append((policy, rows, actor))
 
     def _rows_of(self, policy: Policy) -> Float32Array | None:
@@ -175,7 +214,7 @@ def _prediction(policy: Policy, last: torch.Tensor, masks: BoolArray | None) -> 
     if policy.gives_weights:
         space = cast(spaces.Box, policy.model.action_space)
         sure = torch.special.ndtr(last.abs() / cast(Any, policy.model.policy).log_std.double().exp())
-        return np.stack([np.clip(last.numpy(), space.low, space.high), sure.numpy()], axis=-1)
+        return np.stack([np.clip(last.numpy(), space.low[0], space.high[0]), sure.numpy()], axis=-1)
     logits = last.reshape(len(last), -1, N_ACTIONS)  # one softmax for all symbols; stable-baselines3 builds an object for each
     if policy.masked and masks is not None:
         logits = logits.masked_fill(~torch.from_numpy(masks).reshape(logits.shape), -torch.inf)

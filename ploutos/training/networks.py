@@ -8,6 +8,7 @@ symbol: permuting symbols permutes what is decided. Actor and critic have an enc
 The classes are stable-baselines3's policies but for their layers; a zip that names them opens wherever ploutos is installed.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any, NamedTuple, cast
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from gymnasium import spaces
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
+from sb3_contrib.common.recurrent.policies import RecurrentActorCriticPolicy
 from stable_baselines3.common.policies import ActorCriticPolicy
 from torch import Tensor, nn
 
@@ -76,9 +78,25 @@ class SymbolColumns(NamedTuple):
         own, whole = self.own_by_symbol(observations[:, n_market:])
         return torch.cat([market, own], dim=2), market[..., -1], whole
 
-    def names(self, features: tuple[str, ...]) -> list[str]:
+    def names(self, features: Sequence[str]) -> list[str]:
         """Names of what the encoder reads of one symbol, in order."""
         return [*features, "usable", "weight", "unrealised", *(ACCOUNT_NAMES if self.account else ())]
+
+
+class LatentColumns(NamedTuple):
+    """What `SymbolLSTM` puts out: a symbol's memory for every symbol, the flags, the account as a whole."""
+
+    size: int
+
+    @property
+    def n_columns(self) -> int:
+        return self.size
+
+    def split(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """As `SymbolColumns.split`."""
+        n_symbols = (latent.shape[1] - N_ACCOUNT_WIDE) // (self.size + 1)
+        memory, usable, whole = latent.split([n_symbols * self.size, n_symbols, N_ACCOUNT_WIDE], dim=1)
+        return memory.reshape(len(latent), n_symbols, self.size), usable, whole
 
 
 def pool(encoded: Tensor, usable: Tensor) -> Tensor:
@@ -108,7 +126,10 @@ class SymbolBranch(nn.Module):
 
     def forward(self, columns: Tensor, usable: Tensor, whole: Tensor) -> Tensor:
         """What the last layers read of each symbol, shape (n, n_symbols, size)."""
-        encoded = self.encoder(columns)
+        return self.joined(self.encoder(columns), usable, whole)
+
+    def joined(self, encoded: Tensor, usable: Tensor, whole: Tensor) -> Tensor:
+        """The same from encodings."""
         others = torch.cat([pool(encoded, usable), whole], dim=1)
         from_others, own = self.join.weight[:, : others.shape[1]], self.join.weight[:, others.shape[1] :]
         return torch.tanh(encoded @ own.t() + nn.functional.linear(others, from_others, self.join.bias).unsqueeze(1))
@@ -117,7 +138,7 @@ class SymbolBranch(nn.Module):
 class SymbolNetwork(nn.Module):
     """Actor's and critic's branches, in the place of stable-baselines3's `MlpExtractor`."""
 
-    def __init__(self, columns: SymbolColumns, net_arch: list[int]) -> None:
+    def __init__(self, columns: SymbolColumns | LatentColumns, net_arch: list[int]) -> None:
         super().__init__()
         self.columns = columns
         self.policy_net = SymbolBranch(columns.n_columns, net_arch)
@@ -133,6 +154,30 @@ class SymbolNetwork(nn.Module):
 
     def forward_critic(self, features: Tensor) -> Tensor:
         return cast(Tensor, self.value_net(*self.columns.split(features)))
+
+
+class SymbolLSTM(nn.Module):
+    """One LSTM that remembers every symbol apart; stable-baselines3 sees one LSTM whose state is all symbols' side by side."""
+
+    def __init__(self, columns: SymbolColumns, n_symbols: int, size: int) -> None:
+        super().__init__()
+        self.columns, self.num_layers, self.hidden_size = columns, 1, n_symbols * size
+        self.input_size = n_symbols * columns.n_columns + N_ACCOUNT_WIDE
+        self.each = nn.LSTM(columns.n_columns, size)
+
+    def forward(self, features: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """As an LSTM of one layer; beside the memories the answer holds the flags and the account, which are read later.
+
+        Args:
+            features: shape (n_steps, n, n_observed).
+            state: hidden and cell, shape (1, n, n_symbols * size).
+        """
+        steps, n = features.shape[:2]
+        each, usable, whole = self.columns.split(features.flatten(0, 1))
+        size = self.each.hidden_size
+        out, (hidden, cell) = self.each(each.reshape(steps, -1, each.shape[2]), tuple(part.reshape(1, -1, size) for part in state))
+        parts = (part.reshape(steps, n, -1) for part in (out, usable, whole))
+        return torch.cat([*parts], dim=2), (hidden.view(1, n, -1), cell.view(1, n, -1))
 
 
 class SymbolHead(nn.Linear):
@@ -170,9 +215,13 @@ class _Shared:
         n_symbols = policy.action_space.shape[0]
         return SymbolColumns((policy.observation_space.shape[0] - N_ACCOUNT_WIDE) // n_symbols - own - 1, self.account)
 
+    @property
+    def _read_by_branches(self) -> SymbolColumns | LatentColumns:
+        return self.columns
+
     def _build(self, lr_schedule: Any) -> None:
         policy = cast(Any, self)
-        policy.mlp_extractor = SymbolNetwork(self.columns, list(policy.net_arch))
+        policy.mlp_extractor = SymbolNetwork(self._read_by_branches, list(policy.net_arch))
         size, weights = policy.mlp_extractor.latent_dim_pi, isinstance(policy.action_space, spaces.Box)
         policy.action_net = SymbolHead(size, 1 if weights else N_ACTIONS)
         if weights:
@@ -189,3 +238,18 @@ class SharedPolicy(_Shared, ActorCriticPolicy):
 
 class SharedMaskablePolicy(_Shared, MaskableActorCriticPolicy):
     """MaskablePPO's policy."""
+
+
+class SharedRecurrentPolicy(_Shared, RecurrentActorCriticPolicy):
+    """RecurrentPPO's policy: an LSTM each for actor and critic, which remembers every symbol apart, before the branches."""
+
+    def __init__(self, observation_space: Any, action_space: Any, lr_schedule: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+        size, n_symbols = self.lstm_output_dim, action_space.shape[0]
+        self.lstm_actor, self.lstm_critic = (cast(Any, SymbolLSTM(self.columns, n_symbols, size)) for _ in range(2))
+        self.lstm_hidden_state_shape = (1, 1, n_symbols * size)
+        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+
+    @property
+    def _read_by_branches(self) -> LatentColumns:
+        return LatentColumns(self.lstm_output_dim)

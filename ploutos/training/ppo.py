@@ -13,7 +13,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from ploutos.envs.ledger import make_tape
-from ploutos.envs.observation import market_rows, observation_names
+from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import FeatureSet
@@ -26,7 +26,7 @@ from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, load_policy,
 from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
-from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy
+from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.spec import CheckpointSpec, TrainingSpec, Workplace
 from ploutos.walk_forward import Fold, Range
 
@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 BEST = "best.zip"
 _FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
-_SHARED: dict[str, Any] = {"PPO": SharedPolicy, "MaskablePPO": SharedMaskablePolicy}
+_SHARED: dict[str, Any] = {"PPO": SharedPolicy, "MaskablePPO": SharedMaskablePolicy, "RecurrentPPO": SharedRecurrentPolicy}
 _QUICK = {"PPO": QuickPPO, "MaskablePPO": QuickMaskablePPO, "RecurrentPPO": QuickRecurrentPPO}
 
 
@@ -136,7 +136,7 @@ def train_member(
     progress = Progress(env, log, snapshots, every, total, place.progress_file, best, meta)
     found = snapshots.resume(model, env, logger.warning) if checkpoints.auto_resume else None
     if warm is not None and found is None:
-        warm_start(model, observation_names(features, env_spec.observe_account), load_policy(warm))
+        warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
     if found is not None:
         progress.restore(found)
         logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)
