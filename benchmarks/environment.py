@@ -32,9 +32,9 @@ import pandas as pd
 import psutil
 
 from ploutos.envs.batch import MarketBatch
+from ploutos.envs.market_arrays import MarketArrays, make_market_arrays
 from ploutos.envs.observation import map_rows, open_rows
 from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
-from ploutos.envs.tape import Tape, make_tape
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
 
@@ -50,7 +50,7 @@ EVERYTHING = EnvSpec(
 )  # fmt: skip
 
 
-def market(n_symbols: int) -> tuple[Tape, np.ndarray]:
+def market(n_symbols: int) -> tuple[MarketArrays, np.ndarray]:
     """Random half-hour bars, one future among shares, two percent of them halted; random features."""
     random = np.random.default_rng(7)
     days = pd.bdate_range("2020-01-01", periods=-(-N_BARS // 13))
@@ -68,7 +68,7 @@ def market(n_symbols: int) -> tuple[Tape, np.ndarray]:
     future = FUTURES["MES"].model_copy(update={"symbol": "X_MES", "margin": 50.0})
     bars = align(pd.concat(frames), pd.Timedelta(minutes=30), "NYSE", "random", [future] if n_symbols > 1 else [])
     rows = random.standard_normal((bars.n_bars, n_symbols * (N_FEATURES + 1)), dtype=np.float32)
-    return make_tape(bars), rows
+    return make_market_arrays(bars), rows
 
 
 def timed(steps: int, step: Callable[[int], Any]) -> float:
@@ -79,11 +79,11 @@ def timed(steps: int, step: Callable[[int], Any]) -> float:
     return steps * N_ENVS / (time.perf_counter() - started)
 
 
-def batched(tape: Tape, rows: np.ndarray, steps: int, spec: EnvSpec = EVERYTHING) -> Callable[[], float]:
+def batched(arrays: MarketArrays, rows: np.ndarray, steps: int, spec: EnvSpec = EVERYTHING) -> Callable[[], float]:
     from ploutos.envs.vector import MarketVecEnv
 
-    env = MarketVecEnv(tape, rows, spec, FIRST, tape.n_bars - 1, N_ENVS, seed=0)
-    actions = np.random.default_rng(0).integers(0, 3, (steps, N_ENVS, tape.n_symbols))
+    env = MarketVecEnv(arrays, rows, spec, FIRST, arrays.n_bars - 1, N_ENVS, seed=0)
+    actions = np.random.default_rng(0).integers(0, 3, (steps, N_ENVS, arrays.n_symbols))
     env.reset()
     return lambda: timed(steps, lambda k: env.step(actions[k]))
 
@@ -143,26 +143,26 @@ def pss() -> int:
     return psutil.Process().memory_full_info().pss
 
 
-def half(tape: Tape, rows: np.ndarray, seed: int) -> tuple[MarketBatch, np.ndarray]:
-    batch = MarketBatch(tape, rows, EVERYTHING, FIRST, tape.n_bars - 1, N_ENVS // 2, seed)
+def half(arrays: MarketArrays, rows: np.ndarray, seed: int) -> tuple[MarketBatch, np.ndarray]:
+    batch = MarketBatch(arrays, rows, EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS // 2, seed)
     batch.reset()
-    return batch, np.random.default_rng(seed).integers(0, 3, (100, N_ENVS // 2, tape.n_symbols))
+    return batch, np.random.default_rng(seed).integers(0, 3, (100, N_ENVS // 2, arrays.n_symbols))
 
 
 class TwoHalves:
     """Two processes of 128 accounts, observations in shared memory, one round trip per step: what sharding would be."""
 
-    def __init__(self, tape: Tape, rows: np.ndarray) -> None:
-        self.batch, self.actions = half(tape, rows, 1)
+    def __init__(self, arrays: MarketArrays, rows: np.ndarray) -> None:
+        self.batch, self.actions = half(arrays, rows, 1)
         shape = self.batch.observe().shape
         self.shared = mmap.mmap(-1, 4 * int(np.prod(shape)))
         self.pipe, theirs = multiprocessing.get_context("fork").Pipe()
-        self.worker = multiprocessing.get_context("fork").Process(target=self._work, args=(tape, rows, theirs, shape), daemon=True)
+        self.worker = multiprocessing.get_context("fork").Process(target=self._work, args=(arrays, rows, theirs, shape), daemon=True)
         self.worker.start()
         self.pipe.recv_bytes()
 
-    def _work(self, tape: Tape, rows: np.ndarray, pipe: Connection, shape: tuple[int, ...]) -> None:
-        batch, actions = half(tape, rows, 2)
+    def _work(self, arrays: MarketArrays, rows: np.ndarray, pipe: Connection, shape: tuple[int, ...]) -> None:
+        batch, actions = half(arrays, rows, 2)
         out = np.frombuffer(self.shared, dtype=np.float32).reshape(shape)
         pipe.send_bytes(b"1")
         k = 0
@@ -183,22 +183,22 @@ class TwoHalves:
 
 def alone(folder: Path) -> None:
     """In a process of its own: start-up, memory, and the memory of worker processes; prints JSON."""
-    with np.load(folder / "tape.npz") as arrays:
-        tape = Tape(**{name: arrays[name] for name in arrays.files})
-    for array in vars(tape).values():
+    with np.load(folder / "arrays.npz") as file:
+        arrays = MarketArrays(**{name: file[name] for name in file.files})
+    for array in vars(arrays).values():
         array.setflags(write=False)
     rows = open_rows(folder / "rows.npy")
     before, started = pss(), time.perf_counter()
-    batch = MarketBatch(tape, rows, EVERYTHING, FIRST, tape.n_bars - 1, N_ENVS, 0)
+    batch = MarketBatch(arrays, rows, EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS, 0)
     built = time.perf_counter() - started
     batch.reset()
     reset = time.perf_counter() - started
-    actions = np.random.default_rng(0).integers(0, 3, (N_ENVS, tape.n_symbols))
+    actions = np.random.default_rng(0).integers(0, 3, (N_ENVS, arrays.n_symbols))
     started = time.perf_counter()
     batch.advance(actions)
     first = time.perf_counter() - started
     started = time.perf_counter()
-    again = MarketBatch(tape, rows, EVERYTHING, FIRST, tape.n_bars - 1, N_ENVS, 0)
+    again = MarketBatch(arrays, rows, EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS, 0)
     again.reset()
     warm = time.perf_counter() - started
     del again
@@ -209,7 +209,7 @@ def alone(folder: Path) -> None:
     context = multiprocessing.get_context("fork")
 
     def work(pipe: Connection) -> None:
-        own = MarketBatch(tape, open_rows(folder / "rows.npy"), EVERYTHING, FIRST, tape.n_bars - 1, N_ENVS, 1)
+        own = MarketBatch(arrays, open_rows(folder / "rows.npy"), EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS, 1)
         own.reset()
         for _ in range(200):
             own.advance(actions)
@@ -235,12 +235,12 @@ def alone(folder: Path) -> None:
     print(json.dumps({"built": built, "reset": reset, "warm": warm, "first": first, "extra": extra, "worker": (many - few) / 8}))
 
 
-def start_up(tape: Tape, rows: np.ndarray) -> dict[str, float]:
+def start_up(arrays: MarketArrays, rows: np.ndarray) -> dict[str, float]:
     """Medians over fresh processes, the kernels in numba's disk cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         map_rows(rows, folder / "rows.npy")
-        np.savez(folder / "tape.npz", **vars(tape))
+        np.savez(folder / "arrays.npz", **vars(arrays))
         command = [sys.executable, "-m", "benchmarks.environment", "--alone", name]
         runs = [json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(4)][1:]
     return {key: statistics.median(run[key] for run in runs) for key in runs[0]}
@@ -251,9 +251,9 @@ def pool_times() -> list[tuple[str, float, float]]:
     from ploutos.envs.pool import EnvironmentStatePool
     from ploutos.envs.single import MarketEnv
 
-    tape, rows = market(1)
+    arrays, rows = market(1)
     kinds: list[tuple[str, Any, dict[str, Any]]] = [
-        ("ploutos MarketEnv", MarketEnv, {"tape": tape, "rows": rows, "spec": EVERYTHING, "first_bar": FIRST, "last_bar": 5000}),
+        ("ploutos MarketEnv", MarketEnv, {"arrays": arrays, "rows": rows, "spec": EVERYTHING, "first_bar": FIRST, "last_bar": 5000}),
     ]
     try:
         from gym_trading_env.environments import TradingEnv
@@ -283,17 +283,17 @@ def main() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    tape, rows = market(N_SYMBOLS)
+    arrays, rows = market(N_SYMBOLS)
     one_tape, one_rows = market(1)
-    start = start_up(tape, rows)
-    halves = TwoHalves(tape, rows)
+    start = start_up(arrays, rows)
+    halves = TwoHalves(arrays, rows)
     ours, everything_off, one, limit = (
         "ploutos, 15 symbols, every rule on (497 numbers)", "ploutos, 15 symbols, default rules", "ploutos, one symbol, every rule on",
         "row gather (no environment at all)",
     )  # fmt: skip
     cases: dict[str, Callable[[], float]] = {
-        ours: batched(tape, rows, 300),
-        everything_off: batched(tape, rows, 300, EnvSpec()),
+        ours: batched(arrays, rows, 300),
+        everything_off: batched(arrays, rows, 300, EnvSpec()),
         one: batched(one_tape, one_rows, 1500),
         "ploutos, two processes of 128 (sharded)": lambda: timed(300, halves.step),
         limit: gathers(rows, 1500),

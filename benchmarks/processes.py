@@ -27,8 +27,8 @@ N_ENVS, N_STEPS, BATCH = 256, 64, 4096
 
 @cache
 def environment() -> tuple[Any, ...]:
-    """The sample's tape and rows; once in each worker."""
-    from ploutos.envs.ledger import make_tape
+    """The sample's arrays and rows; once in each worker."""
+    from ploutos.envs.ledger import make_market_arrays
     from ploutos.envs.observation import market_rows
     from ploutos.features.build import FeatureSpec, build_features
     from ploutos.features.scaling import fit_scaler
@@ -37,7 +37,7 @@ def environment() -> tuple[Any, ...]:
 
     bars = load(DataSpec())
     features = build_features(bars, FeatureSpec())
-    return make_tape(bars), market_rows(features, bars.tradable, fit_scaler(features.values[100:1300])), bars.n_bars - 1
+    return make_market_arrays(bars), market_rows(features, bars.tradable, fit_scaler(features.values[100:1300])), bars.n_bars - 1
 
 
 def train(seed: int, threads: int) -> tuple[int, float]:
@@ -50,8 +50,8 @@ def train(seed: int, threads: int) -> tuple[int, float]:
     from ploutos.training.spec import TrainingSpec
 
     torch.set_num_threads(threads)
-    tape, rows, last = environment()
-    env = MarketVecEnv(tape, rows, EnvSpec(), 100, last, N_ENVS, seed)
+    arrays, rows, last = environment()
+    env = MarketVecEnv(arrays, rows, EnvSpec(), 100, last, N_ENVS, seed)
     spec = TrainingSpec(n_envs=N_ENVS, n_steps=N_STEPS, batch_size=BATCH)
     model = build_model(env, spec, seed, "cpu")
     wall, cpu = time.perf_counter(), time.process_time()
@@ -69,13 +69,13 @@ def samples_per_second(pool: WorkerPool, threads: int) -> tuple[float, float]:
 
 def cost_of_a_reading(pool: WorkerPool) -> tuple[float, int, int]:
     """Milliseconds of one reading of the process tree while two trainings run, median; its processes and its bytes."""
-    from ploutos.hardware.monitor import read_tree
+    from ploutos.hardware.monitor import read_process_usage
 
     futures = [pool.submit(train, seed, 1) for seed in (1, 2)]
     root, costs = psutil.Process(), []
     while not all(future.done() for future in futures):
         before = time.thread_time()
-        tree = read_tree(root)
+        tree = read_process_usage(root)
         costs.append(time.thread_time() - before)
         time.sleep(0.2)
     return 1e3 * statistics.median(costs), tree.n_processes, tree.rss_bytes

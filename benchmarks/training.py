@@ -138,7 +138,7 @@ def work(case: Case, pipe: Connection) -> None:
 
     spec = TrainingSpec(
         algorithm=case.algorithm, n_envs=case.n_envs, n_steps=case.n_steps, batch_size=BATCH, n_epochs=case.n_epochs, net_arch=NET,
-        lstm_size=LSTM, speed=SpeedSpec(quick_loop=not case.stock, bf16=case.bf16),
+        lstm_size=LSTM, speed=SpeedSpec(fast_loop=not case.stock, bf16=case.bf16),
     )  # fmt: skip
     if case.peer:
         env = peer_env(case)
@@ -147,8 +147,8 @@ def work(case: Case, pipe: Connection) -> None:
             device="cpu",
         )  # fmt: skip
     else:
-        tape, rows = market(case.n_symbols)
-        env = MarketVecEnv(tape, rows, EVERYTHING, FIRST, min(FIRST + case.n_bars, tape.n_bars) - 1, case.n_envs, seed=0)
+        arrays, rows = market(case.n_symbols)
+        env = MarketVecEnv(arrays, rows, EVERYTHING, FIRST, min(FIRST + case.n_bars, arrays.n_bars) - 1, case.n_envs, seed=0)
         model = build_model(env, spec, 0, "cpu")
     in_env = [0.0]
     step = env.step
@@ -265,8 +265,8 @@ def learn(seed: int, bf16: bool) -> list[float]:
     import torch
 
     torch.set_num_threads(1)
+    from ploutos.envs.market_arrays import make_market_arrays
     from ploutos.envs.spec import CostSpec, EnvSpec
-    from ploutos.envs.tape import make_tape
     from ploutos.envs.vector import MarketVecEnv
     from ploutos.market.bars import align
     from ploutos.training.callbacks import BatchedCallback
@@ -285,7 +285,7 @@ def learn(seed: int, bf16: bool) -> list[float]:
     bars = align(pd.concat(frames), pd.Timedelta(days=1), "24/7", "signs")
     noise = random.normal(size=(1000, 36))
     rows = np.hstack([np.vstack([signs.T[1:], np.zeros(4)]), noise]).astype(np.float32)
-    env = MarketVecEnv(make_tape(bars), rows, EnvSpec(allow_short=True, costs=CostSpec(slippage_bps=1)), 0, 998, 32, seed)
+    env = MarketVecEnv(make_market_arrays(bars), rows, EnvSpec(allow_short=True, costs=CostSpec(slippage_bps=1)), 0, 998, 32, seed)
     spec = TrainingSpec(n_envs=32, n_steps=64, batch_size=512, net_arch=(64, 32), gamma=0.5, learning_rate=1e-3, speed=SpeedSpec(bf16=bf16))
     log = BatchedCallback(every_rollouts=5)
     with matmul_precision(True):

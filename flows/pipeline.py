@@ -10,7 +10,7 @@ from prefect.task_runners import ThreadPoolTaskRunner
 
 from ploutos.advisor.advisor import make_advisor
 from ploutos.config import PipelineConfig
-from ploutos.envs.spec import sized_for
+from ploutos.envs.spec import with_initial_cash
 from ploutos.features.build import read_features
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.monitor import HardwareMonitor
@@ -25,7 +25,7 @@ from ploutos.walk_forward import Fold, fold_table, read_folds
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.market import features_of, folds_of, load_bars, quality_of
-from tasks.resources import settle
+from tasks.resources import wait_for_resources
 from tasks.training import train_member
 
 DEFAULT = PipelineConfig()
@@ -69,21 +69,21 @@ def _phases(config: PipelineConfig, monitor: HardwareMonitor) -> Path:
     if config.hardware.left_to_machine:
         config = resolve_for_machine(config, read_features(store.path(features)))
 
-    settle("phase 2", config.pipeline)
+    wait_for_resources("phase 2", config.pipeline)
     memory = GPUMemoryManager(config.llm, settings)
     with memory.freed("training"):
         refs = replace(refs, policies=_train(store, refs, config, stages))
 
-    settle("phase 3", config.pipeline)
+    wait_for_resources("phase 3", config.pipeline)
     llm_features = stages.ref("llm-features", llm_features_of.submit(store, bars))
     signals = stages.ref("signals", signals_of.submit(store, bars, llm_features, plan, config, settings))
     refs = replace(refs, llm_features=llm_features, signals=signals)
-    if config.llm.flips:
+    if config.llm.mirrors:
         refs = replace(refs, mirrored=stages.ref("mirrored", mirrored_of.submit(store, bars, signals, plan, config.llm, settings)))
     if config.with_hybrid:
         with memory.freed("training"):
-            hybrids, blanked = _fine_tune(store, refs, config, stages)
-        refs = replace(refs, hybrids=hybrids, blanked=blanked)
+            hybrids, ablated = _fine_tune(store, refs, config, stages)
+        refs = replace(refs, hybrids=hybrids, ablated=ablated)
     with memory.freed("backtests"):
         inside_future = in_sample_of.submit(store, refs, config)
         if config.fusion.choose:
@@ -103,7 +103,7 @@ def _log_plan(store: Store, refs: RunRefs) -> None:
 def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[Fold, PipelineConfig]]:
     """Every fold, with an initial cash for its training range: bars that come later change no policy and no key of one."""
     bars, folds = read_bars(store.path(refs.bars)), read_folds(store.path(refs.folds))
-    return [(fold, config.model_copy(update={"env": sized_for(config.env, bars, fold.train)})) for fold in folds]
+    return [(fold, config.model_copy(update={"env": with_initial_cash(config.env, bars, fold.train)})) for fold in folds]
 
 
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
@@ -120,9 +120,9 @@ def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages)
 
 
 def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> list[tuple[tuple[Ref, ...], ...]]:
-    """The hybrid policies and their twins without advice: one task per fold and member, in worker processes."""
+    """The hybrid policies and their ablated copies without advice: one task per fold and member, in worker processes."""
     folds, members = _by_fold(store, refs, config), range(config.hybrid.members)
-    kinds = {"hybrid": True, "blanked": False}
+    kinds = {"hybrid": True, "ablated": False}
     with WorkerPool(config.hardware.workers or usable_cores()) as pool:
         futures = {
             name: [[train_hybrid.submit(store, pool, refs, fold, member, sized, advised) for member in members] for fold, sized in folds]

@@ -13,7 +13,7 @@ from ploutos.errors import ConfigError
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
-from ploutos.hardware.resources import GateSpec
+from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
@@ -69,10 +69,10 @@ class PipelineConfig(Spec):
     """Intervals."""
     hardware: HardwareSpec = HardwareSpec()
     """Processes and device."""
-    pipeline: GateSpec = GateSpec()
+    pipeline: ResourceSpec = ResourceSpec()
     """The pause between phases."""
     checkpoint: CheckpointSpec = CheckpointSpec()
-    """Snapshots of training."""
+    """Checkpoints of training."""
     logging: LogSpec = LogSpec()
     """What trainings write for people to look at."""
 

@@ -11,7 +11,7 @@ from ploutos.features.build import FeatureSet
 from ploutos.fusion.hybrid import hybrid_names
 from ploutos.hardware.machine import Machine, read_machine
 from ploutos.hardware.resources import describe
-from ploutos.training.autoscale import Scale, Workload, autoscale
+from ploutos.training.autoscale import TrainingSizes, Workload, autoscale
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +55,10 @@ def resolve_for_machine(config: PipelineConfig, features: FeatureSet, machine: M
             market_bytes=_COPIES_OF_MARKET * features.values.nbytes,
             timesteps=round(training.total_timesteps * training.timesteps_reduction),
         )
-        wish = Scale(training.n_envs, training.n_steps, training.batch_size, hardware.workers or machine.cores)
+        requested = TrainingSizes(training.n_envs, training.n_steps, training.batch_size, hardware.workers or machine.cores)
         recurrent = training.algorithm == "RecurrentPPO"
-        scale = autoscale(machine if hardware.device == "cuda" else replace(machine, gpus=()), recurrent, load, wish)
-        logger.info("wished %s; %s gives %s", wish, describe(machine), scale)
+        scale = autoscale(machine if hardware.device == "cuda" else replace(machine, gpus=()), recurrent, load, requested)
+        logger.info("requested %s; %s gives %s", requested, describe(machine), scale)
         sizes = {"n_envs": scale.n_envs, "n_steps": scale.n_steps, "batch_size": scale.batch_size}
         training = training.model_copy(update=sizes)
         hardware = hardware.model_copy(update={"workers": scale.workers, "autoscale": False})

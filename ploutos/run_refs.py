@@ -17,7 +17,7 @@ class RunRefs:
     policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
     llm_features: Ref | None = None
     hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
-    blanked: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
+    ablated: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
     fusion: Ref | None = None  # stays None where nothing is chosen
     signals: Ref | None = None
     mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market

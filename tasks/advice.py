@@ -22,7 +22,7 @@ from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.jobs import MemberJob
 from ploutos.training.pool import WorkerPool
-from ploutos.training.spec import Workplace
+from ploutos.training.spec import TrainingPaths
 from ploutos.walk_forward import Fold, read_folds, tested_decisions
 from tasks.stage import run_stage
 from tasks.training import train_stage, training_settings
@@ -58,7 +58,7 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         write_signals(advise(panel, market, first, last, advisor), path)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]
-    stands_on = config.llm.deciding() | {"digest": advisor.digest, "first": first}
+    stands_on = config.llm.cache_fields() | {"digest": advisor.digest, "first": first}
     state = run_stage(store, "signals", ["ploutos.advisor.advisor"], stands_on, upstream, ".parquet", write)
     signals = read_signals(store.path(state.result()))
     logger.info(
@@ -78,7 +78,7 @@ def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMCo
         get_run_logger().info("advisor: %d questions asked again about the mirrored market", len(asked.frame))
         write_signals(ask_mirrored(asked, read_bars(store.path(bars)), advisor), path)
 
-    stands_on = config.deciding() | {"digest": advisor.digest, "tested": [first, last]}
+    stands_on = config.cache_fields() | {"digest": advisor.digest, "tested": [first, last]}
     return run_stage(store, "mirrored", ["ploutos.advisor.mirror"], stands_on, [bars.sha256, signals.sha256], ".parquet", write)
 
 
@@ -95,15 +95,15 @@ def train_hybrid(
     policy, market = refs.policies[fold.index][member], refs.require("llm_features")
     signals = store.path(refs.require("signals"))
 
-    def job(place: Workplace, path: Path) -> HybridJob:
+    def job(paths: TrainingPaths, path: Path) -> HybridJob:
         member_job = MemberJob(
             bars=store.path(refs.bars), features=store.path(refs.features), fold=fold, env=env, training=training,
-            checkpoint=config.checkpoint, seed=seed, place=place, target=path,
+            checkpoint=config.checkpoint, seed=seed, paths=paths, target=path,
         )  # fmt: skip
         return HybridJob(member_job, store.path(policy), store.path(market), signals if advised else None)
 
     settings = training_settings(fold, env, training, config.hardware.device, seed)
     upstream = [policy.sha256, read_signals(signals).digest_before(fold.train.stop) if advised else ""]
-    stage, label = "hybrid" if advised else "blanked", f"fold {fold.index} member {member}"
+    stage, label = "hybrid" if advised else "ablated", f"fold {fold.index} member {member}"
     modules = ["ploutos.fusion.jobs", "ploutos.training.pool"]
     return train_stage(store, pool, stage, modules, settings, upstream, label, config, run_hybrid_job, job)

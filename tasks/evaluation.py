@@ -14,7 +14,7 @@ from ploutos.advisor.signals import Signals, read_signals
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.assess import hybrid_out_of_sample, in_sample, out_of_sample, summarise
 from ploutos.evaluation.backtest import concat, read_backtests, write_backtests
-from ploutos.evaluation.comparisons import BLANKED, HYBRID
+from ploutos.evaluation.comparisons import HYBRID, HYBRID_ABLATED
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.features.build import read_features
 from ploutos.fusion.calibration import FusionChoice, read_choices, write_choices
@@ -87,7 +87,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
             bars, features, folds, _stored(store, refs.policies), advice, config.env, config.fusion, config.seed,
             choices=_choices(store, refs), mirrored=_mirrored(store, refs), placebo_draws=config.evaluation.placebo_draws,
         )  # fmt: skip
-        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (BLANKED, refs.blanked, None)):
+        for name, policies, seen in ((HYBRID, refs.hybrids, advice), (HYBRID_ABLATED, refs.ablated, None)):
             if policies:
                 market = np.load(store.path(refs.require("llm_features")), allow_pickle=False)
                 wide = hybrid_features(features, bars, market, seen)
@@ -96,7 +96,7 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
     settings["placebo_draws"] = config.evaluation.placebo_draws
-    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.blanked), *_sha256_of(refs.fusion, refs.mirrored)]
+    upstream = [*_upstream(refs), signals.sha256, *_digests(refs.hybrids), *_digests(refs.ablated), *_sha256_of(refs.fusion, refs.mirrored)]
     return run_stage(store, "backtests", [*_MODULES, "ploutos.fusion.hybrid"], settings, upstream, ".npz", write)
 
 

@@ -3,11 +3,12 @@
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from ploutos.hardware.resources import GateSpec, describe, wait_for_resources
+from ploutos.hardware import resources
+from ploutos.hardware.resources import ResourceSpec, describe
 
 
-@task(name="settle", task_run_name="settle before {phase}", cache_policy=NO_CACHE)
-def settle(phase: str, spec: GateSpec) -> None:
+@task(name="wait-for-resources", task_run_name="wait for resources before {phase}", cache_policy=NO_CACHE)
+def wait_for_resources(phase: str, spec: ResourceSpec) -> None:
     """Let go of memory and wait until enough is free for the next phase."""
-    machine = wait_for_resources(spec)
+    machine = resources.wait_for_resources(spec)
     get_run_logger().info("before %s: %s", phase, describe(machine))

@@ -14,7 +14,7 @@ from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
 from ploutos.training.jobs import MemberJob, read_progress, run_job
 from ploutos.training.pool import WorkerPool
-from ploutos.training.spec import TrainingSpec, Workplace
+from ploutos.training.spec import TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold
 from tasks.stage import run_stage, stage_key
 
@@ -43,7 +43,7 @@ def train_stage(
     label: str,
     config: PipelineConfig,
     run: Callable[[J], None],
-    job: Callable[[Workplace, Path], J],
+    job: Callable[[TrainingPaths, Path], J],
 ) -> State[Ref]:
     """A policy from the store, or trained in a worker process that says how far it is.
 
@@ -52,13 +52,15 @@ def train_stage(
         job: what to train, given where it leaves its traces and where the policy goes.
     """
     board, title = config.logging.tensorboard, f"{stage} {label}"
-    place: Workplace
+    paths: TrainingPaths
 
     def write(path: Path) -> None:
-        pool.result(pool.submit(run, job(place, path)), _progress_logger(place, title))
+        pool.result(pool.submit(run, job(paths, path)), _progress_logger(paths, title))
 
     key, _ = stage_key(stage, modules, settings, upstream, write)
-    place = Workplace(store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}")
+    paths = TrainingPaths(
+        store.root / "checkpoints" / key, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[:8]}"
+    )
     return run_stage(store, stage, modules, settings, upstream, ".zip", write, label)
 
 
@@ -67,10 +69,10 @@ def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold:
     """Train one policy."""
     seed = seed_integer(config.seed, "train", fold.index, member)
 
-    def job(place: Workplace, path: Path) -> MemberJob:
+    def job(paths: TrainingPaths, path: Path) -> MemberJob:
         return MemberJob(
             bars=store.path(bars), features=store.path(features), fold=fold, env=config.env, training=config.training,
-            checkpoint=config.checkpoint, seed=seed, place=place, target=path,
+            checkpoint=config.checkpoint, seed=seed, paths=paths, target=path,
         )  # fmt: skip
 
     settings = training_settings(fold, config.env, config.training, config.hardware.device, seed)
@@ -79,12 +81,12 @@ def train_member(store: Store, pool: WorkerPool, bars: Ref, features: Ref, fold:
     return train_stage(store, pool, "policy", modules, settings, [fold.data_sha256], label, config, run_job, job)
 
 
-def _progress_logger(place: Workplace, label: str) -> Callable[[], None]:
+def _progress_logger(paths: TrainingPaths, label: str) -> Callable[[], None]:
     """A function that logs a member's progress whenever it passed another tenth."""
     logger, logged = get_run_logger(), [0]
 
     def log() -> None:
-        progress = read_progress(place)
+        progress = read_progress(paths)
         if progress is None:
             return
         tenth = 10 * progress["steps"] // progress["total"]

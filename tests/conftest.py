@@ -21,7 +21,7 @@ from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.ppo import train_member
-from ploutos.training.spec import CheckpointSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, TrainingPaths
 from ploutos.walk_forward import Fold, Range, data_digest
 
 os.environ.update(
@@ -73,7 +73,7 @@ def panel_policies(panel, panel_features, panel_fold, tmp_path_factory):
         target = folder / f"{member}.zip"
         train_member(
             panel, panel_features, panel_fold, EnvSpec(episode_bars=60), TINY, CheckpointSpec(), 100 + member,
-            Workplace(folder / f"work{member}"), target,
+            TrainingPaths(folder / f"work{member}"), target,
         )  # fmt: skip
         policies.append(load_policy(target))
     return policies

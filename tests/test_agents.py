@@ -10,20 +10,20 @@ from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
 
-from ploutos.envs.ledger import make_tape
+from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.market.bars import align
 from ploutos.training.callbacks import BatchedCallback
 from ploutos.training.fast import elementwise, layers, precision
-from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
+from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.ppo import build_model
 from ploutos.training.spec import SpeedSpec, TrainingSpec
 
 N_ENVS, N_STEPS = 8, 32
-QUICK = {PPO: QuickPPO, MaskablePPO: QuickMaskablePPO, RecurrentPPO: QuickRecurrentPPO}
+QUICK = {PPO: FastPPO, MaskablePPO: FastMaskablePPO, RecurrentPPO: FastRecurrentPPO}
 
 
 SHARED = {PPO: SharedPolicy, MaskablePPO: SharedMaskablePolicy, RecurrentPPO: SharedRecurrentPolicy}
@@ -40,7 +40,7 @@ def make_env(seed=0, n_bars=60, actions="discrete", credit=False, **settings):
     rows = np.random.default_rng(1).normal(size=(bars.n_bars, 60)).astype(np.float32)
     rows[:, -3:] = bars.tradable
     spec = EnvSpec(episode_bars=20, **settings)
-    return MarketVecEnv(make_tape(bars), rows, spec, 190, 190 + n_bars, N_ENVS, seed, actions, credit)
+    return MarketVecEnv(make_market_arrays(bars), rows, spec, 190, 190 + n_bars, N_ENVS, seed, actions, credit)
 
 
 def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False, account=False, **kwargs):
@@ -55,7 +55,7 @@ def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False
 
 
 def filled(algorithm, **kwargs):
-    """A quick model with one rollout, and the observations of that rollout."""
+    """A fast model with one rollout, and the observations of that rollout."""
     model, observed = make(QUICK[algorithm], **kwargs), []
     _, callback = model._setup_learn(10**6, None)
     keep_own = model._keep_own
@@ -82,8 +82,8 @@ def stock_evaluation(model, rollout, observations):
 def quick_evaluation(model, rollout):
     batch = model._batch(torch.arange(N_STEPS * N_ENVS), torch.arange(N_ENVS))
     latent = model._latent(batch)
-    log_prob, entropy = model._judge(latent.actor, rollout.flat(rollout.masks), rollout.flat(rollout.actions))
-    return batch.seen, [part.view(N_STEPS, N_ENVS, -1) for part in (model._values(latent.critic), log_prob, entropy)]
+    log_prob, entropy = model._evaluate_actions(latent.actor, rollout.flat(rollout.masks), rollout.flat(rollout.actions))
+    return batch.observations, [part.view(N_STEPS, N_ENVS, -1) for part in (model._values(latent.critic), log_prob, entropy)]
 
 
 @KINDS
@@ -123,7 +123,7 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
     model, rollout, _ = filled(algorithm, actions=actions, network=network, credit=network == "shared")
     _, compiled = quick_evaluation(model, rollout)
     monkeypatch.setattr(layers, "_compiled", lambda _: False)
-    monkeypatch.setattr(model._market, "share", False)
+    monkeypatch.setattr(model._shared_rows, "share", False)
     seen, plain = quick_evaluation(model, rollout)
     assert seen.whole is not None
     gradients = []
@@ -135,7 +135,7 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
         torch.testing.assert_close(one, other, rtol=2e-5, atol=2e-6)
     torch.testing.assert_close(*gradients, rtol=2e-4, atol=2e-4 * float(gradients[0].abs().max()))
     model.learn(N_ENVS * N_STEPS)
-    drawn, log_prob = layers.draw(torch.zeros(4000, 9), 3, None)
+    drawn, log_prob = layers.sample_actions(torch.zeros(4000, 9), 3, None)
     assert abs(float((drawn == 2).float().mean()) - 1 / 3) < 0.02
     torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
 
@@ -161,13 +161,13 @@ def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algori
 def test_learning_curves_are_stock_ones_within_the_noise_of_seeds(algorithm, actions):
     """Bars whose next sign is an observation: the mean curve over some seeds differs by less than its error allows."""
     curves, seeds = {}, 6 if algorithm == "PPO" else 4
-    for quick in (True, False):
+    for fast in (True, False):
         spec = TrainingSpec(
             algorithm=algorithm, actions=actions, n_envs=16, n_steps=32, batch_size=128, net_arch=(16,), lstm_size=8, gamma=0.5,
             learning_rate=3e-3,
-            n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(quick_loop=quick),
+            n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(fast_loop=fast),
         )  # fmt: skip
-        curves[quick] = np.array([learning_curve(spec, seed) for seed in range(seeds)])
+        curves[fast] = np.array([learning_curve(spec, seed) for seed in range(seeds)])
     error = np.sqrt((curves[True].var(axis=0, ddof=1) + curves[False].var(axis=0, ddof=1)) / seeds)
     difference = np.abs(curves[True].mean(axis=0) - curves[False].mean(axis=0))
     gained = curves[False][:, -1].mean() - curves[False][:, 0].mean()
@@ -182,10 +182,10 @@ def learning_curve(spec, seed):
     open_ = np.r_[100.0, close[:-1]]
     columns = {"open": open_, "high": np.maximum(open_, close), "low": np.minimum(open_, close), "close": close, "volume": 1.0}
     frame = pd.DataFrame({"symbol": "T", "timestamp": pd.date_range("2000-01-01", periods=500, tz="UTC"), **columns})
-    tape = make_tape(align(frame, pd.Timedelta(days=1), "24/7", "signs"))
+    arrays = make_market_arrays(align(frame, pd.Timedelta(days=1), "24/7", "signs"))
     rows = np.r_[signs[1:], 0.0].astype(np.float32)[:, None]
     env = MarketVecEnv(
-        tape, rows, EnvSpec(allow_short=True, episode_bars=40, costs=CostSpec(slippage_bps=1)), 0, 498, spec.n_envs, seed, spec.actions
+        arrays, rows, EnvSpec(allow_short=True, episode_bars=40, costs=CostSpec(slippage_bps=1)), 0, 498, spec.n_envs, seed, spec.actions
     )
     log = BatchedCallback(every_rollouts=4)
     build_model(env, spec, seed, "cpu").learn(20 * spec.n_envs * spec.n_steps, callback=log)
@@ -223,7 +223,7 @@ def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_ro
 
 
 def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
-    model = make(QuickRecurrentPPO)
+    model = make(FastRecurrentPPO)
     _, callback = model._setup_learn(10**6, None)
     paid, values = [], []
     step, value_of = model.env.step, model._value_of
@@ -251,8 +251,8 @@ def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
 def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm):
     full, rollout, _ = filled(algorithm)
     _, exact = quick_evaluation(full, rollout)
-    full._half = full._market.half = True
-    full._market._factors = full._market.rows.bfloat16()
+    full._half = full._shared_rows.half = True
+    full._shared_rows._factors = full._shared_rows.rows.bfloat16()
     _, rough = quick_evaluation(full, rollout)
     assert all(torch.allclose(a, b, atol=0.05) for a, b in zip(exact, rough, strict=True))
     assert not torch.equal(exact[0], rough[0])
@@ -265,7 +265,7 @@ def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm)
 
 
 def test_the_environment_gets_weights_within_its_limits_and_the_update_what_was_drawn():
-    model, sent = make(QuickPPO, "weights"), []
+    model, sent = make(FastPPO, "weights"), []
     step = model.env.step
     model.env.step = lambda weights: sent.append(weights) or step(weights)
     _, callback = model._setup_learn(10**6, None)
@@ -287,7 +287,7 @@ def test_drawn_actions_follow_their_probabilities():
     torch.manual_seed(0)
     probabilities = torch.tensor([[0.7, 0.2, 0.1], [0.3, 0.4, 0.3]])
     masks = torch.tensor([[True, True, True], [False, True, True]])
-    drawn, log_prob = layers.draw((probabilities.log() + 3).flatten().expand(20_000, 6), 3, masks.expand(20_000, 2, 3))
+    drawn, log_prob = layers.sample_actions((probabilities.log() + 3).flatten().expand(20_000, 6), 3, masks.expand(20_000, 2, 3))
     share = torch.stack([(drawn == action).float().mean(0) for action in range(3)], dim=-1)
     expected = torch.tensor([[0.7, 0.2, 0.1], [0.0, 4 / 7, 3 / 7]])
     np.testing.assert_allclose(share, expected, atol=0.015)
@@ -299,20 +299,20 @@ def test_drawn_actions_follow_their_probabilities():
 def test_drawn_weights_follow_their_distribution():
     torch.manual_seed(0)
     mean, log_std = torch.tensor([0.5, -2.0]), torch.tensor([-1.0, 0.3])
-    drawn, log_prob = layers.draw_weights(mean.expand(50_000, 2), log_std)
+    drawn, log_prob = layers.sample_weights(mean.expand(50_000, 2), log_std)
     torch.testing.assert_close(drawn.mean(0), mean, rtol=0, atol=0.02)
     torch.testing.assert_close(drawn.std(0), log_std.exp(), rtol=0.02, atol=0)
     assert abs(float(torch.corrcoef(drawn.T)[0, 1])) < 0.02
     exact = torch.distributions.Normal(mean, log_std.exp())
     torch.testing.assert_close(log_prob, exact.log_prob(drawn).sum(-1))
-    again, entropy = layers.chosen_weights(mean.expand(50_000, 2), log_std, drawn)
+    again, entropy = layers.evaluate_weights(mean.expand(50_000, 2), log_std, drawn)
     torch.testing.assert_close(again, log_prob)
     torch.testing.assert_close(entropy, exact.entropy().sum().expand(50_000))
 
 
 def test_recurrent_batches_must_hold_whole_sequences():
     with pytest.raises(ConfigError, match="batch_size 100 is no multiple of n_steps 32"):
-        QuickRecurrentPPO("MlpLstmPolicy", make_env(), n_steps=32, batch_size=100)
+        FastRecurrentPPO("MlpLstmPolicy", make_env(), n_steps=32, batch_size=100)
 
 
 def test_compiled_tanh_is_float32_exact_and_passes_nan_on():

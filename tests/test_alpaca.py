@@ -381,7 +381,7 @@ def test_a_fault_that_lasts_is_said_in_one_sentence(fault, sentence):
 
 
 def test_a_server_that_hangs_is_given_up():
-    with alpaca(timeout_s=0.05, patience_s=4) as (vendor, fake, _):
+    with alpaca(timeout_s=0.05, retry_for_s=4) as (vendor, fake, _):
         fake.faults = ["hang"] * 20
         with pytest.raises(VendorDown, match=r"did not answer within 0\.05 s; asked 3 times in 3 s"):
             list(vendor.pages(asking()))

@@ -27,11 +27,11 @@ def everything(bars, policies):
     """From bars to fills, as a run would do it: features, advice, policies, fusion, baselines, ledger."""
     env = EnvSpec()
     features = build_features(bars, FeatureSpec())
-    stances, confidences = advise(bars, market_features(bars), START - 1, bars.n_bars - 1, mock_advisor()).stances(bars)
+    advised_actions, confidences = advise(bars, market_features(bars), START - 1, bars.n_bars - 1, mock_advisor()).align_to_bars(bars)
     strategies = [
-        FusedStrategy(("fused",), stances[None], confidences[None], bars, env, (FusionSpec(),)),
+        FusedStrategy(("fused",), advised_actions[None], confidences[None], bars, env, (FusionSpec(),)),
         EnsembleStrategy({"vote": slice(None)}, bars=bars, env=env),
-        AdvisorStrategy(("advisor",), stances[None], bars, env),
+        AdvisorStrategy(("advisor",), advised_actions[None], bars, env),
         *all_baselines(bars, START - 1, env, seed=3),
     ]
     return run_backtests(bars, features, [Segment(Range(start=START, stop=bars.n_bars), tuple(policies))], strategies, env)

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from ploutos.config import PRESETS, PipelineConfig, dump_yaml, load_config
 from ploutos.errors import ConfigError, ResourceError
 from ploutos.hardware.machine import Gpu, Machine, read_machine, usable_cores
-from ploutos.hardware.resources import GateSpec, describe, wait_for_resources
+from ploutos.hardware.resources import ResourceSpec, describe, wait_for_resources
 from ploutos.hardware.threads import VARIABLES, capped_environment, uncapped
 
 GIB = 1 << 30
@@ -113,7 +113,7 @@ class Clock:
 
 def gate(readings, **settings):
     clock, readings = Clock(), iter(readings)
-    seen = wait_for_resources(GateSpec(**settings), read=lambda: next(readings), sleep=clock.sleep, clock=clock)
+    seen = wait_for_resources(ResourceSpec(**settings), read=lambda: next(readings), sleep=clock.sleep, clock=clock)
     return seen, clock.now
 
 

@@ -1,4 +1,4 @@
-"""Which sessions count: tags by what is stated and what was probed, the ledger that keeps it, and numbers on each span."""
+"""Which sessions count: tags by what is stated and what was probed, the cutoff store that keeps it, and numbers on each span."""
 
 import json
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +12,19 @@ from hypothesis import strategies as st
 from markets import mock_advisor
 
 from ploutos.advisor.advisor import advise
-from ploutos.advisor.cutoff import UNKNOWN, Entry, Hits, Known, Ledger, MonthScore, Probed, Recall, Tag, known_cutoff, tag_dates
+from ploutos.advisor.cutoff import (
+    UNKNOWN,
+    CutoffEvidence,
+    CutoffStore,
+    HitRate,
+    ModelRecord,
+    MonthScore,
+    ProbeResult,
+    Recall,
+    Tag,
+    known_cutoff,
+    tag_dates,
+)
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
 from ploutos.evaluation.assess import in_sample, out_of_sample, summarise
@@ -26,10 +38,10 @@ from ploutos.store import digest_of
 from ploutos.walk_forward import Range
 
 ORDER = [Tag.CONTAMINATED, Tag.GREY, Tag.CLEAN]
-HITS = Hits(n_choices=5, n=50, hits=12, rate=0.24, low=0.131, high=0.382, chance=0.2, p_value=0.29)
+HITS = HitRate(n_choices=5, n=50, hits=12, rate=0.24, low=0.131, high=0.382, chance=0.2, p_value=0.29)
 
 
-def probe_of(cutoff: str | None, **more) -> Probed:
+def probe_of(cutoff: str | None, **more) -> ProbeResult:
     """A probe that dated this month."""
     recall = Recall(
         symbols=("A",), n=10, accuracy=0.5, balanced_accuracy=0.5, base_rate=0.5, said_up=0.5, p_value=0.5, cutoff=cutoff,
@@ -39,12 +51,12 @@ def probe_of(cutoff: str | None, **more) -> Probed:
         probed_at=datetime(2026, 1, 2, tzinfo=UTC), source="s", symbols=("A",), questions=10, seed=1, template="2", n_asked=20,
         n_abstained=1, tokens=9, seconds=0.5, reidentification={"symbol": HITS}, recall=recall,
     )  # fmt: skip
-    return Probed(**(values | more))
+    return ProbeResult(**(values | more))
 
 
-def known(stated: str | None = None, probed: str | None = None, grey_months: int = 6) -> Known:
-    entry = None if probed is None else Entry(provider="ollama", model="m", digest="d", probes=(probe_of(probed),))
-    return Known(stated=None if stated is None else date.fromisoformat(stated), grey_months=grey_months, entry=entry)
+def known(stated: str | None = None, probed: str | None = None, grey_months: int = 6) -> CutoffEvidence:
+    record = None if probed is None else ModelRecord(provider="ollama", model="m", digest="d", probes=(probe_of(probed),))
+    return CutoffEvidence(stated=None if stated is None else date.fromisoformat(stated), grey_months=grey_months, record=record)
 
 
 def days(*texts: str) -> np.ndarray:
@@ -107,33 +119,33 @@ def test_a_rule_has_no_memory_and_a_prompt_that_names_the_day_leaves_none_clean(
     assert set(tag_dates(at, known(stated, probed), reveal=True)) <= {Tag.CONTAMINATED}
 
 
-# --- the ledger
+# --- the cutoff store
 
 
 def test_a_probe_survives_its_file_and_a_weaker_one_takes_nothing_back(tmp_path):
-    ledger = Ledger(tmp_path)
-    assert ledger.find("ollama", "m", "d") is None
+    store = CutoffStore(tmp_path)
+    assert store.find("ollama", "m", "d") is None
     for cutoff in ("2023-01", "2023-06", None):
-        ledger.add("ollama", "m", "d", probe_of(cutoff))
-    entry = Ledger(tmp_path).find("ollama", "m", "d")
-    assert [probe.recall.cutoff for probe in entry.probes] == ["2023-01", "2023-06", None]
-    assert entry.probes[0] == probe_of("2023-01")
-    assert entry.cutoff == "2023-06"
+        store.add("ollama", "m", "d", probe_of(cutoff))
+    record = CutoffStore(tmp_path).find("ollama", "m", "d")
+    assert [probe.recall.cutoff for probe in record.probes] == ["2023-01", "2023-06", None]
+    assert record.probes[0] == probe_of("2023-01")
+    assert record.cutoff == "2023-06"
     assert (tmp_path / "d.json").is_file()
 
 
 def test_a_provider_without_digests_is_kept_by_name(tmp_path):
-    ledger = Ledger(tmp_path)
-    ledger.add("openai", "a/b", "", probe_of(None))
-    ledger.add("openai", "a-b", "", probe_of("2020-01"))
+    store = CutoffStore(tmp_path)
+    store.add("openai", "a/b", "", probe_of(None))
+    store.add("openai", "a-b", "", probe_of("2020-01"))
     assert (tmp_path / "openai-a%2Fb.json").is_file()
-    assert ledger.find("openai", "a/b", "").cutoff is None
+    assert store.find("openai", "a/b", "").cutoff is None
     found = known_cutoff(LLMConfig(provider="openai", model="a-b"), "", tmp_path)
     assert (found.recalled, found.digest_match) == ("2020-01", None)
 
 
 def test_a_probe_of_another_content_under_the_same_name_does_not_count_and_is_told_of(tmp_path):
-    Ledger(tmp_path).add("ollama", "m", "old", probe_of("2023-06"))
+    CutoffStore(tmp_path).add("ollama", "m", "old", probe_of("2023-06"))
     config = LLMConfig(model="m", stated_cutoff="2023-01-31", grey_months=2)
     same, other, never = (
         known_cutoff(config.model_copy(update={"model": m}), d, tmp_path) for m, d in (("m", "old"), ("m", "new"), ("n", "x"))
@@ -146,14 +158,14 @@ def test_a_probe_of_another_content_under_the_same_name_does_not_count_and_is_to
 
 def test_a_damaged_entry_is_an_error_and_not_a_model_without_memory(tmp_path):
     (tmp_path / "d.json").write_text('{"model": "m"')
-    with pytest.raises(StoreError, match=r"d.json is no entry of the cutoff ledger; delete it and run ploutos llm probe again"):
+    with pytest.raises(StoreError, match=r"d.json is no record of the cutoff store; delete it and run ploutos llm probe again"):
         known_cutoff(LLMConfig(model="m"), "d", tmp_path)
 
 
 def test_probes_that_end_at_once_are_all_kept(tmp_path):
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda seed: Ledger(tmp_path).add("ollama", "m", "d", probe_of(None, seed=seed)), range(24)))
-    assert {probe.seed for probe in Ledger(tmp_path).find("ollama", "m", "d").probes} == set(range(24))
+        list(pool.map(lambda seed: CutoffStore(tmp_path).add("ollama", "m", "d", probe_of(None, seed=seed)), range(24)))
+    assert {probe.seed for probe in CutoffStore(tmp_path).find("ollama", "m", "d").probes} == set(range(24))
 
 
 def test_everything_that_is_known_is_part_of_what_the_metrics_stand_on():
@@ -230,8 +242,8 @@ def test_without_a_clean_session_the_verdict_says_that_nothing_counts(tested, me
 
 def test_the_certificate_says_what_is_stated_what_was_probed_and_when(tested):
     _, _, summary = tested
-    ledger = Entry(provider="ollama", model="m", digest="d", probes=(probe_of("2002-05"), probe_of(None)))
-    memory = Known(stated=date(2002, 1, 31), entry=ledger, digest_match=True)
+    record = ModelRecord(provider="ollama", model="m", digest="d", probes=(probe_of("2002-05"), probe_of(None)))
+    memory = CutoffEvidence(stated=date(2002, 1, 31), record=record, digest_match=True)
     certificate = summary(memory)["advisor"]["certificate"]
     assert json.loads(json.dumps(certificate)) == certificate
     expected = {
@@ -248,5 +260,5 @@ def test_a_model_that_sees_through_its_prompts_is_named_in_the_verdict(tested):
     _, _, summary = tested
     for low, named in ((0.21, True), (0.2, False)):
         probe = probe_of(None, reidentification={"symbol": HITS.model_copy(update={"low": low})})
-        entry = Entry(provider="ollama", model="m", digest="d", probes=(probe,))
-        assert any("The prompts are less blind than they look" in s for s in summary(Known(entry=entry))["verdict"]) is named
+        record = ModelRecord(provider="ollama", model="m", digest="d", probes=(probe,))
+        assert any("The prompts are less blind than they look" in s for s in summary(CutoffEvidence(record=record))["verdict"]) is named

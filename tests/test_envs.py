@@ -17,7 +17,7 @@ from ploutos.envs import ledger
 from ploutos.envs.actions import BUY, HOLD, SELL, target_weights, weights_within
 from ploutos.envs.batch import REWARD_PARTS
 from ploutos.envs.gymnasium_vector import MarketGymnasiumVectorEnv
-from ploutos.envs.ledger import make_tape
+from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.observation import map_rows, market_rows, observation_names, open_rows
 from ploutos.envs.single import MarketEnv, UniversalTradingEnvV8LSTM
 from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
@@ -30,7 +30,7 @@ from ploutos.training.callbacks import BatchedCallback
 
 def parts(bars, features, train=(110, 400)):
     scaler = fit_scaler(features.values[slice(*train)])
-    return make_tape(bars), market_rows(features, bars.tradable, scaler)
+    return make_market_arrays(bars), market_rows(features, bars.tradable, scaler)
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +122,12 @@ RECKLESS = EnvSpec(episode_bars=30, allow_short=True, gross_limit=8)
 @pytest.mark.parametrize("spec", [EVERYTHING, RECKLESS], ids=["every rule", "reckless"])
 def test_a_batch_moves_its_accounts_as_the_ledger_does(panel, panel_features, change, spec):
     """150 accounts of an environment against the same orders given to the ledger; who ends begins anew in both."""
-    env = vector((make_tape(change(panel)), parts(panel, panel_features)[1]), spec, 150)
+    env = vector((make_market_arrays(change(panel)), parts(panel, panel_features)[1]), spec, 150)
     accounts, random, n_ended, written_off = ledger.Accounts.open(150, 3, spec.cash), np.random.default_rng(6), 0, 0.0
     env.reset()
     for _ in range(60):
         bars, actions = env.bar.copy(), random.integers(0, 3, (150, 3))
-        ledger.step(accounts, bars, target_weights(actions, env.tape.n_tradable[bars], spec), env.tape, spec)
+        ledger.step(accounts, bars, target_weights(actions, env.arrays.n_tradable[bars], spec), env.arrays, spec)
         _, _, dones, infos = env.step(actions)
         ended = np.flatnonzero(dones)
         assert [infos[i]["final_equity"] for i in ended] == accounts.equity[ended].tolist()
@@ -207,13 +207,13 @@ def test_a_range_without_a_step_is_refused(market):
 
 
 def test_mapped_rows_give_the_same_episodes_and_cannot_be_written(market, tmp_path):
-    tape, rows = market
+    arrays, rows = market
     mapped = map_rows(rows, tmp_path / "rows.npy")
-    for held in (mapped, open_rows(tmp_path / "rows.npy"), vector((tape, rows)).rows):
+    for held in (mapped, open_rows(tmp_path / "rows.npy"), vector((arrays, rows)).rows):
         np.testing.assert_array_equal(held, rows)
         with pytest.raises(ValueError, match="read-only"):
             held[0, 0] = 1
-    envs = [vector((tape, each)) for each in (rows, mapped)]
+    envs = [vector((arrays, each)) for each in (rows, mapped)]
     for env in envs:
         env.reset()
     for _ in range(60):
@@ -223,9 +223,9 @@ def test_mapped_rows_give_the_same_episodes_and_cannot_be_written(market, tmp_pa
 
 
 def test_rows_of_another_panel_are_refused(market):
-    tape, rows = market
+    arrays, rows = market
     with pytest.raises(ConfigError, match="found 600 market rows for 700 bars"):
-        vector((tape, rows[:600]))
+        vector((arrays, rows[:600]))
 
 
 def test_actions_of_another_shape_are_refused(market):
@@ -243,7 +243,7 @@ def test_weights_are_shares_of_the_limit_and_scaled_down_together(market):
     env.bar[:] = 110
     asked = np.tile(np.float32([1.0, 0.6, 0.0]), (8, 1))
     env.step(asked)
-    known = env.tape.mark[110, :2]
+    known = env.arrays.mark[110, :2]
     np.testing.assert_allclose(env.accounts.units[:, :2], np.tile(2 * 100_000 * np.array([1.0, 0.6]) / 1.6 / known, (8, 1)), rtol=0.05)
     np.testing.assert_array_equal(weights_within(np.array([[0.25, -0.5]]), EnvSpec(gross_limit=2)), [[0.5, -1.0]])
 
@@ -258,13 +258,13 @@ def test_a_masked_action_never_does_anything_else_than_hold(market):
         masks = env.action_masks().reshape(64, 3, 3)
         assert masks[..., HOLD].all()
         np.testing.assert_array_equal(np.stack(env.env_method("action_masks")).reshape(masks.shape), masks)
-        live = env.tape.tradable[env.bar]
+        live = env.arrays.tradable[env.bar]
         np.testing.assert_array_equal(masks[..., BUY], live)
         np.testing.assert_array_equal(masks[..., SELL], live & (env.accounts.units != 0))
         actions = random.integers(0, 3, (64, 3))
         sells_nothing = (actions == SELL) & ~masks[..., SELL] & (env.accounts.units == 0)
         spared += sells_nothing.sum()
-        targets = target_weights(actions, env.tape.n_tradable[env.bar], env.env_spec)
+        targets = target_weights(actions, env.arrays.n_tradable[env.bar], env.env_spec)
         assert (targets[sells_nothing] == 0).all()
         env.step(actions)
     assert spared > 100
@@ -272,13 +272,15 @@ def test_a_masked_action_never_does_anything_else_than_hold(market):
 
 def test_no_order_is_offered_that_the_end_of_the_session_would_void():
     bars = session_panel(2)
-    tape = make_tape(bars)
-    env = vector((tape, np.zeros((bars.n_bars, 1), np.float32)), EnvSpec(flat_by_session_end=True, allow_short=True), 4, 5, bars.n_bars - 1)
+    arrays = make_market_arrays(bars)
+    env = vector(
+        (arrays, np.zeros((bars.n_bars, 1), np.float32)), EnvSpec(flat_by_session_end=True, allow_short=True), 4, 5, bars.n_bars - 1
+    )
     env.reset()
     for t in range(5, bars.n_bars - 1):
         env.bar[:] = t
         masks = env.action_masks().reshape(4, 3, 3)
-        allowed = bars.tradable[t] & ~tape.session_end[t + 1]
+        allowed = bars.tradable[t] & ~arrays.session_end[t + 1]
         np.testing.assert_array_equal(masks[0, :, BUY], allowed)
         np.testing.assert_array_equal(masks[0, :, SELL], allowed)
 
@@ -377,12 +379,12 @@ def test_a_reward_may_be_given_by_its_bare_name():
 
 def test_swapping_two_symbols_swaps_everything_that_an_account_does(market):
     """The environment treats symbols alike: swapped columns and swapped actions give swapped positions and the same money."""
-    tape, rows = market
-    board, terms = tape.board[:, :, [1, 0, 2]].copy(), tape.terms[:, [1, 0, 2]].copy()
-    board.setflags(write=False)
-    terms.setflags(write=False)
-    swapped = replace(tape, board=board, terms=terms)
-    plain, other = vector((tape, rows)), vector((swapped, rows))
+    arrays, rows = market
+    prices, contract_terms = arrays.prices[:, :, [1, 0, 2]].copy(), arrays.contract_terms[:, [1, 0, 2]].copy()
+    prices.setflags(write=False)
+    contract_terms.setflags(write=False)
+    swapped = replace(arrays, prices=prices, contract_terms=contract_terms)
+    plain, other = vector((arrays, rows)), vector((swapped, rows))
     plain.reset()
     other.reset()
     for _ in range(40):

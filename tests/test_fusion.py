@@ -150,10 +150,10 @@ def traded(orders, closes, **spec):
     """An account that traded one symbol: open and close of each bar alike, no costs but a basis point."""
     bars = one_symbol(closes, closes)
     env = EnvSpec(rebalance_band=0, ruin_fraction=0, costs=CostSpec(commission_bps=1, slippage_bps=0), **spec)
-    tape = ledger.make_tape(bars)
+    arrays = ledger.make_market_arrays(bars)
     accounts = ledger.Accounts.open(1, 2, env.cash)
     for t, order in enumerate(orders):
-        ledger.step(accounts, np.array([t]), np.array([[order, np.nan]]), tape, env)
+        ledger.step(accounts, np.array([t]), np.array([[order, np.nan]]), arrays, env)
     return accounts, len(orders)
 
 

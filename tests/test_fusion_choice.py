@@ -127,7 +127,7 @@ def choices(panel, panel_features, panel_policies, folds, signals):
 
 
 def test_every_candidate_of_the_table_is_what_its_account_earned_alone(panel, panel_features, panel_policies, folds, signals, choices):
-    stances = signals.stances(panel)
+    advised_actions = signals.align_to_bars(panel)
     for fold, choice in zip(folds, choices, strict=True):
         assert choice.fold == fold.index
         assert choice.calibration.n > 0
@@ -135,7 +135,7 @@ def test_every_candidate_of_the_table_is_what_its_account_earned_alone(panel, pa
         for candidate in (choice.table[0], choice.table[-1]):
             spec = FusionSpec(llm_weight=candidate.llm_weight, confidence_threshold=candidate.confidence_threshold)
             alone = choice.model_copy(update={"chosen": candidate})
-            strategy = FusedStrategy(("alone",), stances[0][None], stances[1][None], panel, EnvSpec(), (spec,), (alone,))
+            strategy = FusedStrategy(("alone",), advised_actions[0][None], advised_actions[1][None], panel, EnvSpec(), (spec,), (alone,))
             result = run_backtests(panel, panel_features, [Segment(fold.validation, tuple(panel_policies))], [strategy], EnvSpec())
             assert candidate.growth == pytest.approx(np.log(result.equity[0, -1] / 100_000) / fold.validation.n_bars, abs=1e-12)
 
@@ -177,9 +177,9 @@ def test_each_segment_is_fused_by_its_own_choice(panel, panel_features, panel_po
         choice.model_copy(update={**sure, "chosen": choice.chosen.model_copy(update={"llm_weight": weight, "confidence_threshold": 1.0})})
         for choice, weight in zip(choices, (1.0, 0.0), strict=True)
     )
-    stances, confidences = signals.stances(panel)
+    advised_actions, confidences = signals.align_to_bars(panel)
     strategies = [
-        FusedStrategy((name,), stances[None], confidences[None], panel, EnvSpec(), (FusionSpec(),), picked)
+        FusedStrategy((name,), advised_actions[None], confidences[None], panel, EnvSpec(), (FusionSpec(),), picked)
         for name, picked in (("both", (advisor, policy)), ("advisor", (advisor, advisor)), ("policy", (policy, policy)))
     ]
     segments = [Segment(fold.test, tuple(panel_policies)) for fold in folds]
@@ -194,11 +194,11 @@ def test_each_segment_is_fused_by_its_own_choice(panel, panel_features, panel_po
 def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_features, panel_policies, folds, signals, choices, tmp_path):
     write_choices(choices, tmp_path / "choices.json")
     assert read_choices(tmp_path / "choices.json") == choices
-    brains, env = [panel_policies] * 2, EnvSpec()
-    result = out_of_sample(panel, panel_features, folds, brains, signals, env, FusionSpec(), 1, choices=choices)
-    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, HYBRID))
-    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, brains, env, "hybrid, advice blanked"))
-    inside = in_sample(panel, panel_features, folds, brains, env)
+    policies, env = [panel_policies] * 2, EnvSpec()
+    result = out_of_sample(panel, panel_features, folds, policies, signals, env, FusionSpec(), 1, choices=choices)
+    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, HYBRID))
+    result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, "hybrid, advice blanked"))
+    inside = in_sample(panel, panel_features, folds, policies, env)
     summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices=choices)
     assert [FusionChoice.model_validate(item) for item in summary["fusion"]] == list(choices)
     assert any("hybrid never differed from hybrid, advice blanked" in sentence for sentence in summary["verdict"])

@@ -21,11 +21,11 @@ from ploutos.config import PRESETS, dump_yaml, load_config
 from ploutos.errors import ResourceError
 from ploutos.hardware.cgroup import Limits, read_limits
 from ploutos.hardware.machine import Gpu, Machine, read_gpus, usable_cores, usable_memory
-from ploutos.hardware.monitor import NOT_EVALUATED, HardwareMonitor, Sample, describe_usage, read_tree
+from ploutos.hardware.monitor import NOT_EVALUATED, HardwareMonitor, Sample, describe_usage, read_process_usage
 from ploutos.resolve import resolve_for_machine
 from ploutos.training.autoscale import (
-    WISH,
-    Scale,
+    DEFAULT_REQUEST,
+    TrainingSizes,
     Workload,
     autoscale,
     largest_divisor,
@@ -223,16 +223,16 @@ def machine(cores, ram_gib, vram_gib=None, free_gib=None):
 # On four GiB two trainings have 1.1 GiB each: less 512 and 63 MiB, 143,600 samples or 561 steps of 256 accounts, so 512.
 # On 32 GiB 64 trainings have 412 MB each, less than a process: the shortest rollout, 0.60 GB, and 0.8 * 32 GiB hold 45.
 TEN_MACHINES = {
-    "the seed's: 256 cores, 1 TB, RTX 3090": (machine(256, 1024, 24), Scale(256, 4096, 65_536, 12)),
-    "the same without its GPU": (machine(256, 1024), Scale(256, 2048, 4_096, 256)),
-    "two-core laptop, 4 GB": (machine(2, 4), Scale(256, 512, 4_096, 2)),
-    "two-core laptop, 24 GB": (machine(2, 24), Scale(256, 4096, 4_096, 2)),
-    "eight cores, 16 GB": (machine(8, 16), Scale(256, 512, 4_096, 8)),
-    "eight cores, 32 GB, 8 GB card": (machine(8, 32, 8), Scale(256, 2048, 4_096, 8)),
-    "sixteen cores, 64 GB, 12 GB card": (machine(16, 64, 12), Scale(256, 2048, 16_384, 11)),
-    "64 cores, 32 GB": (machine(64, 32), Scale(256, 32, 2_048, 45)),
-    "one core, 2 GB": (machine(1, 2), Scale(256, 32, 2_048, 1)),
-    "sixteen cores, 128 GB, H200": (machine(16, 128, 139), Scale(256, 4096, 65_536, 16)),
+    "the seed's: 256 cores, 1 TB, RTX 3090": (machine(256, 1024, 24), TrainingSizes(256, 4096, 65_536, 12)),
+    "the same without its GPU": (machine(256, 1024), TrainingSizes(256, 2048, 4_096, 256)),
+    "two-core laptop, 4 GB": (machine(2, 4), TrainingSizes(256, 512, 4_096, 2)),
+    "two-core laptop, 24 GB": (machine(2, 24), TrainingSizes(256, 4096, 4_096, 2)),
+    "eight cores, 16 GB": (machine(8, 16), TrainingSizes(256, 512, 4_096, 8)),
+    "eight cores, 32 GB, 8 GB card": (machine(8, 32, 8), TrainingSizes(256, 2048, 4_096, 8)),
+    "sixteen cores, 64 GB, 12 GB card": (machine(16, 64, 12), TrainingSizes(256, 2048, 16_384, 11)),
+    "64 cores, 32 GB": (machine(64, 32), TrainingSizes(256, 32, 2_048, 45)),
+    "one core, 2 GB": (machine(1, 2), TrainingSizes(256, 32, 2_048, 1)),
+    "sixteen cores, 128 GB, H200": (machine(16, 128, 139), TrainingSizes(256, 4096, 65_536, 16)),
 }
 
 
@@ -256,7 +256,7 @@ loads = st.builds(
     lstm_units=st.integers(1, 512),
     timesteps=st.none() | st.integers(1, 20_000_000),
 )
-wishes = st.builds(Scale, st.integers(1, 1024), st.integers(1, 8192), st.integers(1, 100_000), st.integers(1, 512))
+requests = st.builds(TrainingSizes, st.integers(1, 1024), st.integers(1, 8192), st.integers(1, 100_000), st.integers(1, 512))
 
 
 def scaled(*args, **kwargs):
@@ -267,13 +267,13 @@ def scaled(*args, **kwargs):
         return None
 
 
-@given(machines, st.booleans(), loads, wishes)
-def test_every_result_divides_fits_and_stays_within_the_wish(found, recurrent, load, wish):
-    scale = scaled(found, recurrent, load, wish)
+@given(machines, st.booleans(), loads, requests)
+def test_every_result_divides_fits_and_stays_within_the_request(found, recurrent, load, requested):
+    scale = scaled(found, recurrent, load, requested)
     if scale is None:
         return
     assert (scale.n_envs * scale.n_steps) % scale.batch_size == 0
-    assert all(1 <= got <= most for got, most in zip(vars(scale).values(), vars(wish).values(), strict=True))
+    assert all(1 <= got <= most for got, most in zip(vars(scale).values(), vars(requested).values(), strict=True))
     assert scale.workers <= found.cores
     assert scale.workers * training_bytes(scale, load, recurrent) <= 0.8 * found.free_bytes
     for gpu in found.gpus:
@@ -372,8 +372,8 @@ def test_a_machine_too_small_for_any_training_is_one_clear_sentence():
 
 
 def test_a_recurrent_training_keeps_its_accounts_and_shortens_its_sequences():
-    assert autoscale(machine(16, 512), recurrent=True) == Scale(256, 128, 4_096, 16)
-    assert WISH.n_envs == 256
+    assert autoscale(machine(16, 512), recurrent=True) == TrainingSizes(256, 128, 4_096, 16)
+    assert DEFAULT_REQUEST.n_envs == 256
 
 
 def test_hardware_maximized_becomes_plain_numbers_that_another_machine_reads_back(panel_features, tmp_path, caplog):
@@ -383,7 +383,7 @@ def test_hardware_maximized_becomes_plain_numbers_that_another_machine_reads_bac
     training = fitted.training
     assert (training.n_envs, training.n_steps, training.batch_size, fitted.hardware.workers) == (256, 4096, 4096, 2)
     assert not fitted.hardware.left_to_machine
-    assert "Scale(n_envs=256, n_steps=4096, batch_size=4096, workers=2)" in caplog.text
+    assert "TrainingSizes(n_envs=256, n_steps=4096, batch_size=4096, workers=2)" in caplog.text
     (tmp_path / "config.yaml").write_text(dump_yaml(fitted))
     again = load_config("full", tmp_path / "config.yaml")
     assert again == fitted
@@ -516,8 +516,8 @@ def test_cores_and_memory_of_children_count_also_after_they_ended():
     with HardwareMonitor(0.02) as monitor:
         before = monitor.samples[0]
         with psutil.Popen([__import__("sys").executable, "-c", work], stdin=-1) as child:
-            patience = time.monotonic() + 60
-            while monitor.get_peak_memory_usage() - before.memory_bytes < 160 << 20 and time.monotonic() < patience:
+            deadline = time.monotonic() + 60
+            while monitor.get_peak_memory_usage() - before.memory_bytes < 160 << 20 and time.monotonic() < deadline:
                 time.sleep(0.05)  # a reading that is dear comes seldom
             child.communicate(b"\n")
     used = monitor.samples[-1].cpu_seconds - before.cpu_seconds
@@ -529,7 +529,7 @@ def test_cores_and_memory_of_children_count_also_after_they_ended():
 
 
 def test_proportional_memory_is_below_resident_memory_and_read_where_the_system_tells():
-    tree = read_tree(psutil.Process())
+    tree = read_process_usage(psutil.Process())
     assert tree.pss_bytes is not None
     assert 0 < tree.pss_bytes <= tree.rss_bytes
 

@@ -17,7 +17,7 @@ from ploutos.advisor.signals import write_signals
 from ploutos.config import load_config
 from ploutos.envs import kernel
 from ploutos.envs.account_features import account_features
-from ploutos.envs.ledger import make_tape
+from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.observation import market_rows, observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
@@ -35,12 +35,12 @@ from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
 from ploutos.training.jobs import MemberJob
 from ploutos.training.ppo import build_model, fit_range_scaler, train_member
-from ploutos.training.spec import CheckpointSpec, SpeedSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths
 
 
 @pytest.fixture(scope="module")
 def market(panel, panel_features):
-    return make_tape(panel), market_rows(panel_features, panel.tradable, fit_scaler(panel_features.values[110:400]))
+    return make_market_arrays(panel), market_rows(panel_features, panel.tradable, fit_scaler(panel_features.values[110:400]))
 
 
 def vector(market, **settings):
@@ -170,7 +170,7 @@ def test_hybrid_policies_are_trained_with_the_mock_and_with_a_real_model_on_dema
 
 def trained(folder, panel, features, fold, env, spec, seed, warm=None):
     target = folder / "policy.zip"
-    train_member(panel, features, fold, env, spec, CheckpointSpec(enabled=False), seed, Workplace(folder / "work"), target, warm)
+    train_member(panel, features, fold, env, spec, CheckpointSpec(enabled=False), seed, TrainingPaths(folder / "work"), target, warm)
     return target
 
 
@@ -178,13 +178,15 @@ def trained(folder, panel, features, fold, env, spec, seed, warm=None):
 def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_from(
     tmp_path, panel, panel_features, panel_fold, hybrid, algorithm
 ):
-    """On accounts that traded at random, by the plain network and by the quick loop with shared rows and without."""
+    """On accounts that traded at random, by the plain network and by the fast loop with shared rows and without."""
     env = EnvSpec(episode_bars=60)
     spec = TINY.model_copy(update={"algorithm": algorithm, "lstm_size": 16, "learning_rate": 0.1})  # far from even odds
     policy = load_policy(trained(tmp_path, panel, panel_features, panel_fold, env, spec, 7))
     scaler = fit_range_scaler(hybrid, panel_fold.train)
-    narrow = vector((make_tape(panel), market_rows(panel_features, panel.tradable, policy.scaler)))
-    wide, training = (vector((make_tape(panel), market_rows(hybrid, panel.tradable, scaler)), observe_account=True) for _ in range(2))
+    narrow = vector((make_market_arrays(panel), market_rows(panel_features, panel.tradable, policy.scaler)))
+    wide, training = (
+        vector((make_market_arrays(panel), market_rows(hybrid, panel.tradable, scaler)), observe_account=True) for _ in range(2)
+    )
     fresh = spec.model_copy(update={"n_envs": 16, "batch_size": 128})
     names = observation_names(hybrid, account=True)
     models = [build_model(training, fresh.model_copy(update={"speed": SpeedSpec(share_rows=share)}), 3, "cpu") for share in (True, False)]
@@ -235,7 +237,7 @@ def test_the_critic_is_inherited_too_and_new_inputs_are_learnt(tmp_path, panel, 
 
 
 def test_a_policy_of_other_layers_or_other_inputs_is_no_start(tmp_path, panel, panel_features, panel_fold, panel_policies, hybrid):
-    env = vector((make_tape(panel), market_rows(hybrid, panel.tradable, fit_range_scaler(hybrid, panel_fold.train))))
+    env = vector((make_market_arrays(panel), market_rows(hybrid, panel.tradable, fit_range_scaler(hybrid, panel_fold.train))))
     with pytest.raises(TrainingError, match="has other layers"):
         warm_start(build_model(env, TINY.model_copy(update={"net_arch": (17,)}), 3, "cpu"), observation_names(hybrid), panel_policies[0])
     with pytest.raises(TrainingError, match=r"observed S0\.rsi_14; expected"):
@@ -255,18 +257,18 @@ def test_a_fine_tuning_that_is_killed_ends_in_the_same_bytes(tmp_path, panel, pa
     member = MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=hybrid_env(EnvSpec(episode_bars=60)),
         training=TINY.model_copy(update={"total_timesteps": 128 * 120}), checkpoint=CheckpointSpec(every_rollouts=3), seed=11,
-        place=Workplace(tmp_path / "work"), target=tmp_path / "policy.zip",
+        paths=TrainingPaths(tmp_path / "work"), target=tmp_path / "policy.zip",
     )  # fmt: skip
     job = HybridJob(member, tmp_path / "start.zip", tmp_path / "market.npy", tmp_path / "signals.parquet")
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path / "job")]) as child:
-        while child.poll() is None and not any(member.place.folder.glob("step_*.zip")):
+        while child.poll() is None and not any(member.paths.folder.glob("step_*.zip")):
             time.sleep(0.005)
         child.kill()
     assert child.returncode == -signal.SIGKILL
-    assert any(member.place.folder.glob("step_*.zip"))
+    assert any(member.paths.folder.glob("step_*.zip"))
     run_hybrid_job(job)
-    run_hybrid_job(replace(job, member=replace(member, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip")))
+    run_hybrid_job(replace(job, member=replace(member, paths=TrainingPaths(tmp_path / "calm"), target=tmp_path / "calm.zip")))
     assert member.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
     tuned = load_policy(member.target)
     assert [record["timesteps"] for record in tuned.meta["curve"]] == list(range(128, 128 * 120 + 1, 128))

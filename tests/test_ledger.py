@@ -12,7 +12,7 @@ from plain_ledger import PlainAccount
 
 from ploutos.envs import kernel, ledger
 from ploutos.envs.kernel import KINDS
-from ploutos.envs.spec import CostSpec, EnvSpec, cash_in_words, sized_for
+from ploutos.envs.spec import CostSpec, EnvSpec, cash_in_words, with_initial_cash
 from ploutos.errors import ConfigError
 from ploutos.market.bars import MAX_SYMBOLS, align
 from ploutos.market.instruments import FUTURES
@@ -29,11 +29,11 @@ def one_symbol(opens, closes, missing=(), instruments=()):
 
 
 def run(bars, targets, spec):
-    tape = ledger.make_tape(bars)
+    arrays = ledger.make_market_arrays(bars)
     accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
     equity = [spec.cash]
     for t, target in enumerate(targets):
-        ledger.step(accounts, np.array([t]), np.array([target], dtype=float), tape, spec)
+        ledger.step(accounts, np.array([t]), np.array([target], dtype=float), arrays, spec)
         equity.append(float(accounts.equity[0]))
     return accounts, equity
 
@@ -119,19 +119,19 @@ def test_an_account_of_contracts_starts_with_ten_of_the_dearest_in_every_slot_un
     nq = FUTURES["NQ"].model_copy(update={"symbol": "A"})
     bars = one_symbol([20_000.0] * 4, [20_000.0, 20_000.0, 21_000.0, 25_000.0], instruments=[nq])
     early, late = Range(start=0, stop=2), Range(start=2, stop=4)
-    assert sized_for(EnvSpec(), bars, early).cash == 2 * 10 * 20 * 20_000  # the other slot is the share's
-    assert sized_for(EnvSpec(), bars.head(2), early) == sized_for(EnvSpec(), bars, early)  # whatever comes later
-    assert sized_for(EnvSpec(), bars, early, late) == sized_for(EnvSpec(), bars)
-    assert sized_for(EnvSpec(gross_limit=4), bars, late).cash == 2 * 10 * 20 * 25_000 / 4
-    assert sized_for(EnvSpec(), candles([(-30, -20, -40, -37)], [nq])).cash == 10 * 20 * 37
-    assert sized_for(EnvSpec(initial_cash=400_000), bars).cash == 400_000
-    assert sized_for(EnvSpec(), one_symbol([1.0] * 3, [1.0] * 3)).cash == 100_000
+    assert with_initial_cash(EnvSpec(), bars, early).cash == 2 * 10 * 20 * 20_000  # the other slot is the share's
+    assert with_initial_cash(EnvSpec(), bars.head(2), early) == with_initial_cash(EnvSpec(), bars, early)  # whatever comes later
+    assert with_initial_cash(EnvSpec(), bars, early, late) == with_initial_cash(EnvSpec(), bars)
+    assert with_initial_cash(EnvSpec(gross_limit=4), bars, late).cash == 2 * 10 * 20 * 25_000 / 4
+    assert with_initial_cash(EnvSpec(), candles([(-30, -20, -40, -37)], [nq])).cash == 10 * 20 * 37
+    assert with_initial_cash(EnvSpec(initial_cash=400_000), bars).cash == 400_000
+    assert with_initial_cash(EnvSpec(), one_symbol([1.0] * 3, [1.0] * 3)).cash == 100_000
     assert cash_in_words(EnvSpec(), bars, late) == (
         "10,000,000: ten lots of the dearest, A at 500,000 a lot, in each of 2 slots; a slot of it could not buy one lot on 0 of 2 bars"
     )
     assert cash_in_words(EnvSpec(initial_cash=850_000), bars).endswith("as set; a slot of it could not buy one lot on 1 of 4 bars")
     with pytest.raises(ConfigError, match=r"one lot is worth 400,000 and the account may hold 399,999; raise env\.initial_cash"):
-        sized_for(EnvSpec(initial_cash=399_999), bars)
+        with_initial_cash(EnvSpec(initial_cash=399_999), bars)
 
 
 def random_orders(seed, n_bars, n_symbols, spec):
@@ -159,10 +159,10 @@ def assert_same_fills(accounts, plain):
 
 def assert_equal_to_plain(bars, targets, spec):
     """Bar by bar: equity, units and every kind of cost of kernel and plain ledger, 1e-9 relative; money adds up to 1e-9."""
-    tape, plain = ledger.make_tape(bars), PlainAccount(bars, spec)
+    arrays, plain = ledger.make_market_arrays(bars), PlainAccount(bars, spec)
     accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
     for t, target in enumerate(targets):
-        ledger.step(accounts, np.array([t]), target[None], tape, spec)
+        ledger.step(accounts, np.array([t]), target[None], arrays, spec)
         plain.step(t, target)
         booked = spec.cash + accounts.pnl[0] - accounts.costs[0] + accounts.written_off[0]
         assert accounts.equity[0] == pytest.approx(booked, rel=1e-9, abs=1e-9 * spec.cash)
@@ -262,7 +262,7 @@ def test_every_rule_bites_in_that_comparison():
 @pytest.mark.parametrize("n_symbols", [1, 3, 9])
 def test_an_account_moves_alike_whoever_steps_with_it(n_symbols):
     """150 accounts at bars of their own, some called, some ruined, against each of them alone: the same bytes."""
-    tape = ledger.make_tape(random_panel(n_symbols, 300, n_symbols))
+    arrays = ledger.make_market_arrays(random_panel(n_symbols, 300, n_symbols))
     spec = EnvSpec(
         initial_cash=100_000, allow_short=True, gross_limit=1.5, max_participation=0.5, stop_loss=0.05, margin_calls=True,
         maintenance_margin=0.98, ruin_fraction=0.9, costs=CostSpec(slippage_per_volatility=0.1, impact=0.3, borrow_per_year=0.1),
@@ -273,9 +273,9 @@ def test_an_account_moves_alike_whoever_steps_with_it(n_symbols):
     for bar in (start + k for k in range(40)):
         targets = random.uniform(-6, 6, (n, n_symbols)) / n_symbols
         targets[random.random(targets.shape) < 0.4] = np.nan
-        ledger.step(together, bar, targets, tape, spec)
+        ledger.step(together, bar, targets, arrays, spec)
         for i, account in enumerate(alone):
-            ledger.step(account, bar[i : i + 1], targets[i : i + 1], tape, spec)
+            ledger.step(account, bar[i : i + 1], targets[i : i + 1], arrays, spec)
         for field in fields(together):
             each = np.concatenate([getattr(account, field.name) for account in alone])
             assert getattr(together, field.name).tobytes() == each.tobytes(), field.name
@@ -339,13 +339,13 @@ def test_nothing_is_held_over_a_session_end_unless_a_halt_kept_it():
     for seed in range(4):
         bars = session_panel(seed)
         spec = EnvSpec(initial_cash=1_000_000, allow_short=True, flat_by_session_end=True, costs=FREE, ruin_fraction=0)
-        tape, targets = ledger.make_tape(bars), random_orders(seed, bars.n_bars, bars.n_symbols, spec)
+        arrays, targets = ledger.make_market_arrays(bars), random_orders(seed, bars.n_bars, bars.n_symbols, spec)
         accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
         held_inside = kept_by_a_halt = 0
         for t, target in enumerate(targets):
-            ledger.step(accounts, np.array([t]), target[None], tape, spec)
+            ledger.step(accounts, np.array([t]), target[None], arrays, spec)
             held_inside += bool(accounts.units.any())
-            if tape.session_end[t + 1]:
+            if arrays.session_end[t + 1]:
                 assert not accounts.units[0, bars.tradable[t + 1]].any()
                 kept_by_a_halt += bool(accounts.units.any())
         assert held_inside > 50
@@ -354,7 +354,7 @@ def test_nothing_is_held_over_a_session_end_unless_a_halt_kept_it():
 
 def test_a_rule_that_would_forbid_every_position_is_refused():
     with pytest.raises(ConfigError, match="every bar ends a session"):
-        ledger.require_rules(ledger.make_tape(random_panel(1, 50)), EnvSpec(flat_by_session_end=True))
+        ledger.require_rules(ledger.make_market_arrays(random_panel(1, 50)), EnvSpec(flat_by_session_end=True))
 
 
 def test_an_order_takes_its_share_of_the_usual_volume_and_the_rest_lapses():
@@ -388,8 +388,8 @@ def test_a_short_pays_for_the_nights_it_is_held():
 @given(t=st.integers(3, 150), seed=st.integers(0, 4))
 def test_cutting_the_future_changes_nothing_that_the_tape_knew(t, seed):
     bars = session_panel(seed)
-    whole, past = ledger.make_tape(bars), ledger.make_tape(bars.head(t))
-    for name in ("board", "years", "session_end", "n_tradable"):
+    whole, past = ledger.make_market_arrays(bars), ledger.make_market_arrays(bars.head(t))
+    for name in ("prices", "years", "session_end", "n_tradable"):
         np.testing.assert_array_equal(getattr(past, name), getattr(whole, name)[:t], err_msg=name)
 
 
@@ -445,10 +445,10 @@ def test_a_gap_between_ruin_and_its_liquidation_is_written_off_as_well():
 
 def kinds_of(bars, targets, spec):
     """Bar, kind, units and price of every fill of one account in one symbol."""
-    tape, found = ledger.make_tape(bars), []
+    arrays, found = ledger.make_market_arrays(bars), []
     accounts = ledger.Accounts.open(1, bars.n_symbols, spec.cash)
     for t, target in enumerate(targets):
-        ledger.step(accounts, np.array([t]), np.array([target], dtype=float), tape, spec)
+        ledger.step(accounts, np.array([t]), np.array([target], dtype=float), arrays, spec)
         for when in ("fill", "stop"):
             units, price, kind = (getattr(accounts, f"{when}_{what}")[0, 0] for what in ("units", "price", "kind"))
             found += [(t + 1, KINDS[kind], units, price)] if kind else []
@@ -503,13 +503,13 @@ def test_no_equity_stays_in_a_delisted_symbol_however_many_there_are(n_symbols):
         frames.append(frame[:20] if s % 2 == 0 and n_symbols else frame)
     bars = align(pd.concat(frames), pd.Timedelta(days=1), "24/7", "by hand")
     bars = replace(bars, payouts=tuple(close[19] / 2 if s % 2 == 0 else np.nan for s in range(n_symbols + 1)))
-    tape, n = ledger.make_tape(bars), 3
+    arrays, n = ledger.make_market_arrays(bars), 3
     spec = EnvSpec(rebalance_band=0, costs=FREE)
     accounts, start = ledger.Accounts.open(n, bars.n_symbols, spec.cash), np.array([5, 10, 15])
     slot = 1 / bars.n_symbols
     for k in range(20):
         targets = np.full((n, bars.n_symbols), slot if k == 0 else np.nan)
-        ledger.step(accounts, start + k, targets, tape, spec)
+        ledger.step(accounts, start + k, targets, arrays, spec)
     gone = np.array([spec_bar >= 0 for spec_bar in bars.payout_bars])
     assert (accounts.units[:, gone] == 0).all()
     assert (accounts.units[:, ~gone] > 0).all()
@@ -544,21 +544,21 @@ def test_crude_below_zero_is_worth_what_it_costs_to_be_rid_of_it():
 
 def test_volatility_says_nothing_of_prices_that_have_no_log():
     bars = candles([(p, p, p, p) for p in (2.0, 1.0, -1.0, -2.0, 0.0, 1.0, 2.0)], [FUTURES["NQ"].model_copy(update={"symbol": "A"})])
-    np.testing.assert_allclose(ledger.make_tape(bars).board[:, kernel.VOLATILITY, 0], [0.0] + [np.log(2)] * 6)
+    np.testing.assert_allclose(ledger.make_market_arrays(bars).prices[:, kernel.VOLATILITY, 0], [0.0] + [np.log(2)] * 6)
 
 
 @pytest.mark.parametrize("n_symbols", [1, 50, 200, 500])
 def test_the_band_is_a_share_of_a_slot_however_many_slots_there_are(n_symbols):
     bars = random_panel(1, 30, n_symbols)
     bars = replace(bars, **{name: np.nan_to_num(getattr(bars, name), nan=50.0) for name in ("open", "high", "low", "close", "volume")})
-    n_symbols, tape, spec = bars.n_symbols, ledger.make_tape(bars), EnvSpec(costs=FREE)
+    n_symbols, arrays, spec = bars.n_symbols, ledger.make_market_arrays(bars), EnvSpec(costs=FREE)
     slot = 1 / n_symbols  # those who list beyond the panel's end are not in it
     for away, fills in ((0.05, 0), (0.2, n_symbols)):
         accounts = ledger.Accounts.open(1, n_symbols, spec.cash)
-        ledger.step(accounts, np.array([3]), np.full((1, n_symbols), 0.5 * slot), tape, spec)
+        ledger.step(accounts, np.array([3]), np.full((1, n_symbols), 0.5 * slot), arrays, spec)
         assert np.isfinite(accounts.fill_price).sum() == n_symbols
-        held = accounts.units * tape.mark[4] / accounts.equity[0]
-        ledger.step(accounts, np.array([4]), held + away * slot, tape, spec)
+        held = accounts.units * arrays.mark[4] / accounts.equity[0]
+        ledger.step(accounts, np.array([4]), held + away * slot, arrays, spec)
         assert np.isfinite(accounts.fill_price).sum() == fills
 
 
@@ -566,8 +566,8 @@ def test_a_symbol_without_volume_is_named_where_orders_take_a_share_of_it():
     bars = one_symbol([100.0] * 4, [100.0] * 4)
     bars = replace(bars, volume=bars.volume * [0.0, 1.0])
     with pytest.raises(ConfigError, match=r"no bar of A has any volume.*env\.max_participation=0\.1; unset env\.max_participation"):
-        ledger.require_rules(ledger.make_tape(bars), EnvSpec(max_participation=0.1))
-    ledger.require_rules(ledger.make_tape(bars), EnvSpec())
+        ledger.require_rules(ledger.make_market_arrays(bars), EnvSpec(max_participation=0.1))
+    ledger.require_rules(ledger.make_market_arrays(bars), EnvSpec())
 
 
 def test_the_kernels_hold_as_many_symbols_as_a_run_may_list():

@@ -75,7 +75,7 @@ def test_advice_is_asked_for_at_multiples_of_the_cadence_where_there_is_a_bar(pa
 
 def test_advice_stands_until_the_next_and_no_longer(panel):
     frame = pd.DataFrame({"bar": [10, 15], "symbol": ["S0", "S1"], "action": ["buy", "sell"], "confidence": [0.8, 0.6]})
-    actions, confidences = Signals(frame, "m", True, 5).stances(panel)
+    actions, confidences = Signals(frame, "m", True, 5).align_to_bars(panel)
     assert actions[9:21, 0].tolist() == [HOLD] + [BUY] * 5 + [HOLD] * 6
     assert actions[15:20, 1].tolist() == [SELL] * 5
     assert confidences[9:16, 0].tolist() == [0] + [0.8] * 5 + [0]
@@ -192,7 +192,7 @@ def test_addresses_and_patience_are_no_part_of_what_advice_depends_on():
     base = LLMConfig()
     same = dict(
         host="h", timeout_s=1, keep_alive="1s", concurrency=4, batch_size=3, replay=True, unload_during_backtest=True,
-        stated_cutoff="2023-12-31", grey_months=3, max_reidentification=0.5, flip=True,
+        stated_cutoff="2023-12-31", grey_months=3, max_reidentification=0.5, mirror=True,
     )  # fmt: skip
     other = dict(
         model="m", temperature=1, seed=1, num_ctx=9, num_predict=9, think=True, cadence_bars=9,
@@ -200,9 +200,9 @@ def test_addresses_and_patience_are_no_part_of_what_advice_depends_on():
     )  # fmt: skip
     assert set(same) | set(other) == set(LLMConfig.model_fields)
     for name, value in same.items():
-        assert LLMConfig(**{name: value}).deciding() == base.deciding()
+        assert LLMConfig(**{name: value}).cache_fields() == base.cache_fields()
     for name, value in other.items():
-        assert LLMConfig(**{name: value}).deciding() != base.deciding()
+        assert LLMConfig(**{name: value}).cache_fields() != base.cache_fields()
 
 
 # --- bad answers, dead servers

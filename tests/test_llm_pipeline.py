@@ -11,7 +11,7 @@ from servers.llama import LlamaServer
 from test_cutoff import probe_of
 from test_pipeline import SMALL
 
-from ploutos.advisor.cutoff import Ledger
+from ploutos.advisor.cutoff import CutoffStore
 from ploutos.config import load_config
 from ploutos.errors import LLMUnavailable
 
@@ -79,11 +79,11 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
         assert set(stages(second).values()) == {"Cached"}
         assert server.called("/api/chat") == []
 
-        flipped = run(tmp_path / "flipped", "llm.flip=true")  # asks about the mirrored market, and nothing else
+        mirrored = run(tmp_path / "mirrored", "llm.mirror=true")  # asks about the mirrored market, and nothing else
         asked = [body["messages"][1]["content"] for body in server.called("/api/chat")]
         assert asked
         assert not set(asked) & {*kept, *again}
-        assert {name for name, state in stages(flipped).items() if state != "Cached"} == {"mirrored", "backtests", "metrics"}
+        assert {name for name, state in stages(mirrored).items() if state != "Cached"} == {"mirrored", "backtests", "metrics"}
         assert server.loaded() == []
 
     signals = pd.read_parquet(live / "signals.parquet")
@@ -102,17 +102,17 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
     for keys in ("signals", "mirrored", "backtests", "metrics"):
         for key in (home / "store" / "keys" / keys).iterdir():
             key.unlink()
-    replayed = run(tmp_path / "replayed", "llm.replay=true", "llm.flip=true")
+    replayed = run(tmp_path / "replayed", "llm.replay=true", "llm.mirror=true")
     assert {stages(replayed)[name] for name in ("signals", "mirrored")} == {"Completed"}
     for name in ("signals.parquet", "mirrored.parquet", "metrics.json", "equity.parquet", "trades.parquet"):
-        assert (replayed / name).read_bytes() == (flipped / name).read_bytes()
-    assert (flipped / "signals.parquet").read_bytes() == (live / "signals.parquet").read_bytes()
+        assert (replayed / name).read_bytes() == (mirrored / name).read_bytes()
+    assert (mirrored / "signals.parquet").read_bytes() == (live / "signals.parquet").read_bytes()
 
-    # what the ledger learns of the model changes the numbers' words, and nothing that they stand on
+    # what the cutoff store learns of the model changes the numbers' words, and nothing that they stand on
     assert summary["advisor"]["certificate"] is None
     assert [span["tag"] for span in summary["spans"]] == ["grey"]
-    Ledger(home / "llm" / "cutoffs").add("ollama", "tiny", summary["advisor"]["digest"], probe_of("2010-06"))
-    probed = run(tmp_path / "probed", "llm.replay=true", "llm.flip=true", "llm.stated_cutoff=2010-01-31")
+    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary["advisor"]["digest"], probe_of("2010-06"))
+    probed = run(tmp_path / "probed", "llm.replay=true", "llm.mirror=true", "llm.stated_cutoff=2010-01-31")
     assert (stages(probed)["backtests"], stages(probed)["metrics"]) == ("Cached", "Completed")
     certified = json.loads((probed / "metrics.json").read_text())
     assert (certified["advisor"]["certificate"]["probed"], certified["advisor"]["certificate"]["digest_match"]) == ("2010-06", True)

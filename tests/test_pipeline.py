@@ -69,7 +69,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert summary["advisor"]["is_mock"]
     assert [name for name in summary["strategies"] if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
     assert list(summary["strategies"])[-2:] == ["hybrid", "hybrid, advice blanked"]
-    assert {"hybrid 0 0", "blanked 0 0", "hybrid 1 0", "fusion-choice"} <= set(first)
+    assert {"hybrid 0 0", "ablated 0 0", "hybrid 1 0", "fusion-choice"} <= set(first)
     assert [choice["fold"] for choice in summary["fusion"]] == [fold["fold"] for fold in summary["folds"]]
     assert len(summary["folds"][0]["members"]) == 2
     taken = json.loads((folder / "manifest.json").read_text())["hardware"]
@@ -107,7 +107,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert set(changed) - computed(changed) == {"bars", "quality", "llm-features", "mirrored"}
 
     # the number of placebos: no question again
-    fewer = run(tmp_path / "fewer", "evaluation.placebo_draws=1", "llm.flip=false")
+    fewer = run(tmp_path / "fewer", "evaluation.placebo_draws=1", "llm.mirror=false")
     assert computed(fewer) == {"backtests", "metrics"}
     assert not (tmp_path / "fewer" / "mirrored.parquet").exists()
     assert "Not asked." in (tmp_path / "fewer" / "advisor.html").read_text()
@@ -136,7 +136,7 @@ def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):
     assert computed(stages) == set(stages)
     policy = json.loads((tmp_path / "run" / "manifest.json").read_text())["artifacts"]["policy 0 0"]
     [path] = (home / "store" / "objects").glob(f"*/{policy}.zip")
-    assert load_policy(path).gives_weights
+    assert load_policy(path).is_continuous
     summary = json.loads((tmp_path / "run" / "metrics.json").read_text())
     vote, fused, member = (summary["strategies"][name] for name in ("RL vote", "fused (mock advisor)", "RL member 0"))
     assert len({path["total_return"] for path in (vote, fused, member)}) == 3
@@ -186,7 +186,7 @@ def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_pa
         assert (one / policy).read_bytes() == (two / policy).read_bytes()
         assert load_policy(one / policy).meta["timesteps"] == 512
     tuned = sorted(path.relative_to(one) for path in one.glob("folds/*/*/*/policy.zip"))
-    assert [path.parts[2] for path in tuned] == ["blanked", "hybrid"] * 2
+    assert [path.parts[2] for path in tuned] == ["ablated", "hybrid"] * 2
     for policy in tuned:
         assert (one / policy).read_bytes() == (two / policy).read_bytes()
         assert load_policy(one / policy).meta["timesteps"] == 256

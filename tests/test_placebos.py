@@ -12,7 +12,7 @@ from markets import mock_advisor, random_panel, session_panel
 from ploutos.advisor.advisor import Advisor, advise, prompt_at
 from ploutos.advisor.mirror import ask_mirrored, mirrored_market
 from ploutos.advisor.mock import MockBackend
-from ploutos.advisor.placebos import PLACEBOS, drawn, shifted, shuffled
+from ploutos.advisor.placebos import PLACEBOS, resampled, shifted, shuffled
 from ploutos.advisor.signals import Signals
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.llm.backends.base import Reply
@@ -89,7 +89,7 @@ def changes(signals: Signals) -> int:
 
 def test_drawn_advice_has_the_symbols_own_mix_in_the_limit_and_confidence_stays_with_its_action():
     signals = long_advice()
-    draws = pd.concat([drawn(signals, 7, draw).frame for draw in range(100)])
+    draws = pd.concat([resampled(signals, 7, draw).frame for draw in range(100)])
     shares = draws["action"].value_counts(normalize=True)
     for action, share in signals.frame["action"].value_counts(normalize=True).items():
         assert shares[action] == pytest.approx(share, abs=4 * np.sqrt(share * (1 - share) / len(draws)))
@@ -104,7 +104,7 @@ def test_draws_and_seeds_differ_and_a_shift_alone_changes_its_mind_as_seldom_as_
     assert changes(signals) == 2
     assert changes(shifted(signals, 1, 0)) <= 3
     assert changes(shuffled(signals, 1, 0)) > 100
-    assert changes(drawn(signals, 1, 0)) > 100
+    assert changes(resampled(signals, 1, 0)) > 100
     moved = np.mean([shifted(signals, 1, draw).frame["action"].to_numpy() != signals.frame["action"].to_numpy() for draw in range(20)])
     assert moved > 0.4
 
@@ -114,7 +114,7 @@ def test_advice_within_a_range_is_what_stands_or_is_asked_there(panel):
     part = signals.within(403, 500)
     assert part.frame["bar"].min() == 400
     assert part.frame["bar"].max() == 500
-    for mine, whole in zip(part.stances(panel), signals.stances(panel), strict=True):
+    for mine, whole in zip(part.align_to_bars(panel), signals.align_to_bars(panel), strict=True):
         np.testing.assert_array_equal(mine[403:501], whole[403:501])
     pd.testing.assert_frame_equal(part.frame, advise(panel, market_features(panel), 403, 500, mock_advisor()).frame)
 
@@ -205,8 +205,8 @@ def test_mirrored_answers_come_from_the_same_cassette(panel, tmp_path):
 WHO_IS_ASKED = [("mock", None, True), ("ollama", None, False), ("openai", None, False), ("ollama", True, True), ("mock", False, False)]
 
 
-@pytest.mark.parametrize(("provider", "flip", "flips"), WHO_IS_ASKED)
-def test_a_model_is_asked_about_the_mirrored_market_only_when_told(provider, flip, flips):
-    config = LLMConfig(provider=provider, flip=flip)
-    assert config.flips is flips
-    assert config.deciding() == LLMConfig(provider=provider).deciding()  # advice does not depend on it
+@pytest.mark.parametrize(("provider", "mirror", "mirrors"), WHO_IS_ASKED)
+def test_a_model_is_asked_about_the_mirrored_market_only_when_told(provider, mirror, mirrors):
+    config = LLMConfig(provider=provider, mirror=mirror)
+    assert config.mirrors is mirrors
+    assert config.cache_fields() == LLMConfig(provider=provider).cache_fields()  # advice does not depend on it

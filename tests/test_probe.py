@@ -14,7 +14,7 @@ from servers.llama import LlamaServer
 from typer.testing import CliRunner
 
 from ploutos.advisor.advisor import Advisor, prompt_at
-from ploutos.advisor.cutoff import Ledger
+from ploutos.advisor.cutoff import CutoffStore
 from ploutos.advisor.leakage_probe import describe, faults, monthly_moves, probe, score_recall
 from ploutos.advisor.schedule import decision_times
 from ploutos.cli.main import app
@@ -365,7 +365,7 @@ def test_the_command_ends_with_code_1_and_a_sentence_when_the_model_recognises_i
     assert result.exit_code == 1, result.stderr
     assert "model: seer abc" in result.stdout
     assert "FAIL the model recognises the symbol in 100.0% of 40 blind prompts" in result.stdout
-    assert Ledger(home / "llm" / "cutoffs").find("ollama", "seer", "abc") is not None  # what was found is kept all the same
+    assert CutoffStore(home / "llm" / "cutoffs").find("ollama", "seer", "abc") is not None  # what was found is kept all the same
     allowed = run(app, [*arguments, "--set", "llm.max_reidentification=1", "--market", "AAPL,IBM", "--json"])
     assert allowed.exit_code == 0, allowed.stderr
     answer = json.loads(allowed.stdout)
@@ -392,5 +392,5 @@ def test_a_nonsense_model_on_a_real_server_is_probed_from_end_to_end(home, gguf,
     assert answer["recall"]["p_value"] > 0.01
     assert answer["digest"] == sha256(gguf.read_bytes()).hexdigest()
     assert json.loads(again.stdout) | {"probed_at": ""} == answer | {"probed_at": ""}
-    entry = Ledger(home / "llm" / "cutoffs").find("ollama", "tiny", answer["digest"])
-    assert len(entry.probes) == 2
+    record = CutoffStore(home / "llm" / "cutoffs").find("ollama", "tiny", answer["digest"])
+    assert len(record.probes) == 2

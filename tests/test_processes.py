@@ -23,7 +23,7 @@ from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import write_bars
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
-from ploutos.training.spec import CheckpointSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, TrainingPaths
 
 N_WORKERS = 64
 
@@ -141,7 +141,7 @@ def job(tmp_path, panel, panel_features, panel_fold):
     write_features(panel_features, tmp_path / "features.parquet")
     return MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
-        training=TINY, checkpoint=CheckpointSpec(every_rollouts=1), seed=0, place=Workplace(tmp_path / "work"), target=tmp_path / "p.zip",
+        training=TINY, checkpoint=CheckpointSpec(every_rollouts=1), seed=0, paths=TrainingPaths(tmp_path / "work"), target=tmp_path / "p.zip",
     )  # fmt: skip
 
 

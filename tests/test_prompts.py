@@ -209,7 +209,7 @@ def test_any_cadence_asks_at_its_multiples_and_its_advice_stands_as_long(panel, 
     signals = advise(panel, market, 303, 500, mock_advisor(cadence_bars=cadence))
     start = 303 // cadence * cadence
     assert set(signals.frame["bar"]) == set(range(start, 501, cadence))
-    actions, confidences = signals.stances(panel)
+    actions, confidences = signals.align_to_bars(panel)
     said = {(bar, symbol): (action, sure) for bar, symbol, action, sure in signals.frame[["bar", "symbol", "action", "confidence"]].values}
     for t in range(start, 501):
         for s, symbol in enumerate(panel.symbols):
@@ -228,7 +228,7 @@ def test_a_symbol_without_a_bar_is_not_asked_about_and_nothing_stands_for_it(pan
     signals = advise(panel, market, 100, 199, mock_advisor())  # S2 is listed at bar 200
     assert set(signals.frame["symbol"]) == {"S0", "S1"}
     assert signals.frame["confidence"].between(0.5, 0.9).all()
-    actions, confidences = signals.stances(panel)
+    actions, confidences = signals.align_to_bars(panel)
     assert not confidences[:, 2].any()
     assert (actions[:, 2] == HOLD).all()
 
@@ -238,12 +238,12 @@ def test_a_range_where_nothing_trades_has_no_advice(panel, market):
     signals = advise(replace(panel, **nothing), market, 300, 320, mock_advisor())
     assert len(signals.frame) == 0
     assert signals.n_abstained == 0
-    assert (signals.stances(panel)[0] == HOLD).all()
+    assert (signals.align_to_bars(panel)[0] == HOLD).all()
 
 
 def test_a_later_answer_takes_over_from_an_earlier_one(panel):
     frame = pd.DataFrame({"bar": [10, 13], "symbol": ["S0", "S0"], "action": ["buy", "sell"], "confidence": [0.8, 0.6]})
-    actions, _ = Signals(frame, "m", True, 5).stances(panel)
+    actions, _ = Signals(frame, "m", True, 5).align_to_bars(panel)
     assert actions[10:19, 0].tolist() == [BUY] * 3 + [SELL] * 5 + [HOLD]
 
 

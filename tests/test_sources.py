@@ -4,12 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ploutos.envs.ledger import make_tape
-from ploutos.envs.spec import EnvSpec, sized_for
+from ploutos.envs.ledger import make_market_arrays
+from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import ConfigError, DataError, UnknownSymbol
 from ploutos.features.build import FeatureSpec, build_features, read_features, write_features
 from ploutos.features.macro_features import macro_columns
-from ploutos.market.data_spec import DataSpec, proxies
+from ploutos.market.data_spec import DataSpec, substitutes
 from ploutos.market.dataset import Dataset, SeriesKey
 from ploutos.market.instruments import FUTURES
 from ploutos.market.loader import fingerprint, load
@@ -34,9 +34,9 @@ def test_a_future_is_simulated_on_its_own_clock_and_terms():
     assert bars.instruments == (FUTURES["NQ"],)
     assert bars.source == "synthetic: normal, 1h, seed 7"
     np.testing.assert_array_equal(bars.close % 0.25, 0)
-    tape = make_tape(bars)
-    assert tape.terms[:6, 0].tolist() == [20, 1, 2.5, 0.25, 0, 33_000]
-    assert sized_for(EnvSpec(), bars).cash == 10 * 20 * bars.close.max()
+    arrays = make_market_arrays(bars)
+    assert arrays.contract_terms[:6, 0].tolist() == [20, 1, 2.5, 0.25, 0, 33_000]
+    assert with_initial_cash(EnvSpec(), bars).cash == 10 * 20 * bars.close.max()
 
 
 @pytest.mark.parametrize("calendar", ["auto", "CME Globex Equity"])
@@ -79,8 +79,8 @@ def test_an_etf_stands_in_for_a_future_and_the_bars_say_so(tmp_path):
     assert bars.symbols == ("QQQ",)
     assert bars.instruments[0].asset_class == "equity"
     assert bars.source == "alpaca-sip, total return; QQQ stands in for NQ; QQQ stands in for MNQ"
-    assert proxies(spec) == {"NQ": "QQQ", "MNQ": "QQQ"}
-    assert proxies(DataSpec(source="yahoo", symbols=("NQ",))) == {}
+    assert substitutes(spec) == {"NQ": "QQQ", "MNQ": "QQQ"}
+    assert substitutes(DataSpec(source="yahoo", symbols=("NQ",))) == {}
 
 
 def test_what_was_never_built_is_an_error_with_the_command(tmp_path):

@@ -39,8 +39,10 @@ def test_votes_advice_and_fusion_keep_the_contract(panel, panel_policies):
         return EnsembleStrategy(votes_and_members(2), bars=bars, env=ENV), build_features(bars, FeatureSpec())
 
     def advice(bars):
-        stances, sure = advise(bars, market_features(bars), PART.start - 1, min(PART.stop, bars.n_bars) - 2, mock_advisor()).stances(bars)
-        return stances[None], sure[None]
+        advised_actions, sure = advise(
+            bars, market_features(bars), PART.start - 1, min(PART.stop, bars.n_bars) - 2, mock_advisor()
+        ).align_to_bars(bars)
+        return advised_actions[None], sure[None]
 
     def advised(bars):
         return AdvisorStrategy(("advisor",), advice(bars)[0], bars, ENV), None

@@ -22,7 +22,7 @@ from stable_baselines3 import PPO
 
 from ploutos.envs.actions import BUY, HOLD, SELL, action_masks, target_weights, weights_within
 from ploutos.envs.batch import REWARD_PARTS
-from ploutos.envs.ledger import Accounts, make_tape, step
+from ploutos.envs.ledger import Accounts, make_market_arrays, step
 from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError, TrainingError
@@ -44,7 +44,7 @@ from ploutos.training.checkpoint import load_policy
 from ploutos.training.jobs import MemberJob, run_job
 from ploutos.training.pool import WorkerPool
 from ploutos.training.ppo import train_member
-from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold, Range
 
 
@@ -75,7 +75,7 @@ def learn(tmp_path, seed, signal, actions="discrete"):
     spec = TrainingSpec(
         actions=actions, total_timesteps=30_000, n_envs=16, n_steps=64, batch_size=256, net_arch=(16,), gamma=0.5, learning_rate=2e-3
     )
-    train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, Workplace(tmp_path / "w"), tmp_path / "p.zip")
+    train_member(bars, features, fold, env, spec, CheckpointSpec(enabled=False), seed, TrainingPaths(tmp_path / "w"), tmp_path / "p.zip")
     policy = load_policy(tmp_path / "p.zip")
     strategies = [
         EnsembleStrategy({"PPO": slice(0, 1)}, bars=bars, env=env),
@@ -106,7 +106,7 @@ def test_on_noise_ppo_does_not_beat_flat_beyond_its_interval(tmp_path, seed):
 def member(tmp_path, name, panel, features, fold, **changes):
     target = tmp_path / f"{name}.zip"
     spec = TINY.model_copy(update=changes)
-    meta = train_member(panel, features, fold, EnvSpec(episode_bars=60), spec, CheckpointSpec(), 7, Workplace(tmp_path / name), target)
+    meta = train_member(panel, features, fold, EnvSpec(episode_bars=60), spec, CheckpointSpec(), 7, TrainingPaths(tmp_path / name), target)
     return target, meta
 
 
@@ -116,19 +116,19 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     assert first.read_bytes() == second.read_bytes()
     assert meta["timesteps"] == meta["planned_timesteps"] == 256
     assert PPO.load(first).num_timesteps == 256
-    assert not (tmp_path / "a").exists()  # no snapshots or progress are left
+    assert not (tmp_path / "a").exists()  # no checkpoints or progress are left
 
 
 @pytest.mark.parametrize(
     ("algorithm", "actions"),
     [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],
 )
-@pytest.mark.parametrize("quick", [True, False])
+@pytest.mark.parametrize("fast", [True, False])
 @pytest.mark.parametrize("network", ["shared", "joint"])
 def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(
-    tmp_path, panel, panel_features, panel_fold, algorithm, actions, network, quick
+    tmp_path, panel, panel_features, panel_fold, algorithm, actions, network, fast
 ):
-    speed = SpeedSpec(quick_loop=quick)
+    speed = SpeedSpec(fast_loop=fast)
     changes = {"algorithm": algorithm.__name__, "actions": actions, "network": network, "lstm_size": 16, "speed": speed}
     first, meta = member(tmp_path, "a", panel, panel_features, panel_fold, **changes)
     second, _ = member(tmp_path, "b", panel, panel_features, panel_fold, **changes)
@@ -259,15 +259,15 @@ def test_backtests_carry_memory_masks_and_weights(tmp_path, panel, panel_feature
 
     strategy = Watched({"v": slice(0, 1)}, bars=panel, env=env)
     run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
-    tape = make_tape(panel)
+    arrays = make_market_arrays(panel)
     rows = market_rows(panel_features, panel.tradable, policy.scaler)
     accounts, state = Accounts.open(1, 3, env.cash), None
     for bar, probabilities, targets in asked:
         at = np.array([bar])
         seen = np.zeros((1, policy.model.observation_space.shape[0]), dtype=np.float32)
-        observe(accounts, at, rows, tape, seen)
+        observe(accounts, at, rows, arrays, seen)
         if algorithm == "MaskablePPO":
-            chosen, _ = policy.model.predict(seen, action_masks=action_masks(accounts, at, tape, env), deterministic=True)
+            chosen, _ = policy.model.predict(seen, action_masks=action_masks(accounts, at, arrays, env), deterministic=True)
             assert (probabilities[~panel.tradable[bar], 0] == 1).all()  # a symbol without a bar can only hold
         else:
             chosen, state = policy.model.predict(seen, state=state, episode_start=np.array([state is None]), deterministic=True)
@@ -278,14 +278,14 @@ def test_backtests_carry_memory_masks_and_weights(tmp_path, panel, panel_feature
             expected = target_weights(chosen, panel.tradable[at].sum(axis=1), env)
             np.testing.assert_array_equal(targets, expected[0])
             np.testing.assert_array_equal(probabilities.argmax(-1), chosen[0])
-        step(accounts, at, targets[None], tape, env)
+        step(accounts, at, targets[None], arrays, env)
     assert len(asked) == panel_fold.test.n_bars
 
 
 def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto_forbids(tmp_path, panel, panel_features, panel_fold):
     policy, env = trained(tmp_path, panel, panel_features, panel_fold, "PPO", "weights"), EnvSpec(rebalance_band=0)
     random = np.random.default_rng(3)
-    stances, confidences = random.integers(0, 3, (panel.n_bars, 3)), random.random((panel.n_bars, 3))
+    advised_actions, confidences = random.integers(0, 3, (panel.n_bars, 3)), random.random((panel.n_bars, 3))
     risk = RiskSpec(max_consecutive_losses=1, cooldown_bars=5, min_win_rate=0.6)
     seen = {"blended": 0, "the policy's": 0, "too risky": 0, "vetoed": 0}
 
@@ -294,7 +294,7 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
             all_targets = super().targets(context)
             targets = all_targets[0]
             mine = ensemble_weights(context.predictions, panel, context.bar, env)[0]
-            advised = weights_of_actions(self.stances[:, context.bar], panel, context.bar, env)[0]
+            advised = weights_of_actions(self.advised_actions[:, context.bar], panel, context.bar, env)[0]
             scores = RiskHistory.of(context.accounts, context.bar, risk).scores()[0]
             for s in range(3):
                 if scores[s] > 0.5:
@@ -313,7 +313,7 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
             return all_targets
 
     fusion = FusionSpec(risk_threshold=0.5, llm_weight=0.5, risk=risk)
-    strategy = Watched(("fused",), stances[None], confidences[None], panel, env, (fusion,))
+    strategy = Watched(("fused",), advised_actions[None], confidences[None], panel, env, (fusion,))
     run_backtests(panel, panel_features, [Segment(panel_fold.test, (policy,))], [strategy], env)
     assert min(seen.values()) >= 10, seen
 
@@ -321,10 +321,10 @@ def test_fused_weights_lie_between_the_vote_and_the_advice_unless_risk_or_a_veto
 def test_the_best_policy_so_far_is_kept_on_demand(job, tmp_path):
     job = replace(job, checkpoint=CheckpointSpec(every_rollouts=2, keep_best=True))
     run_job(job)
-    best = load_policy(job.place.folder / "best.zip")
-    assert [path.name for path in job.place.folder.iterdir()] == ["best.zip"]
+    best = load_policy(job.paths.folder / "best.zip")
+    assert [path.name for path in job.paths.folder.iterdir()] == ["best.zip"]
     assert 0 < best.meta["timesteps"] <= 128 * 60
-    assert PPO.load(job.place.folder / "best.zip").num_timesteps == best.meta["timesteps"]
+    assert PPO.load(job.paths.folder / "best.zip").num_timesteps == best.meta["timesteps"]
 
 
 @pytest.mark.parametrize("every", [1, 7])
@@ -357,7 +357,7 @@ def test_records_of_several_rollouts_are_means_of_their_parts(job, tmp_path):
 def test_tensorboard_shows_the_learning_curve(job, tmp_path):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-    run_job(replace(job, place=Workplace(tmp_path / "work", tensorboard=tmp_path / "board")))
+    run_job(replace(job, paths=TrainingPaths(tmp_path / "work", tensorboard=tmp_path / "board")))
     events = EventAccumulator(str(tmp_path / "board"))
     events.Reload()
     curve = load_policy(job.target).meta["curve"]
@@ -374,7 +374,7 @@ def job(tmp_path, panel, panel_features, panel_fold) -> MemberJob:
     return MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
         training=TINY.model_copy(update={"total_timesteps": 128 * 60}), checkpoint=CheckpointSpec(every_rollouts=3),
-        seed=11, place=Workplace(tmp_path / "work"), target=tmp_path / "policy.zip",
+        seed=11, paths=TrainingPaths(tmp_path / "work"), target=tmp_path / "policy.zip",
     )  # fmt: skip
 
 
@@ -406,7 +406,7 @@ def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp
     """The file holds parameters, optimiser and learning curve."""
     changes = {"algorithm": algorithm, "actions": actions, "total_timesteps": 128 * 48, "lstm_size": 16, "learning_rate_schedule": "linear"}
     job = replace(job, training=job.training.model_copy(update=changes))
-    calm = replace(job, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip")
+    calm = replace(job, paths=TrainingPaths(tmp_path / "calm"), target=tmp_path / "calm.zip")
     pickled = tmp_path / "jobs"
     pickled.write_bytes(pickle.dumps((job, calm)))
     random = np.random.default_rng(4)
@@ -421,7 +421,7 @@ def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp
 
         takes = float(parent.stdout.readline())
         while kills < 10:
-            goes_on = any(job.place.folder.glob("step_*.zip"))
+            goes_on = any(job.paths.folder.glob("step_*.zip"))
             child = start()
             time.sleep(random.uniform(0, 0.3 * takes))
             with suppress(ProcessLookupError):
@@ -439,10 +439,10 @@ def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp
     assert len(load_policy(job.target).meta["curve"]) == 48
 
 
-def test_a_damaged_snapshot_is_passed_over(job, tmp_path, caplog):
-    run_job(replace(job, place=Workplace(tmp_path / "calm"), target=tmp_path / "calm.zip"))
-    job.place.folder.mkdir()
-    (job.place.folder / "step_000000009999.zip").write_bytes(b"half a file")
+def test_a_damaged_checkpoint_is_passed_over(job, tmp_path, caplog):
+    run_job(replace(job, paths=TrainingPaths(tmp_path / "calm"), target=tmp_path / "calm.zip"))
+    job.paths.folder.mkdir()
+    (job.paths.folder / "step_000000009999.zip").write_bytes(b"half a file")
     run_job(job)
     assert "step_000000009999.zip is damaged" in caplog.text
     assert job.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()

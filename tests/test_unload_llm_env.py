@@ -97,7 +97,7 @@ def test_backtest_with_unload_false_skips_manager(monkeypatch, server):
         assert server.loaded() == ["tiny:latest"]
     manager.reload()
     assert len(server.requests) == before
-    assert manager.handovers == []
+    assert manager.unloads == []
 
 
 # --- what it says
@@ -156,9 +156,9 @@ def test_the_block_begins_when_the_server_has_let_go_not_when_it_answered(server
     backend.complete(ASK, {}, 0)
     with manager.freed("training"):
         assert server.loaded() == []
-    (handover,) = manager.handovers
-    assert handover.phase == "training"
-    assert handover.unload_s >= 0.4
+    (record,) = manager.unloads
+    assert record.phase == "training"
+    assert record.unload_s >= 0.4
     assert len(server.called("/api/ps")) > 3
 
 
@@ -171,7 +171,7 @@ def test_a_model_that_will_not_go_is_waited_for_15_seconds_and_the_block_runs_an
     with manager.freed("training"):
         ran.append(clock.now)
     assert ran == [pytest.approx(15.1, abs=0.2)]
-    assert manager.handovers[0].unload_s is None
+    assert manager.unloads[0].unload_s is None
     assert "still in the GPU 15 s after it was told to leave" in caplog.text
 
 
@@ -184,7 +184,7 @@ def test_the_model_comes_back_with_the_next_need_and_not_before(server, caplog):
     assert server.loaded() == []
     manager.reload()
     assert server.loaded() == ["tiny:latest"]
-    assert manager.handovers[0].reload_s > 0
+    assert manager.unloads[0].reload_s > 0
     assert server.loads == 2
     manager.reload()
     assert server.loads == 2
@@ -218,7 +218,7 @@ def test_nothing_is_loaded_in_order_to_be_unloaded(server):
     manager.reload()
     assert server.loads == 0
     assert {path for path, _ in server.requests} == {"/api/ps"}
-    assert manager.handovers == []
+    assert manager.unloads == []
 
 
 def test_what_others_had_loaded_stays_their_tags_and_this_one(server):
@@ -232,7 +232,7 @@ def test_what_others_had_loaded_stays_their_tags_and_this_one(server):
     later, _ = manager_of(server, unload=True)  # a run that begins while the model is there: it is somebody else's
     with later.freed("training"):
         assert set(server.loaded()) == {"tiny:other", "tiny:latest"}
-    assert later.handovers == []
+    assert later.unloads == []
 
 
 def test_a_model_that_was_there_and_left_is_this_runs_own_when_it_comes_back(server):
@@ -305,4 +305,4 @@ def test_the_host_asked_is_the_one_configured_then_the_environments(server, monk
 
 
 def test_patience_is_as_documented():
-    assert memory._PATIENCE_S == 15
+    assert memory._TIMEOUT_S == 15

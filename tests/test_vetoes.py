@@ -20,10 +20,10 @@ LOSING = [0.1, 0.0]  # bought and sold at one price: the fee makes it a loss
 def traded(orders, closes):
     """An account that traded one symbol whose bars open where they close, for a fee of one basis point."""
     spec = EnvSpec(rebalance_band=0, ruin_fraction=0, costs=CostSpec(commission_bps=1, slippage_bps=0))
-    tape = ledger.make_tape(one_symbol(closes, closes))
+    arrays = ledger.make_market_arrays(one_symbol(closes, closes))
     accounts = ledger.Accounts.open(1, 2, spec.cash)
     for t, order in enumerate(orders):
-        ledger.step(accounts, np.array([t]), np.array([[order, np.nan]]), tape, spec)
+        ledger.step(accounts, np.array([t]), np.array([[order, np.nan]]), arrays, spec)
     return accounts, len(orders)
 
 

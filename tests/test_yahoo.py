@@ -337,7 +337,7 @@ def test_a_fault_that_lasts_is_said_in_one_sentence(yahoo, fault, error, sentenc
 
 def test_a_symbol_never_seen_before_meets_the_same_errors(yahoo):
     """Its zone is asked for first, by another request of yfinance's."""
-    with yahoo(warm=None, bars={("NEW", "1h"): HOURLY}, options={"patience_s": 5}) as (vendor, fake, _):
+    with yahoo(warm=None, bars={("NEW", "1h"): HOURLY}, options={"retry_for_s": 5}) as (vendor, fake, _):
         fake.faults = [(500, "<html>oops</html>")] * 30
         with pytest.raises(VendorDown, match="asked 3 times"):
             list(vendor.pages(asking("NEW")))
@@ -346,7 +346,7 @@ def test_a_symbol_never_seen_before_meets_the_same_errors(yahoo):
 
 
 def test_a_server_that_hangs_is_given_up(yahoo):
-    with yahoo(options={"timeout_s": 0.2, "patience_s": 4}) as (vendor, fake, _):
+    with yahoo(options={"timeout_s": 0.2, "retry_for_s": 4}) as (vendor, fake, _):
         fake.faults = ["hang"] * 20
         with pytest.raises(
             VendorDown, match=r"gave no answer within 0\.2 s, or could not be reached \(\w*Timeout\), when asked for SPY; asked 3 times"
@@ -359,7 +359,7 @@ def test_a_proxy_that_is_not_there_is_said_to_be_down(yahoo, cache):
         free.bind(("127.0.0.1", 0))
         proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
     time = VirtualTime(NOW)
-    vendor = Yahoo(cache, proxy, patience_s=4, clock=time.clock, sleep=time.sleep)
+    vendor = Yahoo(cache, proxy, retry_for_s=4, clock=time.clock, sleep=time.sleep)
     with pytest.raises(VendorDown, match=r"could not be reached \(\w+Error\), when asked for SPY; asked 3 times"):
         list(vendor.pages(asking()))
 

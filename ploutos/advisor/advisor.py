@@ -150,8 +150,8 @@ class Advisor:
         return self.backend.is_mock
 
     def ask(self, messages: Messages) -> Outcome[Advice]:
-        """The advice on one prompt; raises as `inquire`."""
-        return self.inquire(Query(messages, Advice))
+        """The advice on one prompt; raises as `query`."""
+        return self.query(Query(messages, Advice))
 
     def ask_now(self, messages: Messages) -> Outcome[Advice]:
         """The advice on one prompt when a decision cannot wait: with the server gone it abstains at once."""
@@ -161,10 +161,10 @@ class Advisor:
             return _outcome(None, (), str(error))
 
     def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome[Advice]]:
-        """The advice on many prompts, in their order; raises as `inquire_all`."""
-        return self.inquire_all([Query(messages, Advice) for messages in prompts])
+        """The advice on many prompts, in their order; raises as `query_all`."""
+        return self.query_all([Query(messages, Advice) for messages in prompts])
 
-    def inquire(self, query: Query[Form]) -> Outcome[Form]:
+    def query(self, query: Query[Form]) -> Outcome[Form]:
         """The answer to one question, of whatever form.
 
         Raises:
@@ -186,19 +186,19 @@ class Advisor:
                 why = _explain(recorded, error)
         return _outcome(None, spent, why)
 
-    def inquire_all(self, queries: Sequence[Query[Form]]) -> list[Outcome[Form]]:
+    def query_all(self, queries: Sequence[Query[Form]]) -> list[Outcome[Form]]:
         """The answers to many questions, in their order; equal questions are asked once.
 
         Raises:
             LLMUnavailable: the server failed too often in a row; what was answered by then is on the cassette.
-            LLMError: as in `inquire`.
+            LLMError: as in `query`.
         """
         unique = list(dict.fromkeys(queries))
         answered: dict[Query[Form], Outcome[Form]] = {}
         with ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="llm") as pool:
             for start in range(0, len(unique), self.config.batch_size):
                 batch = unique[start : start + self.config.batch_size]
-                futures = [pool.submit(self.inquire, query) for query in batch]
+                futures = [pool.submit(self.query, query) for query in batch]
                 try:
                     outcomes = [future.result() for future in futures]
                 except LLMUnavailable as error:

@@ -1,4 +1,4 @@
-"""The cutoff ledger: how far a model's memory reaches, as its maker states it and as probes found it, and what that makes
+"""The cutoff store: how far a model's memory reaches, as its maker states it and as probes found it, and what that makes
 of each session of a test.
 
 One file per content of a model, under `$PLOUTOS_HOME/llm/cutoffs`, with every probe that it went through. The latest month
@@ -24,7 +24,7 @@ class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Hits(_Record):
+class HitRate(_Record):
     """Right answers of one kind against what guessing gives.
 
     Attributes:
@@ -84,7 +84,7 @@ class Recall(_Record):
     months: tuple[MonthScore, ...]
 
 
-class Probed(_Record):
+class ProbeResult(_Record):
     """One probe.
 
     Attributes:
@@ -107,17 +107,17 @@ class Probed(_Record):
     n_abstained: int
     tokens: int
     seconds: float
-    reidentification: dict[str, Hits]
+    reidentification: dict[str, HitRate]
     recall: Recall | None
 
 
-class Entry(_Record):
-    """All that was found out about one model; a file of the ledger."""
+class ModelRecord(_Record):
+    """All that was found out about one model; a file of the cutoff store."""
 
     provider: str
     model: str
     digest: str
-    probes: tuple[Probed, ...]
+    probes: tuple[ProbeResult, ...]
 
     @property
     def cutoff(self) -> str | None:
@@ -125,18 +125,18 @@ class Entry(_Record):
         return max((probe.recall.cutoff for probe in self.probes if probe.recall and probe.recall.cutoff), default=None)
 
 
-class Ledger:
+class CutoffStore:
     """Entries under one folder, usually `$PLOUTOS_HOME/llm/cutoffs`."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
 
     def file(self, provider: str, model: str, digest: str) -> Path:
-        """Where a model's entry lies: by its content's digest, or by its name where the provider tells none."""
+        """Where a model's record lies: by its content's digest, or by its name where the provider tells none."""
         return self._root / f"{digest or quote(f'{provider}-{model}', safe='')}.json"
 
-    def find(self, provider: str, model: str, digest: str) -> Entry | None:
-        """The entry of a model; None when it was never probed.
+    def find(self, provider: str, model: str, digest: str) -> ModelRecord | None:
+        """The record of a model; None when it was never probed.
 
         Raises:
             StoreError: the file is damaged.
@@ -145,25 +145,25 @@ class Ledger:
 
     def holds_another(self, provider: str, model: str, digest: str) -> bool:
         """Whether the same name was probed with another content."""
-        entries = (_read(file) for file in sorted(self._root.glob("*.json")))
-        return any(e is not None and (e.provider, e.model) == (provider, model) and e.digest != digest for e in entries)
+        records = (_read(file) for file in sorted(self._root.glob("*.json")))
+        return any(e is not None and (e.provider, e.model) == (provider, model) and e.digest != digest for e in records)
 
-    def add(self, provider: str, model: str, digest: str, probe: Probed) -> Entry:
+    def add(self, provider: str, model: str, digest: str, probe: ProbeResult) -> ModelRecord:
         """Write one more probe of a model; safe for several processes."""
-        with Store(self._root).locked("ledger"):
+        with Store(self._root).locked("cutoffs"):
             before = self.find(provider, model, digest)
-            entry = Entry(provider=provider, model=model, digest=digest, probes=(*(before.probes if before else ()), probe))
-            write_json(self.file(provider, model, digest), entry.model_dump(mode="json"))
-        return entry
+            record = ModelRecord(provider=provider, model=model, digest=digest, probes=(*(before.probes if before else ()), probe))
+            write_json(self.file(provider, model, digest), record.model_dump(mode="json"))
+        return record
 
 
-def _read(file: Path) -> Entry | None:
+def _read(file: Path) -> ModelRecord | None:
     try:
-        return Entry.model_validate_json(file.read_bytes())
+        return ModelRecord.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
-        raise StoreError(f"{file} is no entry of the cutoff ledger; delete it and run ploutos llm probe again") from error
+        raise StoreError(f"{file} is no record of the cutoff store; delete it and run ploutos llm probe again") from error
 
 
 class Tag(StrEnum):
@@ -179,26 +179,26 @@ class Tag(StrEnum):
     """The advisor is a fixed rule, which has no memory."""
 
 
-class Known(_Record):
+class CutoffEvidence(_Record):
     """What is known of how far an advisor's memory reaches.
 
     Attributes:
         stated: last day of the training data by the maker's word.
         grey_months: how long after it sessions do not count as clean.
-        entry: the ledger's entry of this very content; None when it was never probed.
-        digest_match: whether `entry` is of the content that advised; False when only another content of the same name was
+        record: the cutoff store's record of this very content; None when it was never probed.
+        digest_match: whether `record` is of the content that advised; False when only another content of the same name was
             probed, None when nothing was or the provider tells no digest.
     """
 
     stated: date | None = None
     grey_months: int = 6
-    entry: Entry | None = None
+    record: ModelRecord | None = None
     digest_match: bool | None = None
 
     @property
     def recalled(self) -> str | None:
         """Last month (YYYY-MM) that a probe found recalled."""
-        return self.entry.cutoff if self.entry else None
+        return self.record.cutoff if self.record else None
 
     @property
     def effective_cutoff(self) -> date | None:
@@ -211,9 +211,9 @@ class Known(_Record):
 
         Of several probes the newest gives re-identification, recall and when; `probed` is the latest month of all.
         """
-        if self.stated is None and self.entry is None and self.digest_match is None:
+        if self.stated is None and self.record is None and self.digest_match is None:
             return None
-        newest = self.entry.probes[-1].model_dump(mode="json") if self.entry else {}
+        newest = self.record.probes[-1].model_dump(mode="json") if self.record else {}
         cutoff = self.effective_cutoff
         return {
             "stated": None if self.stated is None else self.stated.isoformat(),
@@ -221,34 +221,34 @@ class Known(_Record):
             "probed": self.recalled,
             "effective_cutoff": None if cutoff is None else cutoff.isoformat(),
             "digest_match": self.digest_match,
-            "n_probes": len(self.entry.probes) if self.entry else 0,
+            "n_probes": len(self.record.probes) if self.record else 0,
             **{name: newest.get(name) for name in ("probed_at", "source", "n_asked", "n_abstained", "reidentification", "recall")},
         }
 
 
-UNKNOWN = Known()
+UNKNOWN = CutoffEvidence()
 """Nothing stated, nothing probed."""
 
 
-def known_cutoff(config: LLMConfig, digest: str, root: Path) -> Known:
-    """What the settings and the ledger say about the advisor of a run.
+def known_cutoff(config: LLMConfig, digest: str, root: Path) -> CutoffEvidence:
+    """What the settings and the cutoff store say about the advisor of a run.
 
     Args:
         digest: content digest of the model that advised.
-        root: folder of the ledger.
+        root: folder of the cutoff store.
 
     Raises:
-        StoreError: the ledger is damaged.
+        StoreError: the cutoff store is damaged.
     """
     if config.provider is LLMProvider.MOCK:
         return UNKNOWN
-    model, ledger = (config.provider.value, config.model, digest), Ledger(root)
-    entry = ledger.find(*model)
-    match = None if not digest else True if entry else False if ledger.holds_another(*model) else None
-    return Known(stated=config.stated_cutoff, grey_months=config.grey_months, entry=entry, digest_match=match)
+    model, store = (config.provider.value, config.model, digest), CutoffStore(root)
+    record = store.find(*model)
+    match = None if not digest else True if record else False if store.holds_another(*model) else None
+    return CutoffEvidence(stated=config.stated_cutoff, grey_months=config.grey_months, record=record, digest_match=match)
 
 
-def tag_dates(dates: TimeArray, known: Known, is_mock: bool = False, reveal: bool = False) -> list[Tag]:
+def tag_dates(dates: TimeArray, known: CutoffEvidence, is_mock: bool = False, reveal: bool = False) -> list[Tag]:
     """What each session can say about the advisor.
 
     Contaminated: at or before the later of the stated and the probed cutoff. Clean: more than `grey_months` after the

@@ -22,7 +22,7 @@ from scipy.special import xlogy
 from scipy.stats import binomtest
 
 from ploutos.advisor.advisor import Advisor, Outcome, Query, make_advisor, prompt_at, schema_of
-from ploutos.advisor.cutoff import Entry, Hits, Ledger, MonthScore, Probed, Recall
+from ploutos.advisor.cutoff import CutoffStore, HitRate, ModelRecord, MonthScore, ProbeResult, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
 from ploutos.errors import ConfigError, DataError, LLMError
@@ -61,15 +61,15 @@ class Direction(BaseModel):
 
 def probe_run(
     llm: LLMConfig, data: DataSpec, features: FeatureSpec, folds: FoldSpec, settings: Settings, questions: int, seed: int
-) -> tuple[Entry, Probed]:
-    """Probe the model of a run on that run's bars and test ranges, and write what was found into the ledger.
+) -> tuple[ModelRecord, ProbeResult]:
+    """Probe the model of a run on that run's bars and test ranges, and write what was found into the cutoff store.
 
     Args:
         llm, data, features, folds: the run's.
         questions: of each kind at most.
 
     Returns:
-        The ledger's entry of the model, and this probe, which is its last.
+        The cutoff store's record of the model, and this probe, which is its last.
 
     Raises:
         ConfigError: the advisor is a mock or the bars are simulated.
@@ -83,8 +83,8 @@ def probe_run(
     bars = load(data, settings.datasets_root)
     first_bar, last_bar = tested_decisions(plan_folds(bars, build_features(bars, features), folds))
     probed = probe(advisor, bars, market_features(bars), first_bar, last_bar, questions, seed)
-    entry = Ledger(settings.cutoffs_root).add(advisor.config.provider.value, advisor.config.model, advisor.digest, probed)
-    return entry, probed
+    record = CutoffStore(settings.cutoffs_root).add(advisor.config.provider.value, advisor.config.model, advisor.digest, probed)
+    return record, probed
 
 
 def require_memory(advisor: Advisor) -> None:
@@ -100,7 +100,7 @@ def require_memory(advisor: Advisor) -> None:
         )
 
 
-def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, last_bar: int, questions: int, seed: int) -> Probed:
+def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, last_bar: int, questions: int, seed: int) -> ProbeResult:
     """Ask both kinds of questions.
 
     Args:
@@ -133,7 +133,7 @@ def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, la
             if outcome.answer is not None:
                 answers[m, k] = outcome.answer.direction == "up"
         recall = score_recall(tuple(bars.symbols[c] for c in columns), months, rose, answers, seed)
-    return Probed(
+    return ProbeResult(
         probed_at=datetime.now(UTC).replace(microsecond=0), source=bars.source, symbols=bars.symbols, questions=questions, seed=seed,
         template=TEMPLATE_VERSION, n_asked=len(spent), n_abstained=sum(o.abstained for o in spent), tokens=sum(o.tokens for o in spent),
         seconds=sum(o.seconds for o in spent), reidentification=reidentification, recall=recall,
@@ -141,7 +141,7 @@ def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, la
 
 
 def _answers(advisor: Advisor, queries: Sequence[Query[_FormT]]) -> list[Outcome[_FormT]]:
-    outcomes = advisor.inquire_all(queries)
+    outcomes = advisor.query_all(queries)
     if outcomes and all(outcome.abstained for outcome in outcomes):
         raise LLMError(f"{advisor.name} gave no usable answer to {len(outcomes)} questions: {outcomes[0].why}; run: ploutos llm check")
     return outcomes
@@ -212,12 +212,12 @@ def _n_choices(sightings: Sequence[_Sighting]) -> dict[str, int]:
     return {name: len(properties[name]["enum"]) for name in properties}
 
 
-def _hits(truths: Sequence[dict[str, Any]], outcomes: Sequence[Outcome[BaseModel]], name: str, n_choices: int) -> Hits:
+def _hits(truths: Sequence[dict[str, Any]], outcomes: Sequence[Outcome[BaseModel]], name: str, n_choices: int) -> HitRate:
     pairs = [(truth[name], getattr(o.answer, name)) for truth, o in zip(truths, outcomes, strict=True) if o.answer is not None]
     n, hits = len(pairs), sum(truth == answer for truth, answer in pairs)
     chance = max(1 / n_choices, Counter(truth for truth, _ in pairs).most_common(1)[0][1] / n)
     interval = binomtest(hits, n).proportion_ci(_CONFIDENCE, "exact")
-    return Hits(
+    return HitRate(
         n_choices=n_choices, n=n, hits=hits, rate=hits / n, low=float(interval.low), high=float(interval.high), chance=chance,
         p_value=float(binomtest(hits, n, chance, alternative="greater").pvalue),
     )  # fmt: skip
@@ -341,7 +341,7 @@ def _gains(right: FloatArray, asked: FloatArray) -> FloatArray:
 # --- in words
 
 
-def faults(probed: Probed, bound: float | None) -> list[str]:
+def faults(probed: ProbeResult, bound: float | None) -> list[str]:
     """What of a probe forbids to trust the blind prompts; a sentence each.
 
     Args:
@@ -354,7 +354,7 @@ def faults(probed: Probed, bound: float | None) -> list[str]:
     ]
 
 
-def describe(probed: Probed) -> list[str]:
+def describe(probed: ProbeResult) -> list[str]:
     """A probe for people, a line each."""
     lines = [f"asked: {probed.n_asked} questions, {probed.n_abstained} abstentions, {probed.tokens} tokens, {probed.seconds:.1f} s"]
     lines += [f"{name} recognised in {_in_words(hits)}, p = {hits.p_value:.3f}" for name, hits in probed.reidentification.items()]
@@ -377,7 +377,7 @@ def describe(probed: Probed) -> list[str]:
     return lines
 
 
-def _in_words(hits: Hits) -> str:
+def _in_words(hits: HitRate) -> str:
     return (
         f"{hits.rate:.1%} of {hits.n} blind prompts ({hits.low:.1%} to {hits.high:.1%}; guessing among {hits.n_choices} "
         f"gives {hits.chance:.1%})"

@@ -31,12 +31,12 @@ def shifted(signals: Signals, seed: int, draw: int) -> Signals:
     return _rearranged(signals, _turned, seed, "shifted advice", draw)
 
 
-def drawn(signals: Signals, seed: int, draw: int) -> Signals:
+def resampled(signals: Signals, seed: int, draw: int) -> Signals:
     """At each decision time a piece of advice drawn at random from all that the symbol was given."""
     return _rearranged(signals, lambda n, random: random.integers(n, size=n), seed, "drawn advice", draw)
 
 
-PLACEBOS: dict[str, Callable[[Signals, int, int], Signals]] = {"shuffled": shuffled, "shifted": shifted, "drawn": drawn}
+PLACEBOS: dict[str, Callable[[Signals, int, int], Signals]] = {"shuffled": shuffled, "shifted": shifted, "drawn": resampled}
 """By name; each takes signals, a root seed and the number of the draw."""
 
 

@@ -50,7 +50,7 @@ class Signals:
         asked = (bars >= first_bar - first_bar % self.cadence_bars) & (bars <= last_bar)
         return replace(self, frame=self.frame[asked].reset_index(drop=True))
 
-    def stances(self, bars: Bars) -> tuple[IntArray, FloatArray]:
+    def align_to_bars(self, bars: Bars) -> tuple[IntArray, FloatArray]:
         """The advice that stands at each bar.
 
         Returns:

@@ -99,7 +99,7 @@ def build(
     import pandas as pd
 
     from ploutos.market import download
-    from ploutos.market.data_spec import VENDOR_TIMEFRAME, proxies, vendor_symbols
+    from ploutos.market.data_spec import VENDOR_TIMEFRAME, substitutes, vendor_symbols
     from ploutos.market.dataset import Dataset
     from ploutos.market.sources.vendor import Request
     from ploutos.settings import Settings
@@ -111,7 +111,7 @@ def build(
             raise ConfigError(f"--start {start} is not before --end {end or 'now'}")
         bar = spec.bar or VENDOR_TIMEFRAME
         requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in vendor_symbols(spec)]
-        for symbol, served in proxies(spec).items():
+        for symbol, served in substitutes(spec).items():
             Console(stderr=True).print(f"Alpaca has no futures: {served} stands in for {symbol}.", highlight=False)
         with _progress(len(requests)) as told:
             result = download.build(Dataset(Settings().datasets_root), _vendor(spec), requests, told, allow_partial=allow_partial)

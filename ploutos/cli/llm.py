@@ -57,7 +57,7 @@ def probe(
     questions: Annotated[int, typer.Option(min=1, help="Questions of each of the two kinds.")] = 200,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Ask the model whom blind prompts are about, and what it recalls of past months; write both into the cutoff ledger.
+    """Ask the model whom blind prompts are about, and what it recalls of past months; write both into the cutoff store.
 
     Ends with code 1 when it recognises what it must not.
     """
@@ -67,15 +67,15 @@ def probe(
 
     try:
         config = load_config("full", config_file, [*(settings or []), *data_overrides(source, path, market)])
-        entry, probed = probe_run(config.llm, config.data, config.features, config.folds, Settings(), questions, config.seed)
+        record, probed = probe_run(config.llm, config.data, config.features, config.folds, Settings(), questions, config.seed)
     except PloutosError as error:
         raise fail(error, as_json) from error
     found = faults(probed, config.llm.max_reidentification)
     if as_json:
-        who = {"provider": entry.provider, "model": entry.model, "digest": entry.digest, "effective_cutoff": entry.cutoff}
+        who = {"provider": record.provider, "model": record.model, "digest": record.digest, "effective_cutoff": record.cutoff}
         print(json.dumps({"ok": not found, **who, "faults": found, **probed.model_dump(mode="json")}))
     else:
-        print(f"model: {entry.model} {entry.digest[:12]}".rstrip())
+        print(f"model: {record.model} {record.digest[:12]}".rstrip())
         print("\n".join([*describe(probed), *(f"FAIL {sentence}" for sentence in found)]))
     if found:
         raise typer.Exit(1)

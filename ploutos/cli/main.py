@@ -80,7 +80,7 @@ def run(
         bool | None,
         typer.Option(
             "--auto-resume/--no-auto-resume",
-            help="Go on from the snapshots that a killed run left, as is done by default, or train from the start.",
+            help="Go on from the checkpoints that a killed run left, as is done by default, or train from the start.",
         ),
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
@@ -165,7 +165,7 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
         from ploutos.research.hyperparameters import SearchSpec, search
     except ImportError as error:
         raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
-    from ploutos.envs.spec import sized_for
+    from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
     from ploutos.market.loader import load
     from ploutos.settings import Settings
@@ -175,7 +175,7 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     features = build_features(bars, config.features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
-    env = sized_for(config.env, bars, fold.train)
+    env = with_initial_cash(config.env, bars, fold.train)
     return search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
 
 

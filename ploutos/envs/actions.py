@@ -11,8 +11,8 @@ from ploutos.envs.kernel import BUY as BUY
 from ploutos.envs.kernel import HOLD as HOLD
 from ploutos.envs.kernel import SELL as SELL
 from ploutos.envs.ledger import Accounts, rules_of
+from ploutos.envs.market_arrays import MarketArrays
 from ploutos.envs.spec import EnvSpec
-from ploutos.envs.tape import Tape
 from ploutos.types import BoolArray, FloatArray, IntArray
 
 N_ACTIONS = 3
@@ -53,7 +53,7 @@ def weights_within(wanted: FloatArray, spec: EnvSpec) -> FloatArray:
     return np.asarray(wanted * (spec.gross_limit / np.maximum(total, 1.0)), dtype=np.float64)
 
 
-def action_masks(accounts: Accounts, bar: IntArray, tape: Tape, spec: EnvSpec) -> BoolArray:
+def action_masks(accounts: Accounts, bar: IntArray, arrays: MarketArrays, spec: EnvSpec) -> BoolArray:
     """Which actions can do anything: not an order in a symbol without a bar, nor a sale of nothing, nor any order that the next
     bar voids (the session's last, a margin call). HOLD always can.
 
@@ -64,6 +64,6 @@ def action_masks(accounts: Accounts, bar: IntArray, tape: Tape, spec: EnvSpec) -
         Shape (n, n_symbols * 3), HOLD, BUY, SELL per symbol, as sb3-contrib's MaskablePPO reads a MultiDiscrete space.
     """
     money, _, positions, _ = accounts.arrays
-    out = np.empty((len(bar), tape.n_symbols, N_ACTIONS), dtype=np.bool_)
-    kernel.mask(bar, tape.session_end, tape.board, tape.terms, rules_of(spec), money, positions, out)
+    out = np.empty((len(bar), arrays.n_symbols, N_ACTIONS), dtype=np.bool_)
+    kernel.mask(bar, arrays.session_end, arrays.prices, arrays.contract_terms, rules_of(spec), money, positions, out)
     return out.reshape(len(bar), -1)

@@ -13,9 +13,9 @@ from gymnasium import spaces
 
 from ploutos.envs import kernel, ledger
 from ploutos.envs.actions import N_ACTIONS, action_masks, weights_within
+from ploutos.envs.market_arrays import MarketArrays
 from ploutos.envs.observation import observation_size, read_only
 from ploutos.envs.spec import ActionKind, EnvSpec
-from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, Float32Array, IntArray
 
@@ -69,7 +69,7 @@ class MarketBatch:
     """Many accounts trading one stretch of one market; see `ploutos.envs.vector.MarketVecEnv` for what an episode is.
 
     Args:
-        tape: prices and terms.
+        arrays: prices and terms.
         rows: shape (n_bars, n_columns), the market's part of the observation; mapped from a file or not, never written.
         spec: account, costs and reward.
         first_bar, last_bar: inclusive range that observations may come from; the last decision is at last_bar - 1.
@@ -84,43 +84,43 @@ class MarketBatch:
             what is left (`ploutos.envs.kernel`). Of no length without `credit`.
 
     Raises:
-        ConfigError: the range holds no step, rows and tape differ in length, or the rules cannot hold on these bars.
+        ConfigError: the range holds no step, rows and arrays differ in length, or the rules cannot hold on these bars.
     """
 
     observation_space: spaces.Space[Any]
     action_space: spaces.Space[Any]
 
     def __init__(
-        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
+        self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
         actions: ActionKind = "discrete", credit: bool = False,
     ) -> None:  # fmt: skip
-        if not 0 <= first_bar < last_bar < tape.n_bars:
-            raise ConfigError(f"bars {first_bar}..{last_bar} of {tape.n_bars} hold no step; expected at least two bars")
-        if len(rows) != tape.n_bars:
-            raise ConfigError(f"found {len(rows)} market rows for {tape.n_bars} bars; expected one per bar, of the same panel")
-        ledger.require_rules(tape, spec)
+        if not 0 <= first_bar < last_bar < arrays.n_bars:
+            raise ConfigError(f"bars {first_bar}..{last_bar} of {arrays.n_bars} hold no step; expected at least two bars")
+        if len(rows) != arrays.n_bars:
+            raise ConfigError(f"found {len(rows)} market rows for {arrays.n_bars} bars; expected one per bar, of the same panel")
+        ledger.require_rules(arrays, spec)
         self.observation_space, self.action_space = make_spaces(
-            rows.shape[1], tape.n_symbols, actions, spec.allow_short, spec.observe_account
+            rows.shape[1], arrays.n_symbols, actions, spec.allow_short, spec.observe_account
         )
-        self.tape, self.rows, self.env_spec, self.action_kind = tape, read_only(rows), spec, actions
+        self.arrays, self.rows, self.env_spec, self.action_kind = arrays, read_only(rows), spec, actions
         self.first_bar, self.last_bar = first_bar, last_bar
         self.random = np.random.default_rng(seed)
-        self.accounts = ledger.Accounts.open(n_envs, tape.n_symbols, spec.cash)
+        self.accounts = ledger.Accounts.open(n_envs, arrays.n_symbols, spec.cash)
         self._clock = np.zeros((3, n_envs), dtype=np.int64)
         self._episode = np.zeros((1 + len(REWARD_PARTS), n_envs))
         self.bar, self.steps_left, self.episode_length = self._clock
         self.bar[:] = first_bar
         self.episode_reward, self.episode_parts = self._episode[0], self._episode[1:].T
         self.ended: Ended | None = None
-        n_columns = observation_size(rows.shape[1], tape.n_symbols, spec.observe_account)
+        n_columns = observation_size(rows.shape[1], arrays.n_symbols, spec.observe_account)
         self._observations = [kernel.aligned((n_envs, n_columns), np.float32) for _ in range(2)]
         self._turn = 0
-        self.credits = np.zeros((n_envs if credit else 0, tape.n_symbols), dtype=np.float32)
+        self.credits = np.zeros((n_envs if credit else 0, arrays.n_symbols), dtype=np.float32)
         self._rules = ledger.rules_of(spec)
-        self._targets = np.zeros((n_envs, tape.n_symbols))
-        self._no_actions = np.zeros((n_envs, tape.n_symbols), dtype=np.int64)
-        self._workbench = kernel.workbench(tape.terms, kernel.width_of(tape.n_symbols))
-        self._market = (self.rows, tape.board, tape.terms)
+        self._targets = np.zeros((n_envs, arrays.n_symbols))
+        self._no_actions = np.zeros((n_envs, arrays.n_symbols), dtype=np.int64)
+        self._scratch = kernel.scratch(arrays.contract_terms, kernel.width_of(arrays.n_symbols))
+        self._market = (self.rows, arrays.prices, arrays.contract_terms)
         self._to_begin = (last_bar, spec.episode_bars, self._rules, self._clock, self._episode, *self._market, *self.accounts.arrays)
         self._room, self._taken = kernel.aligned((0, 0), np.float32), 0
 
@@ -163,7 +163,7 @@ class MarketBatch:
         n, out = len(chosen), self._next_buffer()
         rewards, done = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
         n_done = kernel.advance(
-            self._clock, chosen, discrete, self.tape.n_tradable, self._targets, self._workbench, *self._market, self.tape.years,
+            self._clock, chosen, discrete, self.arrays.n_tradable, self._targets, self._scratch, *self._market, self.arrays.years,
             self._rules, *self.accounts.arrays, self._episode, rewards, self.credits, done, out,
         )  # fmt: skip
         self.ended = self._end(done.nonzero()[0], out) if n_done else None
@@ -192,4 +192,4 @@ class MarketBatch:
 
     def action_masks(self) -> BoolArray:
         """Which discrete actions can do anything now, shape (n, n_symbols * 3)."""
-        return action_masks(self.accounts, self.bar, self.tape, self.env_spec)
+        return action_masks(self.accounts, self.bar, self.arrays, self.env_spec)

@@ -7,8 +7,8 @@ from gymnasium.vector import AutoresetMode, VectorEnv
 from gymnasium.vector.utils import batch_space
 
 from ploutos.envs.batch import MarketBatch
+from ploutos.envs.market_arrays import MarketArrays
 from ploutos.envs.spec import ActionKind, EnvSpec
-from ploutos.envs.tape import Tape
 from ploutos.types import BoolArray, Float32Array, FloatArray
 
 
@@ -22,10 +22,10 @@ class MarketGymnasiumVectorEnv(VectorEnv[Float32Array, Any, Any]):
     """
 
     def __init__(
-        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
+        self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
         actions: ActionKind = "discrete",
     ) -> None:  # fmt: skip
-        self.batch = MarketBatch(tape, rows, spec, first_bar, last_bar, n_envs, seed, actions)
+        self.batch = MarketBatch(arrays, rows, spec, first_bar, last_bar, n_envs, seed, actions)
         self.metadata = {"autoreset_mode": AutoresetMode.SAME_STEP}
         self.num_envs = n_envs
         self.single_observation_space = self.batch.observation_space

@@ -21,7 +21,7 @@ Everything compiled is in this one file: numba's disk cache notices a change of 
 other. State is packed, one row per field. A lane is one symbol of one account; the lanes of an account stand side by side.
 
 Some accounts step together, as many as fill `_GROUP` lanes. Their state and their bars are first copied to `w`, the
-workbench, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight lanes at
+scratch, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight lanes at
 once, be they eight symbols of one account or one symbol of eight. A long row has a place per lane, a short one a place per
 account; `_spread` copies a short row to the lanes, `_add` sums lanes up. Nearly everything is computed for every lane and
 then chosen: a branch that random orders mispredict costs more. Sums run over an account's symbols in their order, one by
@@ -40,9 +40,9 @@ from numba.extending import intrinsic
 
 HOLD, BUY, SELL = 0, 1, 2
 
-# board[bar, field, symbol]; the open of a symbol without a bar is nan
+# prices[bar, field, symbol]; the open of a symbol without a bar is nan
 OPEN, MARK, VOLATILITY, VOLUME, HIGH, LOW, MUST_CLOSE = range(7)
-# terms[field, symbol]
+# contract_terms[field, symbol]
 MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN, LEAST_PRICE, PAYOUT_BAR, PAYOUT_PRICE = range(9)
 # rules[field]
 (
@@ -84,25 +84,25 @@ _VECTOR = 8
 _GROUP = 128
 _LONG = MAX_SYMBOLS + _VECTOR  # odd numbers of cache lines, so that rows do not share their places in the cache
 _SHORT = _GROUP + _VECTOR
-# long rows of the workbench
+# long rows of the scratch array
 (
     _MULTIPLIER, _LOT, _FEE, _SLIP, _BPS, _MARGIN, _LEAST,  # terms, copied once
     _HELD, _ENTRY, _EARNED, _WORST, _BEST, _TARGET,  # the account's, before
     _MARK, _VOLATILITY, _VOLUME, _OPEN, _HIGH, _LOW, _CLOSE, _MUST_CLOSE,  # the market's
-    _PRICE, _PER_UNIT, _WORTH, _TIED, _WANT,  # on the way to an order
-    _COST, _PAID, _COMMISSION, _LOST, _PUSHED, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE, _KIND,  # owed before the open; of a fill
+    _PRICE, _PER_UNIT, _WORTH, _MARGIN_USED, _TARGET_UNITS,  # on the way to an order
+    _COST, _PAID, _COMMISSION, _LOST, _IMPACT_COST, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE, _KIND,  # owed before the open; of a fill
     _ENDS, _WON, _STOPPED,  # of a trade
-    _OF_EQUITY, _OF_ABLE, _OF_GONE, _OF_ACCOUNT,  # short rows, spread; the last is whatever is needed next
+    _OF_EQUITY, _OF_ABLE, _OF_RUINED, _OF_ACCOUNT,  # short rows, spread; the last is whatever is needed next
 ) = range(0, 44 * _LONG, _LONG)  # fmt: skip
-# short rows of the workbench, the first as in money
+# short rows of the scratch array, the first as in money
 (
     _CASH, _EQUITY, _PEAK, _PNL, _FEES, _SLIPPAGE, _IMPACT, _BORROWED, _TURNED_OVER, _CALLS, _MEAN, _SQUARE,
-    _BEFORE, _PEAK_BEFORE, _TURNED_BEFORE, _NEXT, _SLOT, _RATE, _GONE, _CALLED, _ABLE,  # before the step
+    _BEFORE, _PEAK_BEFORE, _TURNED_BEFORE, _NEXT, _SLOT, _RATE, _RUINED, _CALLED, _ABLE,  # before the step
     _OWED, _OPENING, _REQUIRED, _SHARE, _LIMIT, _KEPT, _ADDED, _SCALE, _HOLDINGS,  # sums over symbols and what they say
     _REWARD, _GROWN, _SHARPE, _DEEPER, _TURNED, _RATIO, _LOG, _IDLE,  # of the reward; the first five as in episode
 ) = range(44 * _LONG, 44 * _LONG + 38 * _SHORT, _SHORT)  # fmt: skip
 _N_PAYOUTS = 44 * _LONG + 38 * _SHORT  # a single number: of symbols that are paid out some day
-_WORKBENCH = _N_PAYOUTS + _VECTOR
+_SCRATCH = _N_PAYOUTS + _VECTOR
 _FAR = 2**40  # beyond every account and lane
 _ALONE = -1.0  # a share that leaves orders as they are
 OUTCOMES_KEPT = 10
@@ -207,7 +207,7 @@ def _whole_lots(units, lot):
 @compiled
 def _spread(w, short, long, n, width):
     """Give every lane its account's number."""
-    short, long = _index(short, _WORKBENCH), _index(long, _WORKBENCH)
+    short, long = _index(short, _SCRATCH), _index(long, _SCRATCH)
     n, width = _index(n, _SHORT), _index(width, _LONG)
     if width == 1:
         for a in range(n):
@@ -221,7 +221,7 @@ def _spread(w, short, long, n, width):
 @compiled
 def _add(w, long, short, n, n_symbols, width):
     """Add the numbers of each account's lanes to the account's own, one by one."""
-    short, long = _index(short, _WORKBENCH), _index(long, _WORKBENCH)
+    short, long = _index(short, _SCRATCH), _index(long, _SCRATCH)
     n, n_symbols, width = _index(n, _SHORT), _index(n_symbols, _LONG), _index(width, _LONG)
     if width == 1:
         for a in range(n):
@@ -239,15 +239,15 @@ def _scale_to_limit(w, n, n_symbols, width):
     """Shrink the orders that add exposure so that each account's sum of |units| times `_PER_UNIT` stays within its `_LIMIT`."""
     accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
     for k in range(lanes):
-        before, after = abs(w[_HELD + k]) * w[_PER_UNIT + k], abs(w[_WANT + k]) * w[_PER_UNIT + k]
+        before, after = abs(w[_HELD + k]) * w[_PER_UNIT + k], abs(w[_TARGET_UNITS + k]) * w[_PER_UNIT + k]
         more = after - before
         w[_WORTH + k] = before if before < after else after
-        w[_TIED + k] = more if more > 0.0 else 0.0
+        w[_MARGIN_USED + k] = more if more > 0.0 else 0.0
     for a in range(accounts):
         w[_KEPT + a] = 0.0
         w[_ADDED + a] = 0.0
     _add(w, _WORTH, _KEPT, n, n_symbols, width)
-    _add(w, _TIED, _ADDED, n, n_symbols, width)
+    _add(w, _MARGIN_USED, _ADDED, n, n_symbols, width)
     for a in range(accounts):
         kept, added, limit = w[_KEPT + a], w[_ADDED + a], w[_LIMIT + a]
         left = limit - kept
@@ -261,9 +261,9 @@ def _scale_to_limit(w, n, n_symbols, width):
         return
     _spread(w, _SCALE, _OF_ACCOUNT, n, width)
     for k in range(lanes):
-        held, want, scale = w[_HELD + k], w[_WANT + k], w[_OF_ACCOUNT + k]
+        held, want, scale = w[_HELD + k], w[_TARGET_UNITS + k], w[_OF_ACCOUNT + k]
         less = held + _whole_lots((want - held) * scale, w[_LOT + k])
-        w[_WANT + k] = less if (abs(want) > abs(held)) & (scale != _ALONE) else want
+        w[_TARGET_UNITS + k] = less if (abs(want) > abs(held)) & (scale != _ALONE) else want
 
 
 @inlined
@@ -274,13 +274,13 @@ def _required_margin(margin, price, multiplier):
 
 
 @inlined
-def _is_called(i, t, board, terms, rules, money, positions):
+def _is_called(i, t, prices, contract_terms, rules, money, positions):
     """Whether the broker asks for money after the close of bar t."""
     required = 0.0
     if rules[MARGIN_CALLS] != 0.0:
-        for j in range(terms.shape[1]):
-            units = positions[UNITS, i * board.shape[2] + j]
-            each = _required_margin(terms[MARGIN, j], board[t, MARK, j], terms[MULTIPLIER, j])
+        for j in range(contract_terms.shape[1]):
+            units = positions[UNITS, i * prices.shape[2] + j]
+            each = _required_margin(contract_terms[MARGIN, j], prices[t, MARK, j], contract_terms[MULTIPLIER, j])
             tied = abs(units) * each
             required += tied if units != 0.0 else 0.0
     return rules[MARGIN_CALLS] != 0.0 and money[EQUITY, i] < rules[MAINTENANCE] * required
@@ -344,10 +344,10 @@ def _stop(w, a, k, at_lane, rules, positions, counts):
     """Close a position by its stop within the bar, at the worse of stop and open, after it was marked at the bar's close.
 
     Args:
-        a, k: account and lane on the workbench.
+        a, k: account and lane on the scratch array.
         at_lane: lane in the state.
     """
-    now, opened, multiplier = w[_WANT + k], w[_PRICE + k], w[_MULTIPLIER + k]
+    now, opened, multiplier = w[_TARGET_UNITS + k], w[_PRICE + k], w[_MULTIPLIER + k]
     side, size = _side(now), abs(now)
     level = _stop_level(side, w[_ENTRY + k], rules[STOP])
     at = side * min(side * level, side * opened)
@@ -358,11 +358,11 @@ def _stop(w, a, k, at_lane, rules, positions, counts):
     fill = at - side * (slip + push)
     notional = size * abs(fill) * multiplier
     fee = size * w[_FEE + k] + notional * (rules[COMMISSION_RATE] * w[_BPS + k])
-    lost, pushed = size * slip * multiplier, size * push * multiplier
+    lost, impact_cost = size * slip * multiplier, size * push * multiplier
     missed = now * (at - w[_CLOSE + k]) * multiplier
     w[_FEES + a] += fee
     w[_SLIPPAGE + a] += lost
-    w[_IMPACT + a] += pushed
+    w[_IMPACT + a] += impact_cost
     w[_TURNED_OVER + a] += notional
     w[_CASH + a] += now * fill * multiplier - fee
     w[_PNL + a] += missed
@@ -370,9 +370,9 @@ def _stop(w, a, k, at_lane, rules, positions, counts):
     w[_GAIN + k] += missed
     w[_COMMISSION + k] += fee
     w[_LOST + k] += lost
-    w[_PUSHED + k] += pushed
+    w[_IMPACT_COST + k] += impact_cost
     w[_TRADED + k] += notional
-    _end_trade(at_lane, w[_EARNED + k] + missed - (fee + lost + pushed) > 0.0, w[_NEXT + a], counts)
+    _end_trade(at_lane, w[_EARNED + k] + missed - (fee + lost + impact_cost) > 0.0, w[_NEXT + a], counts)
     _empty(at_lane, fill, STOPPED, positions, counts)
 
 
@@ -381,7 +381,7 @@ def _write_off(w, a, account, n_symbols, width, money, positions, counts):
     """Take all positions from an account that owes more than it has; what is missing is the broker's loss.
 
     Args:
-        a: account on the workbench.
+        a: account on the scratch array.
         account: the same in the state.
     """
     for j in range(n_symbols):
@@ -395,23 +395,23 @@ def _write_off(w, a, account, n_symbols, width, money, positions, counts):
 
 
 @compiled
-def workbench(terms, width):
+def scratch(contract_terms, width):
     """Scratch for one thread, with the terms of every lane in it."""
-    raw = np.zeros(_WORKBENCH + _VECTOR)
+    raw = np.zeros(_SCRATCH + _VECTOR)
     at = -(raw.ctypes.data // raw.itemsize) % _VECTOR
-    w = raw[at : at + _WORKBENCH]
-    for j in range(terms.shape[1]):
-        w[_N_PAYOUTS] += terms[PAYOUT_BAR, j] >= 0.0
+    w = raw[at : at + _SCRATCH]
+    for j in range(contract_terms.shape[1]):
+        w[_N_PAYOUTS] += contract_terms[PAYOUT_BAR, j] >= 0.0
     for a in range(_group_of(width)):
-        for j in range(terms.shape[1]):
+        for j in range(contract_terms.shape[1]):
             k = a * width + j
-            w[_MULTIPLIER + k] = terms[MULTIPLIER, j]
-            w[_LOT + k] = terms[LOT, j]
-            w[_FEE + k] = terms[FEE_PER_UNIT, j]
-            w[_SLIP + k] = terms[SLIPPAGE_PRICE, j]
-            w[_BPS + k] = terms[IN_BPS, j]
-            w[_MARGIN + k] = terms[MARGIN, j]
-            w[_LEAST + k] = terms[LEAST_PRICE, j]
+            w[_MULTIPLIER + k] = contract_terms[MULTIPLIER, j]
+            w[_LOT + k] = contract_terms[LOT, j]
+            w[_FEE + k] = contract_terms[FEE_PER_UNIT, j]
+            w[_SLIP + k] = contract_terms[SLIPPAGE_PRICE, j]
+            w[_BPS + k] = contract_terms[IN_BPS, j]
+            w[_MARGIN + k] = contract_terms[MARGIN, j]
+            w[_LEAST + k] = contract_terms[LEAST_PRICE, j]
     return w
 
 
@@ -422,9 +422,9 @@ def _slot(n_tradable, gross_limit):
 
 
 @compiled
-def _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions):
-    """Copy the state and the two bars of n accounts to the workbench; a mark that is not known becomes 0."""
-    width = _index(board.shape[2], _LONG)
+def _load(w, first, n, bar, prices, n_tradable, years, rules, money, ruined, positions):
+    """Copy the state and the two bars of n accounts to the scratch array; a mark that is not known becomes 0."""
+    width = _index(prices.shape[2], _LONG)
     first, n, lanes, start = _index(first, _FAR), min(n, _SHORT), min(n * width, _LONG), _index(first * width, _FAR)
     for field in range(_N_CARRIED):
         for a in range(n):
@@ -434,7 +434,7 @@ def _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, posi
         w[_PEAK_BEFORE + a] = w[_PEAK + a]
         w[_TURNED_BEFORE + a] = w[_TURNED_OVER + a]
     for a in range(n):
-        w[_GONE + a] = 1.0 if ruined[first + a] else 0.0
+        w[_RUINED + a] = 1.0 if ruined[first + a] else 0.0
         w[_NEXT + a] = bar[first + a] + 1
         w[_SLOT + a] = _slot(n_tradable[bar[first + a]], rules[GROSS_LIMIT])
     for k in range(lanes):
@@ -448,28 +448,28 @@ def _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, posi
     for a in range(n):
         t, at = bar[first + a], a * width
         for j in range(width):
-            mark, close = board[t, MARK, j], board[t + 1, MARK, j]
+            mark, close = prices[t, MARK, j], prices[t + 1, MARK, j]
             w[_MARK + at + j] = mark if mark == mark else 0.0
             w[_CLOSE + at + j] = close if close == close else 0.0
-            w[_OPEN + at + j] = board[t + 1, OPEN, j]
+            w[_OPEN + at + j] = prices[t + 1, OPEN, j]
         if usual:
             for j in range(width):
-                w[_VOLATILITY + at + j] = board[t, VOLATILITY, j]
-                w[_VOLUME + at + j] = board[t, VOLUME, j]
+                w[_VOLATILITY + at + j] = prices[t, VOLATILITY, j]
+                w[_VOLUME + at + j] = prices[t, VOLUME, j]
         if rules[STOP] > 0.0:
             for j in range(width):
-                w[_HIGH + at + j] = board[t + 1, HIGH, j]
-                w[_LOW + at + j] = board[t + 1, LOW, j]
+                w[_HIGH + at + j] = prices[t + 1, HIGH, j]
+                w[_LOW + at + j] = prices[t + 1, LOW, j]
         if rules[CLOSE_BY_SESSION_END] != 0.0:
             for j in range(width):
-                w[_MUST_CLOSE + at + j] = board[t + 1, MUST_CLOSE, j]
+                w[_MUST_CLOSE + at + j] = prices[t + 1, MUST_CLOSE, j]
         if rules[BORROW] > 0.0:
             w[_RATE + a] = rules[BORROW] * years[t + 1]
 
 
 @compiled
 def _load_targets(w, first, n, width, targets):
-    """Copy the target weights of n accounts to the workbench."""
+    """Copy the target weights of n accounts to the scratch array."""
     first, width = _index(first, _FAR), _index(width, _LONG)
     for a in range(n):
         for j in range(targets.shape[1]):
@@ -486,7 +486,7 @@ def _target_of(action, slot, short):
 
 @compiled
 def _load_actions(w, first, n, width, actions, short):
-    """Write the target weights of n accounts' discrete actions to the workbench."""
+    """Write the target weights of n accounts' discrete actions to the scratch array."""
     first, n, n_symbols, width = _index(first, _FAR), _index(n, _SHORT), _index(actions.shape[1], _LONG), _index(width, _LONG)
     for a in range(n):
         for j in range(n_symbols):
@@ -498,16 +498,16 @@ def _load_actions(w, first, n, width, actions, short):
 
 @compiled
 def _call(w, n, n_symbols, width, maintenance):
-    """Whom the broker asks for money after the close of bar t: `_is_called` on the workbench. Who is ruined is closed anyway."""
+    """Whom the broker asks for money after the close of bar t: `_is_called` on the scratch array. Who is ruined is closed anyway."""
     accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
     for k in range(lanes):
         full, margin = abs(w[_MARK + k]) * w[_MULTIPLIER + k], w[_MARGIN + k]
-        w[_TIED + k] = abs(w[_HELD + k]) * (margin if margin > 0.0 else full)
+        w[_MARGIN_USED + k] = abs(w[_HELD + k]) * (margin if margin > 0.0 else full)
     for a in range(accounts):
         w[_REQUIRED + a] = 0.0
-    _add(w, _TIED, _REQUIRED, n, n_symbols, width)
+    _add(w, _MARGIN_USED, _REQUIRED, n, n_symbols, width)
     for a in range(accounts):
-        called = (w[_EQUITY + a] < maintenance * w[_REQUIRED + a]) & (w[_GONE + a] == 0.0)
+        called = (w[_EQUITY + a] < maintenance * w[_REQUIRED + a]) & (w[_RUINED + a] == 0.0)
         w[_CALLED + a] = 1.0 if called else 0.0
         w[_CALLS + a] += w[_CALLED + a]
 
@@ -532,16 +532,16 @@ def _charge(w, n, n_symbols, width):
 
 
 @compiled
-def _pay_out(w, n, width, start, terms, counts):
+def _pay_out(w, n, width, start, contract_terms, counts):
     """Turn into cash what is held of symbols whose payout is due in bar t+1."""
-    for j in range(terms.shape[1]):
-        if terms[PAYOUT_BAR, j] >= 0.0:
+    for j in range(contract_terms.shape[1]):
+        if contract_terms[PAYOUT_BAR, j] >= 0.0:
             for a in range(n):
                 k = a * width + j
                 held = w[_HELD + k]
-                if (w[_NEXT + a] == terms[PAYOUT_BAR, j]) & (held != 0.0):
-                    gain = held * (terms[PAYOUT_PRICE, j] - w[_MARK + k]) * w[_MULTIPLIER + k]
-                    w[_CASH + a] += held * terms[PAYOUT_PRICE, j] * w[_MULTIPLIER + k]
+                if (w[_NEXT + a] == contract_terms[PAYOUT_BAR, j]) & (held != 0.0):
+                    gain = held * (contract_terms[PAYOUT_PRICE, j] - w[_MARK + k]) * w[_MULTIPLIER + k]
+                    w[_CASH + a] += held * contract_terms[PAYOUT_PRICE, j] * w[_MULTIPLIER + k]
                     w[_PNL + a] += gain
                     w[_COST + k] -= gain
                     _end_trade(start + k, w[_EARNED + k] + gain > 0.0, w[_NEXT + a], counts)
@@ -554,11 +554,11 @@ def _order(w, n, width, band, participation, stop, by_session_end):
     """Write the units wanted at the open, before they are held against the account's limits."""
     accounts, lanes = min(_whole(n), _SHORT), min(_whole(n * width), _LONG)
     for a in range(accounts):
-        able = (w[_CALLED + a] == 0.0) & (w[_GONE + a] == 0.0) & (w[_EQUITY + a] > 0.0)
+        able = (w[_CALLED + a] == 0.0) & (w[_RUINED + a] == 0.0) & (w[_EQUITY + a] > 0.0)
         w[_ABLE + a] = band * w[_SLOT + a] if able else -1.0  # what an able account leaves alone
     _spread(w, _EQUITY, _OF_EQUITY, n, width)
     _spread(w, _ABLE, _OF_ABLE, n, width)
-    _spread(w, _GONE, _OF_GONE, n, width)
+    _spread(w, _RUINED, _OF_RUINED, n, width)
     for k in range(lanes):
         held, mark, multiplier, lot, target = w[_HELD + k], w[_MARK + k], w[_MULTIPLIER + k], w[_LOT + k], w[_TARGET + k]
         opened, margin, equity = w[_OPEN + k], w[_MARGIN + k], w[_OF_EQUITY + k]
@@ -568,7 +568,7 @@ def _order(w, n, width, band, participation, stop, by_session_end):
         w[_PRICE + k] = price
         w[_PER_UNIT + k] = full
         w[_WORTH + k] = held * price * multiplier
-        w[_TIED + k] = abs(held) * (margin if margin > 0.0 else full)
+        w[_MARGIN_USED + k] = abs(held) * (margin if margin > 0.0 else full)
         worth, left_alone, closes = mark * multiplier, w[_OF_ABLE + k], target == 0.0
         sizes = worth > 0.0
         asked = _whole_lots(target * equity / (worth if sizes else 1.0), lot)
@@ -580,7 +580,7 @@ def _order(w, n, width, band, participation, stop, by_session_end):
         want = capped if abs(want - held) > most else want
         stopped = _is_stopped(held, price, w[_ENTRY + k], stop)
         ends = (by_session_end != 0.0) & (w[_MUST_CLOSE + k] != 0.0)
-        w[_WANT + k] = 0.0 if live & (stopped | ends | (w[_OF_GONE + k] != 0.0)) else want
+        w[_TARGET_UNITS + k] = 0.0 if live & (stopped | ends | (w[_OF_RUINED + k] != 0.0)) else want
 
 
 @compiled
@@ -598,9 +598,9 @@ def _cut(w, n, width):
         w[_SHARE + a] = share if w[_CALLED + a] != 0.0 else _ALONE
     _spread(w, _SHARE, _OF_ACCOUNT, n, width)
     for k in range(lanes):
-        want, share = w[_WANT + k], w[_OF_ACCOUNT + k]
+        want, share = w[_TARGET_UNITS + k], w[_OF_ACCOUNT + k]
         less = _whole_lots(w[_HELD + k] * share, w[_LOT + k])
-        w[_WANT + k] = less if (share != _ALONE) & (w[_OPEN + k] == w[_OPEN + k]) & (want != 0.0) else want
+        w[_TARGET_UNITS + k] = less if (share != _ALONE) & (w[_OPEN + k] == w[_OPEN + k]) & (want != 0.0) else want
 
 
 @compiled
@@ -611,7 +611,7 @@ def _limit(w, n, n_symbols, width, gross_limit, margin_calls):
         w[_OPENING + a] = w[_CASH + a]
         w[_REQUIRED + a] = 0.0
     _add(w, _WORTH, _OPENING, n, n_symbols, width)
-    _add(w, _TIED, _REQUIRED, n, n_symbols, width)
+    _add(w, _MARGIN_USED, _REQUIRED, n, n_symbols, width)
     _cut(w, n, width)
     for a in range(accounts):
         w[_LIMIT + a] = gross_limit * w[_OPENING + a]
@@ -633,14 +633,14 @@ def _explain(w, n, width, stop, by_session_end):
         kind = MARGIN_CALL if w[_OF_ACCOUNT + k] != 0.0 else ORDER
         kind = SESSION_END if (by_session_end != 0.0) & (w[_MUST_CLOSE + k] != 0.0) else kind
         kind = STOP_GAP if _is_stopped(w[_HELD + k], w[_PRICE + k], w[_ENTRY + k], stop) else kind
-        w[_KIND + k] = RUIN if w[_OF_GONE + k] != 0.0 else kind
+        w[_KIND + k] = RUIN if w[_OF_RUINED + k] != 0.0 else kind
 
 
 @compiled
 def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, stop):
     """Fill what is wanted at the open, mark it at the close, and carry every trade: begun, grown, cut, ended, turned round."""
     for k in range(min(_whole(n * width), _LONG)):
-        held, now, opened, multiplier = w[_HELD + k], w[_WANT + k], w[_PRICE + k], w[_MULTIPLIER + k]
+        held, now, opened, multiplier = w[_HELD + k], w[_TARGET_UNITS + k], w[_PRICE + k], w[_MULTIPLIER + k]
         close = w[_CLOSE + k]
         change = now - held
         size = abs(change)
@@ -659,12 +659,12 @@ def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, s
         fill = opened + _side(change) * (slip + push)
         notional = size * abs(fill) * multiplier
         fee = size * w[_FEE + k] + notional * (commission_rate * w[_BPS + k])
-        lost, pushed = size * slip * multiplier, size * push * multiplier
-        cost = fee + lost + pushed
+        lost, impact_cost = size * slip * multiplier, size * push * multiplier
+        cost = fee + lost + impact_cost
         w[_PAID + k] = -(change * fill * multiplier + fee)
         w[_COMMISSION + k] = fee
         w[_LOST + k] = lost
-        w[_PUSHED + k] = pushed
+        w[_IMPACT_COST + k] = impact_cost
         w[_TRADED + k] = notional
         w[_GAIN + k] = gap + run
         w[_VALUE + k] = now * close * multiplier
@@ -697,10 +697,10 @@ def _fill(w, n, width, commission_rate, slippage_rate, per_volatility, impact, s
 
 @compiled
 def _store(w, start, lanes, positions):
-    """Copy positions back from the workbench."""
+    """Copy positions back from the scratch array."""
     start, lanes = _index(start, _FAR), min(lanes, _LONG)
     for k in range(lanes):
-        positions[UNITS, start + k] = w[_WANT + k]
+        positions[UNITS, start + k] = w[_TARGET_UNITS + k]
         positions[ENTRY, start + k] = w[_ENTRY + k]
         positions[TRADE_PNL, start + k] = w[_EARNED + k]
     for k in range(lanes):
@@ -709,15 +709,15 @@ def _store(w, start, lanes, positions):
 
 
 @compiled
-def _record(w, start, n, width, terms, positions, counts):
+def _record(w, start, n, width, contract_terms, positions, counts):
     """Keep the fills at the open, and payouts in their place; what comes after the open is written as it happens."""
     for a in range(n):
-        for j in range(terms.shape[1]):
+        for j in range(contract_terms.shape[1]):
             k = a * width + j
             lane = start + k
             paid = w[_HELD + k] - positions[UNITS, lane]  # a payout alone moves what is held before an order does
             positions[FILL_UNITS, lane] = w[_CHANGE + k] + paid
-            positions[FILL_PRICE, lane] = terms[PAYOUT_PRICE, j] if paid != 0.0 else w[_FILL + k]
+            positions[FILL_PRICE, lane] = contract_terms[PAYOUT_PRICE, j] if paid != 0.0 else w[_FILL + k]
             kind = PAYOUT if paid != 0.0 else np.int64(w[_KIND + k])
             counts[FILL_KIND, lane] = kind if positions[FILL_UNITS, lane] != 0.0 else 0
             positions[STOP_UNITS, lane] = 0.0
@@ -746,8 +746,8 @@ def _count(w, start, n, width, counts):
 
 
 @compiled
-def _decide(w, first, n, n_symbols, width, terms, rules, counts):
-    """The first half of a step, on the workbench: what is charged and called at the close of bar t, and what is wanted at the open."""
+def _decide(w, first, n, n_symbols, width, contract_terms, rules, counts):
+    """The first half of a step, on the scratch array: what is charged and called at the close of bar t, and what is wanted at the open."""
     for a in range(min(_whole(n), _SHORT)):
         w[_CALLED + a] = 0.0
         w[_HOLDINGS + a] = 0.0
@@ -758,13 +758,13 @@ def _decide(w, first, n, n_symbols, width, terms, rules, counts):
     if w[_N_PAYOUTS] > 0.0:
         if rules[BORROW] == 0.0:
             w[_COST : _COST + n * width] = 0.0
-        _pay_out(w, n, width, first * width, terms, counts)
+        _pay_out(w, n, width, first * width, contract_terms, counts)
     _order(w, n, width, rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
     _limit(w, n, n_symbols, width, rules[GROSS_LIMIT], rules[MARGIN_CALLS] != 0.0)
 
 
 @compiled
-def _trade(w, first, n, n_symbols, width, record, terms, rules, money, ruined, positions, counts):
+def _trade(w, first, n, n_symbols, width, record, contract_terms, rules, money, ruined, positions, counts):
     """The second half: what is wanted is filled at the open, stopped within the bar, marked at the close and booked."""
     first, n = _index(first, _FAR), _index(n, _SHORT)
     accounts, lanes, start = min(_whole(n), _SHORT), min(n * width, _LONG), first * width
@@ -773,11 +773,11 @@ def _trade(w, first, n, n_symbols, width, record, terms, rules, money, ruined, p
     _add(w, _GAIN, _PNL, n, n_symbols, width)
     _add(w, _COMMISSION, _FEES, n, n_symbols, width)
     _add(w, _LOST, _SLIPPAGE, n, n_symbols, width)
-    _add(w, _PUSHED, _IMPACT, n, n_symbols, width)
+    _add(w, _IMPACT_COST, _IMPACT, n, n_symbols, width)
     _add(w, _TRADED, _TURNED_OVER, n, n_symbols, width)
     _add(w, _VALUE, _HOLDINGS, n, n_symbols, width)
     if record:
-        _record(w, start, n, width, terms, positions, counts)
+        _record(w, start, n, width, contract_terms, positions, counts)
     _store(w, start, lanes, positions)
     n_ended, n_stopped = 0, 0
     for k in range(lanes):
@@ -793,10 +793,10 @@ def _trade(w, first, n, n_symbols, width, record, terms, rules, money, ruined, p
         equity, peak = w[_CASH + a] + w[_HOLDINGS + a], w[_PEAK + a]
         w[_EQUITY + a] = equity
         w[_PEAK + a] = equity if equity > peak else peak
-        w[_GONE + a] = 1.0 if equity <= rules[RUIN_EQUITY] else w[_GONE + a]
+        w[_RUINED + a] = 1.0 if equity <= rules[RUIN_EQUITY] else w[_RUINED + a]
     n_broke = 0
     for a in range(n):
-        ruined[first + a] = w[_GONE + a] != 0.0
+        ruined[first + a] = w[_RUINED + a] != 0.0
         n_broke += w[_EQUITY + a] < 0.0
     if n_broke > 0:
         for a in range(n):
@@ -806,7 +806,7 @@ def _trade(w, first, n, n_symbols, width, record, terms, rules, money, ruined, p
 
 @compiled
 def _store_money(w, first, n, money):
-    """Copy money back from the workbench."""
+    """Copy money back from the scratch array."""
     first, n = _index(first, _FAR), min(n, _SHORT)
     for field in range(_N_CARRIED):
         for a in range(n):
@@ -814,17 +814,17 @@ def _store_money(w, first, n, money):
 
 
 @compiled
-def settle(bar, targets, w, board, terms, n_tradable, years, rules, money, ruined, positions, counts):
+def step_accounts(bar, targets, w, prices, contract_terms, n_tradable, years, rules, money, ruined, positions, counts):
     """Move every account one bar on, each from its own bar, and keep its fills and why they happened."""
-    width = board.shape[2]
-    group, n_symbols = _group_of(width), terms.shape[1]
+    width = prices.shape[2]
+    group, n_symbols = _group_of(width), contract_terms.shape[1]
     for first in range(0, len(bar), group):
         n = min(group, len(bar) - first)
-        _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions)
+        _load(w, first, n, bar, prices, n_tradable, years, rules, money, ruined, positions)
         _load_targets(w, first, n, width, targets)
-        _decide(w, first, n, n_symbols, width, terms, rules, counts)
+        _decide(w, first, n, n_symbols, width, contract_terms, rules, counts)
         _explain(w, n, width, rules[STOP], rules[CLOSE_BY_SESSION_END])
-        _trade(w, first, n, n_symbols, width, True, terms, rules, money, ruined, positions, counts)
+        _trade(w, first, n, n_symbols, width, True, contract_terms, rules, money, ruined, positions, counts)
         _store_money(w, first, n, money)
 
 
@@ -838,18 +838,18 @@ def decode(actions, n_tradable, gross_limit, short, targets):
 
 
 @compiled
-def mask(bar, session_end, board, terms, rules, money, positions, out):
+def mask(bar, session_end, prices, contract_terms, rules, money, positions, out):
     """Write which of HOLD, BUY and SELL can do anything, shape (n, n_symbols, 3)."""
     for i in range(len(bar)):
         t = bar[i]
-        last = t + 1 == len(board)
-        void = last or _is_called(i, t, board, terms, rules, money, positions)
+        last = t + 1 == len(prices)
+        void = last or _is_called(i, t, prices, contract_terms, rules, money, positions)
         void |= not last and rules[CLOSE_BY_SESSION_END] != 0.0 and session_end[t + 1]
         for j in range(out.shape[1]):
-            able = not np.isnan(board[t, OPEN, j]) and not void
+            able = not np.isnan(prices[t, OPEN, j]) and not void
             out[i, j, HOLD] = True
             out[i, j, BUY] = able
-            out[i, j, SELL] = able and (rules[SHORT] != 0.0 or positions[UNITS, i * board.shape[2] + j] != 0.0)
+            out[i, j, SELL] = able and (rules[SHORT] != 0.0 or positions[UNITS, i * prices.shape[2] + j] != 0.0)
 
 
 @compiled
@@ -915,7 +915,7 @@ def _split(w, first, n, n_symbols, width, rules, credits):
     for a in range(n):
         before, start, total = max(w[_BEFORE + a], floor), a * width, 0.0
         for k in range(start, start + n_symbols):
-            profit = w[_GAIN + k] - w[_COMMISSION + k] - w[_LOST + k] - w[_PUSHED + k] - w[_COST + k]
+            profit = w[_GAIN + k] - w[_COMMISSION + k] - w[_LOST + k] - w[_IMPACT_COST + k] - w[_COST + k]
             w[_PAID + k] = profit / before
             total += w[_PAID + k]
         earned = w[_GROWN + a] + w[_SHARPE + a] + w[_DEEPER + a] - w[_IDLE + a]
@@ -946,16 +946,16 @@ def _observe_account(i, lane, at, drawdown, money, positions, counts, out):
 
 
 @inlined
-def _observe(i, t, rows, board, terms, money, positions, counts, out):
-    columns, n_symbols = rows.shape[1], terms.shape[1]
-    at = _index(i * board.shape[2], _FAR)
+def _observe(i, t, rows, prices, contract_terms, money, positions, counts, out):
+    columns, n_symbols = rows.shape[1], contract_terms.shape[1]
+    at = _index(i * prices.shape[2], _FAR)
     _copy(out, i * out.shape[1], rows, t * columns, columns)
     equity = money[EQUITY, i]
     scale = max(equity, 1e-9)
     for j in range(n_symbols):
-        units, mark, entry = positions[UNITS, at + j], board[t, MARK, j], positions[ENTRY, at + j]
+        units, mark, entry = positions[UNITS, at + j], prices[t, MARK, j], positions[ENTRY, at + j]
         holds = units != 0.0
-        weight = units * mark * terms[MULTIPLIER, j] / scale
+        weight = units * mark * contract_terms[MULTIPLIER, j] / scale
         moved = 5.0 * _moved(_side(units), mark, entry if holds else 1.0)
         weight, moved = weight if holds else 0.0, moved if holds else 0.0
         out[i, columns + j] = min(max(weight, -5.0), 5.0)
@@ -970,10 +970,10 @@ def _observe(i, t, rows, board, terms, money, positions, counts, out):
 
 
 @compiled
-def observe(bar, rows, board, terms, money, positions, counts, out):
+def observe(bar, rows, prices, contract_terms, money, positions, counts, out):
     """Write every account's observation after the close of its bar, with the account's features where `out` has room for them."""
     for i in range(len(bar)):
-        _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
+        _observe(i, bar[i], rows, prices, contract_terms, money, positions, counts, out)
 
 
 @compiled
@@ -995,20 +995,22 @@ def open_accounts(which, width, cash, prior, money, ruined, positions, counts):
 
 
 @compiled
-def restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions, counts, out):
+def restart(
+    which, starts, last_bar, episode_bars, rules, clock, episode, rows, prices, contract_terms, money, ruined, positions, counts, out
+):
     """Begin new episodes at the given bars and write their first observations."""
-    open_accounts(which, board.shape[2], rules[CASH], rules[SHARPE_PRIOR], money, ruined, positions, counts)
+    open_accounts(which, prices.shape[2], rules[CASH], rules[SHARPE_PRIOR], money, ruined, positions, counts)
     for k in range(len(which)):
         i = which[k]
         clock[BAR, i] = starts[k]
         clock[STEPS_LEFT, i] = min(episode_bars, last_bar - starts[k])
         clock[LENGTH, i] = 0
         episode[:, i] = 0.0
-        _observe(i, starts[k], rows, board, terms, money, positions, counts, out)
+        _observe(i, starts[k], rows, prices, contract_terms, money, positions, counts, out)
 
 
 @compiled
-def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions,
+def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, episode, rows, prices, contract_terms, money, ruined, positions,
            counts, out):  # fmt: skip
     """Write down how episodes ended, keep their last observations, and begin the next ones."""
     for k in range(len(which)):
@@ -1019,7 +1021,9 @@ def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, epi
         for field in range(len(episode)):
             facts[k, END_REWARD + field] = episode[field, i]
         _copy(kept, k * kept.shape[1], out, i * out.shape[1], out.shape[1])
-    restart(which, starts, last_bar, episode_bars, rules, clock, episode, rows, board, terms, money, ruined, positions, counts, out)
+    restart(
+        which, starts, last_bar, episode_bars, rules, clock, episode, rows, prices, contract_terms, money, ruined, positions, counts, out
+    )
 
 
 @inlined
@@ -1031,14 +1035,14 @@ def _fetch(t, table, per_line):
 
 
 @compiled
-def _ahead(part, first, bar, rows, board):
+def _ahead(part, first, bar, rows, prices):
     """Ask for a part of what the next group will read, while this one is computed: all at once would be waited for.
 
     After the last group comes the first, in the next step.
     """
-    n = min(_group_of(board.shape[2]), len(bar) - first)
+    n = min(_group_of(prices.shape[2]), len(bar) - first)
     for i in range(first + n * part // _PARTS, first + n * (part + 1) // _PARTS):
-        _fetch(bar[i] + 1, board, _FLOATS_PER_LINE // 2)
+        _fetch(bar[i] + 1, prices, _FLOATS_PER_LINE // 2)
         _fetch(bar[i] + 1, rows, _FLOATS_PER_LINE)
 
 
@@ -1057,28 +1061,28 @@ def _tick(first, n, clock, ruined, done):
 
 
 @compiled
-def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms, years, rules, money, ruined, positions, counts,
+def advance(clock, actions, discrete, n_tradable, targets, w, rows, prices, contract_terms, years, rules, money, ruined, positions, counts,
             episode, rewards, credits, done, out):  # fmt: skip
     """One step of a batch: actions to orders, orders to accounts, accounts to rewards, ends and observations.
 
     With `discrete` the actions are decoded, else `targets` holds the weights. Where `credits` has room, shape (n, n_symbols), rewards are
     split among symbols. Fills are not kept. Returns how many episodes have ended.
     """
-    bar, width, n_symbols = clock[BAR], board.shape[2], terms.shape[1]
+    bar, width, n_symbols = clock[BAR], prices.shape[2], contract_terms.shape[1]
     group, n_done = _group_of(width), 0
     for first in range(0, len(bar), group):
         n, following = min(group, len(bar) - first), first + group if first + group < len(bar) else 0
-        _load(w, first, n, bar, board, n_tradable, years, rules, money, ruined, positions)
-        _ahead(0, following, bar, rows, board)
+        _load(w, first, n, bar, prices, n_tradable, years, rules, money, ruined, positions)
+        _ahead(0, following, bar, rows, prices)
         if discrete:
             _load_actions(w, first, n, width, actions, rules[SHORT] != 0.0)
         else:
             _load_targets(w, first, n, width, targets)
-        _ahead(1, following, bar, rows, board)
-        _decide(w, first, n, n_symbols, width, terms, rules, counts)
-        _ahead(2, following, bar, rows, board)
-        _trade(w, first, n, n_symbols, width, False, terms, rules, money, ruined, positions, counts)
-        _ahead(3, following, bar, rows, board)
+        _ahead(1, following, bar, rows, prices)
+        _decide(w, first, n, n_symbols, width, contract_terms, rules, counts)
+        _ahead(2, following, bar, rows, prices)
+        _trade(w, first, n, n_symbols, width, False, contract_terms, rules, money, ruined, positions, counts)
+        _ahead(3, following, bar, rows, prices)
         if len(credits) > 0:
             _idle(w, n, rules)
         _reward(w, first, n, rules, episode, rewards)
@@ -1087,7 +1091,7 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, board, terms
         _store_money(w, first, n, money)
         n_done += _tick(first, n, clock, ruined, done)
         for i in range(first, first + n):
-            _observe(i, bar[i], rows, board, terms, money, positions, counts, out)
+            _observe(i, bar[i], rows, prices, contract_terms, money, positions, counts, out)
     return n_done
 
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, fields
 import numpy as np
 
 from ploutos.envs import kernel
+from ploutos.envs.market_arrays import MarketArrays as MarketArrays
+from ploutos.envs.market_arrays import make_market_arrays as make_market_arrays
 from ploutos.envs.spec import EnvSpec
-from ploutos.envs.tape import Tape as Tape
-from ploutos.envs.tape import make_tape as make_tape
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, FloatArray, IntArray
 from ploutos.wording import enumerate_names
@@ -143,16 +143,16 @@ def rules_of(spec: EnvSpec) -> FloatArray:
     return rules
 
 
-def require_rules(tape: Tape, spec: EnvSpec) -> None:
+def require_rules(arrays: MarketArrays, spec: EnvSpec) -> None:
     """Refuse rules under which nothing, or nothing of some symbol, could ever be held.
 
     Raises:
         ConfigError: positions must end with the session, and every bar ends one; or orders take a share of the volume, and a symbol
             has none.
     """
-    if spec.flat_by_session_end and tape.session_end.all():
+    if spec.flat_by_session_end and arrays.session_end.all():
         raise ConfigError("every bar ends a session, so nothing could ever be held; use intraday bars or unset env.flat_by_session_end")
-    if spec.max_participation is not None and (names := tape.symbols[~tape.has_volume]).size:
+    if spec.max_participation is not None and (names := arrays.symbols[~arrays.has_volume]).size:
         raise ConfigError(
             f"no bar of {enumerate_names(names.tolist())} has any volume, so no order there could fill with env.max_participation="
             f"{spec.max_participation:g}; unset env.max_participation, or leave such symbols out of data.symbols"
@@ -166,9 +166,9 @@ class Stepper:
         accounts: changed in place.
     """
 
-    def __init__(self, accounts: Accounts, tape: Tape, spec: EnvSpec) -> None:
-        self.accounts, self._tape, self._rules = accounts, tape, rules_of(spec)
-        self._workbench = kernel.workbench(tape.terms, kernel.width_of(tape.n_symbols))
+    def __init__(self, accounts: Accounts, arrays: MarketArrays, spec: EnvSpec) -> None:
+        self.accounts, self._arrays, self._rules = accounts, arrays, rules_of(spec)
+        self._scratch = kernel.scratch(arrays.contract_terms, kernel.width_of(arrays.n_symbols))
 
     def step(self, bar: IntArray, targets: FloatArray) -> None:
         """Fill each account's orders at the open of the next bar and mark it at that bar's close.
@@ -177,17 +177,17 @@ class Stepper:
             bar: shape (n,), the bar after whose close each account decided; bar + 1 must exist.
             targets: shape (n, n_symbols), share of equity, nan for no order.
         """
-        tape = self._tape
-        market = (tape.board, tape.terms, tape.n_tradable, tape.years)
-        kernel.settle(bar, targets, self._workbench, *market, self._rules, *self.accounts.arrays)
+        arrays = self._arrays
+        market = (arrays.prices, arrays.contract_terms, arrays.n_tradable, arrays.years)
+        kernel.step_accounts(bar, targets, self._scratch, *market, self._rules, *self.accounts.arrays)
 
     def held(self, bar: int) -> FloatArray:
         """Shape (n, n_symbols): share of equity held after the close of a bar."""
-        units, tape = self.accounts.units, self._tape
-        worth = np.where(units != 0, units * tape.mark[bar] * tape.multiplier, 0.0)
+        units, arrays = self.accounts.units, self._arrays
+        worth = np.where(units != 0, units * arrays.mark[bar] * arrays.multiplier, 0.0)
         return np.asarray(worth / np.maximum(self.accounts.equity, 1e-9)[:, None])
 
 
-def step(accounts: Accounts, bar: IntArray, targets: FloatArray, tape: Tape, spec: EnvSpec) -> None:
+def step(accounts: Accounts, bar: IntArray, targets: FloatArray, arrays: MarketArrays, spec: EnvSpec) -> None:
     """One step by `Stepper`."""
-    Stepper(accounts, tape, spec).step(bar, targets)
+    Stepper(accounts, arrays, spec).step(bar, targets)

@@ -16,7 +16,7 @@ import numpy as np
 from ploutos.envs import kernel
 from ploutos.envs.account_features import ACCOUNT_NAMES
 from ploutos.envs.ledger import Accounts
-from ploutos.envs.tape import Tape
+from ploutos.envs.market_arrays import MarketArrays
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
 from ploutos.store import writing
@@ -54,10 +54,10 @@ def observation_size(market_columns: int, n_symbols: int, account: bool = False)
     return market_columns + 2 * n_symbols + 2 + (kernel.N_ACCOUNT * n_symbols if account else 0)
 
 
-def observe(accounts: Accounts, bar: IntArray, rows: Float32Array, tape: Tape, out: Float32Array) -> None:
+def observe(accounts: Accounts, bar: IntArray, rows: Float32Array, arrays: MarketArrays, out: Float32Array) -> None:
     """Write each account's observation after the close of its bar into `out`, shape (n, n_columns); its width says what it holds."""
     money, _, positions, counts = accounts.arrays
-    kernel.observe(bar, read_only(rows), tape.board, tape.terms, money, positions, counts, out)
+    kernel.observe(bar, read_only(rows), arrays.prices, arrays.contract_terms, money, positions, counts, out)
 
 
 def read_only(rows: Float32Array) -> Float32Array:

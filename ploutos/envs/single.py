@@ -6,8 +6,8 @@ import gymnasium
 import numpy as np
 
 from ploutos.envs.batch import MarketBatch
+from ploutos.envs.market_arrays import MarketArrays
 from ploutos.envs.spec import ActionKind, EnvSpec
-from ploutos.envs.tape import Tape
 from ploutos.errors import ConfigError
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 
@@ -26,12 +26,12 @@ class MarketEnv(gymnasium.Env[Float32Array, Any]):
     metadata = {"render_modes": []}
 
     def __init__(
-        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, *, actions: ActionKind = "discrete",
+        self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, *, actions: ActionKind = "discrete",
         features_precomputed: bool = True,
     ) -> None:  # fmt: skip
         if not features_precomputed:
             raise ConfigError("found features_precomputed=False; an environment computes no features: build rows with market_rows")
-        self._batch = MarketBatch(tape, rows, spec, first_bar, last_bar, n_envs=1, seed=0, actions=actions)
+        self._batch = MarketBatch(arrays, rows, spec, first_bar, last_bar, n_envs=1, seed=0, actions=actions)
         self.observation_space = self._batch.observation_space
         self.action_space = self._batch.action_space
 

@@ -109,7 +109,7 @@ class Span(Protocol):
     def stop(self) -> int: ...
 
 
-def sized_for(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
+def with_initial_cash(spec: EnvSpec, bars: Bars, *ranges: Span) -> EnvSpec:
     """The spec with an initial cash that can trade these bars.
 
     Without one, an account of instruments in whole lots starts with so much that every slot holds ten lots of the dearest, at the
@@ -143,7 +143,7 @@ def cash_in_words(spec: EnvSpec, bars: Bars, *ranges: Span) -> str:
         spec: as configured, not sized yet.
     """
     lots, slots = _lots_and_slots(bars, ranges)
-    cash = sized_for(spec, bars, *ranges).cash
+    cash = with_initial_cash(spec, bars, *ranges).cash
     if not (lots > 0).any():
         return f"{cash:,.0f}"
     short = (np.nan_to_num(lots).max(axis=1) > cash * spec.gross_limit / slots).sum()

@@ -7,8 +7,8 @@ import numpy as np
 from stable_baselines3.common.vec_env import VecEnv
 
 from ploutos.envs.batch import MarketBatch
+from ploutos.envs.market_arrays import MarketArrays
 from ploutos.envs.spec import ActionKind, EnvSpec
-from ploutos.envs.tape import Tape
 from ploutos.types import Float32Array, FloatArray, IntArray
 
 
@@ -28,10 +28,10 @@ class MarketVecEnv(MarketBatch, VecEnv):
     """
 
     def __init__(
-        self, tape: Tape, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
+        self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
         actions: ActionKind = "discrete", credit: bool = False,
     ) -> None:  # fmt: skip
-        MarketBatch.__init__(self, tape, rows, spec, first_bar, last_bar, n_envs, seed, actions, credit)
+        MarketBatch.__init__(self, arrays, rows, spec, first_bar, last_bar, n_envs, seed, actions, credit)
         self.render_mode = None
         VecEnv.__init__(self, n_envs, self.observation_space, self.action_space)
         self._infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]

@@ -6,14 +6,14 @@ from typing import Any
 
 import numpy as np
 
-from ploutos.advisor.cutoff import UNKNOWN, Known, tag_dates
+from ploutos.advisor.cutoff import UNKNOWN, CutoffEvidence, tag_dates
 from ploutos.advisor.schedule import CADENCE
 from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
 from ploutos.evaluation.benchmark import purchase_in_words, require_purchase
 from ploutos.evaluation.comparisons import (
-    BLANKED,
+    HYBRID_ABLATED,
     MIRRORED,
     Pair,
     compare,
@@ -80,12 +80,12 @@ def out_of_sample(
         DataError: buy and hold could buy nothing, so there is nothing to compare with.
     """
     placebos = placebo_advice(signals.within(*tested_decisions(folds)), placebo_draws, seed)
-    tables = [each.stances(bars) for each in (signals, *placebos.values())]
-    stances, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
+    tables = [each.align_to_bars(bars) for each in (signals, *placebos.values())]
+    advised_actions, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
     alone = {advisor_name(signals): signals} | ({MIRRORED: mirrored} if mirrored is not None else {})
     members, baselines = votes_and_members(len(policies[0])), all_baselines(bars, folds[0].test.start - 1, env, seed)
-    fused = FusedStrategy((fused_name(signals), *placebos), stances, confidences, bars, env, (fusion,), choices)
-    advised = AdvisorStrategy(tuple(alone), np.stack([each.stances(bars)[0] for each in alone.values()]), bars, env)
+    fused = FusedStrategy((fused_name(signals), *placebos), advised_actions, confidences, bars, env, (fusion,), choices)
+    advised = AdvisorStrategy(tuple(alone), np.stack([each.align_to_bars(bars)[0] for each in alone.values()]), bars, env)
     segments = [Segment(fold.test, members_of) for fold, members_of in zip(folds, policies, strict=True)]
     result = run_backtests(bars, features, segments, [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *baselines], env)
     require_purchase(result, BENCHMARK, bars, env)
@@ -178,7 +178,7 @@ def summarise(
     reduced: bool,
     *,
     choices: Sequence[FusionChoice] = (),
-    known: Known = UNKNOWN,
+    known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
 ) -> dict[str, Any]:
     """All numbers of the report as one JSON-able value; a metric without a value is None.
@@ -261,7 +261,7 @@ def _up_to_ruin(spans: list[dict[str, Any]], ruined: dict[str, str], n_sessions:
     return spans
 
 
-def _advisor(signals: Signals, known: Known, turned: dict[str, Any] | None, concluded: str) -> dict[str, Any]:
+def _advisor(signals: Signals, known: CutoffEvidence, turned: dict[str, Any] | None, concluded: str) -> dict[str, Any]:
     """Who advised, what it was asked and said, and what is known of it.
 
     Args:
@@ -299,7 +299,7 @@ def verdict(summary: dict[str, Any]) -> list[str]:
     if not ruined:
         sentences.append(_excess_in_words(summary))
     sentences += [text for text in [summary.get("benchmark")] if text]
-    sentences += [row["sentence"] for row in summary["comparisons"] if row["against"] == BLANKED]
+    sentences += [row["sentence"] for row in summary["comparisons"] if row["against"] == HYBRID_ABLATED]
     if summary["advisor"]["is_mock"]:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
     sentences += _about_answers(summary["advisor"])

@@ -17,7 +17,7 @@ import pandas as pd
 
 from ploutos.envs import ledger
 from ploutos.envs.kernel import KINDS
-from ploutos.envs.spec import EnvSpec, sized_for
+from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
@@ -180,20 +180,20 @@ def run_backtests(
     first, last = segments[0].bars.start - 1, segments[-1].bars.stop - 1
     if first < 0:
         raise DataError("the first test bar has no bar before it to decide on")
-    env = sized_for(env, bars, *(segment.bars for segment in segments))
-    tape = ledger.make_tape(bars)
-    ledger.require_rules(tape, env)
+    env = with_initial_cash(env, bars, *(segment.bars for segment in segments))
+    arrays = ledger.make_market_arrays(bars)
+    ledger.require_rules(arrays, env)
     ordered = sorted(strategies, key=lambda strategy: not strategy.asks_policies)  # policies are asked about the first accounts alone
     names = account_names(ordered)
     n_asking = len(account_names([strategy for strategy in ordered if strategy.asks_policies]))
-    stepper = ledger.Stepper(ledger.Accounts.open(len(names), bars.n_symbols, env.cash), tape, env)
+    stepper = ledger.Stepper(ledger.Accounts.open(len(names), bars.n_symbols, env.cash), arrays, env)
     ends = np.cumsum([len(strategy.names) for strategy in ordered]).tolist()
     own = [(slice(end - len(strategy.names), end), strategy) for strategy, end in zip(ordered, ends, strict=True)]
     views = [stepper.accounts.rows(rows) for rows, _ in own]
     recording = _Recording(len(names), last - first, bars.n_symbols, env.cash, keep)
     targets, held = np.empty((len(names), bars.n_symbols)), np.zeros((len(names), bars.n_symbols))
     for index, segment in enumerate(segments):
-        inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, tape, env)
+        inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, arrays, env)
         for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
             bar = np.full(len(names), decided, dtype=np.int64)
             predictions = inference.predict(stepper.accounts, bar[:n_asking])

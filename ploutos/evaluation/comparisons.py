@@ -27,7 +27,7 @@ _CONTROLS = {
     "shifted": ("Does its timing matter, at the same pace of trading?", "the same with its advice shifted in time"),
     "drawn": ("Is it better than chance with the same habits?", "the same with advice drawn at random"),
 }
-HYBRID, BLANKED = "hybrid", "hybrid, advice blanked"
+HYBRID, HYBRID_ABLATED = "hybrid", "hybrid, advice blanked"
 
 
 def is_placebo(name: str) -> bool:
@@ -75,7 +75,7 @@ def pairs(names: Sequence[str], final: str, vote: str, advisor: str, benchmark: 
         found.append(Pair(question, final, tuple(name for name in names if name.startswith(f"{_PLACEBO}{kind} ")), label))
     found.append(Pair("Is the advice better than its opposite?", advisor, (MIRRORED,), "what the advisor says about the mirrored market"))
     found.append(Pair("Does training with the advice help?", HYBRID, (vote,), vote))
-    found.append(Pair("Was it the advice, or the training?", HYBRID, (BLANKED,), BLANKED))
+    found.append(Pair("Was it the advice, or the training?", HYBRID, (HYBRID_ABLATED,), HYBRID_ABLATED))
     return [pair for pair in found if pair.against and {pair.of, *pair.against} <= set(names)]
 
 

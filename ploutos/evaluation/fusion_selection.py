@@ -37,9 +37,9 @@ def choose_fusion(
     Args:
         policies: one sequence of members per fold; they were trained before the validation range.
     """
-    stances = signals.stances(bars)
+    advised_actions = signals.align_to_bars(bars)
     return tuple(
-        _choose(bars, features, fold, Segment(fold.validation, tuple(members)), stances, signals.cadence_bars, env, fusion)
+        _choose(bars, features, fold, Segment(fold.validation, tuple(members)), advised_actions, signals.cadence_bars, env, fusion)
         for fold, members in zip(folds, policies, strict=True)
     )
 
@@ -57,7 +57,7 @@ class _RecordedVote(EnsembleStrategy):
 
 
 def _choose(
-    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, stances: tuple[IntArray, FloatArray], horizon: int, env: EnvSpec,
+    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, advised_actions: tuple[IntArray, FloatArray], horizon: int, env: EnvSpec,
     fusion: FusionSpec,
 ) -> FusionChoice:  # fmt: skip
     voter = _RecordedVote(bars=bars, env=env)
@@ -65,7 +65,7 @@ def _choose(
     calibration = calibrate(bars, voter.decisions, horizon, segment.bars.stop)
     specs = candidates(fusion)
     names, k = tuple(f"candidate {i}" for i in range(len(specs))), len(specs)
-    actions, confidences = np.repeat(stances[0][None], k, axis=0), np.repeat(stances[1][None], k, axis=0)
+    actions, confidences = np.repeat(advised_actions[0][None], k, axis=0), np.repeat(advised_actions[1][None], k, axis=0)
     fused = FusedStrategy(names, actions, confidences, bars, env, tuple(specs), calibration=calibration)
     equity = np.maximum(run_backtests(bars, features, [segment], [fused], env, keep=()).equity, _RUIN)
     growth = np.log(equity[:, -1] / equity[:, 0]) / segment.bars.n_bars

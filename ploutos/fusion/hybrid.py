@@ -38,7 +38,7 @@ def hybrid_features(features: FeatureSet, bars: Bars, market: Float32Array, sign
     """
     advice = np.zeros((*market.shape[:2], len(ADVICE_NAMES)), dtype=np.float32)
     if signals is not None:
-        actions, confidences = signals.stances(bars)
+        actions, confidences = signals.align_to_bars(bars)
         advice[..., 0] = confidences * ((actions == BUY).astype(float) - (actions == SELL))
         advice[..., 1] = signals.freshness(bars)
     return FeatureSet(

@@ -78,6 +78,6 @@ class RiskHistory:
         enters = (wanted != 0) & (wanted != sides)
         adds = enters | (np.abs(targets) > np.abs(held))
         buffer = 1 + self.drawdown / self.spec.allowed_drawdown
-        tired = (self.losses >= self.spec.max_consecutive_losses) | self.poor
-        vetoed = (enters & tired) | (adds & (buffer < self.spec.min_drawdown_buffer))
+        in_cooldown = (self.losses >= self.spec.max_consecutive_losses) | self.poor
+        vetoed = (enters & in_cooldown) | (adds & (buffer < self.spec.min_drawdown_buffer))
         return np.where(vetoed, np.where(reverses, 0.0, np.nan), targets)

@@ -39,7 +39,7 @@ class FusionSpec(Spec):
 
 
 class HybridSpec(Spec):
-    """The policies that observe the advice, and their twins that observe it blank."""
+    """The policies that observe the advice, and their ablated copies that observe it blank."""
 
     enabled: bool | None = None
     """Whether to train them; empty means with the mock only, because a real model is then asked about the training ranges too."""

@@ -31,7 +31,7 @@ _MAX_OVERHEAD = 0.02
 
 
 @dataclass(frozen=True)
-class Tree:
+class ProcessUsage:
     """A process and its children at one moment.
 
     Attributes:
@@ -56,7 +56,7 @@ class Sample:
         elapsed_s: since monitoring started.
         cpu_seconds: used by the process tree so far, before monitoring as well.
         cpu_cores: cores kept busy since the last reading; None in the first.
-        n_processes, rss_bytes, pss_bytes: of the process tree, see `Tree`.
+        n_processes, rss_bytes, pss_bytes: of the process tree, see `ProcessUsage`.
         free_ram_bytes: what this process may still use, in its container.
         gpu_utilization: 0 to 1, mean of all devices.
         gpu_memory_bytes: used on all devices together, by anybody.
@@ -79,7 +79,7 @@ class Sample:
         return self.rss_bytes if self.pss_bytes is None else self.pss_bytes
 
 
-def read_tree(root: psutil.Process) -> Tree:
+def read_process_usage(root: psutil.Process) -> ProcessUsage:
     """Read a process and all below it; those that end meanwhile are left out, their CPU time is with their parent."""
     cpu, count, rss = 0.0, 0, 0
     shares: list[int | None] = []
@@ -95,7 +95,7 @@ def read_tree(root: psutil.Process) -> Tree:
         rss += memory
         shares.append(share)
     known = [share for share in shares if share is not None]
-    return Tree(cpu, count, rss, sum(known) if len(known) == len(shares) else None)
+    return ProcessUsage(cpu, count, rss, sum(known) if len(known) == len(shares) else None)
 
 
 def _share(process: psutil.Process) -> int | None:
@@ -207,7 +207,7 @@ class HardwareMonitor:
             pause = max(self.log_interval, (time.thread_time() - before) / _MAX_OVERHEAD)
 
     def _read(self) -> None:
-        elapsed, tree, busy = time.monotonic() - self._started, read_tree(self._root), None
+        elapsed, tree, busy = time.monotonic() - self._started, read_process_usage(self._root), None
         if self.samples and elapsed > self.samples[-1].elapsed_s:
             busy = (tree.cpu_seconds - self.samples[-1].cpu_seconds) / (elapsed - self.samples[-1].elapsed_s)
         self.samples.append(

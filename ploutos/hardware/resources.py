@@ -15,7 +15,7 @@ _GIB = 1 << 30
 _POLL_SECONDS = 2.0
 
 
-class GateSpec(Spec):
+class ResourceSpec(Spec):
     """What must be free before the next phase starts."""
 
     pause_between_phases: NonNegativeFloat = 5.0
@@ -44,13 +44,13 @@ def describe(machine: Machine) -> str:
     return text + "".join(f", {g.name}: {g.free_bytes / _GIB:.1f} of {g.total_bytes / _GIB:.1f} GiB VRAM free" for g in machine.gpus)
 
 
-def _enough(machine: Machine, spec: GateSpec) -> bool:
+def _enough(machine: Machine, spec: ResourceSpec) -> bool:
     ram = machine.free_bytes >= spec.min_free_ram_gib * _GIB
     return ram and all(gpu.free_bytes >= spec.min_free_vram_gib * _GIB for gpu in machine.gpus)
 
 
 def wait_for_resources(
-    spec: GateSpec,
+    spec: ResourceSpec,
     read: Callable[[], Machine] = read_machine,
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.monotonic,

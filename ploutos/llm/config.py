@@ -73,7 +73,7 @@ class LLMConfig(Spec):
     """Questions at once. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only wait."""
     reveal: bool = False
     """Show the asset's name, dates and prices: an ablation that measures memory, never a result."""
-    flip: bool | None = None
+    mirror: bool | None = None
     """Ask every question of the test ranges again on the mirrored market, where each return has the other sign: an advisor that
     reads the numbers turns round. Empty means yes for the mock and no for a model, since it doubles the questions."""
     replay: bool = False
@@ -82,12 +82,12 @@ class LLMConfig(Spec):
     """Take the model out of the GPU while policies are trained and backtested; empty means UNLOAD_LLM_DURING_BACKTEST."""
 
     @property
-    def flips(self) -> bool:
+    def mirrors(self) -> bool:
         """Whether the mirrored market is asked about as well."""
-        return self.provider is LLMProvider.MOCK if self.flip is None else self.flip
+        return self.provider is LLMProvider.MOCK if self.mirror is None else self.mirror
 
-    def deciding(self) -> dict[str, Any]:
-        """The settings that advice depends on: no address, no patience, no number at once, nothing of the GPU."""
+    def cache_fields(self) -> dict[str, Any]:
+        """The settings that advice depends on: no address, no timeout, no number at once, nothing of the GPU."""
         when = {"provider", "cadence_bars", "triggers", "cooldown_bars", "reveal"}
         how = {"model", "temperature", "seed", "num_ctx", "num_predict", "think"}
         return self.model_dump(mode="json", include=when if self.provider is LLMProvider.MOCK else when | how)

@@ -22,7 +22,7 @@ from ploutos.settings import Settings
 
 _LOG = logging.getLogger(__name__)
 _ON, _OFF = {"true", "1", "yes"}, {"false", "0", "no", ""}
-_PATIENCE_S, _POLL_S = 15.0, 0.1
+_TIMEOUT_S, _POLL_S = 15.0, 0.1
 
 
 def unload_wanted(explicit: bool | None, text: str | None) -> bool:
@@ -45,7 +45,7 @@ def unload_wanted(explicit: bool | None, text: str | None) -> bool:
 
 
 @dataclass
-class Handover:
+class UnloadRecord:
     """One stay of the model outside the GPU.
 
     Attributes:
@@ -81,10 +81,10 @@ class GPUMemoryManager:
     ) -> None:
         explicit = config.unload_during_backtest if unload is None else unload
         self.wanted = unload_wanted(explicit, settings.unload_llm_during_backtest)
-        self.handovers: list[Handover] = []
+        self.unloads: list[UnloadRecord] = []
         self._clock, self._sleep = clock, sleep
         self._server: OllamaBackend | None = None
-        self._due: Handover | None = None
+        self._due: UnloadRecord | None = None
         if self.wanted and config.provider is LLMProvider.OLLAMA and not config.replay:
             self._server = backend or OllamaBackend(config, config.host or settings.ollama_host)
         self._was_there = self._is_loaded()
@@ -96,15 +96,15 @@ class GPUMemoryManager:
         Nothing that goes wrong with the server reaches the block: it is logged. Afterwards, whatever ended the block, the
         model is due again and comes back with the next `reload` or the next question, not before.
         """
-        handover = self._unload(phase)
+        record = self._unload(phase)
         started = self._clock()
         try:
             yield
         finally:
-            if handover is not None:
-                handover.block_s = self._clock() - started
-                self._due = handover
-                _LOG.info("%s ran %.1f s without %s in the GPU", phase, handover.block_s, self._tag)
+            if record is not None:
+                record.block_s = self._clock() - started
+                self._due = record
+                _LOG.info("%s ran %.1f s without %s in the GPU", phase, record.block_s, self._tag)
 
     def reload(self) -> None:
         """Bring the model back, if a block sent it away and nothing has brought it back since."""
@@ -135,7 +135,7 @@ class GPUMemoryManager:
             _LOG.warning("cannot tell whether %s is in the GPU: %s", self._tag, error)
             return False
 
-    def _unload(self, phase: str) -> Handover | None:
+    def _unload(self, phase: str) -> UnloadRecord | None:
         """Unload and wait until the server no longer lists the model; None when there was nothing to do."""
         if self._server is None:
             return None
@@ -145,21 +145,21 @@ class GPUMemoryManager:
         if self._was_there:
             _LOG.info("%s was in the GPU before this run and stays there during %s", self._tag, phase)
             return None
-        handover = Handover(phase)
-        self.handovers.append(handover)
+        record = UnloadRecord(phase)
+        self.unloads.append(record)
         started = self._clock()
         try:
             self._server.unload()
             while self._server.is_loaded():
-                if self._clock() - started > _PATIENCE_S:
+                if self._clock() - started > _TIMEOUT_S:
                     _LOG.warning(
-                        "%s is still in the GPU %g s after it was told to leave; %s starts beside it", self._tag, _PATIENCE_S, phase
+                        "%s is still in the GPU %g s after it was told to leave; %s starts beside it", self._tag, _TIMEOUT_S, phase
                     )
-                    return handover
+                    return record
                 self._sleep(_POLL_S)
         except LLMError as error:
             _LOG.warning("%s was not unloaded before %s: %s", self._tag, phase, error)
-            return handover
-        handover.unload_s = self._clock() - started
-        _LOG.info("%s left the GPU in %.1f s, before %s", self._tag, handover.unload_s, phase)
-        return handover
+            return record
+        record.unload_s = self._clock() - started
+        _LOG.info("%s left the GPU in %.1f s, before %s", self._tag, record.unload_s, phase)
+        return record

@@ -123,7 +123,7 @@ def vendor_symbols(spec: DataSpec) -> dict[str, str]:
     return {(spec.source == "yahoo" and each.yahoo) or each.symbol: each.symbol for each in found}
 
 
-def proxies(spec: DataSpec) -> dict[str, str]:
+def substitutes(spec: DataSpec) -> dict[str, str]:
     """Symbols that another one stands in for."""
     return {symbol: served for symbol in spec.symbols if (served := served_by(spec, symbol).symbol) != symbol}
 

@@ -23,9 +23,9 @@ from ploutos.market.data_spec import (
     VENDOR_TIMEFRAME,
     DataSpec,
     asked_instruments,
-    proxies,
     select_symbols,
     served_by,
+    substitutes,
     vendor_name,
     vendor_symbols,
 )
@@ -121,7 +121,7 @@ def _from_dataset(spec: DataSpec, datasets: Path | None) -> SourceTable:
     names = vendor_symbols(spec)
     frame = _dataset(spec, datasets).read(vendor_name(spec), spec.adjustment, spec.bar or VENDOR_TIMEFRAME, list(names))
     frame["symbol"] = frame["symbol"].map(names)
-    stand_ins = "".join(f"; {served} stands in for {symbol}" for symbol, served in proxies(spec).items())
+    stand_ins = "".join(f"; {served} stands in for {symbol}" for symbol, served in substitutes(spec).items())
     return SourceTable(frame, f"{vendor_name(spec)}, {spec.adjustment.replace('_', ' ')}{stand_ins}")
 
 

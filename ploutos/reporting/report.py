@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.assess import BENCHMARK
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.comparisons import BLANKED, HYBRID
+from ploutos.evaluation.comparisons import HYBRID, HYBRID_ABLATED
 from ploutos.evaluation.metrics import DESCRIPTIONS, drawdowns
 from ploutos.strategies.ensemble import VOTE
 
@@ -107,7 +107,7 @@ def _drawdown(backtests: Backtests) -> go.Figure:
 def _heat_map(summary: dict[str, Any]) -> go.Figure:
     folds = summary["folds"]
     members = [name for name in summary["strategies"] if _is_member(name)]
-    rows = [BENCHMARK, summary["final"], VOTE, *(name for name in (HYBRID, BLANKED) if name in summary["strategies"]), *members]
+    rows = [BENCHMARK, summary["final"], VOTE, *(name for name in (HYBRID, HYBRID_ABLATED) if name in summary["strategies"]), *members]
     values = [[fold["sharpe"][name] for fold in folds] for name in rows]
     columns = [f"fold {fold['fold']}<br>{fold['test'][0]}" for fold in folds]
     figure = go.Figure(

@@ -14,7 +14,7 @@ from ploutos.evaluation.backtest import read_backtests
 from ploutos.hardware.monitor import HardwareMonitor, describe_usage
 from ploutos.market.bars import Bars, read_bars
 from ploutos.market.clock import show_timeframe
-from ploutos.market.data_spec import proxies
+from ploutos.market.data_spec import substitutes
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.provenance import git_commit, library_versions
 from ploutos.reporting.advisor_page import render_advisor_page
@@ -104,7 +104,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
     rows += [
         (f"artifact {name}", sha256)
         for name, sha256 in manifest["artifacts"].items()
-        if not name.startswith(("policy", "hybrid", "blanked"))
+        if not name.startswith(("policy", "hybrid", "ablated"))
     ]
     rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
     return rows
@@ -131,7 +131,7 @@ def write_run(
     artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
     if refs.fusion is not None:
         artifacts["fusion"] = refs.fusion.sha256
-    for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("blanked", "blanked", refs.blanked)):
+    for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("ablated", "ablated", refs.ablated)):
         for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
             for member, ref in enumerate(members):
                 with writing(folder / "folds" / str(fold.index) / place / f"seed_{member}" / "policy.zip") as temporary:
@@ -151,7 +151,7 @@ def write_run(
         "stages": stages,
         "source": bars.source,
         "bars": _facts_of(bars),
-        "proxies": proxies(config.data),
+        "substitutes": substitutes(config.data),
         "data_quality": quality["warnings"],
         "hardware": monitor.summary(),
     }

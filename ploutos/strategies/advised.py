@@ -22,17 +22,17 @@ class AdvisorStrategy:
 
     Attributes:
         names: one account per table of advice.
-        stances: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
+        advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
     """
 
     names: tuple[str, ...]
-    stances: IntArray
+    advised_actions: IntArray
     bars: Bars
     env: EnvSpec
     asks_policies = False
 
     def targets(self, context: DecisionContext) -> FloatArray:
-        return weights_of_actions(self.stances[:, context.bar], self.bars, context.bar, self.env)
+        return weights_of_actions(self.advised_actions[:, context.bar], self.bars, context.bar, self.env)
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class FusedStrategy:
 
     Attributes:
         names: one account per table of advice, or per spec where there is one table.
-        stances: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
+        advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
         confidences: the same shape, 0..1.
         fusion: one spec for all accounts, or one each; their risk limits are the same.
         choices: one per segment, whose parameters and calibration take the place of what `fusion` says; or none.
@@ -49,7 +49,7 @@ class FusedStrategy:
     """
 
     names: tuple[str, ...]
-    stances: IntArray
+    advised_actions: IntArray
     confidences: FloatArray
     bars: Bars
     env: EnvSpec
@@ -75,12 +75,12 @@ class FusedStrategy:
         actions, confidences = ensemble_action(predictions)
         if calibration is not None:
             confidences = calibration.apply(actions, confidences)
-        stances, sure = self.stances[:, bar], self.confidences[:, bar]
+        advised_actions, sure = self.advised_actions[:, bar], self.confidences[:, bar]
         history = RiskHistory.of(context.accounts, bar, self.fusion[0].risk)
         risk = history.scores()
         if is_continuous(predictions):
             policies = ensemble_weights(predictions, self.bars, bar, self.env)
-            advised = weights_of_actions(stances, self.bars, bar, self.env)
+            advised = weights_of_actions(advised_actions, self.bars, bar, self.env)
             wanted = np.empty_like(policies)
             for spec, rows in groups:
                 blend = VectorizedDecisionFusion(spec).blend_batch
@@ -89,6 +89,6 @@ class FusedStrategy:
             fused = np.empty_like(actions)
             for spec, rows in groups:
                 fuse = VectorizedDecisionFusion(spec).fuse_batch
-                fused[rows] = fuse(actions[rows], confidences[rows], stances[rows], sure[rows], risk[rows])
+                fused[rows] = fuse(actions[rows], confidences[rows], advised_actions[rows], sure[rows], risk[rows])
             wanted = weights_of_actions(fused, self.bars, bar, self.env)
         return history.veto(wanted, context.held)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ploutos.envs import ledger
-from ploutos.envs.spec import EnvSpec, sized_for
+from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import StrategyError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import FIELDS, Bars
@@ -41,7 +41,7 @@ def check_strategy(
     Raises:
         StrategyError: what it did, and at which bar and symbol.
     """
-    env = sized_for(env or EnvSpec(), bars, part)
+    env = with_initial_cash(env or EnvSpec(), bars, part)
     strategy, features = build(bars)
     whole = _answers(strategy, features, bars, part, env, policies)
     _require_limits(strategy, whole, bars, part, env)
@@ -73,10 +73,10 @@ def _answers(
     strategy: Strategy, features: FeatureSet | None, bars: Bars, part: Range, env: EnvSpec, policies: Sequence[Policy]
 ) -> FloatArray:
     """Target weights after each bar, shape (n_decisions, n_accounts, n_symbols), its accounts moved as it says."""
-    tape = ledger.make_tape(bars)
+    arrays = ledger.make_market_arrays(bars)
     n = len(strategy.names)
-    stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), tape, env)
-    inference, held, rows = PolicyInference(policies, bars, features, part, tape, env), np.zeros((n, bars.n_symbols)), []
+    stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), arrays, env)
+    inference, held, rows = PolicyInference(policies, bars, features, part, arrays, env), np.zeros((n, bars.n_symbols)), []
     for decided in range(part.start - 1, part.stop - 1):
         bar = np.full(n, decided, dtype=np.int64)
         predictions = inference.predict(stepper.accounts, bar)

@@ -13,7 +13,7 @@ import torch
 from gymnasium import spaces
 
 from ploutos.envs.actions import N_ACTIONS, action_masks
-from ploutos.envs.ledger import Accounts, Tape
+from ploutos.envs.ledger import Accounts, MarketArrays
 from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
@@ -141,12 +141,14 @@ class PolicyInference:
         TrainingError: a policy was trained on other symbols or features.
     """
 
-    def __init__(self, policies: Sequence[Policy], bars: Bars, features: FeatureSet | None, part: Range, tape: Tape, env: EnvSpec) -> None:
+    def __init__(
+        self, policies: Sequence[Policy], bars: Bars, features: FeatureSet | None, part: Range, arrays: MarketArrays, env: EnvSpec
+    ) -> None:
         if policies and features is None:
             raise DataError("policies decide from features; found none")
-        if len({policy.gives_weights for policy in policies}) > 1:
+        if len({policy.is_continuous for policy in policies}) > 1:
             raise DataError("some policies give weights and others actions; members of one vote must all do the same")
-        self._tape, self._env, self._masked = tape, env, any(policy.masked for policy in policies)
+        self._arrays, self._env, self._masked = arrays, env, any(policy.masked for policy in policies)
         self._members: list[tuple[Policy, Float32Array, _Actor]] = []
         for policy in policies:
             assert features is not None
@@ -177,8 +179,8 @@ class PolicyInference:
             as a share of the gross limit, and the probability that a weight drawn from the policy has the sign of its mean, 0.5..1.
         """
         if not self._members or not len(bar):
-            return np.zeros((len(self._members), len(bar), self._tape.n_symbols, N_ACTIONS))
-        masks = action_masks(accounts, bar, self._tape, self._env) if self._masked else None
+            return np.zeros((len(self._members), len(bar), self._arrays.n_symbols, N_ACTIONS))
+        masks = action_masks(accounts, bar, self._arrays, self._env) if self._masked else None
         seen: dict[tuple[int, bool], torch.Tensor] = {}
         predictions = []
         with torch.no_grad():
@@ -186,9 +188,9 @@ class PolicyInference:
                 view = id(rows), policy.observes_account
                 if view not in seen:
                     out = np.empty(
-                        (len(bar), observation_size(rows.shape[1], self._tape.n_symbols, policy.observes_account)), dtype=np.float32
+                        (len(bar), observation_size(rows.shape[1], self._arrays.n_symbols, policy.observes_account)), dtype=np.float32
                     )
-                    observe(accounts, bar, rows, self._tape, out)
+                    observe(accounts, bar, rows, self._arrays, out)
                     seen[view] = torch.from_numpy(out)
                 predictions.append(_prediction(policy, actor(int(bar[0]), seen[view]).double(), masks))
         return np.stack(predictions)
@@ -211,7 +213,7 @@ def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None 
 
 def _prediction(policy: Policy, last: torch.Tensor, masks: BoolArray | None) -> FloatArray:
     """A member's answer from what its last layer puts out, float64."""
-    if policy.gives_weights:
+    if policy.is_continuous:
         space = cast(spaces.Box, policy.model.action_space)
         sure = torch.special.ndtr(last.abs() / cast(Any, policy.model.policy).log_std.double().exp())
         return np.stack([np.clip(last.numpy(), space.low[0], space.high[0]), sure.numpy()], axis=-1)

@@ -2,7 +2,7 @@
 
 The numbers that change results (`n_envs`, `n_steps`, `batch_size`) come from what the machine is: its cores, its whole
 memory, its GPU. What happens to be free at the moment decides `workers` alone, so a machine gives itself the same
-numbers tomorrow. They begin at what is wished for and are halved until the trainings of all cores fit at once.
+numbers tomorrow. They begin at what is requested and are halved until the trainings of all cores fit at once.
 
 The arithmetic, in bytes, with C columns observed, S symbols, N = n_envs * n_steps samples, B samples in a minibatch, W
 units in all hidden layers, H units of an LSTM (0 without one):
@@ -37,7 +37,7 @@ _BATCH_ELSE = 4_096
 
 
 @dataclass(frozen=True)
-class Scale:
+class TrainingSizes:
     """Sizes of a training; `batch_size` divides `n_envs * n_steps`."""
 
     n_envs: int
@@ -68,7 +68,7 @@ class Workload:
     timesteps: int | None = None
 
 
-WISH = Scale(n_envs=256, n_steps=4_096, batch_size=65_536, workers=1_024)
+DEFAULT_REQUEST = TrainingSizes(n_envs=256, n_steps=4_096, batch_size=65_536, workers=1_024)
 
 
 def rollout_bytes(n_samples: int, load: Workload, recurrent: bool = False) -> int:
@@ -84,7 +84,7 @@ def minibatch_bytes(batch_size: int, load: Workload, recurrent: bool = False) ->
     return batch_size * 4 * (2 * load.n_columns + 8 * load.hidden_units + 40 * lstm)
 
 
-def training_bytes(scale: Scale, load: Workload, recurrent: bool = False) -> int:
+def training_bytes(scale: TrainingSizes, load: Workload, recurrent: bool = False) -> int:
     """Peak memory of one training process in bytes."""
     buffer = rollout_bytes(scale.n_envs * scale.n_steps, load, recurrent)
     return _PROCESS_BYTES + load.market_bytes + buffer + minibatch_bytes(scale.batch_size, load, recurrent)
@@ -100,17 +100,17 @@ def largest_divisor(number: int, limit: int) -> int:
     return max(divisor for divisor in divisors if divisor <= limit)
 
 
-def _batch_limit(machine: Machine, wish: int) -> int:
+def _batch_limit(machine: Machine, requested: int) -> int:
     vram = machine.vram_bytes or 0
-    return min(next((batch for least, batch in _BATCH_BY_VRAM if vram >= least), _BATCH_ELSE), wish)
+    return min(next((batch for least, batch in _BATCH_BY_VRAM if vram >= least), _BATCH_ELSE), requested)
 
 
-def _sized(n_envs: int, n_steps: int, batch_limit: int) -> Scale:
+def _sized(n_envs: int, n_steps: int, batch_limit: int) -> TrainingSizes:
     samples = n_envs * n_steps
-    return Scale(n_envs, n_steps, largest_divisor(samples, max(min(batch_limit, samples // _MIN_MINIBATCHES), 1)), 1)
+    return TrainingSizes(n_envs, n_steps, largest_divisor(samples, max(min(batch_limit, samples // _MIN_MINIBATCHES), 1)), 1)
 
 
-def _smaller(scale: Scale, batch_limit: int) -> Scale:
+def _smaller(scale: TrainingSizes, batch_limit: int) -> TrainingSizes:
     """Half the steps, and when few are left, half the accounts."""
     if scale.n_steps > _MIN_STEPS:
         return _sized(scale.n_envs, max(scale.n_steps // 2, _MIN_STEPS), batch_limit)
@@ -125,7 +125,9 @@ def _on_gpu(machine: Machine, batch_size: int, load: Workload, recurrent: bool, 
     return int(_SHARE * memory / (_CUDA_CONTEXT_BYTES + minibatch_bytes(batch_size, load, recurrent)))
 
 
-def autoscale(machine: Machine, recurrent: bool = False, load: Workload | None = None, wish: Scale = WISH) -> Scale:
+def autoscale(
+    machine: Machine, recurrent: bool = False, load: Workload | None = None, requested: TrainingSizes = DEFAULT_REQUEST
+) -> TrainingSizes:
     """Sizes that use a machine and fit it; the same machine and load always give the same `n_envs`, `n_steps`, `batch_size`.
 
     Args:
@@ -133,7 +135,7 @@ def autoscale(machine: Machine, recurrent: bool = False, load: Workload | None =
         recurrent: an LSTM is trained. Rollouts are then 128 steps at most: its gradient walks a sequence bar by bar, and
             few accounts with long sequences were measured at half the speed.
         load: what one training keeps; 15 symbols with 30 features each by default.
-        wish: no number of the result is above it.
+        requested: no number of the result is above it.
 
     Returns:
         The sizes. Minibatches are at most 65,536 samples from 20 GB of GPU memory, 16,384 from 10 GB, else 4,096, and at
@@ -143,16 +145,16 @@ def autoscale(machine: Machine, recurrent: bool = False, load: Workload | None =
         ResourceError: not even the smallest training fits.
     """
     load = load or Workload()
-    limit = _batch_limit(machine, wish.batch_size)
+    limit = _batch_limit(machine, requested.batch_size)
     room = int(_SHARE * machine.total_bytes) - _RESERVE_BYTES
-    n_steps = min(wish.n_steps, _RECURRENT_STEPS) if recurrent else wish.n_steps
-    scale = _sized(wish.n_envs, n_steps, limit)
-    at_once = min(machine.cores, wish.workers)
+    n_steps = min(requested.n_steps, _RECURRENT_STEPS) if recurrent else requested.n_steps
+    scale = _sized(requested.n_envs, n_steps, limit)
+    at_once = min(machine.cores, requested.workers)
 
-    def too_long(scale: Scale) -> bool:
+    def too_long(scale: TrainingSizes) -> bool:
         return load.timesteps is not None and scale.n_envs * scale.n_steps * _MIN_ROLLOUTS > load.timesteps
 
-    def too_large(scale: Scale) -> bool:
+    def too_large(scale: TrainingSizes) -> bool:
         on_gpu = _on_gpu(machine, scale.batch_size, load, recurrent, free=False)
         together = at_once if on_gpu is None else min(at_once, max(on_gpu, 1))
         if scale.n_steps <= _MIN_STEPS:
@@ -166,14 +168,14 @@ def autoscale(machine: Machine, recurrent: bool = False, load: Workload | None =
     return _with_workers(machine, recurrent, load, scale, at_once)
 
 
-def _with_workers(machine: Machine, recurrent: bool, load: Workload, scale: Scale, at_once: int) -> Scale:
+def _with_workers(machine: Machine, recurrent: bool, load: Workload, scale: TrainingSizes, at_once: int) -> TrainingSizes:
     """As many trainings at once as fit what is free now."""
     need, room = training_bytes(scale, load, recurrent), int(_SHARE * machine.free_bytes)
     on_gpu = _on_gpu(machine, scale.batch_size, load, recurrent, free=True)
     workers = min(at_once, room // need, *([] if on_gpu is None else [on_gpu]))
     if workers < 1:
         raise ResourceError(_no_room(machine, room, need, "memory free for trainings"))
-    return Scale(scale.n_envs, scale.n_steps, scale.batch_size, workers)
+    return TrainingSizes(scale.n_envs, scale.n_steps, scale.batch_size, workers)
 
 
 def _no_room(machine: Machine, room: int, need: int, what: str) -> str:

@@ -12,7 +12,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
-from ploutos.training.checkpoint import SnapshotFolder, save_policy
+from ploutos.training.checkpoint import CheckpointFolder, save_policy
 
 Record = dict[str, float]
 
@@ -115,34 +115,34 @@ def tensorboard_sink(folder: Path) -> Callable[[Record], None]:
 
 
 class Progress(BaseCallback):
-    """At every rollout boundary: say how far, and leave a snapshot when one is due.
+    """At every rollout boundary: say how far, and leave a checkpoint when one is due.
 
     Args:
-        log: whose state travels with the snapshots; it must come before this one in a list of callbacks.
-        every_rollouts: rollouts between two snapshots, None for no snapshots.
-        best: where to keep the policy with the highest mean episode reward at a snapshot, None for nowhere.
+        log: whose state travels with the checkpoints; it must come before this one in a list of callbacks.
+        every_rollouts: rollouts between two checkpoints, None for no checkpoints.
+        best: where to keep the policy with the highest mean episode reward at a checkpoint, None for nowhere.
         meta: what goes into that policy's file.
     """
 
     model: OnPolicyAlgorithm
 
     def __init__(
-        self, env: MarketVecEnv, log: BatchedCallback, snapshots: SnapshotFolder, every_rollouts: int | None, total: int,
+        self, env: MarketVecEnv, log: BatchedCallback, checkpoints: CheckpointFolder, every_rollouts: int | None, total: int,
         progress_file: Path, best: Path | None = None, meta: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.env, self.log, self.snapshots, self.every_rollouts, self.total = env, log, snapshots, every_rollouts, total
+        self.env, self.log, self.checkpoints, self.every_rollouts, self.total = env, log, checkpoints, every_rollouts, total
         self.progress_file, self.best, self.meta = progress_file, best, meta or {}
         self.best_reward: float | None = None
         self.rollouts = 0
         self.started, self.first_step = time.perf_counter(), 0
 
     def state(self) -> dict[str, Any]:
-        """What a snapshot keeps of the callbacks."""
+        """What a checkpoint keeps of the callbacks."""
         return {"log": self.log.state(), "best_reward": self.best_reward}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Go on from a snapshot."""
+        """Go on from a checkpoint."""
         self.log.restore(state["log"])
         self.best_reward = state["best_reward"]
 
@@ -155,7 +155,7 @@ class Progress(BaseCallback):
             self._report(reward)
             if self.every_rollouts is not None and self.rollouts % self.every_rollouts == 0:
                 self._keep_best(reward)
-                self.snapshots.save(self.model, self.env, self.state())
+                self.checkpoints.save(self.model, self.env, self.state())
         self.rollouts += 1
 
     def _mean_reward(self) -> float | None:

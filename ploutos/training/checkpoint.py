@@ -1,6 +1,6 @@
-"""Two kinds of file: the snapshot that lets a killed training go on, and the policy that it ends in.
+"""Two kinds of file: the checkpoint that lets a killed training go on, and the policy that it ends in.
 
-A snapshot is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch (and
+A checkpoint is everything that decides the future at a rollout boundary: weights, optimiser, the random states of torch (and
 of its GPU), numpy, Python and the environment, every account, whose bar and state give the observation that comes next, an
 LSTM's state, the learning curve so far. Schedules follow from the step count. A run that resumes from one ends in the same
 bytes as one that was never stopped. It holds arrays and JSON, no pickle.
@@ -107,7 +107,7 @@ class Policy:
         return columns_of(self.model)
 
     @property
-    def gives_weights(self) -> bool:
+    def is_continuous(self) -> bool:
         """Whether it answers with weights and not with actions."""
         return isinstance(self.model.action_space, spaces.Box)
 
@@ -203,7 +203,7 @@ def _lstm_arrays(model: OnPolicyAlgorithm) -> dict[str, np.ndarray]:
     return {f"lstm.{i}": part.cpu().numpy() for i, part in enumerate((*states.pi, *states.vf))}
 
 
-def save_snapshot(model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, Any], path: Path) -> None:
+def save_checkpoint(model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, Any], path: Path) -> None:
     """Write everything that decides the future of a training, between two rollouts.
 
     Args:
@@ -236,11 +236,11 @@ def save_snapshot(model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, 
         _write_member(archive, "state.json", json.dumps(state).encode())
 
 
-def load_snapshot(model: OnPolicyAlgorithm, env: MarketVecEnv, path: Path) -> dict[str, Any]:
-    """Put a freshly built model and environment into a snapshot's state.
+def load_checkpoint(model: OnPolicyAlgorithm, env: MarketVecEnv, path: Path) -> dict[str, Any]:
+    """Put a freshly built model and environment into a checkpoint's state.
 
     Returns:
-        The snapshot's `extra`.
+        The checkpoint's `extra`.
     """
     with zipfile.ZipFile(path) as archive:
         weights = torch.load(io.BytesIO(archive.read("weights.pth")), weights_only=True, map_location=model.device)
@@ -268,8 +268,8 @@ def load_snapshot(model: OnPolicyAlgorithm, env: MarketVecEnv, path: Path) -> di
     return dict(state["extra"])
 
 
-class SnapshotFolder:
-    """The snapshots of one training, newest last; `keep` of them stay."""
+class CheckpointFolder:
+    """The checkpoints of one training, newest last; `keep` of them stay."""
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
@@ -278,25 +278,25 @@ class SnapshotFolder:
         return sorted(self.folder.glob("step_*.zip"))
 
     def save(self, model: OnPolicyAlgorithm, env: MarketVecEnv, extra: dict[str, Any]) -> None:
-        save_snapshot(model, env, extra, self.folder / f"step_{model.num_timesteps:012d}.zip")
+        save_checkpoint(model, env, extra, self.folder / f"step_{model.num_timesteps:012d}.zip")
         for old in self._found()[: -self.keep]:
             old.unlink(missing_ok=True)
 
     def resume(self, model: OnPolicyAlgorithm, env: MarketVecEnv, warn: Callable[[str], None]) -> dict[str, Any] | None:
-        """Load the newest whole snapshot; a damaged one is passed over with a warning.
+        """Load the newest whole checkpoint; a damaged one is passed over with a warning.
 
         Returns:
-            The snapshot's `extra`, None when there is no snapshot.
+            The checkpoint's `extra`, None when there is no checkpoint.
         """
         for path in reversed(self._found()):
             try:
-                return load_snapshot(model, env, path)
+                return load_checkpoint(model, env, path)
             except (zipfile.BadZipFile, KeyError, EOFError) as error:
-                warn(f"snapshot {path.name} is damaged ({error}); trying the one before")
+                warn(f"checkpoint {path.name} is damaged ({error}); trying the one before")
         return None
 
     def clear(self) -> None:
-        """Remove the snapshots of a finished training, and their folder when nothing else is in it."""
+        """Remove the checkpoints of a finished training, and their folder when nothing else is in it."""
         for path in self._found():
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):

@@ -10,7 +10,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet, read_features
 from ploutos.market.bars import Bars, read_bars
 from ploutos.training.ppo import train_member
-from ploutos.training.spec import CheckpointSpec, TrainingSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold
 
 
@@ -25,7 +25,7 @@ class MemberJob:
     training: TrainingSpec
     checkpoint: CheckpointSpec
     seed: int
-    place: Workplace
+    paths: TrainingPaths
     target: Path
 
 
@@ -36,13 +36,13 @@ def run_job(job: MemberJob) -> None:
 
 def train_job(job: MemberJob, bars: Bars, features: FeatureSet, warm_start: Path | None = None) -> None:
     """Train what a job asks for on features that are at hand."""
-    train_member(bars, features, job.fold, job.env, job.training, job.checkpoint, job.seed, job.place, job.target, warm_start)
+    train_member(bars, features, job.fold, job.env, job.training, job.checkpoint, job.seed, job.paths, job.target, warm_start)
     gc.collect()  # a model and its environment know each other
 
 
-def read_progress(place: Workplace) -> dict[str, Any] | None:
+def read_progress(paths: TrainingPaths) -> dict[str, Any] | None:
     """How far a training is; None before its first rollout is done."""
     try:
-        return dict(json.loads(place.progress_file.read_text(encoding="utf-8")))
+        return dict(json.loads(paths.progress_file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None

@@ -2,7 +2,7 @@
 
 The thread caps are in the environment that the workers are born with, before they import numpy or torch. A worker that
 loses its parent, to `kill -9` even, ends itself within a second. A worker whose pool is interrupted ends at once as well;
-its training goes on from its snapshot next time.
+its training goes on from its checkpoint next time.
 """
 
 import logging
@@ -93,7 +93,7 @@ class WorkerPool:
             except BrokenProcessPool as error:
                 raise TrainingError(
                     "a training process died, most often because memory ran out; finished members are kept and the others "
-                    "go on from their snapshots: run again, with fewer hardware.workers if it repeats"
+                    "go on from their checkpoints: run again, with fewer hardware.workers if it repeats"
                 ) from error
 
     def close(self) -> None:

@@ -12,7 +12,7 @@ import torch
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
-from ploutos.envs.ledger import make_tape
+from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
@@ -22,12 +22,12 @@ from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.store import file_sha256
 from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
-from ploutos.training.checkpoint import ALGORITHMS, SnapshotFolder, load_policy, save_policy, warm_start
-from ploutos.training.fast.agents import QuickMaskablePPO, QuickPPO, QuickRecurrentPPO
+from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, load_policy, save_policy, warm_start
+from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
-from ploutos.training.spec import CheckpointSpec, TrainingSpec, Workplace
+from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold, Range
 
 logger = logging.getLogger(__name__)
@@ -35,18 +35,18 @@ logger = logging.getLogger(__name__)
 BEST = "best.zip"
 _FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
 _SHARED: dict[str, Any] = {"PPO": SharedPolicy, "MaskablePPO": SharedMaskablePolicy, "RecurrentPPO": SharedRecurrentPolicy}
-_QUICK = {"PPO": QuickPPO, "MaskablePPO": QuickMaskablePPO, "RecurrentPPO": QuickRecurrentPPO}
+_FAST = {"PPO": FastPPO, "MaskablePPO": FastMaskablePPO, "RecurrentPPO": FastRecurrentPPO}
 
 
 def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -> OnPolicyAlgorithm:
     """An agent with fresh weights, drawn from the seed."""
-    recurrent, quick = spec.algorithm == "RecurrentPPO", spec.speed.quick_loop
+    recurrent, fast = spec.algorithm == "RecurrentPPO", spec.speed.fast_loop
     network: dict[str, Any] = {"net_arch": list(spec.net_arch)}
     if spec.network == "shared":
         network["account"] = env.env_spec.observe_account
     if spec.actions == "weights":
         network["log_std_init"] = _FIRST_LOG_STD
-    algorithm: Any = _QUICK[spec.algorithm] if quick else ALGORITHMS[spec.algorithm]
+    algorithm: Any = _FAST[spec.algorithm] if fast else ALGORITHMS[spec.algorithm]
     return cast(
         OnPolicyAlgorithm,
         algorithm(
@@ -66,7 +66,7 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
             policy_kwargs=network | ({"lstm_hidden_size": spec.lstm_size} if recurrent else {}),
             seed=seed,
             device=device,
-            **({"share_rows": spec.speed.share_rows, "half": spec.speed.bf16} if quick else {}),
+            **({"share_rows": spec.speed.share_rows, "half": spec.speed.bf16} if fast else {}),
         ),
     )
 
@@ -81,7 +81,9 @@ def build_env(
 ) -> MarketVecEnv:
     """The environment of a training range."""
     rows = market_rows(features, bars.tradable, scaler)
-    return MarketVecEnv(make_tape(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions, spec.credits_symbols)
+    return MarketVecEnv(
+        make_market_arrays(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions, spec.credits_symbols
+    )
 
 
 def train_member(
@@ -92,7 +94,7 @@ def train_member(
     spec: TrainingSpec,
     checkpoints: CheckpointSpec,
     seed: int,
-    place: Workplace,
+    paths: TrainingPaths,
     path: Path,
     warm: Path | None = None,
 ) -> dict[str, Any]:
@@ -100,7 +102,7 @@ def train_member(
 
     Args:
         seed: of weights, actions, minibatches and episode starts.
-        place: snapshots are read from and written to its folder; they are cleared at the end.
+        paths: checkpoints are read from and written to its folder; they are cleared at the end.
         path: where the policy goes.
         warm: a policy to start from, which observed part of what this one does; None starts from fresh weights.
 
@@ -110,10 +112,10 @@ def train_member(
     torch.set_num_threads(1)
     if spec.speed.reuse_memory:
         keep_freed_memory()
-    place.folder.mkdir(parents=True, exist_ok=True)
+    paths.folder.mkdir(parents=True, exist_ok=True)
     scaler = fit_range_scaler(features, fold.train)
     env = build_env(bars, features, scaler, fold.train, env_spec, spec, seed)
-    model = build_model(env, spec, seed, place.device)
+    model = build_model(env, spec, seed, paths.device)
     total = spec.planned_timesteps
     meta: dict[str, Any] = {
         "fold": fold.model_dump(),
@@ -129,18 +131,18 @@ def train_member(
     }
     if warm is not None:
         meta["warm_start"] = file_sha256(warm)
-    log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(place.tensorboard) if place.tensorboard else None)
-    snapshots = SnapshotFolder(place.folder, checkpoints.keep)
+    log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(paths.tensorboard) if paths.tensorboard else None)
+    checkpoint_folder = CheckpointFolder(paths.folder, checkpoints.keep)
     every = checkpoints.every_rollouts if checkpoints.enabled else None
-    best = place.folder / BEST if checkpoints.keep_best else None
-    progress = Progress(env, log, snapshots, every, total, place.progress_file, best, meta)
-    found = snapshots.resume(model, env, logger.warning) if checkpoints.auto_resume else None
+    best = paths.folder / BEST if checkpoints.keep_best else None
+    progress = Progress(env, log, checkpoint_folder, every, total, paths.progress_file, best, meta)
+    found = checkpoint_folder.resume(model, env, logger.warning) if checkpoints.auto_resume else None
     if warm is not None and found is None:
         warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
     if found is not None:
         progress.restore(found)
         logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)
-    with matmul_precision(spec.speed.fast_matmul, place.device):
+    with matmul_precision(spec.speed.fast_matmul, paths.device):
         if model.num_timesteps < total:
             model.learn(
                 total - model.num_timesteps,
@@ -150,6 +152,6 @@ def train_member(
             )
     meta |= {"timesteps": model.num_timesteps, "curve": log.records}
     save_policy(model, meta, path)
-    place.progress_file.unlink(missing_ok=True)
-    snapshots.clear()
+    paths.progress_file.unlink(missing_ok=True)
+    checkpoint_folder.clear()
     return meta

@@ -16,22 +16,22 @@ Device = Literal["auto", "cpu", "cuda"]
 class SpeedSpec(Spec):
     """How training is computed. Nothing here but `bf16` changes a number beyond rounding."""
 
-    quick_loop: bool = True
+    fast_loop: bool = True
     """Our rollout and update in place of stable-baselines3's: fewer Python calls per step, one tensor for the actions of all
     symbols, a rollout kept as tensors on the device; RecurrentPPO learns from whole accounts' sequences, not padded pieces."""
     share_rows: bool = True
-    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `quick_loop`)."""
+    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `fast_loop`)."""
     fast_matmul: bool = True
     """Torch's `medium` matrix products, if their error, measured at start-up, is that of float32."""
     reuse_memory: bool = True
     """Keep freed memory for the next minibatch instead of handing it to the system (glibc; holds for the whole process)."""
     bf16: bool = False
-    """bfloat16 matrix products (`quick_loop`): faster, and not float32-exact. Weights and sums stay float32."""
+    """bfloat16 matrix products (`fast_loop`): faster, and not float32-exact. Weights and sums stay float32."""
 
     @model_validator(mode="after")
     def _ours(self) -> "SpeedSpec":
-        if self.bf16 and not self.quick_loop:
-            raise ValueError("training.speed.bf16 is part of our own loop; leave training.speed.quick_loop on")
+        if self.bf16 and not self.fast_loop:
+            raise ValueError("training.speed.bf16 is part of our own loop; leave training.speed.fast_loop on")
         return self
 
 
@@ -103,7 +103,7 @@ class TrainingSpec(Spec):
             raise ValueError(
                 f"training.batch_size {self.batch_size} does not divide n_envs * n_steps = {self.n_envs} * {self.n_steps} = {rollout}"
             )
-        if self.algorithm == "RecurrentPPO" and self.speed.quick_loop and self.batch_size % self.n_steps:
+        if self.algorithm == "RecurrentPPO" and self.speed.fast_loop and self.batch_size % self.n_steps:
             raise ValueError(
                 f"training.batch_size {self.batch_size} is no multiple of n_steps {self.n_steps}; RecurrentPPO learns from whole sequences"
             )
@@ -112,7 +112,7 @@ class TrainingSpec(Spec):
     @property
     def credits_symbols(self) -> bool:
         """Whether each symbol has a reward, a value and an advantage of its own."""
-        return self.credit == "symbol" and self.network == "shared" and self.speed.quick_loop
+        return self.credit == "symbol" and self.network == "shared" and self.speed.fast_loop
 
     @property
     def planned_timesteps(self) -> int:
@@ -122,19 +122,19 @@ class TrainingSpec(Spec):
 
 
 class CheckpointSpec(Spec):
-    """Snapshots of a training in progress."""
+    """Checkpoints of a training in progress."""
 
     enabled: bool = True
-    """Whether to write snapshots at all."""
+    """Whether to write checkpoints at all."""
     every_rollouts: PositiveInt = 10
-    """Rollouts between two snapshots."""
+    """Rollouts between two checkpoints."""
     keep: PositiveInt = 2
-    """Snapshots kept of each training, the newest ones."""
+    """Checkpoints kept of each training, the newest ones."""
     keep_best: bool = False
-    """Keep beside the snapshots, and after the training, the policy whose last episodes had paid best when a snapshot was made.
+    """Keep beside the checkpoints, and after the training, the policy whose last episodes had paid best when a checkpoint was made.
     It is the best on its own training bars, which is no measure of skill."""
     auto_resume: bool = True
-    """Go on from the newest whole snapshot; false starts over."""
+    """Go on from the newest whole checkpoint; false starts over."""
 
 
 class LogSpec(Spec):
@@ -145,11 +145,11 @@ class LogSpec(Spec):
 
 
 @dataclass(frozen=True)
-class Workplace:
+class TrainingPaths:
     """Where a training leaves its traces while it runs."""
 
     folder: Path
-    """Snapshots and progress of this training, removed when it is done."""
+    """Checkpoints and progress of this training, removed when it is done."""
     device: Device = "cpu"
     tensorboard: Path | None = None
     """Where TensorBoard's files go; None for no such files."""

@@ -19,7 +19,7 @@ class Message(NamedTuple):
 Messages = tuple[Message, ...]
 
 
-def patience(timeout_s: float) -> dict[str, Any]:
+def timeouts(timeout_s: float) -> dict[str, Any]:
     """How long an httpx client waits: a few seconds for a connection, as long as asked for an answer.
 
     No connection is kept between two questions. A server may restart meanwhile, and nothing is left open at the end.

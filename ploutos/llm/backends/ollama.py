@@ -12,7 +12,7 @@ import httpx
 import ollama
 
 from ploutos.errors import ConfigError, LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Messages, Reply, Schema, patience
+from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
 from ploutos.llm.config import LLMConfig
 
 _BUSY_OR_BROKEN = {-1, 408, 429, 500, 502, 503, 504}
@@ -34,7 +34,7 @@ class OllamaBackend:
         self.name = f"{self.tag} (Ollama)"
         self._config = config
         try:
-            self._client = ollama.Client(host=self.host, **patience(config.timeout_s))
+            self._client = ollama.Client(host=self.host, **timeouts(config.timeout_s))
         except (ValueError, httpx.InvalidURL) as error:
             raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is no address; write it as 127.0.0.1:11434") from error
         self._options = {"num_ctx": config.num_ctx, "num_predict": config.num_predict, "temperature": config.temperature}

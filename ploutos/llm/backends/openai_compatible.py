@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 
 from ploutos.errors import LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Messages, Reply, Schema, patience
+from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
 from ploutos.llm.config import LLMConfig
 
 _URL = "https://api.openai.com/v1"
@@ -37,7 +37,7 @@ class OpenAIBackend:
         self._formats = ["json_schema", "json_object", "none"]
         self._http = httpx.Client(
             base_url=self.base_url,
-            **patience(config.timeout_s),
+            **timeouts(config.timeout_s),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         )
 

@@ -21,7 +21,7 @@ from requests import PreparedRequest, RequestException, Response, Timeout
 from requests.adapters import HTTPAdapter
 
 from ploutos.errors import ConfigError, CredentialsError, NoData, RateLimited, UnknownSymbol, VendorDown, VendorError
-from ploutos.market.sources.retry import Pace, Retry
+from ploutos.market.sources.retry import RateLimiter, Retry
 from ploutos.market.sources.vendor import Page, Request
 
 SIP_DELAY = pd.Timedelta(minutes=16)
@@ -77,7 +77,7 @@ class Alpaca:
         requests_per_minute: float = REQUESTS_PER_MINUTE,
         delay: pd.Timedelta = SIP_DELAY,
         timeout_s: float = 30.0,
-        patience_s: float = 180.0,
+        retry_for_s: float = 180.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -90,7 +90,7 @@ class Alpaca:
             requests_per_minute: the most that go out.
             delay: how much of the latest SIP bars the plan withholds; zero for a paid one. IEX and crypto have none.
             timeout_s: seconds without a byte after which a request has failed.
-            patience_s: seconds over which a request is repeated.
+            retry_for_s: seconds over which a request is repeated.
             clock, sleep: seconds since 1970, and how to wait.
 
         Raises:
@@ -109,8 +109,8 @@ class Alpaca:
         self._coins = _Client(base, key, secret, "v1beta3", timeout_s)
         self._timeout_s = timeout_s
         self._clock = clock
-        self._pace = Pace(requests_per_minute, clock, sleep)
-        self._retry = Retry(patience_s, clock=clock, sleep=sleep)
+        self._rate_limiter = RateLimiter(requests_per_minute, clock, sleep)
+        self._retry = Retry(retry_for_s, clock=clock, sleep=sleep)
 
     def pages(self, request: Request, token: str | None = None) -> Iterator[Page]:
         """Pages from the start, or from a token that an earlier page gave; as `Vendor.pages`.
@@ -170,7 +170,7 @@ class Alpaca:
 
     def _ask(self, coin: bool, params: dict[str, Any], last: pd.Timestamp | None) -> tuple[pd.DataFrame, str | None]:
         """One page as it came: its bars, which follow `last`, and the next one's token."""
-        self._pace.wait()
+        self._rate_limiter.wait()
         client, path = (self._coins, "/crypto/us/bars") if coin else (self._stocks, "/stocks/bars")
         try:
             answer: Any = client.get(path, params)

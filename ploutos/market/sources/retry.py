@@ -16,7 +16,7 @@ logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
 
 
-class Pace:
+class RateLimiter:
     """Requests at even steps, so that no minute sees more than it may."""
 
     def __init__(self, per_minute: float, clock: Callable[[], float] = time.time, sleep: Callable[[float], None] = time.sleep) -> None:
@@ -35,14 +35,14 @@ class Pace:
 
 @dataclass(frozen=True)
 class Retry:
-    """Ask again, after pauses that double, as long as the patience lasts.
+    """Ask again, after pauses that double, until the timeout.
 
     Attributes:
-        patience_s: seconds from the first request to the last one.
+        retry_for_s: seconds from the first request to the last one.
         first_s, longest_s: the first pause and the longest, seconds; a vendor that asks for a longer one gets it.
     """
 
-    patience_s: float = 180.0
+    retry_for_s: float = 180.0
     first_s: float = 1.0
     longest_s: float = 30.0
     clock: Callable[[], float] = time.time
@@ -52,7 +52,7 @@ class Retry:
         """What `ask` returns, once it does.
 
         Raises:
-            RateLimited, VendorDown: the last one, when waiting longer would take more than the patience; its sentence says
+            RateLimited, VendorDown: the last one, when waiting longer would take more than the timeout; its sentence says
                 how often was asked.
         """
         started, pause, asked = self.clock(), self.first_s, 0
@@ -63,7 +63,7 @@ class Retry:
                 asked += 1
                 wanted = max(pause, error.retry_after) if isinstance(error, RateLimited) else pause
                 waited = self.clock() - started
-                if waited + wanted > self.patience_s:
+                if waited + wanted > self.retry_for_s:
                     times = "once" if asked == 1 else f"{asked} times in {waited:.0f} s"
                     error.args = (f"{error}; asked {times}; run again later to go on from the last page",)
                     raise

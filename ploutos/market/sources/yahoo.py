@@ -23,7 +23,7 @@ from yfinance.exceptions import (
 )
 
 from ploutos.errors import ConfigError, DataError, NoData, RangeTooOld, RateLimited, UnknownSymbol, VendorDown
-from ploutos.market.sources.retry import Pace, Retry
+from ploutos.market.sources.retry import RateLimiter, Retry
 from ploutos.market.sources.vendor import Page, Request
 
 logger = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Yahoo:
         *,
         requests_per_minute: float = REQUESTS_PER_MINUTE,
         timeout_s: float = 30.0,
-        patience_s: float = 180.0,
+        retry_for_s: float = 180.0,
         clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -69,15 +69,15 @@ class Yahoo:
             proxy: address of a proxy; None for none but the environment's.
             requests_per_minute: the most histories that are asked for; yfinance may send a few requests for one.
             timeout_s: seconds without an answer after which a request for bars has failed.
-            patience_s: seconds over which a request is repeated.
+            retry_for_s: seconds over which a request is repeated.
             clock, sleep: seconds since 1970, and how to wait.
         """
         self._cache = cache
         self._proxy = proxy
         self._timeout_s = timeout_s
         self._clock = clock
-        self._pace = Pace(requests_per_minute, clock, sleep)
-        self._retry = Retry(patience_s, clock=clock, sleep=sleep)
+        self._rate_limiter = RateLimiter(requests_per_minute, clock, sleep)
+        self._retry = Retry(retry_for_s, clock=clock, sleep=sleep)
 
     def pages(self, request: Request, token: str | None = None) -> Iterator[Page]:
         """One page, or one per week for bars of a minute; as `Vendor.pages`.
@@ -115,7 +115,7 @@ class Yahoo:
             raise _too_old(request, interval, self._now())
 
     def _ask(self, request: Request, interval: str, start: pd.Timestamp, end: pd.Timestamp) -> pd.DataFrame:
-        self._pace.wait()
+        self._rate_limiter.wait()
         YfData.cache_get.cache_clear()  # it keeps failed answers as well and would give them again
         daily = interval == "1d"
         with self._yfinance():

@@ -32,7 +32,7 @@ from ploutos.envs.actions import N_ACTIONS
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.training.fast import layers
-from ploutos.training.fast.layers import Market, Seen
+from ploutos.training.fast.layers import ObservationBatch, SharedRows
 from ploutos.training.fast.rollout import Rollout
 from ploutos.training.networks import SymbolColumns
 
@@ -41,7 +41,7 @@ from ploutos.training.networks import SymbolColumns
 class _Batch:
     """A minibatch; n samples. For RecurrentPPO they are whole sequences, step by step."""
 
-    seen: Seen
+    observations: ObservationBatch
     at: Tensor  # (n,), places in the rollout
     others: layers.Others | None = None  # of a shared network
     accounts: Tensor | None = None  # (n_sequences,)
@@ -55,7 +55,7 @@ class _Latent:
     critic: Tensor
 
 
-class _Quick(OnPolicyAlgorithm):
+class _Fast(OnPolicyAlgorithm):
     """What the three algorithms share. Mixed in before one of their classes, whose attributes it uses."""
 
     batch_size: Any
@@ -70,7 +70,7 @@ class _Quick(OnPolicyAlgorithm):
 
     def __init__(self, policy: Any, env: MarketVecEnv, share_rows: bool = True, half: bool = False, **kwargs: Any) -> None:
         super().__init__(policy, env, **kwargs)
-        self._half, n_symbols = half, env.tape.n_symbols
+        self._half, n_symbols = half, env.arrays.n_symbols
         self._columns: SymbolColumns | None = getattr(self.policy, "columns", None)
         market = torch.from_numpy(env.rows[env.first_bar : env.last_bar + 1].copy())
         self._first_bar, self._n_market = env.first_bar, market.shape[1]
@@ -80,18 +80,18 @@ class _Quick(OnPolicyAlgorithm):
             market = self._columns.by_symbol(market)
             n_own, self._usable = (n_symbols, self._columns.n_own), market[..., -1].to(self.device)
             market = market.reshape(-1, self._columns.n_market)
-        self._market = Market(market, self.device, share_rows, half)
+        self._shared_rows = SharedRows(market, self.device, share_rows, half)
         self._units = n_symbols if len(env.credits) else 1  # what has a value and an advantage of its own
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
-        self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._gives_weights)
+        self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["_half", "_market", "_first_bar", "_n_market", "_rollout", "_tables", "_columns", "_usable", "_units"]
+        ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables", "_columns", "_usable", "_units"]
         return [*super()._excluded_save_params(), *ours]
 
     @property
-    def _gives_weights(self) -> bool:
+    def _is_continuous(self) -> bool:
         return isinstance(self.action_space, spaces.Box)
 
     # -- the networks -------------------------------------------------------------------------------------------------
@@ -114,13 +114,13 @@ class _Quick(OnPolicyAlgorithm):
         """The layers after those."""
         return [layers.linear_layers(net)[1:] for net in self._encoders()]
 
-    def _read(self, seen: Seen) -> list[Tensor]:
-        return [layers.first_layer(seen, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
+    def _read(self, observations: ObservationBatch) -> list[Tensor]:
+        return [layers.first_layer(observations, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
 
     def _latent(self, batch: _Batch) -> _Latent:
-        return _Latent(*self._deepen(self._read(batch.seen), batch.others))
+        return _Latent(*self._hidden_layers(self._read(batch.observations), batch.others))
 
-    def _deepen(self, read: list[Tensor], others: layers.Others | None) -> list[Tensor]:
+    def _hidden_layers(self, read: list[Tensor], others: layers.Others | None) -> list[Tensor]:
         return [self._deepen_one(k, x, others) for k, x in enumerate(read)]
 
     def _deepen_one(self, branch: int, x: Tensor, others: layers.Others | None) -> Tensor:
@@ -141,14 +141,14 @@ class _Quick(OnPolicyAlgorithm):
 
     def _prepare_acting(self) -> None:
         """The weights stand still during a rollout: where the slice is short, all its rows are multiplied beforehand."""
-        rollout, rows = self._rollout, self._market.rows
-        known = self._market.share and len(rows) <= len(self._rows_of(rollout.bars.flatten()))
+        rollout, rows = self._rollout, self._shared_rows.rows
+        known = self._shared_rows.share and len(rows) <= len(self._rows_of(rollout.bars.flatten()))
         self._tables = [layers.project_rows(rows, weight, self._half) for weight, _ in self._first()] if known else []
 
     def _read_now(self, bars: Tensor, own: Tensor) -> list[Tensor]:
         at, own = self._rows_of(bars), own.flatten(0, -2)
         if not self._tables:
-            return self._read(Seen(self._market.whole(at, own)))
+            return self._read(ObservationBatch(self._shared_rows.whole(at, own)))
         return [
             layers.known_layer(table, at, own, weight, bias, self._squash_first, self._half)
             for table, (weight, bias) in zip(self._tables, self._first(), strict=True)
@@ -158,7 +158,7 @@ class _Quick(OnPolicyAlgorithm):
         """Actor's and critic's latent of every account now."""
         rollout = self._rollout
         others = self._others_of(rollout.bars[t], rollout.account[t])
-        actor, critic = self._deepen(self._read_now(rollout.bars[t], rollout.own[t]), others)
+        actor, critic = self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]), others)
         return actor, critic
 
     def _split(self, observations: Tensor) -> tuple[Tensor, layers.Others | None]:
@@ -172,7 +172,7 @@ class _Quick(OnPolicyAlgorithm):
         """The critic's values of whole observations of some accounts, shape (k, n_units)."""
         columns, others = self._split(observations)
         weight, bias = self._first()[1]
-        x = layers.first_layer(Seen(columns), weight, bias, self._squash_first, self._half)
+        x = layers.first_layer(ObservationBatch(columns), weight, bias, self._squash_first, self._half)
         return self._values(self._deepen_one(1, x, others))
 
     def _values(self, critic: Tensor) -> Tensor:
@@ -188,23 +188,23 @@ class _Quick(OnPolicyAlgorithm):
         out = F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
         return out if self._columns is None or self._units > 1 else out.view(-1, self._usable.shape[1] * out.shape[1])
 
-    def _draw(self, actor: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample_actions(self, actor: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Actions of all symbols, shape (n, n_symbols), and their log-probability together or by symbol, shape (n, n_units)."""
         logits = self._logits(actor)
-        if self._gives_weights:
-            actions, log_prob = layers.draw_weights(logits, self.policy.log_std.expand(logits.shape[1]))
+        if self._is_continuous:
+            actions, log_prob = layers.sample_weights(logits, self.policy.log_std.expand(logits.shape[1]))
         else:
-            actions, log_prob = layers.draw(logits, N_ACTIONS, self._masks_of(masks, logits))
+            actions, log_prob = layers.sample_actions(logits, N_ACTIONS, self._masks_of(masks, logits))
         return actions.view(-1, self._rollout.actions.shape[-1]), log_prob.view(-1, self._units)
 
-    def _judge(self, actor: Tensor, masks: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+    def _evaluate_actions(self, actor: Tensor, masks: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         """Log-probability of actions and the entropy, shape (n, n_units) both."""
         logits = self._logits(actor)
         actions = actions.reshape(len(logits), -1)
-        if self._gives_weights:
-            judged = layers.chosen_weights(logits, self.policy.log_std.expand(logits.shape[1]), actions)
+        if self._is_continuous:
+            judged = layers.evaluate_weights(logits, self.policy.log_std.expand(logits.shape[1]), actions)
         else:
-            judged = layers.chosen(logits, N_ACTIONS, self._masks_of(masks, logits), actions)
+            judged = layers.evaluate_actions(logits, N_ACTIONS, self._masks_of(masks, logits), actions)
         log_prob, entropy = judged
         return log_prob.view(-1, self._units), entropy.view(-1, self._units)
 
@@ -237,7 +237,7 @@ class _Quick(OnPolicyAlgorithm):
                 if rollout.masks.shape[-1]:
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
                 actor, critic = self._act(t)
-                rollout.actions[t], rollout.log_probs[t] = self._draw(actor, rollout.masks[t])
+                rollout.actions[t], rollout.log_probs[t] = self._sample_actions(actor, rollout.masks[t])
                 rollout.values_there[t] = self._values(critic)
                 new_obs, rewards, dones, infos = env.step(self._order(rollout.actions[t]))
                 self.num_timesteps += env.num_envs
@@ -268,7 +268,7 @@ class _Quick(OnPolicyAlgorithm):
         """Add the value of where truncated episodes stopped to their last reward."""
         cut = np.array([i for i in ended if infos[i]["TimeLimit.truncated"]], dtype=np.int64)
         if len(cut):
-            asked = layers.filled(torch.from_numpy(cut), 8).numpy()
+            asked = layers.pad_rows(torch.from_numpy(cut), 8).numpy()
             stopped = self._to_device(np.stack([infos[i]["terminal_observation"] for i in asked]))
             values = self._value_of(stopped, asked, np.zeros(len(asked), dtype=np.bool_))[: len(cut)]
             self._rollout.rewards[t, cut] += np.float32(self.gamma) * values.cpu().numpy()
@@ -286,11 +286,11 @@ class _Quick(OnPolicyAlgorithm):
         """The samples at some places of the rollout."""
         rollout = self._rollout
         bars, own, account = (rollout.flat(tensor).index_select(0, at) for tensor in (rollout.bars, rollout.own, rollout.account))
-        seen = self._market.see(self._rows_of(bars), own.flatten(0, -2))
+        seen = self._shared_rows.batch(self._rows_of(bars), own.flatten(0, -2))
         return _Batch(seen, at, self._others_of(bars, account), accounts)
 
     def _loss(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
-        """PPO's loss of a minibatch and how far the policy has moved from the rollout's."""
+        """PPO's loss of a minibatch and the approximate KL divergence from the rollout's policy."""
         rollout: Rollout = self._rollout
         old, advantages, returns, actions = (
             rollout.flat(tensor).index_select(0, batch.at)
@@ -298,7 +298,7 @@ class _Quick(OnPolicyAlgorithm):
         )
         latent = self._latent(batch)
         masks = rollout.flat(rollout.masks).index_select(0, batch.at)
-        log_prob, entropy = (part.flatten() for part in self._judge(latent.actor, masks, actions))
+        log_prob, entropy = (part.flatten() for part in self._evaluate_actions(latent.actor, masks, actions))
         values = self._values(latent.critic).flatten()
         old, advantages, returns = old.flatten(), advantages.flatten(), returns.flatten()
         if self.normalize_advantage and len(advantages) > 1:
@@ -310,14 +310,14 @@ class _Quick(OnPolicyAlgorithm):
         entropy_loss = -entropy.mean()
         loss: Tensor = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         with torch.no_grad():
-            moved = ((ratio - 1) - log_ratio).mean()
+            approx_kl = ((ratio - 1) - log_ratio).mean()
             fractions = ((ratio - 1).abs() > clip).float().mean()
         for name, value in (
             ("entropy_loss", entropy_loss), ("policy_gradient_loss", policy_loss), ("value_loss", value_loss),
-            ("clip_fraction", fractions), ("approx_kl", moved), ("loss", loss),
+            ("clip_fraction", fractions), ("approx_kl", approx_kl), ("loss", loss),
         ):  # fmt: skip
             seen.setdefault(name, []).append(value.detach())
-        return loss, moved
+        return loss, approx_kl
 
     def train(self) -> None:
         """As in stable-baselines3."""
@@ -331,18 +331,18 @@ class _Quick(OnPolicyAlgorithm):
         seen: dict[str, list[Tensor]] = {}
         for _ in range(self.n_epochs):
             seen["approx_kl"] = []
-            moved_too_far = False
+            kl_exceeded = False
             for batch in self._batches():
-                loss, moved = self._loss(batch, clip, seen)
-                moved_too_far = self.target_kl is not None and float(moved) > 1.5 * self.target_kl
-                if moved_too_far:
+                loss, approx_kl = self._loss(batch, clip, seen)
+                kl_exceeded = self.target_kl is not None and float(approx_kl) > 1.5 * self.target_kl
+                if kl_exceeded:
                     break
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
                 nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
                 optimizer.step()
             self._n_updates += 1
-            if moved_too_far:
+            if kl_exceeded:
                 break
         for group in optimizer.param_groups:
             group["fused"] = None
@@ -355,15 +355,15 @@ class _Quick(OnPolicyAlgorithm):
         self.logger.record("train/clip_range", clip)
 
 
-class QuickPPO(_Quick, PPO):
+class FastPPO(_Fast, PPO):
     """PPO, quicker."""
 
 
-class QuickMaskablePPO(_Quick, MaskablePPO):
+class FastMaskablePPO(_Fast, MaskablePPO):
     """MaskablePPO, quicker."""
 
 
-class QuickRecurrentPPO(_Quick, RecurrentPPO):
+class FastRecurrentPPO(_Fast, RecurrentPPO):
     """RecurrentPPO, quicker: one LSTM layer each for actor and critic. A minibatch is whole sequences.
 
     Raises:
@@ -418,13 +418,13 @@ class QuickRecurrentPPO(_Quick, RecurrentPPO):
         shape = 1, rollout.shape[1], -1
         self._last_lstm_states = RNNStates(*((hidden.view(shape), cell.view(shape)) for hidden, cell in self._states))
         others = self._others_of(rollout.bars[t], rollout.account[t])
-        actor, critic = self._deepen([hidden for hidden, _ in self._states], others)
+        actor, critic = self._hidden_layers([hidden for hidden, _ in self._states], others)
         return actor, critic
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
         lstm, (weight, bias) = self._lstms()[1], self._first()[1]
         columns, others = self._split(observations)
-        x = layers.first_layer(Seen(columns), weight, bias, False, self._half)
+        x = layers.first_layer(ObservationBatch(columns), weight, bias, False, self._half)
         at = self._to_device(accounts)
         hidden, cell = (part.view(self._rollout.shape[1], -1)[at].view(len(x), -1) for part in self._states[1])
         hidden, _ = layers.recurrent_step(x, self._keep(started), hidden, cell, lstm.weight_hh_l0, self._half)
@@ -444,7 +444,7 @@ class QuickRecurrentPPO(_Quick, RecurrentPPO):
         rows = self._rows_of(batch.accounts)  # accounts' states stand as bars' rows do
         keep = self._keep(self._rollout.starts)[:, rows].contiguous()
         out = []
-        for x, (hidden, cell), lstm in zip(self._read(batch.seen), self._states_at_start, self._lstms(), strict=True):
+        for x, (hidden, cell), lstm in zip(self._read(batch.observations), self._states_at_start, self._lstms(), strict=True):
             inputs = x.view(self.n_steps, len(rows), -1)
             out.append(layers.recurrent_layer(inputs, keep, hidden[rows], cell[rows], lstm.weight_hh_l0, self._half).flatten(0, 1))
-        return _Latent(*self._deepen(out, batch.others))
+        return _Latent(*self._hidden_layers(out, batch.others))

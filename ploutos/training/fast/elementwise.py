@@ -114,7 +114,7 @@ def _weigh(rows, masks, i, power):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def choose_(log_p, masks, actions, log_prob, entropy):
+def evaluate_actions_(log_p, masks, actions, log_prob, entropy):
     """What a policy makes of its choices.
 
     Args:
@@ -143,11 +143,11 @@ def choose_(log_p, masks, actions, log_prob, entropy):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def draw_(logits, masks, uniform, actions, log_prob):
+def sample_actions_(logits, masks, uniform, actions, log_prob):
     """Draw one action per symbol.
 
     Args:
-        logits, masks: as in `choose_`; logits are used up.
+        logits, masks: as in `evaluate_actions_`; logits are used up.
         uniform: shape (n, n_symbols), from [0, 1).
         actions: shape (n, n_symbols), written.
         log_prob: shape (n,), written: of all symbols together.
@@ -173,7 +173,7 @@ def draw_(logits, masks, uniform, actions, log_prob):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
-def choose_gradient_(log_p, actions, gradient_log_prob, gradient_entropy):
+def evaluate_actions_gradient_(log_p, actions, gradient_log_prob, gradient_entropy):
     """Backwards: log_p becomes the gradient of the logits."""
     n, n_symbols, k = log_p.shape
     power = np.empty(n_symbols * k, dtype=np.float32)
@@ -223,16 +223,16 @@ def cell_(gates, inputs, cell, tanh_cell, hidden):
         g, x, c, tc, out = gates[i], inputs[i], cell[i], tanh_cell[i], hidden[i]
         for j in range(x.size):
             g[j] += x[j]
-        enter, keep, new, show = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
+        input_gate, forget_gate, cell_gate, output_gate = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
         _sigmoid_(g[: 2 * h])
-        tanh_(new)
-        _sigmoid_(show)
+        tanh_(cell_gate)
+        _sigmoid_(output_gate)
         for j in range(c.size):
-            c[j] = keep[j] * c[j] + enter[j] * new[j]
+            c[j] = forget_gate[j] * c[j] + input_gate[j] * cell_gate[j]
         for j in range(c.size):
             tc[j] = _tanh(c[j])
         for j in range(c.size):
-            out[j] = show[j] * tc[j]
+            out[j] = output_gate[j] * tc[j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
@@ -248,15 +248,15 @@ def cell_gradient_(gates, cell_before, tanh_cell, gradient_hidden, gradient_cell
     n, h = tanh_cell.shape
     for i in range(n):
         g, before, tc, up, carry = gates[i], cell_before[i], tanh_cell[i], gradient_hidden[i], gradient_cell[i]
-        enters, keeps, news, shows = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
+        input_gates, forget_gates, cell_gates, output_gates = g[:h], g[h : 2 * h], g[2 * h : 3 * h], g[3 * h :]
         for j in range(carry.size):
-            enter, keep, new, show = enters[j], keeps[j], news[j], shows[j]
-            d = carry[j] + up[j] * show * (_ONE - tc[j] * tc[j])
-            enters[j] = d * new * enter * (_ONE - enter)
-            keeps[j] = d * before[j] * keep * (_ONE - keep)
-            news[j] = d * enter * (_ONE - new * new)
-            shows[j] = up[j] * tc[j] * show * (_ONE - show)
-            carry[j] = d * keep
+            input_gate, forget_gate, cell_gate, output_gate = input_gates[j], forget_gates[j], cell_gates[j], output_gates[j]
+            d = carry[j] + up[j] * output_gate * (_ONE - tc[j] * tc[j])
+            input_gates[j] = d * cell_gate * input_gate * (_ONE - input_gate)
+            forget_gates[j] = d * before[j] * forget_gate * (_ONE - forget_gate)
+            cell_gates[j] = d * input_gate * (_ONE - cell_gate * cell_gate)
+            output_gates[j] = up[j] * tc[j] * output_gate * (_ONE - output_gate)
+            carry[j] = d * forget_gate
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)

@@ -25,7 +25,7 @@ _ROWS = 64  # rows of a product come in multiples of this
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
-def filled(rows: Tensor, multiple: int) -> Tensor:
+def pad_rows(rows: Tensor, multiple: int) -> Tensor:
     """Row numbers, the first one repeated until there are a multiple of so many.
 
     oneDNN compiles a routine for every shape of a product that it meets, and keeps a thousand of them: time and memory that
@@ -35,7 +35,7 @@ def filled(rows: Tensor, multiple: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Seen:
+class ObservationBatch:
     """What a batch of n samples observes: whole observations, or an index into market rows and the accounts' own part."""
 
     whole: Tensor | None  # (n, n_columns)
@@ -44,7 +44,7 @@ class Seen:
     own: Tensor | None = None  # (n, n_own_columns)
 
 
-class Market:
+class SharedRows:
     """The rows that a training's observations share, on the device of the networks.
 
     Args:
@@ -58,7 +58,7 @@ class Market:
         self._factors = _rounded(self.rows, half)
         self.share = share and device.type == "cpu"  # adding up on a GPU is in no fixed order, and its products are cheap
 
-    def see(self, bars: Tensor, own: Tensor) -> Seen:
+    def batch(self, bars: Tensor, own: Tensor) -> ObservationBatch:
         """Samples that observed some bars; shared where that pays."""
         if self.share:
             visited = torch.zeros(len(self.rows), dtype=torch.bool)
@@ -67,9 +67,9 @@ class Market:
             if (len(bars) - len(distinct)) * self.rows.shape[1] > _ADDING_UP * len(bars):
                 place = torch.empty(len(self.rows), dtype=torch.int64)
                 place[distinct] = torch.arange(len(distinct))
-                rows = self._factors.index_select(0, filled(distinct, _ROWS))
-                return Seen(None, rows, place.index_select(0, bars), _rounded(own, self.half))
-        return Seen(_rounded(self.whole(bars, own), self.half))
+                rows = self._factors.index_select(0, pad_rows(distinct, _ROWS))
+                return ObservationBatch(None, rows, place.index_select(0, bars), _rounded(own, self.half))
+        return ObservationBatch(_rounded(self.whole(bars, own), self.half))
 
     def whole(self, bars: Tensor, own: Tensor) -> Tensor:
         """Whole observations, shape (n, n_columns)."""
@@ -242,11 +242,11 @@ def joined_layer(x: Tensor, others: Others, join: nn.Linear, half: bool) -> Tens
     return _JoinedLayer.apply(x, torch.cat([pooled, others.account], dim=1), join.weight, join.bias, half)
 
 
-def first_layer(seen: Seen, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
+def first_layer(batch: ObservationBatch, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
     """The layer that reads observations, shape (n, n_out)."""
-    if seen.whole is not None:
-        return _Layer.apply(seen.whole, weight, bias, squash, half)
-    return _SharedLayer.apply(seen.rows, seen.at, seen.own, weight, bias, squash, half)
+    if batch.whole is not None:
+        return _Layer.apply(batch.whole, weight, bias, squash, half)
+    return _SharedLayer.apply(batch.rows, batch.at, batch.own, weight, bias, squash, half)
 
 
 def project_rows(rows: Tensor, weight: Tensor, half: bool) -> Tensor:
@@ -258,7 +258,7 @@ def project_rows(rows: Tensor, weight: Tensor, half: bool) -> Tensor:
     out = torch.empty(len(rows), len(weight), device=rows.device)
     for start in range(0, len(rows), _BLOCK):
         at = torch.arange(start, min(start + _BLOCK, len(rows)), device=rows.device)
-        out[start : start + _BLOCK] = _product(rows.index_select(0, filled(at, _ROWS)), columns, half)[: len(at)]
+        out[start : start + _BLOCK] = _product(rows.index_select(0, pad_rows(at, _ROWS)), columns, half)[: len(at)]
     return out
 
 
@@ -327,11 +327,11 @@ def _cell(gates: Tensor, inputs: Tensor, cell: Tensor, tanh_cell: Tensor, hidden
     if _compiled(gates):
         elementwise.cell_(gates.numpy(), inputs.numpy(), cell.numpy(), tanh_cell.numpy(), hidden.numpy())
         return cell
-    enter, keep, new, show = gates.add_(inputs).chunk(4, dim=1)
-    enter.sigmoid_(), keep.sigmoid_(), new.tanh_(), show.sigmoid_()
-    cell = torch.addcmul(keep * cell, enter, new)
+    input_gate, forget_gate, cell_gate, output_gate = gates.add_(inputs).chunk(4, dim=1)
+    input_gate.sigmoid_(), forget_gate.sigmoid_(), cell_gate.tanh_(), output_gate.sigmoid_()
+    cell = torch.addcmul(forget_gate * cell, input_gate, cell_gate)
     torch.tanh(cell, out=tanh_cell)
-    torch.mul(show, tanh_cell, out=hidden)
+    torch.mul(output_gate, tanh_cell, out=hidden)
     return cell
 
 
@@ -340,14 +340,14 @@ def _cell_gradient(gates: Tensor, before: Tensor, tanh_cell: Tensor, up: Tensor,
     if _compiled(gates):
         elementwise.cell_gradient_(gates.numpy(), before.numpy(), tanh_cell.numpy(), up.numpy(), carry.numpy())
         return
-    enter, keep, new, show = gates.chunk(4, dim=1)
-    d = carry + up * show * (1 - tanh_cell * tanh_cell)
-    carry.copy_(d * keep)
+    input_gate, forget_gate, cell_gate, output_gate = gates.chunk(4, dim=1)
+    d = carry + up * output_gate * (1 - tanh_cell * tanh_cell)
+    carry.copy_(d * forget_gate)
     gates.copy_(
         torch.cat(
             [
-                d * new * enter * (1 - enter), d * before * keep * (1 - keep), d * enter * (1 - new * new),
-                up * tanh_cell * show * (1 - show),
+                d * cell_gate * input_gate * (1 - input_gate), d * before * forget_gate * (1 - forget_gate), d * input_gate * (1 - cell_gate * cell_gate),
+                up * tanh_cell * output_gate * (1 - output_gate),
             ],
             dim=1,
         )
@@ -392,7 +392,7 @@ def _allowed(each: Tensor, masks: Tensor | None) -> Tensor:
     return torch.empty(0, *each.shape[1:], dtype=torch.bool) if masks is None else masks
 
 
-def draw(logits: Tensor, n_actions: int, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+def sample_actions(logits: Tensor, n_actions: int, masks: Tensor | None) -> tuple[Tensor, Tensor]:
     """One action per symbol, by one uniform number each from torch's generator.
 
     Args:
@@ -410,11 +410,11 @@ def draw(logits: Tensor, n_actions: int, masks: Tensor | None) -> tuple[Tensor, 
         actions = (reached <= uniform.unsqueeze(-1) * reached[..., -1:]).sum(-1).clamp_max(n_actions - 1)
         return actions, _taken(log_p, actions)
     actions, log_prob = torch.empty(each.shape[:2], dtype=torch.int64), torch.empty(len(each))
-    elementwise.draw_(each.clone().numpy(), _allowed(each, masks).numpy(), uniform.numpy(), actions.numpy(), log_prob.numpy())
+    elementwise.sample_actions_(each.clone().numpy(), _allowed(each, masks).numpy(), uniform.numpy(), actions.numpy(), log_prob.numpy())
     return actions, log_prob
 
 
-def draw_weights(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
+def sample_weights(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
     """One share per symbol from its normal distribution, by one normal number each from torch's generator.
 
     Args:
@@ -428,7 +428,7 @@ def draw_weights(mean: Tensor, log_std: Tensor) -> tuple[Tensor, Tensor]:
     return mean + log_std.exp() * noise, _log_density(noise, log_std)
 
 
-def chosen_weights(mean: Tensor, log_std: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate_weights(mean: Tensor, log_std: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Log-density of the shares of all symbols together and the entropy, shape (n,) both."""
     entropy = (log_std + (0.5 + _HALF_LOG_2_PI)).sum()
     return _log_density((actions - mean) / log_std.exp(), log_std), entropy.expand(len(mean))
@@ -438,14 +438,14 @@ def _log_density(noise: Tensor, log_std: Tensor) -> Tensor:
     return (-0.5 * noise * noise - (log_std + _HALF_LOG_2_PI)).sum(-1)
 
 
-class _Choice(torch.autograd.Function):
-    """`chosen` and its gradient in one pass over the logits each, on a CPU."""
+class _EvaluateActions(torch.autograd.Function):
+    """`evaluate_actions` and its gradient in one pass over the logits each, on a CPU."""
 
     @staticmethod
     def forward(ctx: Any, logits: Tensor, masks: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
         log_p = logits.clone()
         log_prob, entropy = torch.empty(2, len(logits)).unbind()
-        elementwise.choose_(log_p.numpy(), masks.numpy(), actions.numpy(), log_prob.numpy(), entropy.numpy())
+        elementwise.evaluate_actions_(log_p.numpy(), masks.numpy(), actions.numpy(), log_prob.numpy(), entropy.numpy())
         ctx.save_for_backward(log_p, actions)
         return log_prob, entropy
 
@@ -453,11 +453,11 @@ class _Choice(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> Any:
         log_p, actions = ctx.saved_tensors
         up, apart = (gradient.contiguous().numpy() for gradient in gradients)
-        elementwise.choose_gradient_(log_p.numpy(), actions.numpy(), up, apart)
+        elementwise.evaluate_actions_gradient_(log_p.numpy(), actions.numpy(), up, apart)
         return log_p, None, None
 
 
-def chosen(logits: Tensor, n_actions: int, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
+def evaluate_actions(logits: Tensor, n_actions: int, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
     """Log-probability of the actions of all symbols together and the entropy, shape (n,) both.
 
     Args:
@@ -469,5 +469,5 @@ def chosen(logits: Tensor, n_actions: int, masks: Tensor | None, actions: Tensor
     if not _compiled(logits):
         log_p = _log_probabilities(each, masks)
         return _taken(log_p, actions), -(log_p.exp() * log_p).sum((-2, -1))
-    log_prob, entropy = _Choice.apply(each, _allowed(each, masks), actions)
+    log_prob, entropy = _EvaluateActions.apply(each, _allowed(each, masks), actions)
     return log_prob, entropy

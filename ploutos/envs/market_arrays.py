@@ -19,14 +19,14 @@ _YEAR = np.timedelta64(365, "D") / np.timedelta64(1, "us")
 
 
 @dataclass(frozen=True)
-class Tape:
+class MarketArrays:
     """A panel as the kernels read it; every array is read-only.
 
     Attributes:
-        board: shape (n_bars, 7, width), n_symbols and then zeros: open (nan without a bar), mark (the last known close),
+        prices: shape (n_bars, 7, width), n_symbols and then zeros: open (nan without a bar), mark (the last known close),
             volatility (decayed deviation of log returns per bar), volume (decayed, units), high, low, and whether nothing may
             be held through this bar's open where positions end with the session.
-        terms: shape (9, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
+        contract_terms: shape (9, n_symbols): multiplier, lot, fee per unit, adverse price per fill (ticks), 1 where a fill pays the
             cost model's basis points and a short its borrow fee (0 for futures and exchange rates, which pay ticks), margin,
             the least that a sale may bring per unit (0; a future's may cost), the bar in which a delisted symbol is paid out
             (-1: listed to the end), and its price there.
@@ -36,8 +36,8 @@ class Tape:
         symbols: shape (n_symbols,), names.
     """
 
-    board: FloatArray
-    terms: FloatArray
+    prices: FloatArray
+    contract_terms: FloatArray
     years: FloatArray
     session_end: BoolArray
     n_tradable: IntArray
@@ -45,21 +45,21 @@ class Tape:
 
     @property
     def n_bars(self) -> int:
-        return len(self.board)
+        return len(self.prices)
 
     @property
     def n_symbols(self) -> int:
-        return self.terms.shape[1]
+        return self.contract_terms.shape[1]
 
     @property
     def open(self) -> FloatArray:
         """Shape (n_bars, n_symbols)."""
-        return self.board[:, kernel.OPEN, : self.n_symbols]
+        return self.prices[:, kernel.OPEN, : self.n_symbols]
 
     @property
     def mark(self) -> FloatArray:
         """Shape (n_bars, n_symbols), the last known close."""
-        return self.board[:, kernel.MARK, : self.n_symbols]
+        return self.prices[:, kernel.MARK, : self.n_symbols]
 
     @property
     def tradable(self) -> BoolArray:
@@ -69,16 +69,16 @@ class Tape:
     @property
     def has_volume(self) -> BoolArray:
         """Shape (n_symbols,): some bar of it has a volume."""
-        return np.asarray(self.board[:, kernel.VOLUME, : self.n_symbols].any(axis=0))
+        return np.asarray(self.prices[:, kernel.VOLUME, : self.n_symbols].any(axis=0))
 
     @property
     def multiplier(self) -> FloatArray:
         """Shape (n_symbols,)."""
-        return self.terms[kernel.MULTIPLIER]
+        return self.contract_terms[kernel.MULTIPLIER]
 
 
-def make_tape(bars: Bars) -> Tape:
-    """The tape of a panel, on the terms of its instruments; its rows up to *t* depend on bars up to *t* alone.
+def make_market_arrays(bars: Bars) -> MarketArrays:
+    """The arrays of a panel, on the terms of its instruments; its rows up to *t* depend on bars up to *t* alone.
 
     Raises:
         ConfigError: more symbols than the kernels have room for.
@@ -90,7 +90,7 @@ def make_tape(bars: Bars) -> Tape:
     kernel.decayed(bars.volume, bars.tradable & np.isfinite(bars.volume), DECAY, volume)
     opens = np.where(bars.tradable, bars.open, np.nan)
     planes = [opens, bars.mark, decayed_volatility(bars), volume, bars.high, bars.low, _must_close(bars, session_end)]
-    terms = [
+    contract_terms = [
         [spec.multiplier for spec in specs],
         [spec.lot for spec in specs],
         [spec.commission_per_unit for spec in specs],
@@ -101,19 +101,19 @@ def make_tape(bars: Bars) -> Tape:
         bars.payout_bars,
         np.nan_to_num(bars.payouts) if bars.payouts else np.zeros(bars.n_symbols),
     ]
-    board = kernel.aligned((bars.n_bars, len(planes), kernel.width_of(bars.n_symbols)))
-    np.stack(planes, axis=1, out=board[:, :, : bars.n_symbols])
-    tape = Tape(
-        board=board,
-        terms=np.array(terms, dtype=np.float64),
+    prices = kernel.aligned((bars.n_bars, len(planes), kernel.width_of(bars.n_symbols)))
+    np.stack(planes, axis=1, out=prices[:, :, : bars.n_symbols])
+    arrays = MarketArrays(
+        prices=prices,
+        contract_terms=np.array(contract_terms, dtype=np.float64),
         years=np.r_[0.0, np.diff(bars.available_at).astype(np.float64) / _YEAR],
         session_end=session_end,
         n_tradable=bars.tradable.sum(axis=1).astype(np.int64),
         symbols=np.array(bars.symbols),
     )
-    for array in vars(tape).values():
+    for array in vars(arrays).values():
         array.setflags(write=False)
-    return tape
+    return arrays
 
 
 def decayed_volatility(bars: Bars) -> FloatArray:
