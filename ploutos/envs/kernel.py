@@ -21,7 +21,7 @@ Everything compiled is in this one file: numba's disk cache notices a change of 
 other. State is packed, one row per field. A lane is one symbol of one account; the lanes of an account stand side by side.
 
 Some accounts step together, as many as fill `_GROUP` lanes. Their state and their bars are first copied to `w`, the
-scratch, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight lanes at
+scratch array, whose rows stand at fixed distances; so the compiler knows that they do not overlap and computes eight lanes at
 once, be they eight symbols of one account or one symbol of eight. A long row has a place per lane, a short one a place per
 account; `_spread` copies a short row to the lanes, `_add` sums lanes up. Nearly everything is computed for every lane and
 then chosen: a branch that random orders mispredict costs more. Sums run over an account's symbols in their order, one by
@@ -1010,8 +1010,8 @@ def restart(
 
 
 @compiled
-def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, episode, rows, prices, contract_terms, money, ruined, positions,
-           counts, out):  # fmt: skip
+def finish(which, facts, kept, starts, last_bar, episode_bars, rules, clock, episode, rows, prices, contract_terms, money, ruined,
+           positions, counts, out):  # fmt: skip
     """Write down how episodes ended, keep their last observations, and begin the next ones."""
     for k in range(len(which)):
         i = which[k]

@@ -57,8 +57,8 @@ class _RecordedVote(EnsembleStrategy):
 
 
 def _choose(
-    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, advised_actions: tuple[IntArray, FloatArray], horizon: int, env: EnvSpec,
-    fusion: FusionSpec,
+    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, advised_actions: tuple[IntArray, FloatArray], horizon: int,
+    env: EnvSpec, fusion: FusionSpec,
 ) -> FusionChoice:  # fmt: skip
     voter = _RecordedVote(bars=bars, env=env)
     run_backtests(bars, features, [segment], [voter], env, keep=())

@@ -346,8 +346,8 @@ def _cell_gradient(gates: Tensor, before: Tensor, tanh_cell: Tensor, up: Tensor,
     gates.copy_(
         torch.cat(
             [
-                d * cell_gate * input_gate * (1 - input_gate), d * before * forget_gate * (1 - forget_gate), d * input_gate * (1 - cell_gate * cell_gate),
-                up * tanh_cell * output_gate * (1 - output_gate),
+                d * cell_gate * input_gate * (1 - input_gate), d * before * forget_gate * (1 - forget_gate),
+                d * input_gate * (1 - cell_gate * cell_gate), up * tanh_cell * output_gate * (1 - output_gate),
             ],
             dim=1,
         )
