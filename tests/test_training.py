@@ -161,7 +161,7 @@ def test_a_joint_policy_refuses_other_symbols_and_a_shared_one_other_features(tm
         joint.require(panel.symbols[::-1], features)
     panel_policies[0].require(panel.symbols[::-1], features)
     panel_policies[0].require(("A", "B", "C", "D"), features)
-    with pytest.raises(TrainingError, match="trained on features .*; found"):
+    with pytest.raises(TrainingError, match=r"trained on features .*; found"):
         panel_policies[0].require(panel.symbols, features[::-1])
 
 

@@ -161,8 +161,8 @@ class Advisor:
             return _outcome(None, (), str(error))
 
     def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome[Advice]]:
-        """The advice on many prompts, in their order; raises as `query_all`."""
-        return self.query_all([Query(messages, Advice) for messages in prompts])
+        """The advice on many prompts, in their order; raises as `inquire_all`."""
+        return self.inquire_all([Query(messages, Advice) for messages in prompts])
 
     def query(self, query: Query[Form]) -> Outcome[Form]:
         """The answer to one question, of whatever form.
@@ -186,7 +186,7 @@ class Advisor:
                 why = _explain(recorded, error)
         return _outcome(None, spent, why)
 
-    def query_all(self, queries: Sequence[Query[Form]]) -> list[Outcome[Form]]:
+    def inquire_all(self, queries: Sequence[Query[Form]]) -> list[Outcome[Form]]:
         """The answers to many questions, in their order; equal questions are asked once.
 
         Raises:

@@ -141,7 +141,7 @@ def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, la
 
 
 def _answers(advisor: Advisor, queries: Sequence[Query[_FormT]]) -> list[Outcome[_FormT]]:
-    outcomes = advisor.query_all(queries)
+    outcomes = advisor.inquire_all(queries)
     if outcomes and all(outcome.abstained for outcome in outcomes):
         raise LLMError(f"{advisor.name} gave no usable answer to {len(outcomes)} questions: {outcomes[0].why}; run: ploutos llm check")
     return outcomes
