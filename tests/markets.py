@@ -8,9 +8,11 @@ from ploutos.advisor.mock import MockBackend
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import Bars, align
 from ploutos.market.instruments import InstrumentSpec
-from ploutos.training.spec import TrainingSpec
+from ploutos.training.spec import StoppingSpec, TrainingSpec
 
-TINY = TrainingSpec(total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2)
+TINY = TrainingSpec(
+    total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2, stopping=StoppingSpec(patience=1000)
+)
 QUALITY = {"symbols": [{"symbol": "S0", "bars": "700"}], "warnings": [{"check": "gaps", "sentence": "S0 lacks 3 bars"}]}
 
 

@@ -15,7 +15,6 @@ import torch
 from pydantic import Field, PositiveInt
 
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import HistoryError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import drawdowns, periods_of, session_returns, sharpe_ratio
 from ploutos.features.build import FeatureSet
@@ -27,12 +26,11 @@ from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.ppo import build_env, build_model, fit_range_scaler
 from ploutos.training.spec import TrainingSpec
-from ploutos.walk_forward import Fold, Range
+from ploutos.walk_forward import Fold, Range, inner_split
 
 logger = logging.getLogger(__name__)
 
 _DRAWDOWN_ALLOWED, _DRAWDOWN_WEIGHT = 0.15, 10.0
-_SHORTEST = 20  # bars that a score may stand on
 
 
 class SearchSpec(Spec):
@@ -71,18 +69,6 @@ class Found:
     trials: tuple[Trial, ...]
     train: Range
     validation: Range
-
-
-def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
-    """A training range's own training and validation ranges.
-
-    Raises:
-        HistoryError: the validation range would be too short for a score.
-    """
-    cut = train.start + round(train.n_bars * (1 - share))
-    if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
-        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
-    return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
 
 
 def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:

@@ -28,7 +28,8 @@ from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
-from ploutos.walk_forward import Fold, Range
+from ploutos.training.stopping import EarlyStopping, HeldOut
+from ploutos.walk_forward import Fold, Range, inner_split
 
 logger = logging.getLogger(__name__)
 
@@ -76,6 +77,17 @@ def fit_range_scaler(features: FeatureSet, train: Range) -> Scaler:
     return fit_scaler(features.values[train.start : train.stop], features.n_required)
 
 
+def learning_ranges(fold: Fold, spec: TrainingSpec) -> tuple[Range, Range | None]:
+    """The part of a fold's training range that is learnt from, and the part that is held out to stop on, if any.
+
+    Raises:
+        HistoryError: the training range is too short to be cut.
+    """
+    if not spec.stopping.enabled:
+        return fold.train, None
+    return inner_split(fold.train, fold.validation.start - fold.train.stop, spec.stopping.validation_share)
+
+
 def build_env(
     bars: Bars, features: FeatureSet, scaler: Scaler, train: Range, env_spec: EnvSpec, spec: TrainingSpec, seed: int
 ) -> MarketVecEnv:
@@ -107,14 +119,15 @@ def train_member(
         warm: a policy to start from, which observed part of what this one does; None starts from fresh weights.
 
     Returns:
-        The policy's meta: fold, seed, steps, scaler, names, learning curve, versions.
+        The policy's meta: fold, seed, steps, scaler, names, learning curve, which of its policies was kept and why, versions.
     """
     torch.set_num_threads(1)
     if spec.speed.reuse_memory:
         keep_freed_memory()
     paths.folder.mkdir(parents=True, exist_ok=True)
-    scaler = fit_range_scaler(features, fold.train)
-    env = build_env(bars, features, scaler, fold.train, env_spec, spec, seed)
+    learnt, held_out = learning_ranges(fold, spec)
+    scaler = fit_range_scaler(features, learnt)
+    env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
     total = spec.planned_timesteps
     meta: dict[str, Any] = {
@@ -135,7 +148,9 @@ def train_member(
     checkpoint_folder = CheckpointFolder(paths.folder, checkpoints.keep)
     every = checkpoints.every_rollouts if checkpoints.enabled else None
     best = paths.folder / BEST if checkpoints.keep_best else None
-    progress = Progress(env, log, checkpoint_folder, every, total, paths.progress_file, best, meta)
+    stopping = EarlyStopping(HeldOut(env.arrays, env.rows, env_spec, held_out), spec.stopping, log) if held_out else None
+    others: dict[str, Any] = {"log": log} | ({"stopping": stopping} if stopping else {})
+    progress = Progress(env, others, checkpoint_folder, every, total, paths.progress_file, best, meta)
     found = checkpoint_folder.resume(model, env, logger.warning) if checkpoints.auto_resume else None
     if warm is not None and found is None:
         warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
@@ -146,10 +161,13 @@ def train_member(
         if model.num_timesteps < total:
             model.learn(
                 total - model.num_timesteps,
-                callback=[log, progress],
+                callback=[*reversed(others.values()), progress],
                 log_interval=cast(int, None),  # stable-baselines3 then logs nothing of its own
                 reset_num_timesteps=found is None,
             )
+    if stopping is not None:
+        stopping.keep_best()
+        meta["stopping"] = stopping.meta()
     meta |= {"timesteps": model.num_timesteps, "curve": log.records}
     save_policy(model, meta, path)
     paths.progress_file.unlink(missing_ok=True)

@@ -35,6 +35,19 @@ class SpeedSpec(Spec):
         return self
 
 
+class StoppingSpec(Spec):
+    """Training that stops: its range's last part is held out, the policy is scored on it now and then, and the best one is kept."""
+
+    enabled: bool = True
+    """Whether any part is held out; else the policy of the last step is kept."""
+    validation_share: float = Field(default=0.2, gt=0, lt=1)
+    """Last share of the training range that is held out, behind the folds' own gap."""
+    every_rollouts: PositiveInt = 4
+    """Rollouts between two looks; there is one more at the end."""
+    patience: PositiveInt = 15
+    """Looks without a better score after which the training ends."""
+
+
 class TrainingSpec(Spec):
     """The agent and the ensemble around it."""
 
@@ -87,6 +100,8 @@ class TrainingSpec(Spec):
     """Width of each LSTM of RecurrentPPO."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
+    stopping: StoppingSpec = StoppingSpec()
+    """When a training ends before its steps are done, and which of its policies is kept."""
     speed: SpeedSpec = SpeedSpec()
     """How training is computed."""
 
