@@ -76,13 +76,13 @@ def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
     rollout = base.n_envs * base.n_steps
     whole = base.n_steps if base.algorithm == "RecurrentPPO" else 1
     batches = [rollout // parts for parts in (2, 4, 8, 16) if rollout % (parts * whole) == 0] or [rollout]
-    width, depth = trial.suggest_categorical("width", (64, 128, 256, 512)), trial.suggest_int("depth", 1, 3)
+    width, depth = trial.suggest_categorical("width", (16, 32, 64, 128, 256)), trial.suggest_int("depth", 1, 3)
     return {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 3e-3, log=True),
         "batch_size": trial.suggest_categorical("batch_size", batches),
         "n_epochs": trial.suggest_int("n_epochs", 3, 15),
-        "gamma": trial.suggest_float("gamma", 0.9, 0.999),
-        "gae_lambda": trial.suggest_float("gae_lambda", 0.9, 0.99),
+        "gamma": trial.suggest_float("gamma", 0.0, 0.99),
+        "gae_lambda": trial.suggest_float("gae_lambda", 0.0, 0.99),
         "clip_range": trial.suggest_float("clip_range", 0.1, 0.3),
         "ent_coef": trial.suggest_float("ent_coef", 1e-3, 0.1, log=True),
         "vf_coef": trial.suggest_float("vf_coef", 0.1, 0.9),

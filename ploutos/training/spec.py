@@ -80,8 +80,8 @@ class TrainingSpec(Spec):
     """Adam's step."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """`linear` falls to 0 over the steps that are trained."""
-    gamma: float = Field(default=0.99, gt=0, le=1)
-    """Discount per bar."""
+    gamma: float = Field(default=0.99, ge=0, le=1)
+    """Discount per bar: at 0 a decision is paid with the next bar alone."""
     gae_lambda: float = Field(default=0.95, ge=0, le=1)
     """Bias against variance of the advantage."""
     clip_range: PositiveFloat = 0.2
@@ -94,10 +94,11 @@ class TrainingSpec(Spec):
     """Gradient clip."""
     target_kl: PositiveFloat | None = None
     """Stop a rollout's updates beyond this divergence; none by default."""
-    net_arch: tuple[PositiveInt, ...] = (256, 128)
-    """Hidden layers of policy and of value function; behind the LSTM, where there is one."""
-    lstm_size: PositiveInt = 256
-    """Width of each LSTM of RecurrentPPO."""
+    net_arch: tuple[PositiveInt, ...] = (64, 64)
+    """Hidden layers of policy and of value function; behind the LSTM, where there is one. Of a shared network they encode one symbol, so
+    they may be far smaller than a joint one's, which encode all; one more layer joins each symbol with the others."""
+    lstm_size: PositiveInt = 64
+    """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
     stopping: StoppingSpec = StoppingSpec()
@@ -109,6 +110,12 @@ class TrainingSpec(Spec):
     def _masks_are_of_actions(self) -> "TrainingSpec":
         if self.algorithm == "MaskablePPO" and self.actions == "weights":
             raise ValueError("training.algorithm MaskablePPO masks discrete actions; with training.actions=weights use PPO or RecurrentPPO")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_networks_encode(self) -> "TrainingSpec":
+        if self.network == "shared" and not self.net_arch:
+            raise ValueError("training.net_arch is empty; a shared network encodes each symbol, so name a layer, such as [64]")
         return self
 
     @model_validator(mode="after")
