@@ -81,7 +81,7 @@ class _Fast(OnPolicyAlgorithm):
             n_own, self._usable = (n_symbols, self._columns.n_own), market[..., -1].to(self.device)
             market = market.reshape(-1, self._columns.n_market)
         self._shared_rows = SharedRows(market, self.device, share_rows, half)
-        self._units = n_symbols if len(env.credits) else 1  # what has a value and an advantage of its own
+        self._units = n_symbols if self._columns is not None and len(env.credits) else 1  # what has a value and an advantage of its own
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
         self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
@@ -121,9 +121,9 @@ class _Fast(OnPolicyAlgorithm):
         return _Latent(*self._hidden_layers(self._read(batch.observations), batch.others))
 
     def _hidden_layers(self, read: list[Tensor], others: layers.Others | None) -> list[Tensor]:
-        return [self._deepen_one(k, x, others) for k, x in enumerate(read)]
+        return [self._branch_layers(k, x, others) for k, x in enumerate(read)]
 
-    def _deepen_one(self, branch: int, x: Tensor, others: layers.Others | None) -> Tensor:
+    def _branch_layers(self, branch: int, x: Tensor, others: layers.Others | None) -> Tensor:
         x = layers.hidden_layers(x, self._hidden()[branch], self._half)
         return layers.joined_layer(x, others, self._branches()[branch].join, self._half) if others is not None else x
 
@@ -173,7 +173,7 @@ class _Fast(OnPolicyAlgorithm):
         columns, others = self._split(observations)
         weight, bias = self._first()[1]
         x = layers.first_layer(ObservationBatch(columns), weight, bias, self._squash_first, self._half)
-        return self._values(self._deepen_one(1, x, others))
+        return self._values(self._branch_layers(1, x, others))
 
     def _values(self, critic: Tensor) -> Tensor:
         """Shape (n, n_units); a portfolio's value is the mean of its symbols'."""
@@ -428,7 +428,7 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
         at = self._to_device(accounts)
         hidden, cell = (part.view(self._rollout.shape[1], -1)[at].view(len(x), -1) for part in self._states[1])
         hidden, _ = layers.recurrent_step(x, self._keep(started), hidden, cell, lstm.weight_hh_l0, self._half)
-        return self._values(self._deepen_one(1, hidden, others))
+        return self._values(self._branch_layers(1, hidden, others))
 
     def _batches(self) -> Iterator[_Batch]:
         """One pass over the rollout, some accounts' whole sequences at a time, step by step."""
