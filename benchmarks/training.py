@@ -30,7 +30,7 @@ import numpy as np
 
 N_ENVS, BATCH = 256, 4096
 NET, LSTM = (256, 128), 256
-SHARED = (64, 64)
+SHARED = (32, 32)
 
 
 @dataclass(frozen=True)

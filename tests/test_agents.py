@@ -72,7 +72,8 @@ def stock_evaluation(model, rollout, observations):
         masks = rollout.masks.transpose(0, 1).reshape(len(by_account), -1)
         result = model.policy.evaluate_actions(by_account, actions, action_masks=masks)
     elif isinstance(model, RecurrentPPO):
-        states = RNNStates(*(tuple(part.reshape(1, N_ENVS, -1) for part in pair) for pair in model._states_at_start))
+        held = [tuple(part.reshape(1, N_ENVS, -1) for part in pair) for pair in model._states_at_start]
+        states = RNNStates(held[0], held[-1])
         result = model.policy.evaluate_actions(by_account, actions, states, torch.from_numpy(rollout.starts.T.copy()).flatten())
     else:
         result = model.policy.evaluate_actions(by_account, actions)

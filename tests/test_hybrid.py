@@ -230,11 +230,12 @@ def test_the_critic_is_inherited_too_and_new_inputs_are_learnt(tmp_path, panel, 
     names = tuned.observes
     old = [names.index(name) for name in policy.observes]
     new = [i for i in range(len(names)) if i not in old]
-    for net in ("policy_net", "value_net"):
-        before = policy.model.policy.state_dict()[f"mlp_extractor.{net}.encoder.0.weight"]
-        after = tuned.model.policy.state_dict()[f"mlp_extractor.{net}.encoder.0.weight"]
-        assert 0 < (after[:, old] - before).abs().max() < 0.1  # two minibatches away from where it started
-        assert 0 < after[:, new].abs().max() < 0.1
+    before, after = (each.model.policy.state_dict() for each in (policy, tuned))
+    reader = "mlp_extractor.encoder.0.weight"
+    assert 0 < (after[reader][:, old] - before[reader]).abs().max() < 0.1  # two minibatches away from where it started
+    assert 0 < after[reader][:, new].abs().max() < 0.1
+    for name in ("mlp_extractor.value_join.weight", "value_net.weight"):
+        assert 0 < (after[name] - before[name]).abs().max() < 0.1
 
 
 def test_a_policy_of_other_layers_or_other_inputs_is_no_start(tmp_path, panel, panel_features, panel_fold, panel_policies, hybrid):

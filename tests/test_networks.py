@@ -74,12 +74,13 @@ def test_a_symbol_that_is_not_usable_says_nothing_of_the_others():
     columns, usable, account = policy.columns.split(torch.randn(20, policy.observation_space.shape[0]))
     usable = torch.ones_like(usable)
     with torch.no_grad():
-        three = policy.mlp_extractor.policy_net(columns[:, :3], usable[:, :3], account)
+        network = policy.mlp_extractor
+        encoded = network.encoder(columns)
+        three = network.joined(network.policy_join, encoded[:, :3], usable[:, :3], account)
         usable[:, 3] = 0
-        four = policy.mlp_extractor.policy_net(columns, usable, account)
-        torch.testing.assert_close(four[:, :3], three)
+        torch.testing.assert_close(network.joined(network.policy_join, encoded, usable, account)[:, :3], three)
         usable[:, 3] = 1
-        assert (policy.mlp_extractor.policy_net(columns, usable, account)[:, :3] - three).abs().max() > 1e-3  # the context counts
+        assert (network.joined(network.policy_join, encoded, usable, account)[:, :3] - three).abs().max() > 1e-3  # the context counts
 
 
 @pytest.mark.parametrize("actions", ["discrete", "weights"])
@@ -159,9 +160,8 @@ def test_a_policy_decides_on_symbols_that_it_was_not_trained_on(tmp_path, panel,
         tmp_path / "p.zip",
     )
     policy, env = load_policy(tmp_path / "p.zip"), EnvSpec()
-    if actions == "weights":
-        with torch.no_grad():
-            policy.model.policy.action_net.bias += 0.05  # something is held
+    with torch.no_grad():
+        policy.model.policy.action_net.bias += torch.tensor(0.05 if actions == "weights" else [0.0, 0.1, 0.0])  # something is held
     bars = random_panel(9, 700, 5)
     features = build_features(bars, FeatureSpec())
     result = run_backtests(

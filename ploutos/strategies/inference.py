@@ -84,26 +84,31 @@ class _SharedSymbols:
         columns, n = cast(SymbolColumns, policy.columns), bars.n_bars
         padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
         padded[:n] = torch.from_numpy(np.array(rows[bars.start - 1 : bars.stop - 1]))
-        by_symbol, layer = columns.by_symbol(padded), _layers(policy).encoder[0]
+        by_symbol, layer = columns.by_symbol(padded), _network(policy).encoder[0]
         weight = layer.weight[:, : columns.n_market].T
         with torch.no_grad():  # blocks of one size, as above
-            blocks = [torch.addmm(layer.bias, block.flatten(0, 1), weight) for block in by_symbol.split(_BLOCK)]
+            blocks = [torch.addmm(layer.bias, block.flatten(0, 1), weight) for block in torch.split(by_symbol, _BLOCK)]
             own_weight = layer.weight[:, columns.n_market :].T.contiguous()
         return cls(policy, bars.start - 1, torch.cat(blocks).view(*by_symbol.shape[:2], -1), by_symbol[..., -1], own_weight)
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
         columns, t = cast(SymbolColumns, self.policy.columns), bar - self.first
         own, account = columns.own_by_symbol(observations[:, self.usable.shape[1] * columns.n_market :])
-        encoded, branch = self.market[t] + own @ self.own_weight, _layers(self.policy)
-        for layer in branch.encoder[1:]:
+        encoded, network = self.market[t] + own @ self.own_weight, _network(self.policy)
+        for layer in network.encoder[1:]:
             encoded = layer(encoded)
-        joined = branch.joined(encoded, self.usable[t].expand(len(own), -1), account)
+        joined = network.joined(network.policy_join, encoded, self.usable[t].expand(len(own), -1), account)
         return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(joined))
 
 
 def _layers(policy: Policy) -> Any:
     """The actor's hidden layers, a linear one first."""
-    return cast(Any, policy.model.policy).mlp_extractor.policy_net
+    return _network(policy).policy_net
+
+
+def _network(policy: Policy) -> Any:
+    """Everything between the observations and the last layers."""
+    return cast(Any, policy.model.policy).mlp_extractor
 
 
 @dataclass

@@ -38,8 +38,8 @@ from ploutos.training.networks import SymbolColumns
 META = "ploutos.json"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
 # The weights that multiply observations, of a joint network and of a shared one.
-_READERS = {f"mlp_extractor.{net}.{layer}0.weight" for net in ("policy_net", "value_net") for layer in ("", "encoder.")}
-_LSTM_READERS = {f"lstm_{net}.{each}weight_ih_l0" for net in ("actor", "critic") for each in ("", "each.")}
+_READERS = {f"mlp_extractor.{net}.0.weight" for net in ("policy_net", "value_net", "encoder")}
+_LSTM_READERS = {f"lstm_{net}.weight_ih_l0" for net in ("actor", "critic", "actor.each")}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # What stable-baselines3 would save of one moment of one run: clocks, last observations, episode statistics.
 _MOMENTARY = ["start_time", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts", "_last_original_obs"]

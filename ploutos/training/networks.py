@@ -3,7 +3,8 @@
 An observation's columns are sorted by symbol: its features, its flag, its position, its account features. One encoder reads each
 symbol, the encodings of the usable ones are pooled (mean and highest), and one layer joins a symbol's encoding with the pooled ones,
 the account's cash and its drawdown. One head gives each symbol's logits or mean weight, another its value. No weight belongs to a
-symbol: permuting symbols permutes what is decided. Actor and critic have an encoder each, as in stable-baselines3's own policies.
+symbol: permuting symbols permutes what is decided. The critic has a joining layer of its own and reads the actor's encodings without
+moving them: a value is mostly noise to learn from, and would teach the encoder that.
 
 The classes are stable-baselines3's policies but for their layers; a zip that names them opens wherever ploutos is installed.
 """
@@ -95,7 +96,7 @@ class LatentColumns(NamedTuple):
     def split(self, latent: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """As `SymbolColumns.split`."""
         n_symbols = (latent.shape[1] - N_ACCOUNT_WIDE) // (self.size + 1)
-        memory, usable, whole = latent.split([n_symbols * self.size, n_symbols, N_ACCOUNT_WIDE], dim=1)
+        memory, usable, whole = torch.split(latent, [n_symbols * self.size, n_symbols, N_ACCOUNT_WIDE], dim=1)
         return memory.reshape(len(latent), n_symbols, self.size), usable, whole
 
 
@@ -112,48 +113,39 @@ def pool(encoded: Tensor, usable: Tensor) -> Tensor:
     return torch.cat([mean, highest], dim=1)
 
 
-class SymbolBranch(nn.Module):
-    """The encoder of one branch, actor's or critic's, and the layer that joins each symbol with the others and the account."""
-
-    def __init__(self, n_columns: int, net_arch: list[int]) -> None:
-        super().__init__()
-        sizes = [n_columns, *net_arch]
-        self.encoder = nn.Sequential()
-        for before, after in pairwise(sizes):
-            self.encoder.extend([nn.Linear(before, after), nn.Tanh()])
-        self.size = sizes[-1]
-        self.join = nn.Linear(2 * self.size + N_ACCOUNT_WIDE + self.size, self.size)  # pooled, the account's, the symbol's own
-
-    def forward(self, columns: Tensor, usable: Tensor, whole: Tensor) -> Tensor:
-        """What the last layers read of each symbol, shape (n, n_symbols, size)."""
-        return self.joined(self.encoder(columns), usable, whole)
-
-    def joined(self, encoded: Tensor, usable: Tensor, whole: Tensor) -> Tensor:
-        """The same from encodings."""
-        others = torch.cat([pool(encoded, usable), whole], dim=1)
-        from_others, own = self.join.weight[:, : others.shape[1]], self.join.weight[:, others.shape[1] :]
-        return torch.tanh(encoded @ own.t() + nn.functional.linear(others, from_others, self.join.bias).unsqueeze(1))
-
-
 class SymbolNetwork(nn.Module):
-    """Actor's and critic's branches, in the place of stable-baselines3's `MlpExtractor`."""
+    """The encoder, and two layers that join each symbol with the others and the account: the actor's and the critic's.
+
+    It stands in the place of stable-baselines3's `MlpExtractor`.
+    """
 
     def __init__(self, columns: SymbolColumns | LatentColumns, net_arch: list[int]) -> None:
         super().__init__()
-        self.columns = columns
-        self.policy_net = SymbolBranch(columns.n_columns, net_arch)
-        self.value_net = SymbolBranch(columns.n_columns, net_arch)
-        self.latent_dim_pi = self.latent_dim_vf = self.policy_net.size
+        self.columns, self.encoder, sizes = columns, nn.Sequential(), [columns.n_columns, *net_arch]
+        for before, after in pairwise(sizes):
+            self.encoder.extend([nn.Linear(before, after), nn.Tanh()])
+        self.latent_dim_pi = self.latent_dim_vf = size = sizes[-1]
+        reads = 2 * size + N_ACCOUNT_WIDE + size  # pooled encodings, the account as a whole, the symbol's own encoding
+        self.policy_join, self.value_join = nn.Linear(reads, size), nn.Linear(reads, size)
+
+    def joined(self, join: nn.Linear, encoded: Tensor, usable: Tensor, whole: Tensor) -> Tensor:
+        """What the last layers read of each symbol, shape (n, n_symbols, size)."""
+        others = torch.cat([pool(encoded, usable), whole], dim=1)
+        from_others, own = join.weight[:, : others.shape[1]], join.weight[:, others.shape[1] :]
+        return torch.tanh(encoded @ own.t() + nn.functional.linear(others, from_others, join.bias).unsqueeze(1))
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
-        parts = self.columns.split(features)
-        return self.policy_net(*parts), self.value_net(*parts)
+        each, *others = self.columns.split(features)
+        encoded = self.encoder(each)
+        return self.joined(self.policy_join, encoded, *others), self.joined(self.value_join, encoded.detach(), *others)
 
     def forward_actor(self, features: Tensor) -> Tensor:
-        return cast(Tensor, self.policy_net(*self.columns.split(features)))
+        each, *others = self.columns.split(features)
+        return self.joined(self.policy_join, self.encoder(each), *others)
 
     def forward_critic(self, features: Tensor) -> Tensor:
-        return cast(Tensor, self.value_net(*self.columns.split(features)))
+        each, *others = self.columns.split(features)
+        return self.joined(self.value_join, self.encoder(each).detach(), *others)
 
 
 class SymbolLSTM(nn.Module):
@@ -216,12 +208,12 @@ class _Shared:
         return SymbolColumns((policy.observation_space.shape[0] - N_ACCOUNT_WIDE) // n_symbols - own - 1, self.account)
 
     @property
-    def _read_by_branches(self) -> SymbolColumns | LatentColumns:
+    def _encoded(self) -> SymbolColumns | LatentColumns:
         return self.columns
 
     def _build(self, lr_schedule: Any) -> None:
         policy = cast(Any, self)
-        policy.mlp_extractor = SymbolNetwork(self._read_by_branches, list(policy.net_arch))
+        policy.mlp_extractor = SymbolNetwork(self._encoded, list(policy.net_arch))
         size, weights = policy.mlp_extractor.latent_dim_pi, isinstance(policy.action_space, spaces.Box)
         policy.action_net = SymbolHead(size, 1 if weights else N_ACTIONS)
         if weights:
@@ -241,15 +233,15 @@ class SharedMaskablePolicy(_Shared, MaskableActorCriticPolicy):
 
 
 class SharedRecurrentPolicy(_Shared, RecurrentActorCriticPolicy):
-    """RecurrentPPO's policy: an LSTM each for actor and critic, which remembers every symbol apart, before the branches."""
+    """RecurrentPPO's policy: an LSTM that remembers every symbol apart stands before the encoder; the critic reads it too."""
 
     def __init__(self, observation_space: Any, action_space: Any, lr_schedule: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(observation_space, action_space, lr_schedule, *args, **kwargs)
+        super().__init__(observation_space, action_space, lr_schedule, *args, shared_lstm=True, enable_critic_lstm=False, **kwargs)
         size, n_symbols = self.lstm_output_dim, action_space.shape[0]
-        self.lstm_actor, self.lstm_critic = (cast(Any, SymbolLSTM(self.columns, n_symbols, size)) for _ in range(2))
+        self.lstm_actor = cast(Any, SymbolLSTM(self.columns, n_symbols, size))
         self.lstm_hidden_state_shape = (1, 1, n_symbols * size)
-        self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
+        self.optimizer = cast(Any, self.optimizer_class)(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     @property
-    def _read_by_branches(self) -> LatentColumns:
+    def _encoded(self) -> LatentColumns:
         return LatentColumns(self.lstm_output_dim)

@@ -74,15 +74,15 @@ class TrainingSpec(Spec):
     """Steps of each account per rollout."""
     batch_size: PositiveInt = 1024
     """Samples per gradient step; divides n_envs * n_steps."""
-    n_epochs: PositiveInt = 5
+    n_epochs: PositiveInt = 2
     """Passes over a rollout."""
     learning_rate: PositiveFloat = 3e-4
     """Adam's step."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """`linear` falls to 0 over the steps that are trained."""
-    gamma: float = Field(default=0.99, ge=0, le=1)
-    """Discount per bar: at 0 a decision is paid with the next bar alone."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    gamma: float = Field(default=0.9, ge=0, le=1)
+    """Discount per bar: at 0 a decision is paid with the next bar alone. The further it looks, the more of other bars' noise it is paid."""
+    gae_lambda: float = Field(default=0.5, ge=0, le=1)
     """Bias against variance of the advantage."""
     clip_range: PositiveFloat = 0.2
     """PPO's clip."""
@@ -94,10 +94,10 @@ class TrainingSpec(Spec):
     """Gradient clip."""
     target_kl: PositiveFloat | None = None
     """Stop a rollout's updates beyond this divergence; none by default."""
-    net_arch: tuple[PositiveInt, ...] = (64, 64)
+    net_arch: tuple[PositiveInt, ...] = (32, 32)
     """Hidden layers of policy and of value function; behind the LSTM, where there is one. Of a shared network they encode one symbol, so
     they may be far smaller than a joint one's, which encode all; one more layer joins each symbol with the others."""
-    lstm_size: PositiveInt = 64
+    lstm_size: PositiveInt = 32
     """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""

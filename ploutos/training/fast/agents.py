@@ -96,16 +96,13 @@ class _Fast(OnPolicyAlgorithm):
 
     # -- the networks -------------------------------------------------------------------------------------------------
 
-    def _branches(self) -> list[Any]:
-        """Actor's and critic's layers."""
-        extractor = self.policy.mlp_extractor
-        return [extractor.policy_net, extractor.value_net]
-
     def _encoders(self) -> list[Any]:
-        return [branch if self._columns is None else branch.encoder for branch in self._branches()]
+        """Layers that read observations: actor's and critic's, or the one that both read of a shared network."""
+        extractor = self.policy.mlp_extractor
+        return [extractor.policy_net, extractor.value_net] if self._columns is None else [extractor.encoder]
 
     def _first(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of the two layers that read observations, actor and critic."""
+        """Weight and bias of each encoder's first layer."""
         return [(net[0].weight, net[0].bias) for net in self._encoders()]
 
     _squash_first = True
@@ -120,12 +117,13 @@ class _Fast(OnPolicyAlgorithm):
     def _latent(self, batch: _Batch) -> _Latent:
         return _Latent(*self._hidden_layers(self._read(batch.observations), batch.others))
 
-    def _hidden_layers(self, read: list[Tensor], others: layers.Others | None) -> list[Tensor]:
-        return [self._branch_layers(k, x, others) for k, x in enumerate(read)]
-
-    def _branch_layers(self, branch: int, x: Tensor, others: layers.Others | None) -> Tensor:
-        x = layers.hidden_layers(x, self._hidden()[branch], self._half)
-        return layers.joined_layer(x, others, self._branches()[branch].join, self._half) if others is not None else x
+    def _hidden_layers(self, read: list[Tensor], others: layers.Others | None) -> tuple[Tensor, Tensor]:
+        """Actor's and critic's latent."""
+        encoded = [layers.hidden_layers(x, hidden, self._half) for x, hidden in zip(read, self._hidden(), strict=True)]
+        if others is None:
+            return encoded[0], encoded[1]
+        extractor = self.policy.mlp_extractor
+        return layers.joined_layers(encoded[0], others, extractor.policy_join, extractor.value_join, self._half)
 
     def _rows_of(self, bars: Tensor) -> Tensor:
         """Where the market's rows of some bars stand: one a bar, or one a symbol and bar."""
@@ -158,8 +156,7 @@ class _Fast(OnPolicyAlgorithm):
         """Actor's and critic's latent of every account now."""
         rollout = self._rollout
         others = self._others_of(rollout.bars[t], rollout.account[t])
-        actor, critic = self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]), others)
-        return actor, critic
+        return self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]), others)
 
     def _split(self, observations: Tensor) -> tuple[Tensor, layers.Others | None]:
         """Whole observations as the first layer reads them, and what is read later."""
@@ -171,9 +168,7 @@ class _Fast(OnPolicyAlgorithm):
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
         """The critic's values of whole observations of some accounts, shape (k, n_units)."""
         columns, others = self._split(observations)
-        weight, bias = self._first()[1]
-        x = layers.first_layer(ObservationBatch(columns), weight, bias, self._squash_first, self._half)
-        return self._values(self._branch_layers(1, x, others))
+        return self._values(self._hidden_layers(self._read(ObservationBatch(columns)), others)[1])
 
     def _values(self, critic: Tensor) -> Tensor:
         """Shape (n, n_units); a portfolio's value is the mean of its symbols'."""
@@ -386,8 +381,7 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
         return [*super()._excluded_save_params(), "_states", "_states_at_start"]
 
     def _lstms(self) -> list[Any]:
-        lstms = [self.policy.lstm_actor, self.policy.lstm_critic]
-        return lstms if self._columns is None else [lstm.each for lstm in lstms]
+        return [self.policy.lstm_actor, self.policy.lstm_critic] if self._columns is None else [self.policy.lstm_actor.each]
 
     def _keep(self, starts: np.ndarray) -> Tensor:
         """0 where an episode starts, else 1, for every row."""
@@ -402,9 +396,9 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
 
     def _prepare_acting(self) -> None:
         super()._prepare_acting()
-        last = self._last_lstm_states
-        size = self._lstms()[0].hidden_size
-        self._states = [(pair[0].view(-1, size), pair[1].view(-1, size)) for pair in (last.pi, last.vf)]
+        last, lstms = self._last_lstm_states, self._lstms()
+        size = lstms[0].hidden_size
+        self._states = [(pair[0].view(-1, size), pair[1].view(-1, size)) for pair, _ in zip((last.pi, last.vf), lstms, strict=False)]
         self._states_at_start = self._states
 
     def _act(self, t: int) -> tuple[Tensor, Tensor]:
@@ -416,19 +410,18 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
             for x, state, lstm in zip(read, self._states, self._lstms(), strict=True)
         ]
         shape = 1, rollout.shape[1], -1
-        self._last_lstm_states = RNNStates(*((hidden.view(shape), cell.view(shape)) for hidden, cell in self._states))
+        states = [(hidden.view(shape), cell.view(shape)) for hidden, cell in self._states]
+        self._last_lstm_states = RNNStates(states[0], states[-1])
         others = self._others_of(rollout.bars[t], rollout.account[t])
-        actor, critic = self._hidden_layers([hidden for hidden, _ in self._states], others)
-        return actor, critic
+        return self._hidden_layers([hidden for hidden, _ in self._states], others)
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
-        lstm, (weight, bias) = self._lstms()[1], self._first()[1]
         columns, others = self._split(observations)
-        x = layers.first_layer(ObservationBatch(columns), weight, bias, False, self._half)
-        at = self._to_device(accounts)
-        hidden, cell = (part.view(self._rollout.shape[1], -1)[at].view(len(x), -1) for part in self._states[1])
-        hidden, _ = layers.recurrent_step(x, self._keep(started), hidden, cell, lstm.weight_hh_l0, self._half)
-        return self._values(self._branch_layers(1, hidden, others))
+        at, keep, memories = self._to_device(accounts), self._keep(started), []
+        for x, state, lstm in zip(self._read(ObservationBatch(columns)), self._states, self._lstms(), strict=True):
+            hidden, cell = (part.view(self._rollout.shape[1], -1)[at].view(len(x), -1) for part in state)
+            memories.append(layers.recurrent_step(x, keep, hidden, cell, lstm.weight_hh_l0, self._half)[0])
+        return self._values(self._hidden_layers(memories, others)[1])
 
     def _batches(self) -> Iterator[_Batch]:
         """One pass over the rollout, some accounts' whole sequences at a time, step by step."""

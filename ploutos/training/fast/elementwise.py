@@ -275,14 +275,18 @@ def pool_(x, usable, out, highest):
             if usable[i, s] > _ZERO:
                 count += _ONE
                 row = x[i, s]
-                for j in range(which.size):
-                    higher = row[j] > most[j]
+                for j in range(mean.size):
                     mean[j] += row[j]
-                    most[j] = row[j] if higher else most[j]
-                    which[j] = np.int32(s) if higher else which[j]
-        count = max(count, _ONE)
-        for j in range(which.size):
-            mean[j] /= count
+                for j in range(most.size):
+                    most[j] = max(row[j], most[j])
+        for s in range(n_symbols - 1, -1, -1):
+            if usable[i, s] > _ZERO:
+                row = x[i, s]
+                for j in range(which.size):
+                    which[j] = np.int32(s) if row[j] == most[j] else which[j]
+        share = _ONE / max(count, _ONE)
+        for j in range(mean.size):
+            mean[j] *= share
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)

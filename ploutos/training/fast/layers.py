@@ -225,21 +225,24 @@ class _JoinedLayer(torch.autograd.Function):
         split = others.shape[1]
         g, bias = _before(gradients[0], y, True)
         by_account = g.view(len(others), -1, g.shape[1]).sum(1)
-        back, back_others = _product(g, weight[:, split:], ctx.half), _product(by_account, weight[:, :split], ctx.half)
+        back = _product(g, weight[:, split:], ctx.half) if ctx.needs_input_grad[0] else None
+        back_others = _product(by_account, weight[:, :split], ctx.half) if ctx.needs_input_grad[1] else None
         to_weight = torch.cat([_weight_gradient(by_account, others, ctx.half), _weight_gradient(g, x, ctx.half)], dim=1)
         return back, back_others, to_weight, bias, None
 
 
-def joined_layer(x: Tensor, others: Others, join: nn.Linear, half: bool) -> Tensor:
-    """What a shared network's last hidden layer makes of each symbol, shape (n * n_symbols, size).
+def joined_layers(x: Tensor, others: Others, actor: nn.Linear, critic: nn.Linear, half: bool) -> tuple[Tensor, Tensor]:
+    """What a shared network's joining layers make of each symbol, shape (n * n_symbols, size) both; the critic's moves no encoding.
 
     Args:
         x: shape (n * n_symbols, size), encodings; the symbols of an account stand side by side.
-        join: reads the pooled encodings, the account's own columns, then the symbol's encoding.
+        actor, critic: read the pooled encodings, the account's own columns, then the symbol's encoding.
     """
     each = x.view(*others.usable.shape, -1)
     pooled = _Pool.apply(each, others.usable) if _compiled(x) else pool(each, others.usable)
-    return _JoinedLayer.apply(x, torch.cat([pooled, others.account], dim=1), join.weight, join.bias, half)
+    read = torch.cat([pooled, others.account], dim=1)
+    joined = _JoinedLayer.apply(x, read, actor.weight, actor.bias, half)
+    return joined, _JoinedLayer.apply(x.detach(), read.detach(), critic.weight, critic.bias, half)
 
 
 def first_layer(batch: ObservationBatch, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:
