@@ -30,6 +30,7 @@ import numpy as np
 
 N_ENVS, BATCH = 256, 4096
 NET, LSTM = (256, 128), 256
+SHARED = (32, 32)
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,8 @@ class Case:
     n_epochs: int = 5
     peer: bool = False
     n_envs: int = N_ENVS
+    network: str = "joint"
+    net: tuple[int, ...] = NET
 
     @property
     def samples(self) -> int:
@@ -65,6 +68,15 @@ GROUPS: dict[str, list[Case]] = {
         Case("stock", "RecurrentPPO", stock=True, n_epochs=2), Case("ploutos, float32", "RecurrentPPO", n_epochs=2),
         Case("ploutos, bf16", "RecurrentPPO", bf16=True, n_epochs=2),
     ],
+    f"shared network {SHARED}, 15 symbols, {DAYS}": [
+        Case("stock, the same policy class", stock=True, n_bars=2_500, network="shared", net=SHARED),
+        Case("ploutos, joint, float32", n_bars=2_500), Case("ploutos, shared, float32", n_bars=2_500, network="shared", net=SHARED),
+        Case("ploutos, shared, bf16", n_bars=2_500, network="shared", net=SHARED, bf16=True),
+    ],
+    f"RecurrentPPO, shared network {SHARED}, 15 symbols, {DAYS}": [
+        Case("stock, the same policy class", "RecurrentPPO", True, n_bars=2_500, n_epochs=2, n_steps=16, network="shared", net=SHARED),
+        Case("ploutos, shared, float32", "RecurrentPPO", n_bars=2_500, n_epochs=2, n_steps=16, network="shared", net=SHARED),
+    ],
     "one symbol, 30 features; the first is gym-trading-env": [
         Case("stock PPO, gym-trading-env, SubprocVecEnv of 256", stock=True, n_symbols=1, peer=True, n_steps=32),
         Case("stock PPO, ploutos' environment", stock=True, n_symbols=1, n_steps=32),
@@ -72,6 +84,7 @@ GROUPS: dict[str, list[Case]] = {
     ],
 }  # fmt: skip
 TARGETS = {
+    ("shared", "ploutos, shared, float32"): 2.0,
     ("PPO, 15", "ploutos, float32"): 1.6, ("PPO, 15", "ploutos, bf16"): 2.4, ("Recurrent", "ploutos, float32"): 1.6,
     ("one symbol", "ploutos, float32"): 8.0, ("one symbol", "ploutos, bf16"): 8.0,
 }  # fmt: skip
@@ -137,8 +150,8 @@ def work(case: Case, pipe: Connection) -> None:
     from ploutos.training.spec import SpeedSpec, TrainingSpec
 
     spec = TrainingSpec(
-        algorithm=case.algorithm, n_envs=case.n_envs, n_steps=case.n_steps, batch_size=BATCH, n_epochs=case.n_epochs, net_arch=NET,
-        lstm_size=LSTM, speed=SpeedSpec(fast_loop=not case.stock, bf16=case.bf16),
+        algorithm=case.algorithm, n_envs=case.n_envs, n_steps=case.n_steps, batch_size=BATCH, n_epochs=case.n_epochs,
+        network=case.network, net_arch=case.net, lstm_size=LSTM, speed=SpeedSpec(fast_loop=not case.stock, bf16=case.bf16),
     )  # fmt: skip
     if case.peer:
         env = peer_env(case)
@@ -148,7 +161,9 @@ def work(case: Case, pipe: Connection) -> None:
         )  # fmt: skip
     else:
         arrays, rows = market(case.n_symbols)
-        env = MarketVecEnv(arrays, rows, EVERYTHING, FIRST, min(FIRST + case.n_bars, arrays.n_bars) - 1, case.n_envs, seed=0)
+        env = MarketVecEnv(
+            arrays, rows, EVERYTHING, FIRST, min(FIRST + case.n_bars, arrays.n_bars) - 1, case.n_envs, seed=0, credit=spec.credits_symbols
+        )
         model = build_model(env, spec, 0, "cpu")
     in_env = [0.0]
     step = env.step
@@ -168,7 +183,7 @@ def work(case: Case, pipe: Connection) -> None:
         rate = product_rate(case.bf16)
         nodes = getattr(model.action_space, "nvec", None)
         logits = int(nodes.sum()) if nodes is not None else int(model.action_space.n)
-        floor = dense_flops(case, model.observation_space.shape[0], logits) / rate
+        floor = dense_flops(case, model.observation_space.shape[0], logits) / rate if case.network == "joint" else float("nan")
         pipe.send({"precision": "bf16" if case.bf16 else precision, "rate": rate, "floor": floor})
         while pipe.recv():
             in_env[0] = 0.0

@@ -104,13 +104,13 @@ class PipelineConfig(Spec):
 
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
-        "training": {"timesteps_reduction": 0.02, "members": 3, "net_arch": [64, 64]},
+        "training": {"timesteps_reduction": 0.02, "members": 3},
         "evaluation": {"replications": 1000},
         "pipeline": {"pause_between_phases": 1.0},
     },
     "quick": {"training": {"timesteps_reduction": 0.01}},
     "test": {"training": {"timesteps_reduction": 0.1}},
-    "full": {"training": {"net_arch": [512, 512, 512]}},
+    "full": {"training": {"net_arch": [64, 64]}},
     "hardware_maximized": {
         "training": {"total_timesteps": 10_000_000, "n_envs": 256, "n_steps": 4_096, "batch_size": 65_536},
         "hardware": {"device": "auto", "autoscale": True},

@@ -12,6 +12,7 @@ from ploutos.fusion.hybrid import hybrid_names
 from ploutos.hardware.machine import Machine, read_machine
 from ploutos.hardware.resources import describe
 from ploutos.training.autoscale import TrainingSizes, Workload, autoscale
+from ploutos.training.spec import TrainingSpec
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,12 @@ _COPIES_OF_MARKET = 6
 def _most_observed(config: PipelineConfig, features: FeatureSet) -> tuple[tuple[str, ...], bool]:
     """Features of the widest observation that a run trains on, and whether it holds the account's."""
     return (hybrid_names(features.names), True) if config.with_hybrid else (features.names, config.env.observe_account)
+
+
+def _hidden_units(training: TrainingSpec, n_symbols: int) -> int:
+    """Of one sample: a shared network encodes every symbol, and joins each with the others."""
+    units = sum(training.net_arch)
+    return (units + training.net_arch[-1]) * n_symbols if training.network == "shared" else units
 
 
 def resolve_for_machine(config: PipelineConfig, features: FeatureSet, machine: Machine | None = None) -> PipelineConfig:
@@ -51,7 +58,8 @@ def resolve_for_machine(config: PipelineConfig, features: FeatureSet, machine: M
         load = Workload(
             n_columns=len(column_names(features.symbols, *_most_observed(config, features))),
             n_symbols=len(features.symbols),
-            hidden_units=sum(training.net_arch),
+            hidden_units=_hidden_units(training, len(features.symbols)),
+            lstm_units=training.lstm_size * (len(features.symbols) if training.network == "shared" else 1),
             market_bytes=_COPIES_OF_MARKET * features.values.nbytes,
             timesteps=round(training.total_timesteps * training.timesteps_reduction),
         )

@@ -27,6 +27,8 @@ from ploutos.specs import Spec
 from ploutos.store import Kind, write_json
 from ploutos.types import TimeArray
 
+_SHORTEST = 20  # bars that a score may stand on
+
 
 class FoldSpec(Spec):
     """Walk-forward geometry."""
@@ -143,6 +145,18 @@ def _zero_folds(bars: Bars, warmup: int, spec: FoldSpec, gap: int) -> str:
         f"({spec.train_years} training + {spec.validation_months} months validation + at least {spec.min_test_months} months "
         f"test + warm-up); {max(needed - years, 0.1):.1f} years are missing: use a longer history or lower folds.train_years"
     )
+
+
+def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
+    """A training range's own training and validation ranges.
+
+    Raises:
+        HistoryError: the validation range would be too short for a score.
+    """
+    cut = train.start + round(train.n_bars * (1 - share))
+    if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
+        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
+    return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
 
 
 def tested_decisions(folds: Sequence[Fold]) -> tuple[int, int]:

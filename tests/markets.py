@@ -9,9 +9,11 @@ from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import Bars, align
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import QualitySummary, QualityWarning, SymbolQuality
-from ploutos.training.spec import TrainingSpec
+from ploutos.training.spec import StoppingSpec, TrainingSpec
 
-TINY = TrainingSpec(total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2)
+TINY = TrainingSpec(
+    total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2, stopping=StoppingSpec(patience=1000)
+)
 QUALITY = QualitySummary(
     (SymbolQuality("S0", 700, "2000-01-03T14:30Z", "2002-09-06T14:30Z", 703, 3, 0, 1),),
     (QualityWarning("gaps", 3, ("S0",), 1, ("S0 2001-01-02T14:30Z",), "S0 lacks 3 bars"),),

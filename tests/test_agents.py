@@ -17,7 +17,8 @@ from ploutos.errors import ConfigError
 from ploutos.market.bars import align
 from ploutos.training.callbacks import BatchedCallback
 from ploutos.training.fast import elementwise, layers, precision
-from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO, _Batch
+from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
+from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.ppo import build_model
 from ploutos.training.spec import SpeedSpec, TrainingSpec
 
@@ -25,36 +26,42 @@ N_ENVS, N_STEPS = 8, 32
 QUICK = {PPO: FastPPO, MaskablePPO: FastMaskablePPO, RecurrentPPO: FastRecurrentPPO}
 
 
+SHARED = {PPO: SharedPolicy, MaskablePPO: SharedMaskablePolicy, RecurrentPPO: SharedRecurrentPolicy}
+ALL_KINDS = [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")]
 KINDS = pytest.mark.parametrize(
-    ("algorithm", "actions"),
-    [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],
+    ("algorithm", "actions", "network"),
+    [(*kind, network) for kind in ALL_KINDS for network in ("joint", "shared")],
 )
 
 
-def make_env(seed=0, n_bars=60, actions="discrete"):
+def make_env(seed=0, n_bars=60, actions="discrete", credit=False, **settings):
     """A short slice, so that accounts share bars, with halts and episodes that end within a rollout."""
     bars = random_panel(3, n_bars + 200)
     rows = np.random.default_rng(1).normal(size=(bars.n_bars, 60)).astype(np.float32)
-    return MarketVecEnv(make_market_arrays(bars), rows, EnvSpec(episode_bars=20), 190, 190 + n_bars, N_ENVS, seed, actions)
+    rows[:, -3:] = bars.tradable
+    spec = EnvSpec(episode_bars=20, **settings)
+    return MarketVecEnv(make_market_arrays(bars), rows, spec, 190, 190 + n_bars, N_ENVS, seed, actions, credit)
 
 
-def make(algorithm, actions="discrete", n_bars=60, **kwargs):
+def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False, account=False, **kwargs):
     recurrent = algorithm.__name__.endswith("RecurrentPPO")
-    return algorithm(
-        "MlpLstmPolicy" if recurrent else "MlpPolicy", make_env(n_bars=n_bars, actions=actions), n_steps=N_STEPS, batch_size=128,
-        n_epochs=2, seed=3, ent_coef=0.01,
-        policy_kwargs={"net_arch": [24, 16], **({"lstm_hidden_size": 20} if recurrent else {})}, device="cpu", **kwargs,
-    )  # fmt: skip
+    plain = next(plain for plain in QUICK if issubclass(algorithm, plain))
+    policy = SHARED[plain] if network == "shared" else "MlpLstmPolicy" if recurrent else "MlpPolicy"
+    sizes = {"net_arch": [24, 16]} | ({"lstm_hidden_size": 20} if recurrent else {})
+    sizes |= {"account": account} if network == "shared" else {}
+    env = make_env(n_bars=n_bars, actions=actions, credit=credit, observe_account=account)
+    options = {"n_steps": N_STEPS, "batch_size": 128, "n_epochs": 2, "seed": 3, "ent_coef": 0.01, "device": "cpu"}
+    return algorithm(policy, env, policy_kwargs=sizes, **options, **kwargs)
 
 
 def filled(algorithm, **kwargs):
     """A fast model with one rollout, and the observations of that rollout."""
-    model = make(QUICK[algorithm], **kwargs)
+    model, observed = make(QUICK[algorithm], **kwargs), []
     _, callback = model._setup_learn(10**6, None)
+    keep_own = model._keep_own
+    model._keep_own = lambda t, own: (observed.append(torch.from_numpy(model._last_obs.copy())), keep_own(t, own))
     assert model.collect_rollouts(model.env, callback, model.rollout_buffer, N_STEPS)
-    rollout = model._rollout
-    observations = torch.cat([model._shared_rows.rows[rollout.bars], rollout.own], dim=-1)
-    return model, rollout, observations
+    return model, model._rollout, torch.stack(observed)
 
 
 def stock_evaluation(model, rollout, observations):
@@ -65,7 +72,8 @@ def stock_evaluation(model, rollout, observations):
         masks = rollout.masks.transpose(0, 1).reshape(len(by_account), -1)
         result = model.policy.evaluate_actions(by_account, actions, action_masks=masks)
     elif isinstance(model, RecurrentPPO):
-        states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in model._states_at_start))
+        held = [tuple(part.reshape(1, N_ENVS, -1) for part in pair) for pair in model._states_at_start]
+        states = RNNStates(held[0], held[-1])
         result = model.policy.evaluate_actions(by_account, actions, states, torch.from_numpy(rollout.starts.T.copy()).flatten())
     else:
         result = model.policy.evaluate_actions(by_account, actions)
@@ -73,23 +81,29 @@ def stock_evaluation(model, rollout, observations):
 
 
 def quick_evaluation(model, rollout):
-    bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
-    batch = _Batch(model._shared_rows.batch(bars, own), torch.arange(len(bars)), torch.arange(N_ENVS))
+    batch = model._batch(torch.arange(N_STEPS * N_ENVS), torch.arange(N_ENVS))
     latent = model._latent(batch)
-    masks = model._masks_of(rollout.flat(rollout.masks))
-    log_prob, entropy = model._evaluate_actions(latent.actor, masks, rollout.flat(rollout.actions))
-    return batch.observations, [part.view(N_STEPS, N_ENVS) for part in (model._values(latent.critic), log_prob, entropy)]
+    log_prob, entropy = model._evaluate_actions(latent.actor, rollout.flat(rollout.masks), rollout.flat(rollout.actions))
+    return batch.observations, [part.view(N_STEPS, N_ENVS, -1) for part in (model._values(latent.critic), log_prob, entropy)]
 
 
 @KINDS
 @pytest.mark.parametrize("share_rows", [True, False])
-def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algorithm, actions, share_rows):
-    model, rollout, observations = filled(algorithm, actions=actions, share_rows=share_rows)
+@pytest.mark.parametrize("credit", [False, True])
+def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algorithm, actions, network, share_rows, credit, monkeypatch):
+    """With credit by symbol, the symbols' log-probabilities and entropies add up to the policy's own, and its value is their mean."""
+    if credit and network == "joint":
+        pytest.skip("a joint network has one value")
+    monkeypatch.setattr(layers, "_ADDING_UP", 10)  # a symbol has few columns here
+    kind = {"network": network, "credit": credit, "account": network == "shared"}
+    model, rollout, observations = filled(algorithm, actions=actions, share_rows=share_rows, **kind)
     assert rollout.starts[1:].any()  # episodes end within the rollout
     if algorithm is MaskablePPO:
         assert not rollout.masks.all()
     seen, ours = quick_evaluation(model, rollout)
     assert (seen.rows is not None) == share_rows
+    assert ours[0].shape[2] == (3 if credit else 1)
+    ours = [ours[0].mean(2), ours[1].sum(2), ours[2].sum(2)]
     theirs = stock_evaluation(model, rollout, observations)
     for mine, stock in zip(ours, theirs, strict=True):
         torch.testing.assert_close(mine, stock, rtol=2e-5, atol=2e-6)
@@ -101,13 +115,13 @@ def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algori
         gradients.append({name: p.grad.clone() for name, p in model.policy.named_parameters()})
     for name, stock in gradients[1].items():
         torch.testing.assert_close(gradients[0][name], stock, rtol=2e-4, atol=2e-4 * float(stock.abs().max()), msg=name)
-    torch.testing.assert_close(rollout.log_probs, theirs[1], rtol=2e-5, atol=2e-6)  # and so are those of the rollout
-    torch.testing.assert_close(rollout.values_there, theirs[0], rtol=2e-5, atol=2e-5)
+    torch.testing.assert_close(rollout.log_probs.sum(2), theirs[1], rtol=2e-5, atol=2e-6)  # and so are those of the rollout
+    torch.testing.assert_close(rollout.values_there.mean(2), theirs[0], rtol=2e-5, atol=2e-5)
 
 
 @KINDS
-def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions, monkeypatch):
-    model, rollout, _ = filled(algorithm, actions=actions)
+def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions, network, monkeypatch):
+    model, rollout, _ = filled(algorithm, actions=actions, network=network, credit=network == "shared")
     _, compiled = quick_evaluation(model, rollout)
     monkeypatch.setattr(layers, "_compiled", lambda _: False)
     monkeypatch.setattr(model._shared_rows, "share", False)
@@ -127,8 +141,8 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
     torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
 
 
-@pytest.mark.parametrize("algorithm", [PPO, RecurrentPPO])
-def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algorithm, monkeypatch):
+@pytest.mark.parametrize(("algorithm", "network"), [(PPO, "joint"), (RecurrentPPO, "joint"), (PPO, "shared"), (RecurrentPPO, "shared")])
+def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algorithm, network, monkeypatch):
     met, multiply = set(), layers._product
 
     def product(a, b, half):
@@ -136,9 +150,9 @@ def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algori
         return multiply(a, b, half)
 
     monkeypatch.setattr(layers, "_product", product)
-    make(QUICK[algorithm]).learn(N_ENVS * N_STEPS)
+    make(QUICK[algorithm], network=network).learn(N_ENVS * N_STEPS)
     first = set(met)
-    make(QUICK[algorithm], n_bars=55).learn(6 * N_ENVS * N_STEPS)
+    make(QUICK[algorithm], n_bars=55, network=network).learn(6 * N_ENVS * N_STEPS)
     assert first
     assert met == first  # each new one costs oneDNN a compilation, whose code it keeps
 
@@ -179,11 +193,12 @@ def learning_curve(spec, seed):
     return [record["episode/reward"] / record["episode/length"] for record in log.records]
 
 
+@pytest.mark.parametrize("network", ["joint", "shared"])
 @pytest.mark.parametrize(("algorithm", "actions"), [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete")])
-def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_rounding(algorithm, actions):
+def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_rounding(algorithm, actions, network):
     """Stock train() on the same samples, in the same minibatches."""
-    model, rollout, observations = filled(algorithm, actions=actions)
-    stock = make(algorithm, actions)
+    model, rollout, observations = filled(algorithm, actions=actions, network=network)
+    stock = make(algorithm, actions, network=network)
     stock.policy.load_state_dict(model.policy.state_dict())
     stock._setup_learn(10**6, None)
     buffer: RolloutBuffer = stock.rollout_buffer
@@ -191,13 +206,13 @@ def test_an_update_of_the_same_rollout_gives_stock_losses_and_weights_but_for_ro
     for t in range(N_STEPS):
         masks = {"action_masks": rollout.masks[t].numpy()} if algorithm is MaskablePPO else {}
         buffer.add(
-            observations[t].numpy(), rollout.actions[t].numpy(), rollout.rewards[t], rollout.starts[t], rollout.values_there[t],
-            rollout.log_probs[t], **masks,
+            observations[t].numpy(), rollout.actions[t].numpy(), rollout.rewards[t, :, 0], rollout.starts[t],
+            rollout.values_there[t], rollout.log_probs[t, :, 0], **masks,
         )  # fmt: skip
     with torch.no_grad():
         last = stock.policy.predict_values(torch.from_numpy(model._last_obs))
     buffer.compute_returns_and_advantage(last, model._last_episode_starts)
-    np.testing.assert_allclose(buffer.advantages, rollout.advantages.numpy(), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(buffer.advantages, rollout.advantages[..., 0].numpy(), rtol=1e-4, atol=1e-4)
     for one in (model, stock):
         np.random.seed(5)
         one.train()
@@ -229,8 +244,8 @@ def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
     expected = np.array(paid)
     assert len(values) > 1
     for t, accounts, answer in values[:-1]:
-        expected[t, accounts] += np.float32(model.gamma) * answer
-    np.testing.assert_allclose(model._rollout.rewards, expected, rtol=1e-6)
+        expected[t, accounts] += np.float32(model.gamma) * answer[:, 0]
+    np.testing.assert_allclose(model._rollout.rewards[..., 0], expected, rtol=1e-6)
 
 
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])

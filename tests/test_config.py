@@ -32,7 +32,7 @@ def test_an_override_wins_over_the_file_and_the_file_over_the_preset(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("training: {members: 7, n_epochs: 2}\n")
     config = load_config("demo", file, ["training.members=9", "data.symbols=[AAPL, IBM]"])
-    assert (config.training.members, config.training.n_epochs, config.training.net_arch) == (9, 2, (64, 64))
+    assert (config.training.members, config.training.n_epochs, config.training.net_arch) == (9, 2, (32, 32))
     assert config.data.symbols == ("AAPL", "IBM")
 
 

@@ -9,7 +9,6 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from markets import TINY, mock_advisor
 
 from ploutos.advisor.advisor import advise
@@ -33,7 +32,7 @@ from ploutos.store import file_sha256
 from ploutos.strategies.ensemble import vote
 from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import Policy, load_policy, save_policy, warm_start
-from ploutos.training.ppo import build_model, fit_range_scaler, train_member
+from ploutos.training.ppo import build_model, fit_range_scaler, learning_ranges, train_member
 from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths
 
 
@@ -173,24 +172,26 @@ def trained(folder, panel, features, fold, env, spec, seed, warm=None):
     return target
 
 
+@pytest.mark.parametrize("network", ["shared", "joint"])
 @pytest.mark.parametrize("algorithm", ["PPO", "MaskablePPO", "RecurrentPPO"])
 def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_from(
-    tmp_path, panel, panel_features, panel_fold, hybrid, algorithm
+    tmp_path, panel, panel_features, panel_fold, hybrid, algorithm, network
 ):
     """On accounts that traded at random, by the plain network and by the fast loop with shared rows and without."""
     env = EnvSpec(episode_bars=60)
-    spec = TINY.model_copy(update={"algorithm": algorithm, "lstm_size": 16, "learning_rate": 0.1})  # far from even odds
+    changes = {"algorithm": algorithm, "network": network, "lstm_size": 16, "learning_rate": 0.1}  # far from even odds
+    spec = TINY.model_copy(update=changes)
     policy = load_policy(trained(tmp_path, panel, panel_features, panel_fold, env, spec, 7))
-    scaler = fit_range_scaler(hybrid, panel_fold.train)
+    scaler = fit_range_scaler(hybrid, learning_ranges(panel_fold, spec)[0])
     narrow = vector((make_market_arrays(panel), market_rows(panel_features, panel.tradable, policy.scaler)))
     wide, training = (
         vector((make_market_arrays(panel), market_rows(hybrid, panel.tradable, scaler)), observe_account=True) for _ in range(2)
     )
     fresh = spec.model_copy(update={"n_envs": 16, "batch_size": 128})
-    names = observation_names(hybrid, account=True)
+    names, observed_before = observation_names(hybrid, account=True), observation_names(panel_features)
     models = [build_model(training, fresh.model_copy(update={"speed": SpeedSpec(share_rows=share)}), 3, "cpu") for share in (True, False)]
     for model in models:
-        warm_start(model, names, policy)
+        warm_start(model, hybrid.symbols, hybrid.names, True, policy)
         assert not model.policy.optimizer.state  # no moment of Adam's is inherited
     mine = Policy(models[0], scaler, policy.meta)
     seen, observed = narrow.reset(), wide.reset()
@@ -206,13 +207,13 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
 
     for model in models:
         _, callback = model._setup_learn(10**6, None)
+        whole = model._last_obs.copy()
         model.collect_rollouts(model.env, callback, model.rollout_buffer, model.n_steps)
         rollout = model._rollout
-        whole = torch.cat([model._shared_rows.rows[rollout.bars], rollout.own], dim=-1)[0].numpy()
         masks = rollout.masks[0].numpy() if algorithm == "MaskablePPO" else None
-        probabilities = predict(policy, np.ascontiguousarray(whole[:, [names.index(name) for name in policy.observes]]), masks)
+        probabilities = predict(policy, np.ascontiguousarray(whole[:, [names.index(name) for name in observed_before]]), masks)
         taken = np.take_along_axis(probabilities, rollout.actions[0].numpy()[..., None], axis=-1)
-        np.testing.assert_allclose(rollout.log_probs[0].numpy(), np.log(taken).sum(axis=(1, 2)), atol=2e-6)
+        np.testing.assert_allclose(rollout.log_probs[0].sum(1).numpy(), np.log(taken).sum(axis=(1, 2)), atol=2e-6)
 
 
 def test_the_critic_is_inherited_too_and_new_inputs_are_learnt(tmp_path, panel, panel_features, panel_fold, hybrid):
@@ -228,19 +229,21 @@ def test_the_critic_is_inherited_too_and_new_inputs_are_learnt(tmp_path, panel, 
     names = tuned.observes
     old = [names.index(name) for name in policy.observes]
     new = [i for i in range(len(names)) if i not in old]
-    for net in ("policy_net", "value_net"):
-        before = policy.model.policy.state_dict()[f"mlp_extractor.{net}.0.weight"]
-        after = tuned.model.policy.state_dict()[f"mlp_extractor.{net}.0.weight"]
-        assert 0 < (after[:, old] - before).abs().max() < 0.1  # two minibatches away from where it started
-        assert 0 < after[:, new].abs().max() < 0.1
+    before, after = (each.model.policy.state_dict() for each in (policy, tuned))
+    reader = "mlp_extractor.encoder.0.weight"
+    assert 0 < (after[reader][:, old] - before[reader]).abs().max() < 0.1  # two minibatches away from where it started
+    assert 0 < after[reader][:, new].abs().max() < 0.1
+    for name in ("mlp_extractor.value_join.weight", "value_net.weight"):
+        assert 0 < (after[name] - before[name]).abs().max() < 0.1
 
 
 def test_a_policy_of_other_layers_or_other_inputs_is_no_start(tmp_path, panel, panel_features, panel_fold, panel_policies, hybrid):
     env = vector((make_market_arrays(panel), market_rows(hybrid, panel.tradable, fit_range_scaler(hybrid, panel_fold.train))))
+    start, names = panel_policies[0], hybrid.names
     with pytest.raises(TrainingError, match="has other layers"):
-        warm_start(build_model(env, TINY.model_copy(update={"net_arch": (17,)}), 3, "cpu"), observation_names(hybrid), panel_policies[0])
-    with pytest.raises(TrainingError, match=r"observed S0\.rsi_14; expected"):
-        warm_start(build_model(env, TINY, 3, "cpu"), [n for n in observation_names(hybrid) if n != "S0.rsi_14"], panel_policies[0])
+        warm_start(build_model(env, TINY.model_copy(update={"net_arch": (17,)}), 3, "cpu"), hybrid.symbols, names, False, start)
+    with pytest.raises(TrainingError, match="observed rsi_14; expected"):
+        warm_start(build_model(env, TINY, 3, "cpu"), hybrid.symbols, [n for n in names if n != "rsi_14"], False, start)
 
 
 _RUN = "import pickle, sys; from ploutos.fusion.jobs import run_hybrid_job; run_hybrid_job(pickle.load(open(sys.argv[1], 'rb')))"

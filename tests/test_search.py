@@ -13,8 +13,8 @@ from ploutos.config import load_config, make_config
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import HistoryError
 from ploutos.research import hyperparameters as module
-from ploutos.research.hyperparameters import Found, SearchSpec, candidate, inner_split, search
-from ploutos.walk_forward import Range
+from ploutos.research.hyperparameters import Found, SearchSpec, candidate, search
+from ploutos.walk_forward import Range, inner_split
 
 SPEC = SearchSpec(trials=3, timesteps=512, reports=2)
 

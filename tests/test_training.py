@@ -124,9 +124,12 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],
 )
 @pytest.mark.parametrize("fast", [True, False])
-def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(tmp_path, panel, panel_features, panel_fold, algorithm, actions, fast):
+@pytest.mark.parametrize("network", ["shared", "joint"])
+def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(
+    tmp_path, panel, panel_features, panel_fold, algorithm, actions, network, fast
+):
     speed = SpeedSpec(fast_loop=fast)
-    changes = {"algorithm": algorithm.__name__, "actions": actions, "lstm_size": 16, "speed": speed}
+    changes = {"algorithm": algorithm.__name__, "actions": actions, "network": network, "lstm_size": 16, "speed": speed}
     first, meta = member(tmp_path, "a", panel, panel_features, panel_fold, **changes)
     second, _ = member(tmp_path, "b", panel, panel_features, panel_fold, **changes)
     assert first.read_bytes() == second.read_bytes()
@@ -135,8 +138,9 @@ def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(tmp_path, pane
     assert plain.num_timesteps == 256
     assert isinstance(plain.action_space, spaces.Box if actions == "weights" else spaces.MultiDiscrete)
     assert [record["timesteps"] for record in meta["curve"]] == [128, 256]
+    assert type(plain.policy).__module__.startswith("ploutos") == (network == "shared")
     with zipfile.ZipFile(first) as archive:
-        assert b"ploutos" not in archive.read("data")  # nothing in it needs this library
+        assert b"ploutos" not in archive.read("data")  # but for the shared policy's class, nothing in it needs this library
 
 
 def test_bars_after_the_training_range_change_no_policy(tmp_path, panel, panel_features, panel_fold):
@@ -150,9 +154,15 @@ def test_bars_after_the_training_range_change_no_policy(tmp_path, panel, panel_f
     assert first.read_bytes() == second.read_bytes()
 
 
-def test_a_policy_refuses_other_symbols_and_features(panel_policies, panel):
+def test_a_joint_policy_refuses_other_symbols_and_a_shared_one_other_features(tmp_path, panel, panel_features, panel_fold, panel_policies):
+    features = panel_features.names
+    joint = load_policy(member(tmp_path, "joint", panel, panel_features, panel_fold, network="joint")[0])
     with pytest.raises(TrainingError, match="trained on symbols S0, S1, S2; found S2, S1, S0"):
-        panel_policies[0].require(panel.symbols[::-1], tuple(panel_policies[0].meta["features"]))
+        joint.require(panel.symbols[::-1], features)
+    panel_policies[0].require(panel.symbols[::-1], features)
+    panel_policies[0].require(("A", "B", "C", "D"), features)
+    with pytest.raises(TrainingError, match=r"trained on features .*; found"):
+        panel_policies[0].require(panel.symbols, features[::-1])
 
 
 def test_probabilities_are_the_policys_own_and_the_vote_is_their_mean(panel_policies):
@@ -176,7 +186,7 @@ def trained(tmp_path, panel, features, fold, algorithm, actions="discrete"):
 def test_a_weight_is_the_policys_mean_and_its_confidence_the_share_of_draws_on_its_side(tmp_path, panel, panel_features, panel_fold):
     members = [trained(tmp_path / name, panel, panel_features, panel_fold, "PPO", "weights") for name in ("a", "b")]
     with torch.no_grad():
-        members[1].model.policy.action_net.bias += torch.tensor([0.2, -0.4, 0.9])
+        members[1].model.policy.action_net.bias -= 0.1
         members[1].model.policy.log_std += 0.3
     observations = np.random.default_rng(0).normal(size=(5, members[0].model.observation_space.shape[0])).astype(np.float32)
     answers = np.stack([predict(policy, observations) for policy in members])

@@ -76,6 +76,12 @@ class MarketBatch:
         n_envs: accounts in the batch.
         seed: of the starts.
         actions: HOLD, BUY, SELL per symbol, or target weights.
+        credit: whether each reward is split among the symbols, in `credits`.
+
+    Attributes:
+        credits: shape (n_envs, n_symbols), the last step's rewards by symbol, which add up to them: each symbol's own turnover penalty,
+            the share in what the account's return was paid that its profit net of its costs has in all symbols', and an equal part of
+            what is left (`ploutos.envs.kernel`). Of no length without `credit`.
 
     Raises:
         ConfigError: the range holds no step, rows and arrays differ in length, or the rules cannot hold on these bars.
@@ -86,7 +92,7 @@ class MarketBatch:
 
     def __init__(
         self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
-        actions: ActionKind = "discrete",
+        actions: ActionKind = "discrete", credit: bool = False,
     ) -> None:  # fmt: skip
         if not 0 <= first_bar < last_bar < arrays.n_bars:
             raise ConfigError(f"bars {first_bar}..{last_bar} of {arrays.n_bars} hold no step; expected at least two bars")
@@ -109,6 +115,7 @@ class MarketBatch:
         n_columns = observation_size(rows.shape[1], arrays.n_symbols, spec.observe_account)
         self._observations = [kernel.aligned((n_envs, n_columns), np.float32) for _ in range(2)]
         self._turn = 0
+        self.credits = np.zeros((n_envs if credit else 0, arrays.n_symbols), dtype=np.float32)
         self._rules = ledger.rules_of(spec)
         self._targets = np.zeros((n_envs, arrays.n_symbols))
         self._no_actions = np.zeros((n_envs, arrays.n_symbols), dtype=np.int64)
@@ -160,7 +167,7 @@ class MarketBatch:
         rewards, done = np.empty(n, dtype=np.float32), np.empty(n, dtype=np.bool_)
         n_done = kernel.advance(
             self._clock, chosen, discrete, self.arrays.n_tradable, self._targets, self._scratch, *self._market, self.arrays.years,
-            self._rules, *self.accounts.arrays, self._episode, rewards, done, out,
+            self._rules, *self.accounts.arrays, self._episode, rewards, self.credits, done, out,
         )  # fmt: skip
         self.ended = self._end(done.nonzero()[0], out) if n_done else None
         return out, rewards, done

@@ -93,7 +93,7 @@ _SHORT = _GROUP + _VECTOR
     _HELD, _ENTRY, _EARNED, _WORST, _BEST, _TARGET,  # the account's, before
     _MARK, _VOLATILITY, _VOLUME, _OPEN, _HIGH, _LOW, _CLOSE, _MUST_CLOSE,  # the market's
     _PRICE, _PER_UNIT, _WORTH, _MARGIN_USED, _TARGET_UNITS,  # on the way to an order
-    _COST, _PAID, _COMMISSION, _LOST, _IMPACT_COST, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE, _KIND,  # of a fill
+    _COST, _PAID, _COMMISSION, _LOST, _IMPACT_COST, _TRADED, _GAIN, _VALUE, _FILL, _CHANGE, _KIND,  # owed before the open; of a fill
     _ENDS, _WON, _STOPPED,  # of a trade
     _OF_EQUITY, _OF_ABLE, _OF_RUINED, _OF_ACCOUNT,  # short rows, spread; the last is whatever is needed next
 ) = range(0, 44 * _LONG, _LONG)  # fmt: skip
@@ -102,15 +102,16 @@ _SHORT = _GROUP + _VECTOR
     _CASH, _EQUITY, _PEAK, _PNL, _FEES, _SLIPPAGE, _IMPACT, _BORROWED, _TURNED_OVER, _CALLS, _MEAN, _SQUARE,
     _BEFORE, _PEAK_BEFORE, _TURNED_BEFORE, _NEXT, _SLOT, _RATE, _RUINED, _CALLED, _ABLE,  # before the step
     _OWED, _OPENING, _REQUIRED, _SHARE, _LIMIT, _KEPT, _ADDED, _SCALE, _HOLDINGS,  # sums over symbols and what they say
-    _REWARD, _GROWN, _SHARPE, _DEEPER, _TURNED, _RATIO, _LOG,  # of the reward; the first five as in episode
-) = range(44 * _LONG, 44 * _LONG + 37 * _SHORT, _SHORT)  # fmt: skip
-_N_PAYOUTS = 44 * _LONG + 37 * _SHORT  # a single number: of symbols that are paid out some day
+    _REWARD, _GROWN, _SHARPE, _DEEPER, _TURNED, _RATIO, _LOG, _IDLE,  # of the reward; the first five as in episode
+) = range(44 * _LONG, 44 * _LONG + 38 * _SHORT, _SHORT)  # fmt: skip
+_N_PAYOUTS = 44 * _LONG + 38 * _SHORT  # a single number: of symbols that are paid out some day
 _SCRATCH = _N_PAYOUTS + _VECTOR
 _FAR = 2**40  # beyond every account and lane
 _ALONE = -1.0  # a share that leaves orders as they are
 OUTCOMES_KEPT = 10
 _REWARD_FLOOR = 1e-6
 _ROUND_UP = 1e-9
+_NO_RETURN = 1e-12
 LINE = 64
 _PARTS = 4
 _FLOATS_PER_LINE = 16
@@ -369,6 +370,11 @@ def _stop(w, a, k, at_lane, rules, positions, counts):
     w[_CASH + a] += now * fill * multiplier - fee
     w[_PNL + a] += missed
     w[_HOLDINGS + a] += -now * w[_CLOSE + k] * multiplier
+    w[_GAIN + k] += missed
+    w[_COMMISSION + k] += fee
+    w[_LOST + k] += lost
+    w[_IMPACT_COST + k] += impact_cost
+    w[_TRADED + k] += notional
     _end_trade(at_lane, w[_EARNED + k] + missed - (fee + lost + impact_cost) > 0.0, w[_NEXT + a], counts)
     _empty(at_lane, fill, STOPPED, positions, counts)
 
@@ -540,6 +546,7 @@ def _pay_out(w, n, width, start, contract_terms, counts):
                     gain = held * (contract_terms[PAYOUT_PRICE, j] - w[_MARK + k]) * w[_MULTIPLIER + k]
                     w[_CASH + a] += held * contract_terms[PAYOUT_PRICE, j] * w[_MULTIPLIER + k]
                     w[_PNL + a] += gain
+                    w[_COST + k] -= gain
                     _end_trade(start + k, w[_EARNED + k] + gain > 0.0, w[_NEXT + a], counts)
                     for row in (_HELD, _ENTRY, _EARNED, _WORST, _BEST):
                         w[row + k] = 0.0
@@ -752,6 +759,8 @@ def _decide(w, first, n, n_symbols, width, contract_terms, rules, counts):
     if rules[BORROW] > 0.0:
         _charge(w, n, n_symbols, width)
     if w[_N_PAYOUTS] > 0.0:
+        if rules[BORROW] == 0.0:
+            w[_COST : _COST + n * width] = 0.0
         _pay_out(w, n, width, first * width, contract_terms, counts)
     _order(w, n, width, rules[BAND], rules[PARTICIPATION], rules[STOP], rules[CLOSE_BY_SESSION_END])
     _limit(w, n, n_symbols, width, rules[GROSS_LIMIT], rules[MARGIN_CALLS] != 0.0)
@@ -901,6 +910,40 @@ def _reward(w, first, n, rules, episode, rewards):
 
 
 @compiled
+def _idle(w, n, rules):
+    """What the Sharpe ratio's part would pay for a return of 0: no symbol's doing. Before `_reward` moves the moments on."""
+    for a in range(n):
+        w[_IDLE + a] = rules[WEIGHT_SHARPE] * differential_sharpe(w[_MEAN + a], w[_SQUARE + a], 0.0) * rules[REWARD_SCALE]
+
+
+@compiled
+def _split(w, first, n, n_symbols, width, rules, credits):
+    """Split n accounts' rewards among their symbols, so that they add up to the reward.
+
+    A symbol bears the penalty for its own turnover, and of what is paid for the account's return the share that its profit net of its
+    costs has in all symbols' together: for a smooth reward this is the split of Aumann and Shapley along the straight line from no
+    return. What is left, all of it where nothing was earned, is borne by all symbols alike.
+    """
+    floor = _REWARD_FLOOR * rules[CASH]
+    for a in range(n):
+        before, start, total = max(w[_BEFORE + a], floor), a * width, 0.0
+        for k in range(start, start + n_symbols):
+            profit = w[_GAIN + k] - w[_COMMISSION + k] - w[_LOST + k] - w[_IMPACT_COST + k] - w[_COST + k]
+            w[_PAID + k] = profit / before
+            total += w[_PAID + k]
+        earned = w[_GROWN + a] + w[_SHARPE + a] + w[_DEEPER + a] - w[_IDLE + a]
+        moved = abs(total) > _NO_RETURN
+        rate = earned / (total if moved else 1.0) if moved else 0.0
+        penalty = rules[WEIGHT_TURNOVER] * rules[REWARD_SCALE] / before
+        left = w[_GROWN + a] + w[_SHARPE + a] + w[_DEEPER + a] + w[_TURNED + a]
+        for k in range(start, start + n_symbols):
+            w[_PAID + k] = rate * w[_PAID + k] - penalty * w[_TRADED + k]
+            left -= w[_PAID + k]
+        for j in range(n_symbols):
+            credits[first + a, j] = w[_PAID + start + j] + left / n_symbols
+
+
+@compiled
 def _observe_account(i, lane, at, drawdown, money, positions, counts, out):
     """The account's features of one symbol, as `ploutos.envs.account_features.account_features` has them, scaled and clipped."""
     wins, trades = 0, counts[N_OUTCOMES, lane]
@@ -1032,11 +1075,11 @@ def _tick(first, n, clock, ruined, done):
 
 @compiled
 def advance(clock, actions, discrete, n_tradable, targets, w, rows, prices, contract_terms, years, rules, money, ruined, positions, counts,
-            episode, rewards, done, out):  # fmt: skip
+            episode, rewards, credits, done, out):  # fmt: skip
     """One step of a batch: actions to orders, orders to accounts, accounts to rewards, ends and observations.
 
-    With `discrete` the actions are decoded, else `targets` holds the weights. Fills are not kept. Returns how many episodes
-    have ended.
+    With `discrete` the actions are decoded, else `targets` holds the weights. Where `credits` has room, shape (n, n_symbols), rewards are
+    split among symbols. Fills are not kept. Returns how many episodes have ended.
     """
     bar, width, n_symbols = clock[BAR], prices.shape[2], contract_terms.shape[1]
     group, n_done = _group_of(width), 0
@@ -1053,7 +1096,11 @@ def advance(clock, actions, discrete, n_tradable, targets, w, rows, prices, cont
         _ahead(2, following, bar, rows, prices)
         _trade(w, first, n, n_symbols, width, False, contract_terms, rules, money, ruined, positions, counts)
         _ahead(3, following, bar, rows, prices)
+        if len(credits) > 0:
+            _idle(w, n, rules)
         _reward(w, first, n, rules, episode, rewards)
+        if len(credits) > 0:
+            _split(w, first, n, n_symbols, width, rules, credits)
         _store_money(w, first, n, money)
         n_done += _tick(first, n, clock, ruined, done)
         for i in range(first, first + n):

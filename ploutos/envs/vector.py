@@ -29,9 +29,9 @@ class MarketVecEnv(MarketBatch, VecEnv):
 
     def __init__(
         self, arrays: MarketArrays, rows: Float32Array, spec: EnvSpec, first_bar: int, last_bar: int, n_envs: int, seed: int,
-        actions: ActionKind = "discrete",
+        actions: ActionKind = "discrete", credit: bool = False,
     ) -> None:  # fmt: skip
-        MarketBatch.__init__(self, arrays, rows, spec, first_bar, last_bar, n_envs, seed, actions)
+        MarketBatch.__init__(self, arrays, rows, spec, first_bar, last_bar, n_envs, seed, actions, credit)
         self.render_mode = None
         VecEnv.__init__(self, n_envs, self.observation_space, self.action_space)
         self._infos: list[dict[str, Any]] = [{} for _ in range(n_envs)]

@@ -15,7 +15,6 @@ import torch
 from pydantic import Field, PositiveInt
 
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import HistoryError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import drawdowns, periods_of, session_returns, sharpe_ratio
 from ploutos.features.build import FeatureSet
@@ -27,12 +26,11 @@ from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.ppo import build_env, build_model, fit_range_scaler
 from ploutos.training.spec import TrainingSpec
-from ploutos.walk_forward import Fold, Range
+from ploutos.walk_forward import Fold, Range, inner_split
 
 logger = logging.getLogger(__name__)
 
 _DRAWDOWN_ALLOWED, _DRAWDOWN_WEIGHT = 0.15, 10.0
-_SHORTEST = 20  # bars that a score may stand on
 
 
 class SearchSpec(Spec):
@@ -73,30 +71,18 @@ class Found:
     validation: Range
 
 
-def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
-    """A training range's own training and validation ranges.
-
-    Raises:
-        HistoryError: the validation range would be too short for a score.
-    """
-    cut = train.start + round(train.n_bars * (1 - share))
-    if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
-        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be split again with a gap of {gap}; train longer")
-    return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
-
-
 def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
     """Settings of `training` to try; the rollout's size stays as it is, and every batch size divides it."""
     rollout = base.n_envs * base.n_steps
     whole = base.n_steps if base.algorithm == "RecurrentPPO" else 1
     batches = [rollout // parts for parts in (2, 4, 8, 16) if rollout % (parts * whole) == 0] or [rollout]
-    width, depth = trial.suggest_categorical("width", (64, 128, 256, 512)), trial.suggest_int("depth", 1, 3)
+    width, depth = trial.suggest_categorical("width", (16, 32, 64, 128, 256)), trial.suggest_int("depth", 1, 3)
     return {
-        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 1e-3, log=True),
+        "learning_rate": trial.suggest_float("learning_rate", 1e-5, 3e-3, log=True),
         "batch_size": trial.suggest_categorical("batch_size", batches),
         "n_epochs": trial.suggest_int("n_epochs", 3, 15),
-        "gamma": trial.suggest_float("gamma", 0.9, 0.999),
-        "gae_lambda": trial.suggest_float("gae_lambda", 0.9, 0.99),
+        "gamma": trial.suggest_float("gamma", 0.0, 0.99),
+        "gae_lambda": trial.suggest_float("gae_lambda", 0.0, 0.99),
         "clip_range": trial.suggest_float("clip_range", 0.1, 0.3),
         "ent_coef": trial.suggest_float("ent_coef", 1e-3, 0.1, log=True),
         "vf_coef": trial.suggest_float("vf_coef", 0.1, 0.9),

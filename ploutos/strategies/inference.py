@@ -24,10 +24,12 @@ from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
 from ploutos.market.bars import Bars
 from ploutos.training.checkpoint import Policy
+from ploutos.training.networks import SymbolColumns
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
 _BLOCK = 64
+_SYMBOLS = "one network for every symbol"
 _MANY, _WIDE = 16, 512
 """From so many rows and up to so many columns a product of weights laid out anew has the bytes of the layer itself, which is called
 elsewhere."""
@@ -106,9 +108,48 @@ def _together(layers: Sequence[torch.nn.Module]) -> Callable[[torch.Tensor], tor
     return partial(torch.baddbmm, bias[:, None], batch2=weight.transpose(1, 2).contiguous())
 
 
+@dataclass
+class _SharedSymbols:
+    """The same of a policy whose network is shared by all symbols, of which the segment may have other ones than its training."""
+
+    rows: Float32Array  # none of the market's columns
+    policy: Policy
+    first: int
+    market: torch.Tensor  # (n_bars, n_symbols, hidden)
+    usable: torch.Tensor  # (n_bars, n_symbols)
+    own_weight: torch.Tensor  # (n_own, hidden)
+
+    @classmethod
+    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedSymbols":
+        columns, n = cast(SymbolColumns, policy.columns), bars.n_bars
+        padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
+        padded[:n] = torch.from_numpy(rows[bars.start - 1 : bars.stop - 1])
+        by_symbol, layer = columns.by_symbol(padded), _network(policy).encoder[0]
+        weight = layer.weight[:, : columns.n_market].T
+        with torch.no_grad():  # blocks of one size, as above
+            blocks = [torch.addmm(layer.bias, block.flatten(0, 1), weight) for block in torch.split(by_symbol, _BLOCK)]
+            own_weight = layer.weight[:, columns.n_market :].T.contiguous()
+        market = torch.cat(blocks).view(*by_symbol.shape[:2], -1)
+        return cls(rows[:, :0], policy, bars.start - 1, market, by_symbol[..., -1], own_weight)
+
+    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
+        columns, t = cast(SymbolColumns, self.policy.columns), bar - self.first
+        own, account = columns.own_by_symbol(observations)
+        encoded, network = self.market[t] + own @ self.own_weight, _network(self.policy)
+        for layer in network.encoder[1:]:
+            encoded = layer(encoded)
+        joined = network.joined(network.policy_join, encoded, self.usable[t].expand(len(own), -1), account)
+        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(joined)[None])
+
+
 def _layers(policy: Policy) -> Any:
     """The actor's hidden layers, a linear one first."""
-    return cast(Any, policy.model.policy).mlp_extractor.policy_net
+    return _network(policy).policy_net
+
+
+def _network(policy: Policy) -> Any:
+    """Everything between the observations and the last layers."""
+    return cast(Any, policy.model.policy).mlp_extractor
 
 
 @dataclass
@@ -123,10 +164,15 @@ class _Whole:
         network: Any = self.policy.model.policy
         seen = network.extract_features(observations, network.pi_features_extractor)
         if self.policy.recurrent:
-            nothing = torch.zeros(1, len(observations), network.lstm_actor.hidden_size)
-            cells = self.state.cells or (nothing, nothing)
-            seen, self.state.cells = network._process_sequence(seen, cells, torch.zeros(len(observations)), network.lstm_actor)
+            cells = self.state.cells or (torch.zeros(1, len(seen), self._memory(seen.shape[1])),) * 2
+            seen, self.state.cells = network.lstm_actor(seen[None], cells)
+            seen = seen[0]
         return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen))[None])
+
+    def _memory(self, n_observed: int) -> int:
+        """Size of an account's state."""
+        lstm, columns = cast(Any, self.policy.model.policy).lstm_actor, self.policy.columns
+        return int(lstm.hidden_size if columns is None else lstm.each.hidden_size * columns.n_symbols(n_observed))
 
 
 class PolicyInference:
@@ -157,9 +203,11 @@ class PolicyInference:
             same = [rows for other, rows in members if _alike(other.scaler, policy.scaler)]  # members of a fold share a scaler
             members.append((policy, same[0] if same else _rows_of(part, bars, features, policy.scaler)))
         self._actors: list[tuple[_Actor, bool]] = []
-        for network, group in groupby(members, key=lambda member: _network(member[0])):
+        for kind, group in groupby(members, key=lambda member: _kind(member[0])):
             own = list(group)
-            if network:
+            if kind == _SYMBOLS:
+                self._actors += [(_SharedSymbols.of(policy, rows, part), policy.observes_account) for policy, rows in own]
+            elif kind:
                 self._actors.append((_SharedRows.of(own, part), own[0][0].observes_account))
             else:
                 self._actors += [(_Whole(rows, policy, RecurrentState()), policy.observes_account) for policy, rows in own]
@@ -187,10 +235,12 @@ class PolicyInference:
         return _predictions(self._policies, torch.cat(lasts), masks)
 
 
-def _network(policy: Policy) -> str:
+def _kind(policy: Policy) -> str:
     """Layers and observations, alike in policies that are multiplied together; empty where there is a memory or no hidden layer."""
-    if policy.recurrent or not len(_layers(policy)):
+    if policy.recurrent or not cast(Any, policy.model.policy).net_arch:
         return ""
+    if policy.columns is not None:
+        return _SYMBOLS
     return f"{policy.observes_account} {_layers(policy)} {cast(Any, policy.model.policy).action_net}"
 
 
@@ -229,7 +279,7 @@ def _predictions(policies: Sequence[Policy], lasts: torch.Tensor, masks: BoolArr
     if policies[0].is_continuous:
         space = cast(spaces.Box, policies[0].model.action_space)
         spread = torch.stack([cast(Any, policy.model.policy).log_std.double().exp() for policy in policies])[:, None]
-        return np.stack([np.clip(lasts.numpy(), space.low, space.high), torch.special.ndtr(lasts.abs() / spread).numpy()], axis=-1)
+        return np.stack([np.clip(lasts.numpy(), space.low[0], space.high[0]), torch.special.ndtr(lasts.abs() / spread).numpy()], axis=-1)
     logits = lasts.reshape(*lasts.shape[:2], -1, N_ACTIONS)  # one softmax for all symbols; stable-baselines3 builds an object for each
     if masks is not None:
         for at, policy in enumerate(policies):

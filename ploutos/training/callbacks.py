@@ -2,9 +2,9 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from stable_baselines3.common.callbacks import BaseCallback
@@ -15,6 +15,13 @@ from ploutos.errors import ConfigError
 from ploutos.training.checkpoint import CheckpointFolder, save_policy
 
 Record = dict[str, float]
+
+
+class HasState(Protocol):
+    """A callback that a resumed training goes on with."""
+
+    def state(self) -> dict[str, Any]: ...
+    def restore(self, state: dict[str, Any]) -> None: ...
 
 
 class BatchedCallback(BaseCallback):
@@ -35,7 +42,7 @@ class BatchedCallback(BaseCallback):
         self.records: list[Record] = []
         self._sums: dict[str, list[float]] = {}  # name: sum, count
         self._rollouts = 0
-        self._under_way = False
+        self._under_way = self._closed = False
 
     def state(self) -> dict[str, Any]:
         """Everything gathered so far, JSON-able, as it stands between two rollouts."""
@@ -45,22 +52,27 @@ class BatchedCallback(BaseCallback):
         """Continue from a state."""
         self.records, self._sums, self._rollouts = state["records"], state["sums"], state["rollouts"]
 
-    def _add(self, name: str, value: float) -> None:
+    def add(self, name: str, value: float) -> None:
+        """Put a number into the record that is being gathered."""
         held = self._sums.setdefault(name, [0.0, 0])
         held[0] += value
         held[1] += 1
+
+    def close(self) -> None:
+        """Gather no more: the training stops, and the rollout that has begun is no part of it."""
+        self._closed, self._under_way = True, False
 
     def _on_training_start(self) -> None:
         self._under_way = False
 
     def _on_step(self) -> bool:
-        for i in np.flatnonzero(self.locals["dones"]):
+        for i in () if self._closed else np.flatnonzero(self.locals["dones"]):
             info = self.locals["infos"][i]
-            self._add("episode/reward", info["episode"]["r"])
-            self._add("episode/length", info["episode"]["l"])
-            self._add("episode/final_equity", info["final_equity"])
+            self.add("episode/reward", info["episode"]["r"])
+            self.add("episode/length", info["episode"]["l"])
+            self.add("episode/final_equity", info["final_equity"])
             for part, value in info["reward_parts"].items():
-                self._add(f"reward/{part}", value)
+                self.add(f"reward/{part}", value)
         return True
 
     def _on_rollout_start(self) -> None:
@@ -79,7 +91,7 @@ class BatchedCallback(BaseCallback):
         """A rollout and its update are done."""
         for name, value in self.model.logger.name_to_value.items():
             if name.startswith("train/"):
-                self._add(name, float(value))
+                self.add(name, float(value))
         self._rollouts += 1
         if self._rollouts % self.every_rollouts == 0:
             self._flush()
@@ -118,7 +130,7 @@ class Progress(BaseCallback):
     """At every rollout boundary: report progress, and write a checkpoint when one is due.
 
     Args:
-        log: whose state travels with the checkpoints; it must come before this one in a list of callbacks.
+        others: callbacks whose states travel with the checkpoints, by name; they must come before this one in a list of callbacks.
         every_rollouts: rollouts between two checkpoints, None for no checkpoints.
         best: where to keep the policy with the highest mean episode reward at a checkpoint, None for nowhere.
         meta: what goes into that policy's file.
@@ -127,11 +139,11 @@ class Progress(BaseCallback):
     model: OnPolicyAlgorithm
 
     def __init__(
-        self, env: MarketVecEnv, log: BatchedCallback, checkpoints: CheckpointFolder, every_rollouts: int | None, total: int,
+        self, env: MarketVecEnv, others: Mapping[str, HasState], checkpoints: CheckpointFolder, every_rollouts: int | None, total: int,
         progress_file: Path, best: Path | None = None, meta: dict[str, Any] | None = None,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.env, self.log, self.checkpoints, self.every_rollouts, self.total = env, log, checkpoints, every_rollouts, total
+        self.env, self.others, self.checkpoints, self.every_rollouts, self.total = env, others, checkpoints, every_rollouts, total
         self.progress_file, self.best, self.meta = progress_file, best, meta or {}
         self.best_reward: float | None = None
         self.rollouts = 0
@@ -139,11 +151,12 @@ class Progress(BaseCallback):
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of the callbacks."""
-        return {"log": self.log.state(), "best_reward": self.best_reward}
+        return {"best_reward": self.best_reward} | {name: other.state() for name, other in self.others.items()}
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a checkpoint."""
-        self.log.restore(state["log"])
+        for name, other in self.others.items():
+            other.restore(state[name])
         self.best_reward = state["best_reward"]
 
     def _on_training_start(self) -> None:

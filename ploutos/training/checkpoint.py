@@ -33,12 +33,13 @@ from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import TrainingError
 from ploutos.features.scaling import Scaler
 from ploutos.store import Kind, writing
+from ploutos.training.networks import SymbolColumns
 
 META = "ploutos.json"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
-# The weights that multiply observations.
-_READERS = {"mlp_extractor.policy_net.0.weight", "mlp_extractor.value_net.0.weight"}
-_LSTM_READERS = {"lstm_actor.weight_ih_l0", "lstm_critic.weight_ih_l0"}
+# The weights that multiply observations, of a joint network and of a shared one.
+_READERS = {f"mlp_extractor.{net}.0.weight" for net in ("policy_net", "value_net", "encoder")}
+_LSTM_READERS = {f"lstm_{net}.weight_ih_l0" for net in ("actor", "critic", "actor.each")}
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 # What stable-baselines3 would save of one moment of one run: clocks, last observations, episode statistics.
 _MOMENTARY = ["start_time", "ep_info_buffer", "ep_success_buffer", "_last_obs", "_last_episode_starts", "_last_original_obs"]
@@ -97,8 +98,13 @@ class Policy:
 
     @property
     def observes(self) -> list[str]:
-        """Names of the columns of its observations."""
-        return column_names(self.meta["symbols"], self.meta["features"], self.observes_account)
+        """Names of what its first layer reads: the columns of its observations, or of one symbol."""
+        return names_read(self.model, self.meta["symbols"], self.meta["features"], self.observes_account)
+
+    @property
+    def columns(self) -> SymbolColumns | None:
+        """How a shared network sorts its observations by symbol; None for a joint one."""
+        return columns_of(self.model)
 
     @property
     def is_continuous(self) -> bool:
@@ -106,14 +112,25 @@ class Policy:
         return isinstance(self.model.action_space, spaces.Box)
 
     def require(self, symbols: tuple[str, ...], features: tuple[str, ...]) -> None:
-        """Refuse to decide on anything but what the policy was trained to see.
+        """Refuse to decide on anything but what the policy was trained to see. A shared network decides on any symbols.
 
         Raises:
             TrainingError: other symbols or features, or another order.
         """
         for what, trained, given in (("symbols", self.meta["symbols"], symbols), ("features", self.meta["features"], features)):
-            if tuple(trained) != given:
+            if tuple(trained) != given and (what == "features" or self.columns is None):
                 raise TrainingError(f"the policy was trained on {what} {', '.join(trained)}; found {', '.join(given)}")
+
+
+def columns_of(model: OnPolicyAlgorithm) -> SymbolColumns | None:
+    """How a model's shared network sorts observations by symbol; None for a joint one."""
+    return cast(SymbolColumns | None, getattr(model.policy, "columns", None))
+
+
+def names_read(model: OnPolicyAlgorithm, symbols: Sequence[str], features: Sequence[str], account: bool) -> list[str]:
+    """Names of what a model's first layer reads: all columns of an observation, or, if it is shared, those of one symbol."""
+    columns = columns_of(model)
+    return column_names(symbols, features, account) if columns is None else columns.names(features)
 
 
 def load_policy(path: Path) -> Policy:
@@ -145,19 +162,22 @@ class StoredPolicies(Sequence[Policy]):
         return StoredPolicies(self.paths[at]) if isinstance(at, slice) else load_policy(self.paths[at])
 
 
-def warm_start(model: OnPolicyAlgorithm, names: Sequence[str], policy: Policy) -> None:
+def warm_start(model: OnPolicyAlgorithm, symbols: Sequence[str], features: Sequence[str], account: bool, policy: Policy) -> None:
     """Give a freshly built model the weights of a policy that observed part of what it observes.
 
     Until its first update the model then decides as the policy does, whatever the new columns hold: in the layers that read
     observations a column's weights are found by its name, and those of a new column are 0. The optimiser stays fresh.
 
     Args:
-        names: columns of the model's observations.
+        symbols, features: what the model observes.
+        account: whether it observes the account's features.
 
     Raises:
         TrainingError: the policy observed something that the model does not, or its layers are of other sizes.
     """
-    observed = policy.observes
+    names, observed = names_read(model, symbols, features, account), policy.observes
+    if (policy.columns is None) != (columns_of(model) is None):
+        raise TrainingError("a shared network cannot start from a joint one, nor a joint one from a shared one; train both alike")
     missing = [name for name in observed if name not in names]
     if missing:
         raise TrainingError(f"the policy to start from observed {', '.join(missing)}; expected nothing that is not observed now")

@@ -14,7 +14,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
 from ploutos.envs.ledger import make_market_arrays
-from ploutos.envs.observation import market_rows, observation_names
+from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import FeatureSet
@@ -27,13 +27,16 @@ from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, Policy, lo
 from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
+from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
-from ploutos.walk_forward import Fold, Range
+from ploutos.training.stopping import EarlyStopping, HeldOut
+from ploutos.walk_forward import Fold, Range, inner_split
 
 logger = logging.getLogger(__name__)
 
 BEST = "best.zip"
 _FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
+_SHARED: dict[str, Any] = {"PPO": SharedPolicy, "MaskablePPO": SharedMaskablePolicy, "RecurrentPPO": SharedRecurrentPolicy}
 _FAST = {"PPO": FastPPO, "MaskablePPO": FastMaskablePPO, "RecurrentPPO": FastRecurrentPPO}
 
 
@@ -41,13 +44,15 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
     """An agent with fresh weights, drawn from the seed."""
     recurrent, fast = spec.algorithm == "RecurrentPPO", spec.speed.fast_loop
     network: dict[str, Any] = {"net_arch": list(spec.net_arch)}
+    if spec.network == "shared":
+        network["account"] = env.env_spec.observe_account
     if spec.actions == "weights":
         network["log_std_init"] = _FIRST_LOG_STD
     algorithm: Any = _FAST[spec.algorithm] if fast else ALGORITHMS[spec.algorithm]
     return cast(
         OnPolicyAlgorithm,
         algorithm(
-            "MlpLstmPolicy" if recurrent else "MlpPolicy",
+            _SHARED[spec.algorithm] if spec.network == "shared" else "MlpLstmPolicy" if recurrent else "MlpPolicy",
             env,
             learning_rate=LinearSchedule(spec.learning_rate, 0.0, 1.0) if spec.learning_rate_schedule == "linear" else spec.learning_rate,
             n_steps=spec.n_steps,
@@ -73,12 +78,25 @@ def fit_range_scaler(features: FeatureSet, train: Range) -> Scaler:
     return fit_scaler(features.values[train.start : train.stop], features.n_required)
 
 
+def learning_ranges(fold: Fold, spec: TrainingSpec) -> tuple[Range, Range | None]:
+    """The part of a fold's training range that is learnt from, and the part that is held out to stop on, if any.
+
+    Raises:
+        HistoryError: the training range is too short to be cut.
+    """
+    if not spec.stopping.enabled:
+        return fold.train, None
+    return inner_split(fold.train, fold.validation.start - fold.train.stop, spec.stopping.validation_share)
+
+
 def build_env(
     bars: Bars, features: FeatureSet, scaler: Scaler, train: Range, env_spec: EnvSpec, spec: TrainingSpec, seed: int
 ) -> MarketVecEnv:
     """The environment of a training range."""
     rows = market_rows(features, bars.tradable, scaler)
-    return MarketVecEnv(make_market_arrays(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions)
+    return MarketVecEnv(
+        make_market_arrays(bars), rows, env_spec, train.start, train.stop - 1, spec.n_envs, seed, spec.actions, spec.credits_symbols
+    )
 
 
 def train_member(
@@ -102,14 +120,15 @@ def train_member(
         warm: a policy to start from, which observed part of what this one does; None starts from fresh weights.
 
     Returns:
-        The policy's meta: fold, seed, steps, scaler, names, learning curve, versions.
+        The policy's meta: fold, seed, steps, scaler, names, learning curve, which of its policies was kept and why, versions.
     """
     torch.set_num_threads(1)
     if spec.speed.reuse_memory:
         keep_freed_memory()
     paths.folder.mkdir(parents=True, exist_ok=True)
-    scaler = fit_range_scaler(features, fold.train)
-    env = build_env(bars, features, scaler, fold.train, env_spec, spec, seed)
+    learnt, held_out = learning_ranges(fold, spec)
+    scaler = fit_range_scaler(features, learnt)
+    env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
     total = spec.planned_timesteps
     meta: dict[str, Any] = {
@@ -130,10 +149,12 @@ def train_member(
     checkpoint_folder = CheckpointFolder(paths.folder, checkpoints.keep)
     every = checkpoints.every_rollouts if checkpoints.enabled else None
     best = paths.folder / BEST if checkpoints.keep_best else None
-    progress = Progress(env, log, checkpoint_folder, every, total, paths.progress_file, best, meta)
+    stopping = EarlyStopping(HeldOut(env.arrays, env.rows, env_spec, held_out), spec.stopping, log) if held_out else None
+    others: dict[str, Any] = {"log": log} | ({"stopping": stopping} if stopping else {})
+    progress = Progress(env, others, checkpoint_folder, every, total, paths.progress_file, best, meta)
     found = checkpoint_folder.resume(model, env, logger.warning) if checkpoints.auto_resume else None
     if warm is not None and found is None:
-        warm_start(model, observation_names(features, env_spec.observe_account), load_policy(warm))
+        warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
     if found is not None:
         progress.restore(found)
         logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)
@@ -141,10 +162,13 @@ def train_member(
         if model.num_timesteps < total:
             model.learn(
                 total - model.num_timesteps,
-                callback=[log, progress],
+                callback=[*reversed(others.values()), progress],
                 log_interval=cast(int, None),  # stable-baselines3 then logs nothing of its own
                 reset_num_timesteps=found is None,
             )
+    if stopping is not None:
+        stopping.keep_best()
+        meta["stopping"] = stopping.meta()
     meta |= {"timesteps": model.num_timesteps, "curve": log.records}
     save_policy(model, meta, path)
     paths.progress_file.unlink(missing_ok=True)

@@ -35,6 +35,19 @@ class SpeedSpec(Spec):
         return self
 
 
+class StoppingSpec(Spec):
+    """Training that stops: its range's last part is held out, the policy is scored on it now and then, and the best one is kept."""
+
+    enabled: bool = True
+    """Whether any part is held out; else the policy of the last step is kept."""
+    validation_share: float = Field(default=0.2, gt=0, lt=1)
+    """Last share of the training range that is held out, behind the folds' own gap."""
+    every_rollouts: PositiveInt = 4
+    """Rollouts between two looks; there is one more at the end."""
+    patience: PositiveInt = 15
+    """Looks without a better score after which the training ends."""
+
+
 class TrainingSpec(Spec):
     """The agent and the ensemble around it."""
 
@@ -43,6 +56,12 @@ class TrainingSpec(Spec):
     actions: ActionKind = "discrete"
     """What a policy decides for each symbol: `discrete` is HOLD, BUY or SELL; `weights` is a share of the gross limit, drawn from a
     normal distribution in training and its mean afterwards. MaskablePPO has discrete actions only."""
+    network: Literal["shared", "joint"] = "shared"
+    """`shared` reads every symbol with the same weights, and beside it the others, pooled: what is learnt of one symbol holds for all,
+    and their number is free. `joint` reads all symbols' columns at once, with weights for each."""
+    credit: Literal["symbol", "portfolio"] = "symbol"
+    """What a decision on a symbol is paid with: that symbol's part of the reward, or all of it. A joint network and stable-baselines3's
+    own loop know the portfolio's alone."""
     total_timesteps: PositiveInt = 2_000_000
     """Environment steps of one member in production."""
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
@@ -55,15 +74,15 @@ class TrainingSpec(Spec):
     """Steps of each account per rollout."""
     batch_size: PositiveInt = 1024
     """Samples per gradient step; divides n_envs * n_steps."""
-    n_epochs: PositiveInt = 5
+    n_epochs: PositiveInt = 2
     """Passes over a rollout."""
     learning_rate: PositiveFloat = 3e-4
     """Adam's step."""
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """`linear` falls to 0 over the steps that are trained."""
-    gamma: float = Field(default=0.99, gt=0, le=1)
-    """Discount per bar."""
-    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    gamma: float = Field(default=0.9, ge=0, le=1)
+    """Discount per bar: at 0 a decision is paid with the next bar alone. The further it looks, the more of other bars' noise it is paid."""
+    gae_lambda: float = Field(default=0.5, ge=0, le=1)
     """Bias against variance of the advantage."""
     clip_range: PositiveFloat = 0.2
     """PPO's clip."""
@@ -75,12 +94,15 @@ class TrainingSpec(Spec):
     """Gradient clip."""
     target_kl: PositiveFloat | None = None
     """Stop a rollout's updates beyond this divergence; none by default."""
-    net_arch: tuple[PositiveInt, ...] = (256, 128)
-    """Hidden layers of policy and of value function; behind the LSTM, where there is one."""
-    lstm_size: PositiveInt = 256
-    """Width of each LSTM of RecurrentPPO."""
+    net_arch: tuple[PositiveInt, ...] = (32, 32)
+    """Hidden layers of policy and of value function; behind the LSTM, where there is one. Of a shared network they encode one symbol, so
+    they may be far smaller than a joint one's, which encode all; one more layer joins each symbol with the others."""
+    lstm_size: PositiveInt = 32
+    """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
+    stopping: StoppingSpec = StoppingSpec()
+    """When a training ends before its steps are done, and which of its policies is kept."""
     speed: SpeedSpec = SpeedSpec()
     """How training is computed."""
 
@@ -88,6 +110,12 @@ class TrainingSpec(Spec):
     def _masks_are_of_actions(self) -> "TrainingSpec":
         if self.algorithm == "MaskablePPO" and self.actions == "weights":
             raise ValueError("training.algorithm MaskablePPO masks discrete actions; with training.actions=weights use PPO or RecurrentPPO")
+        return self
+
+    @model_validator(mode="after")
+    def _shared_networks_encode(self) -> "TrainingSpec":
+        if self.network == "shared" and not self.net_arch:
+            raise ValueError("training.net_arch is empty; a shared network encodes each symbol, so name a layer, such as [64]")
         return self
 
     @model_validator(mode="after")
@@ -102,6 +130,11 @@ class TrainingSpec(Spec):
                 f"training.batch_size {self.batch_size} is not a multiple of n_steps {self.n_steps}; RecurrentPPO needs whole sequences"
             )
         return self
+
+    @property
+    def credits_symbols(self) -> bool:
+        """Whether each symbol has a reward, a value and an advantage of its own."""
+        return self.credit == "symbol" and self.network == "shared" and self.speed.fast_loop
 
     @property
     def planned_timesteps(self) -> int:

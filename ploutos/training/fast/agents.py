@@ -1,5 +1,10 @@
 """PPO, MaskablePPO and RecurrentPPO with a rollout and an update of our own; everything else is stable-baselines3's.
 
+A network is joint, one that reads whole observations, or shared (`ploutos.training.networks`), one that reads each symbol; then a row
+is one symbol of one account, and the symbols of an account stand side by side. Credit is the portfolio's, or each symbol's: then every
+symbol has a value, an advantage and a clipped ratio of its own, from the rewards that the environment splits. Rewards by symbol are
+multiplied by the number of symbols, so that they are of the portfolio's size and the portfolio's value is the mean of the symbols'.
+
 Actions are HOLD, BUY, SELL per symbol, or weights from a normal distribution each, whose deviation does not depend on what is
 seen. The mathematics, the minibatches and the saved files are those of stable-baselines3 and sb3-contrib, whose plain classes
 open them. What differs: market rows are multiplied once (`ploutos.training.fast.layers`), all symbols' actions are drawn as one
@@ -29,6 +34,7 @@ from ploutos.errors import ConfigError
 from ploutos.training.fast import layers
 from ploutos.training.fast.layers import ObservationBatch, SharedRows
 from ploutos.training.fast.rollout import Rollout
+from ploutos.training.networks import SymbolColumns
 
 
 @dataclass(frozen=True)
@@ -37,6 +43,7 @@ class _Batch:
 
     observations: ObservationBatch
     at: Tensor  # (n,), places in the rollout
+    others: layers.Others | None = None  # of a shared network
     accounts: Tensor | None = None  # (n_sequences,)
 
 
@@ -61,20 +68,26 @@ class _Fast(OnPolicyAlgorithm):
     _last_episode_starts: Any
     _last_lstm_states: Any
 
-    def __init__(self, policy: str, env: MarketVecEnv, share_rows: bool = True, half: bool = False, **kwargs: Any) -> None:
+    def __init__(self, policy: Any, env: MarketVecEnv, share_rows: bool = True, half: bool = False, **kwargs: Any) -> None:
         super().__init__(policy, env, **kwargs)
-        self._half = half
+        self._half, n_symbols = half, env.arrays.n_symbols
+        self._columns: SymbolColumns | None = getattr(self.policy, "columns", None)
         market = torch.from_numpy(env.rows[env.first_bar : env.last_bar + 1].copy())
-        self._shared_rows = SharedRows(market, self.device, share_rows, half)
         self._first_bar, self._n_market = env.first_bar, market.shape[1]
-        n_own = cast(Any, env.observation_space).shape[0] - self._n_market
-        n_symbols = env.arrays.n_symbols
+        n_own: tuple[int, ...] = (cast(Any, env.observation_space).shape[0] - self._n_market,)
+        self._usable = market[:, :0]
+        if self._columns is not None:
+            market = self._columns.by_symbol(market)
+            n_own, self._usable = (n_symbols, self._columns.n_own), market[..., -1].to(self.device)
+            market = market.reshape(-1, self._columns.n_market)
+        self._shared_rows = SharedRows(market, self.device, share_rows, half)
+        self._units = n_symbols if self._columns is not None and len(env.credits) else 1  # what has a value and an advantage of its own
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
-        self._rollout = Rollout(self.n_steps, env.num_envs, n_own, n_symbols, n_mask, self.device, self._is_continuous)
+        self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
 
     def _excluded_save_params(self) -> list[str]:
-        ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables"]
+        ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables", "_columns", "_usable", "_units"]
         return [*super()._excluded_save_params(), *ours]
 
     @property
@@ -83,73 +96,112 @@ class _Fast(OnPolicyAlgorithm):
 
     # -- the networks -------------------------------------------------------------------------------------------------
 
-    def _first(self) -> list[tuple[Tensor, Tensor]]:
-        """Weight and bias of the two layers that read observations, actor and critic."""
+    def _encoders(self) -> list[Any]:
+        """Layers that read observations: actor's and critic's, or the one that both read of a shared network."""
         extractor = self.policy.mlp_extractor
-        return [(net[0].weight, net[0].bias) for net in (extractor.policy_net, extractor.value_net)]
+        return [extractor.policy_net, extractor.value_net] if self._columns is None else [extractor.encoder]
+
+    def _first(self) -> list[tuple[Tensor, Tensor]]:
+        """Weight and bias of each encoder's first layer."""
+        return [(net[0].weight, net[0].bias) for net in self._encoders()]
 
     _squash_first = True
 
     def _hidden(self) -> list[list[nn.Linear]]:
         """The layers after those."""
-        extractor = self.policy.mlp_extractor
-        return [layers.linear_layers(net)[1:] for net in (extractor.policy_net, extractor.value_net)]
+        return [layers.linear_layers(net)[1:] for net in self._encoders()]
 
     def _read(self, observations: ObservationBatch) -> list[Tensor]:
         return [layers.first_layer(observations, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
 
     def _latent(self, batch: _Batch) -> _Latent:
-        return _Latent(*self._hidden_layers(self._read(batch.observations)))
+        return _Latent(*self._hidden_layers(self._read(batch.observations), batch.others))
 
-    def _hidden_layers(self, read: list[Tensor]) -> list[Tensor]:
-        return [layers.hidden_layers(x, hidden, self._half) for x, hidden in zip(read, self._hidden(), strict=True)]
+    def _hidden_layers(self, read: list[Tensor], others: layers.Others | None) -> tuple[Tensor, Tensor]:
+        """Actor's and critic's latent."""
+        encoded = [layers.hidden_layers(x, hidden, self._half) for x, hidden in zip(read, self._hidden(), strict=True)]
+        if others is None:
+            return encoded[0], encoded[1]
+        extractor = self.policy.mlp_extractor
+        return layers.joined_layers(encoded[0], others, extractor.policy_join, extractor.value_join, self._half)
+
+    def _rows_of(self, bars: Tensor) -> Tensor:
+        """Where the market's rows of some bars stand: one a bar, or one a symbol and bar."""
+        if self._columns is None:
+            return bars
+        n_symbols = self._usable.shape[1]
+        return (bars[:, None] * n_symbols + torch.arange(n_symbols, device=bars.device)).flatten()
+
+    def _others_of(self, bars: Tensor, account: Tensor) -> layers.Others | None:
+        return None if self._columns is None else layers.Others(self._usable.index_select(0, bars), account)
 
     # -- the rollout --------------------------------------------------------------------------------------------------
 
     def _prepare_acting(self) -> None:
         """The weights stand still during a rollout: where the slice is short, all its rows are multiplied beforehand."""
         rollout, rows = self._rollout, self._shared_rows.rows
-        known = self._shared_rows.share and len(rows) <= rollout.bars.numel()
+        known = self._shared_rows.share and len(rows) <= len(self._rows_of(rollout.bars.flatten()))
         self._tables = [layers.project_rows(rows, weight, self._half) for weight, _ in self._first()] if known else []
 
     def _read_now(self, bars: Tensor, own: Tensor) -> list[Tensor]:
+        at, own = self._rows_of(bars), own.flatten(0, -2)
         if not self._tables:
-            return self._read(ObservationBatch(self._shared_rows.whole(bars, own)))
+            return self._read(ObservationBatch(self._shared_rows.whole(at, own)))
         return [
-            layers.known_layer(table, bars, own, weight, bias, self._squash_first, self._half)
+            layers.known_layer(table, at, own, weight, bias, self._squash_first, self._half)
             for table, (weight, bias) in zip(self._tables, self._first(), strict=True)
         ]
 
     def _act(self, t: int) -> tuple[Tensor, Tensor]:
         """Actor's and critic's latent of every account now."""
         rollout = self._rollout
-        actor, critic = self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]))
-        return actor, critic
+        others = self._others_of(rollout.bars[t], rollout.account[t])
+        return self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]), others)
+
+    def _split(self, observations: Tensor) -> tuple[Tensor, layers.Others | None]:
+        """Whole observations as the first layer reads them, and what is read later."""
+        if self._columns is None:
+            return observations, None
+        columns, usable, account = self._columns.split(observations)
+        return columns.flatten(0, 1), layers.Others(usable, account)
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
-        """The critic's value of whole observations of some accounts, shape (k,)."""
-        weight, bias = self._first()[1]
-        x = layers.first_layer(ObservationBatch(observations), weight, bias, self._squash_first, self._half)
-        return self._values(layers.hidden_layers(x, self._hidden()[1], self._half))
+        """The critic's values of whole observations of some accounts, shape (k, n_units)."""
+        columns, others = self._split(observations)
+        return self._values(self._hidden_layers(self._read(ObservationBatch(columns)), others)[1])
 
     def _values(self, critic: Tensor) -> Tensor:
-        return F.linear(critic, self.policy.value_net.weight, self.policy.value_net.bias).flatten()
+        """Shape (n, n_units); a portfolio's value is the mean of its symbols'."""
+        values = F.linear(critic, self.policy.value_net.weight, self.policy.value_net.bias)
+        if self._columns is None:
+            return values
+        values = values.view(-1, self._usable.shape[1])
+        return values if self._units > 1 else values.mean(1, keepdim=True)
 
     def _logits(self, actor: Tensor) -> Tensor:
-        """What the last layer of the actor puts out: logits, or means of weights."""
-        return F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
+        """What the last layer of the actor puts out: logits, or means of weights; a row for each that is judged apart."""
+        out = F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
+        return out if self._columns is None or self._units > 1 else out.view(-1, self._usable.shape[1] * out.shape[1])
 
-    def _sample_actions(self, actor: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Actions of all symbols and their log-probability together."""
+    def _sample_actions(self, actor: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Actions of all symbols, shape (n, n_symbols), and their log-probability together or by symbol, shape (n, n_units)."""
+        logits = self._logits(actor)
         if self._is_continuous:
-            return layers.sample_weights(self._logits(actor), self.policy.log_std)
-        return layers.sample_actions(self._logits(actor), N_ACTIONS, masks)
+            actions, log_prob = layers.sample_weights(logits, self.policy.log_std.expand(logits.shape[1]))
+        else:
+            actions, log_prob = layers.sample_actions(logits, N_ACTIONS, self._masks_of(masks, logits))
+        return actions.view(-1, self._rollout.actions.shape[-1]), log_prob.view(-1, self._units)
 
-    def _evaluate_actions(self, actor: Tensor, masks: Tensor | None, actions: Tensor) -> tuple[Tensor, Tensor]:
-        """Log-probability of actions and the entropy, shape (n,) both."""
+    def _evaluate_actions(self, actor: Tensor, masks: Tensor, actions: Tensor) -> tuple[Tensor, Tensor]:
+        """Log-probability of actions and the entropy, shape (n, n_units) both."""
+        logits = self._logits(actor)
+        actions = actions.reshape(len(logits), -1)
         if self._is_continuous:
-            return layers.evaluate_weights(self._logits(actor), self.policy.log_std, actions)
-        return layers.evaluate_actions(self._logits(actor), N_ACTIONS, masks, actions)
+            judged = layers.evaluate_weights(logits, self.policy.log_std.expand(logits.shape[1]), actions)
+        else:
+            judged = layers.evaluate_actions(logits, N_ACTIONS, self._masks_of(masks, logits), actions)
+        log_prob, entropy = judged
+        return log_prob.view(-1, self._units), entropy.view(-1, self._units)
 
     def _order(self, actions: Tensor) -> np.ndarray:
         """Actions as the environment takes them; weights are cut to its limits, and learnt from as they were drawn."""
@@ -157,8 +209,9 @@ class _Fast(OnPolicyAlgorithm):
         space = self.action_space
         return np.clip(orders, space.low, space.high) if isinstance(space, spaces.Box) else orders
 
-    def _masks_of(self, masks: Tensor) -> Tensor | None:
-        return masks.view(len(masks), -1, N_ACTIONS) if masks.shape[-1] else None
+    @staticmethod
+    def _masks_of(masks: Tensor, logits: Tensor) -> Tensor | None:
+        return masks.reshape(len(logits), -1, N_ACTIONS) if masks.shape[-1] else None
 
     def _to_device(self, array: np.ndarray) -> Tensor:
         return torch.from_numpy(array).to(self.device)
@@ -174,20 +227,19 @@ class _Fast(OnPolicyAlgorithm):
             self._prepare_acting()
             for t in range(n_rollout_steps):
                 rollout.bars[t].copy_(torch.from_numpy(env.bar - self._first_bar))
-                rollout.own[t].copy_(torch.from_numpy(self._last_obs[:, self._n_market :]))
+                self._keep_own(t, torch.from_numpy(self._last_obs[:, self._n_market :]))
                 rollout.starts[t] = self._last_episode_starts
                 if rollout.masks.shape[-1]:
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
                 actor, critic = self._act(t)
-                masks = self._masks_of(rollout.masks[t])
-                rollout.actions[t], rollout.log_probs[t] = self._sample_actions(actor, masks)
+                rollout.actions[t], rollout.log_probs[t] = self._sample_actions(actor, rollout.masks[t])
                 rollout.values_there[t] = self._values(critic)
                 new_obs, rewards, dones, infos = env.step(self._order(rollout.actions[t]))
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
                 if not callback.on_step():
                     return False
-                rollout.rewards[t] = rewards
+                rollout.rewards[t] = rewards[:, None] if self._units == 1 else env.credits * np.float32(self._units)
                 ended = np.flatnonzero(dones)
                 if len(ended):
                     self._update_info_buffer([infos[i] for i in ended], dones[ended])
@@ -198,6 +250,14 @@ class _Fast(OnPolicyAlgorithm):
         callback.update_locals(locals())
         callback.on_rollout_end()
         return True
+
+    def _keep_own(self, t: int, own: Tensor) -> None:
+        if self._columns is None:
+            self._rollout.own[t].copy_(own)
+        else:
+            by_symbol, account = self._columns.own_by_symbol(own)
+            self._rollout.own[t].copy_(by_symbol)
+            self._rollout.account[t].copy_(account)
 
     def _bootstrap(self, t: int, ended: np.ndarray, infos: list[dict[str, Any]]) -> None:
         """Add the value of where truncated episodes stopped to their last reward."""
@@ -213,11 +273,16 @@ class _Fast(OnPolicyAlgorithm):
     def _batches(self) -> Iterator[_Batch]:
         """One pass over the rollout, in stable-baselines3's order."""
         rollout = self._rollout
-        bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
-        order = np.random.permutation(bars.numel())
+        order = np.random.permutation(rollout.bars.numel())
         for start in range(0, len(order), self.batch_size):
-            at = rollout.positions(order[start : start + self.batch_size])
-            yield _Batch(self._shared_rows.batch(bars.index_select(0, at), own.index_select(0, at)), at)
+            yield self._batch(rollout.positions(order[start : start + self.batch_size]))
+
+    def _batch(self, at: Tensor, accounts: Tensor | None = None) -> _Batch:
+        """The samples at some places of the rollout."""
+        rollout = self._rollout
+        bars, own, account = (rollout.flat(tensor).index_select(0, at) for tensor in (rollout.bars, rollout.own, rollout.account))
+        seen = self._shared_rows.batch(self._rows_of(bars), own.flatten(0, -2))
+        return _Batch(seen, at, self._others_of(bars, account), accounts)
 
     def _loss(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> tuple[Tensor, Tensor]:
         """PPO's loss of a minibatch and the approximate KL divergence from the rollout's policy."""
@@ -227,9 +292,10 @@ class _Fast(OnPolicyAlgorithm):
             for tensor in (rollout.log_probs, rollout.advantages, rollout.returns, rollout.actions)
         )
         latent = self._latent(batch)
-        masks = self._masks_of(rollout.flat(rollout.masks).index_select(0, batch.at))
-        log_prob, entropy = self._evaluate_actions(latent.actor, masks, actions)
-        values = self._values(latent.critic)
+        masks = rollout.flat(rollout.masks).index_select(0, batch.at)
+        log_prob, entropy = (part.flatten() for part in self._evaluate_actions(latent.actor, masks, actions))
+        values = self._values(latent.critic).flatten()
+        old, advantages, returns = old.flatten(), advantages.flatten(), returns.flatten()
         if self.normalize_advantage and len(advantages) > 1:
             advantages = (advantages - advantages.mean()) / (advantages.std() + 1e-8)
         log_ratio = log_prob - old
@@ -315,60 +381,63 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
         return [*super()._excluded_save_params(), "_states", "_states_at_start"]
 
     def _lstms(self) -> list[Any]:
-        return [self.policy.lstm_actor, self.policy.lstm_critic]
+        return [self.policy.lstm_actor, self.policy.lstm_critic] if self._columns is None else [self.policy.lstm_actor.each]
+
+    def _keep(self, starts: np.ndarray) -> Tensor:
+        """0 where an episode starts, else 1, for every row."""
+        keep = self._to_device(1 - starts.astype(np.float32))
+        return keep if self._columns is None else keep.repeat_interleave(self._usable.shape[1], dim=-1)
 
     def _first(self) -> list[tuple[Tensor, Tensor]]:
         return [(lstm.weight_ih_l0, lstm.bias_ih_l0 + lstm.bias_hh_l0) for lstm in self._lstms()]
 
     def _hidden(self) -> list[list[nn.Linear]]:
-        extractor = self.policy.mlp_extractor
-        return [layers.linear_layers(net) for net in (extractor.policy_net, extractor.value_net)]
+        return [layers.linear_layers(net) for net in self._encoders()]
 
     def _prepare_acting(self) -> None:
         super()._prepare_acting()
-        last = self._last_lstm_states
-        self._states = [(pair[0][0], pair[1][0]) for pair in (last.pi, last.vf)]
+        last, lstms = self._last_lstm_states, self._lstms()
+        size = lstms[0].hidden_size
+        self._states = [(pair[0].view(-1, size), pair[1].view(-1, size)) for pair, _ in zip((last.pi, last.vf), lstms, strict=False)]
         self._states_at_start = self._states
 
     def _act(self, t: int) -> tuple[Tensor, Tensor]:
         rollout = self._rollout
-        keep = self._to_device(1 - rollout.starts[t])
+        keep = self._keep(rollout.starts[t])
         read = self._read_now(rollout.bars[t], rollout.own[t])
         self._states = [
             layers.recurrent_step(x, keep, *state, lstm.weight_hh_l0, self._half)
             for x, state, lstm in zip(read, self._states, self._lstms(), strict=True)
         ]
-        self._last_lstm_states = RNNStates(*((hidden[None], cell[None]) for hidden, cell in self._states))
-        actor, critic = self._hidden_layers([hidden for hidden, _ in self._states])
-        return actor, critic
+        shape = 1, rollout.shape[1], -1
+        states = [(hidden.view(shape), cell.view(shape)) for hidden, cell in self._states]
+        self._last_lstm_states = RNNStates(states[0], states[-1])
+        others = self._others_of(rollout.bars[t], rollout.account[t])
+        return self._hidden_layers([hidden for hidden, _ in self._states], others)
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
-        lstm, (weight, bias) = self._lstms()[1], self._first()[1]
-        at = self._to_device(accounts)
-        x = layers.first_layer(ObservationBatch(observations), weight, bias, False, self._half)
-        keep = self._to_device(1 - started.astype(np.float32))
-        hidden, cell = (part[at] for part in self._states[1])
-        hidden, _ = layers.recurrent_step(x, keep, hidden, cell, lstm.weight_hh_l0, self._half)
-        return self._values(layers.hidden_layers(hidden, self._hidden()[1], self._half))
+        columns, others = self._split(observations)
+        at, keep, memories = self._to_device(accounts), self._keep(started), []
+        for x, state, lstm in zip(self._read(ObservationBatch(columns)), self._states, self._lstms(), strict=True):
+            hidden, cell = (part.view(self._rollout.shape[1], -1)[at].view(len(x), -1) for part in state)
+            memories.append(layers.recurrent_step(x, keep, hidden, cell, lstm.weight_hh_l0, self._half)[0])
+        return self._values(self._hidden_layers(memories, others)[1])
 
     def _batches(self) -> Iterator[_Batch]:
         """One pass over the rollout, some accounts' whole sequences at a time, step by step."""
-        rollout = self._rollout
-        n_steps, n_envs = rollout.shape
+        n_steps, n_envs = self._rollout.shape
         order = np.random.permutation(n_envs)
-        bars, own = rollout.flat(rollout.bars), rollout.flat(rollout.own)
         for start in range(0, n_envs, self.batch_size // n_steps):
             accounts = order[start : start + self.batch_size // n_steps]
             at = self._to_device((np.arange(n_steps)[:, None] * n_envs + accounts).ravel())
-            yield _Batch(self._shared_rows.batch(bars.index_select(0, at), own.index_select(0, at)), at, self._to_device(accounts))
+            yield self._batch(at, self._to_device(accounts))
 
     def _latent(self, batch: _Batch) -> _Latent:
         assert batch.accounts is not None
-        n = len(batch.accounts)
-        keep = self._to_device(1 - self._rollout.starts)[:, batch.accounts].contiguous()
+        rows = self._rows_of(batch.accounts)  # accounts' states stand as bars' rows do
+        keep = self._keep(self._rollout.starts)[:, rows].contiguous()
         out = []
         for x, (hidden, cell), lstm in zip(self._read(batch.observations), self._states_at_start, self._lstms(), strict=True):
-            inputs = x.view(self.n_steps, n, -1)
-            start = hidden[batch.accounts], cell[batch.accounts]
-            out.append(layers.recurrent_layer(inputs, keep, *start, lstm.weight_hh_l0, self._half).view(len(batch.at), -1))
-        return _Latent(*self._hidden_layers(out))
+            inputs = x.view(self.n_steps, len(rows), -1)
+            out.append(layers.recurrent_layer(inputs, keep, hidden[rows], cell[rows], lstm.weight_hh_l0, self._half).flatten(0, 1))
+        return _Latent(*self._hidden_layers(out, batch.others))

@@ -257,3 +257,48 @@ def cell_gradient_(gates, cell_before, tanh_cell, gradient_hidden, gradient_cell
             cell_gates[j] = d * input_gate * (_ONE - cell_gate * cell_gate)
             output_gates[j] = up[j] * tc[j] * output_gate * (_ONE - output_gate)
             carry[j] = d * forget_gate
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def pool_(x, usable, out, highest):
+    """Pool what is usable: out := mean and highest of x, shape (n, 2 * k); highest := which symbol that was, -1 for none.
+
+    Args:
+        x: shape (n, n_symbols, k), each above -1 or equal to it.
+        usable: shape (n, n_symbols), 1 or 0.
+    """
+    n, n_symbols, k = x.shape
+    for i in range(n):
+        mean, most, which, count = out[i, :k], out[i, k:], highest[i], _ZERO
+        mean[:], most[:], which[:] = _ZERO, -_ONE, np.int32(-1)
+        for s in range(n_symbols):
+            if usable[i, s] > _ZERO:
+                count += _ONE
+                row = x[i, s]
+                for j in range(mean.size):
+                    mean[j] += row[j]
+                for j in range(most.size):
+                    most[j] = max(row[j], most[j])
+        for s in range(n_symbols - 1, -1, -1):
+            if usable[i, s] > _ZERO:
+                row = x[i, s]
+                for j in range(which.size):
+                    which[j] = np.int32(s) if row[j] == most[j] else which[j]
+        share = _ONE / max(count, _ONE)
+        for j in range(mean.size):
+            mean[j] *= share
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+def pool_gradient_(gradient, usable, highest, out):
+    """Backwards: out := the gradient of x, shape (n, n_symbols, k)."""
+    n, n_symbols, k = out.shape
+    for i in range(n):
+        mean, most, which, count = gradient[i, :k], gradient[i, k:], highest[i], _ZERO
+        for s in range(n_symbols):
+            count += usable[i, s]
+        share = _ONE / max(count, _ONE)
+        for s in range(n_symbols):
+            row, part = out[i, s], share if usable[i, s] > _ZERO else _ZERO
+            for j in range(which.size):
+                row[j] = part * mean[j] + (most[j] if which[j] == s else _ZERO)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from ploutos.training.fast import elementwise
+from ploutos.training.networks import pool
 
 _ADDING_UP = 24  # what it costs to share a sample's row, in columns of a product
 _BLOCK = 4096
@@ -168,10 +169,80 @@ class _SharedLayer(torch.autograd.Function):
         g, bias = _before(gradients[0], y, ctx.squash)
         by_row = torch.zeros(len(rows), g.shape[1]).index_add_(0, at, g)
         g = _rounded(g, ctx.half)
-        weight = torch.empty(g.shape[1], rows.shape[1] + own.shape[1])
-        weight[:, : rows.shape[1]] = _weight_gradient(by_row, rows, ctx.half)
-        weight[:, rows.shape[1] :] = _weight_gradient(g, own, ctx.half)
-        return None, None, None, weight, bias, None, None
+        gradient = torch.empty(g.shape[1], rows.shape[1] + own.shape[1])
+        gradient[:, : rows.shape[1]] = _weight_gradient(by_row, rows, ctx.half)
+        gradient[:, rows.shape[1] :] = _weight_gradient(g, own, ctx.half)
+        return None, None, None, gradient, bias, None, None
+
+
+@dataclass(frozen=True)
+class Others:
+    """What a shared network joins with each symbol of n accounts."""
+
+    usable: Tensor  # (n, n_symbols), 1 or 0
+    account: Tensor  # (n, 2)
+
+
+class _Pool(torch.autograd.Function):
+    """`ploutos.training.networks.pool` in one pass over the encodings, on a CPU."""
+
+    @staticmethod
+    def forward(ctx: Any, encoded: Tensor, usable: Tensor) -> Tensor:
+        n, _, size = encoded.shape
+        out, highest = torch.empty(n, 2 * size), torch.empty(n, size, dtype=torch.int32)
+        elementwise.pool_(encoded.numpy(), usable.numpy(), out.numpy(), highest.numpy())
+        ctx.save_for_backward(usable, highest)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        usable, highest = ctx.saved_tensors
+        out = torch.empty(*usable.shape, highest.shape[1])
+        elementwise.pool_gradient_(gradients[0].contiguous().numpy(), usable.numpy(), highest.numpy(), out.numpy())
+        return out, None
+
+
+class _JoinedLayer(torch.autograd.Function):
+    """tanh(x W' + others V' + b), where the symbols of an account, side by side, share its others; V stands to the left of W."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, others: Tensor, weight: Tensor, bias: Tensor, half: bool) -> Tensor:
+        split = others.shape[1]
+        table = _product(others, weight[:, :split].t(), half)
+        at = torch.arange(len(others), device=x.device).repeat_interleave(len(x) // len(others))
+        y = _product(x, weight[:, split:].t(), half)
+        if _compiled(y):
+            _add_rows(y, table, at, bias, True)
+        else:
+            y.add_(table.index_select(0, at)).add_(bias).tanh_()
+        ctx.half = half
+        ctx.save_for_backward(x, others, weight, y)
+        return y
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        x, others, weight, y = ctx.saved_tensors
+        split = others.shape[1]
+        g, bias = _before(gradients[0], y, True)
+        by_account = g.view(len(others), -1, g.shape[1]).sum(1)
+        back = _product(g, weight[:, split:], ctx.half) if ctx.needs_input_grad[0] else None
+        back_others = _product(by_account, weight[:, :split], ctx.half) if ctx.needs_input_grad[1] else None
+        to_weight = torch.cat([_weight_gradient(by_account, others, ctx.half), _weight_gradient(g, x, ctx.half)], dim=1)
+        return back, back_others, to_weight, bias, None
+
+
+def joined_layers(x: Tensor, others: Others, actor: nn.Linear, critic: nn.Linear, half: bool) -> tuple[Tensor, Tensor]:
+    """What a shared network's joining layers make of each symbol, shape (n * n_symbols, size) both; the critic's moves no encoding.
+
+    Args:
+        x: shape (n * n_symbols, size), encodings; the symbols of an account stand side by side.
+        actor, critic: read the pooled encodings, the account's own columns, then the symbol's encoding.
+    """
+    each = x.view(*others.usable.shape, -1)
+    pooled = _Pool.apply(each, others.usable) if _compiled(x) else pool(each, others.usable)
+    read = torch.cat([pooled, others.account], dim=1)
+    joined = _JoinedLayer.apply(x, read, actor.weight, actor.bias, half)
+    return joined, _JoinedLayer.apply(x.detach(), read.detach(), critic.weight, critic.bias, half)
 
 
 def first_layer(batch: ObservationBatch, weight: Tensor, bias: Tensor, squash: bool, half: bool) -> Tensor:

@@ -16,54 +16,60 @@ from ploutos.types import Float32Array
 def _advantages(rewards, values, starts, last_values, last_starts, gamma, gae_lambda, out):
     one = np.float32(1)
     for i in range(rewards.shape[1]):
-        running = np.float32(0)
-        for t in range(rewards.shape[0] - 1, -1, -1):
-            last = t == rewards.shape[0] - 1
-            goes_on = one - (last_starts[i] if last else starts[t + 1, i])
-            following = last_values[i] if last else values[t + 1, i]
-            running = rewards[t, i] + gamma * following * goes_on - values[t, i] + gamma * gae_lambda * goes_on * running
-            out[t, i] = running
+        for unit in range(rewards.shape[2]):
+            running = np.float32(0)
+            for t in range(rewards.shape[0] - 1, -1, -1):
+                last = t == rewards.shape[0] - 1
+                goes_on = one - (last_starts[i] if last else starts[t + 1, i])
+                following, value = last_values[i, unit] if last else values[t + 1, i, unit], values[t, i, unit]
+                running = rewards[t, i, unit] + gamma * following * goes_on - value + gamma * gae_lambda * goes_on * running
+                out[t, i, unit] = running
 
 
 class Rollout:
     """`n_steps` steps of `n_envs` accounts.
 
     Args:
-        n_own: columns of an observation that are the account's own.
+        shape: n_steps, n_envs.
+        n_own: columns of an observation that are the account's own; by symbol, (n_symbols, columns), for a network that reads symbols.
         n_symbols: actions of one step, whole numbers or, with `weights`, shares.
+        n_units: what has a reward, a value and an advantage of its own: the portfolio, or every symbol.
         n_mask: actions of all symbols together, 0 without masks.
 
     Attributes:
-        bars, own, actions, log_probs: shape (n_steps, n_envs, ...), on the device.
+        bars, own, actions: shape (n_steps, n_envs, ...), on the device.
+        account: shape (n_steps, n_envs, 2), cash and drawdown where `own` is by symbol; else of no width.
         masks: shape (n_steps, n_envs, n_mask), on the device.
-        advantages, returns: shape (n_steps, n_envs), on the device, after `finish`.
-        rewards, starts, values: shape (n_steps, n_envs), float32, host.
+        log_probs, advantages, returns: shape (n_steps, n_envs, n_units), on the device; the last two after `finish`.
+        rewards, values: the same shape, float32, host.
+        starts: shape (n_steps, n_envs), float32, host.
     """
 
     def __init__(
-        self, n_steps: int, n_envs: int, n_own: int, n_symbols: int, n_mask: int, device: torch.device, weights: bool = False
-    ) -> None:
-        shape = (n_steps, n_envs)
-        self.shape = shape
+        self, shape: tuple[int, int], n_own: tuple[int, ...], n_symbols: int, n_units: int, n_mask: int, device: torch.device,
+        weights: bool = False,
+    ) -> None:  # fmt: skip
+        self.shape, units = shape, (*shape, n_units)
         self.bars = torch.zeros(shape, dtype=torch.int64, device=device)
-        self.own = torch.zeros(*shape, n_own, device=device)
+        self.own = torch.zeros(*shape, *n_own, device=device)
+        self.account = torch.zeros(*shape, 2 if len(n_own) == 2 else 0, device=device)
         self.actions = torch.zeros(*shape, n_symbols, dtype=torch.float32 if weights else torch.int64, device=device)
-        self.log_probs = torch.zeros(shape, device=device)
-        self.values_there = torch.zeros(shape, device=device)
+        self.log_probs = torch.zeros(units, device=device)
+        self.values_there = torch.zeros(units, device=device)
         self.masks = torch.ones(*shape, n_mask, dtype=torch.bool, device=device)
-        self.rewards, self.starts = np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32)
-        self.values = np.zeros(shape, dtype=np.float32)
-        self.advantages, self.returns = torch.zeros(shape, device=device), torch.zeros(shape, device=device)
+        self.rewards, self.starts = np.zeros(units, dtype=np.float32), np.zeros(shape, dtype=np.float32)
+        self.values = np.zeros(units, dtype=np.float32)
+        self.advantages, self.returns = torch.zeros(units, device=device), torch.zeros(units, device=device)
 
     def finish(self, last_values: Float32Array, last_starts: np.ndarray, gamma: float, gae_lambda: float) -> None:
         """Work out advantages (GAE) and returns.
 
         Args:
-            last_values: shape (n_envs,), of the observation after the last step.
+            last_values: shape (n_envs, n_units), of the observation after the last step.
             last_starts: shape (n_envs,), whether that observation begins an episode.
         """
         self.values = self.values_there.cpu().numpy()
-        out = np.empty(self.shape, dtype=np.float32)
+        out = np.empty(self.rewards.shape, dtype=np.float32)
         _advantages(
             self.rewards, self.values, self.starts, last_values, last_starts.astype(np.float32), np.float32(gamma),
             np.float32(gae_lambda), out,
