@@ -28,7 +28,7 @@ from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
 from ploutos.features.build import FeatureSet, FeatureSpec, build_features
 from ploutos.market.bars import Bars, align
-from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import buy_and_hold
 from ploutos.strategies.ensemble import EnsembleStrategy
 from ploutos.training.checkpoint import load_policy
@@ -129,11 +129,11 @@ def run(case: Case, seed: int) -> dict[str, float]:
     for where, part in (("in", Range(start=learnt.start + 1, stop=learnt.stop)), ("out", fold.test)):
         tables = {name: target_weights(np.where(up, BUY, SELL), slots, env) for name, up in decided.items()}
         tables["holding"] = buy_and_hold(bars, part.start - 1, env)
-        strategies = [EnsembleStrategy({"agent": slice(0, 1)}, bars=bars, env=env), *(PrecomputedTargets(*one) for one in tables.items())]
+        strategies = [EnsembleStrategy({StrategyId("agent"): slice(0, 1)}, bars=bars, env=env), *(PrecomputedTargets(*one) for one in tables.items())]
         result = run_backtests(bars, features, [Segment(part, (policy,))], strategies, env)
-        growth = dict(zip(result.names, np.log(result.equity[:, -1] / result.equity[:, 0]), strict=True))
+        growth = dict(zip(result.slugs, np.log(result.equity[:, -1] / result.equity[:, 0]), strict=True))
         periods = periods_of(bars, result)
-        oracle = result.names.index("oracle")
+        oracle = result.slugs.index("oracle")
         found[f"{where}_sharpe_oracle"] = float(sharpe_ratio(session_returns(result.equity[oracle], periods), periods.per_year))
         found |= {f"{where}_{name}": float(value) for name, value in growth.items()}
     return found

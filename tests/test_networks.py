@@ -14,7 +14,7 @@ from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
-from ploutos.strategies.ensemble import EnsembleStrategy
+from ploutos.strategies.ensemble import VOTE, EnsembleStrategy
 from ploutos.strategies.inference import PolicyInference, RecurrentState, predict
 from ploutos.training.checkpoint import load_policy, warm_start
 from ploutos.training.fast.agents import FastPPO
@@ -165,7 +165,7 @@ def test_a_policy_decides_on_symbols_that_it_was_not_trained_on(tmp_path, panel,
     bars = random_panel(9, 700, 5)
     features = build_features(bars, FeatureSpec())
     result = run_backtests(
-        bars, features, [Segment(panel_fold.test, (policy,))], [EnsembleStrategy({"v": slice(0, 1)}, bars=bars, env=env)], env
+        bars, features, [Segment(panel_fold.test, (policy,))], [EnsembleStrategy({VOTE: slice(0, 1)}, bars=bars, env=env)], env
     )
     assert len(np.unique(result.equity)) > 50
     arrays, accounts, bar = make_market_arrays(bars), Accounts.open(6, 5, env.cash), np.full(6, 505)
@@ -214,7 +214,7 @@ def test_the_kept_policy_is_that_of_its_step_and_its_score_that_of_a_backtest(tm
     policy, meta = stopped(tmp_path, panel, panel_features, panel_fold)
     chosen = meta["stopping"]
     env = EnvSpec(episode_bars=60)
-    strategy = EnsembleStrategy({"v": slice(0, 1)}, bars=panel, env=env)
+    strategy = EnsembleStrategy({VOTE: slice(0, 1)}, bars=panel, env=env)
     equity = run_backtests(panel, panel_features, [Segment(Range.model_validate(chosen["validation"]), (policy,))], [strategy], env).equity[
         0
     ]
