@@ -129,7 +129,10 @@ def run(case: Case, seed: int) -> dict[str, float]:
     for where, part in (("in", Range(start=learnt.start + 1, stop=learnt.stop)), ("out", fold.test)):
         tables = {name: target_weights(np.where(up, BUY, SELL), slots, env) for name, up in decided.items()}
         tables["holding"] = buy_and_hold(bars, part.start - 1, env)
-        strategies = [EnsembleStrategy({StrategyId("agent"): slice(0, 1)}, bars=bars, env=env), *(PrecomputedTargets(*one) for one in tables.items())]
+        strategies = [
+            EnsembleStrategy({StrategyId("agent"): slice(0, 1)}, bars=bars, env=env),
+            *(PrecomputedTargets(*one) for one in tables.items()),
+        ]
         result = run_backtests(bars, features, [Segment(part, (policy,))], strategies, env)
         growth = dict(zip(result.slugs, np.log(result.equity[:, -1] / result.equity[:, 0]), strict=True))
         periods = periods_of(bars, result)
