@@ -35,6 +35,8 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.bars
 	$(BIN)/python -m benchmarks.processes
 	$(BIN)/python -m benchmarks.training
+	$(BIN)/python -m benchmarks.backtests
+	$(BIN)/python -m benchmarks.variants
 	$(BIN)/python -m benchmarks.fusion
 	$(BIN)/python -m benchmarks.features
 	$(BIN)/python -m benchmarks.planted

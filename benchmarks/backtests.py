@@ -1,4 +1,4 @@
-"""Backtests of hourly bars of 15 shares: processor time, what is left of it where, and memory; `python -m benchmarks.backtests`.
+"""Backtests of hourly bars of 15 shares: processor time, and where it goes; `python -m benchmarks.backtests`.
 
 Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each), one thread. Nobody
 trained the members: they are as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ
@@ -6,13 +6,11 @@ and are sure of something. That costs what trained ones cost.
 
 `--file` takes other bars than the simulated ones. `--tree` names another checkout, whose own copy of this program runs in turns with
 this one; both must give the same bytes. `--folder` keeps what was made: bars, policies and advice are found there again.
-`--profile` prints where the time goes. `--memory N` measures 1,000 accounts over N bars whose equity alone is kept, in this
-process.
+`--profile` prints where the time goes.
 """
 
 import argparse
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -27,7 +25,6 @@ from ploutos.hardware.threads import cap_threads
 cap_threads(1)
 
 import numpy as np
-import pandas as pd
 import torch
 
 from ploutos.advisor.advisor import Advisor, advise
@@ -36,25 +33,23 @@ from ploutos.advisor.signals import Signals, read_signals, write_signals
 from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
-from ploutos.evaluation.assess import out_of_sample
-from ploutos.evaluation.backtest import Backtests, Segment, run_backtests, write_backtests
+from ploutos.evaluation.backtest import Backtests, write_backtests
+from ploutos.evaluation.experiment import out_of_sample
 from ploutos.features.build import FeatureSet, FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.spec import FusionSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
-from ploutos.market.bars import Bars, align
+from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
-from ploutos.strategies.base import PrecomputedTargets
 from ploutos.training.checkpoint import Policy, load_policy, save_policy
 from ploutos.training.ppo import build_model
 from ploutos.training.spec import TrainingSpec
-from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds, tested_decisions
+from ploutos.walk_forward import Fold, FoldSpec, plan_folds, tested_decisions
 
 SYMBOLS = ("SPY", "QQQ", "IWM", "AAPL", "MSFT", "AMZN", "GOOG", "META", "NVDA", "TSLA", "JPM", "XOM", "JNJ", "PG", "KO")
 NET, MEMBERS, DRAWS, SEED, SHARPER = (512, 512, 512), 2, 5, 1, 100.0
-VARIANTS = 1_000
 
 
 def bars_of(file: Path | None) -> Bars:
@@ -189,28 +184,6 @@ def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, pro
         print(f"other bytes in {', '.join(changed)}" if changed else "the same bytes")
 
 
-def measure_memory(n_bars: int) -> None:
-    """Peak memory of accounts with tables of their own, 15 symbols, equity alone; the tables share one array."""
-    random = np.random.default_rng(SEED)
-    stamps = pd.date_range("2000-01-03", periods=n_bars, freq="1h", tz="UTC")
-    frames = []
-    for symbol in SYMBOLS:
-        close = 100 * np.exp(np.cumsum(random.normal(0, 0.002, n_bars)))
-        prices = dict.fromkeys(("open", "high", "low", "close"), close)
-        frames.append(pd.DataFrame({"symbol": symbol, "timestamp": stamps, **prices, "volume": 1e6}))
-    bars = align(pd.concat(frames), pd.Timedelta(hours=1), "24/7", "random walks")
-    del frames
-    targets = random.random((n_bars + VARIANTS, len(SYMBOLS))) / len(SYMBOLS)
-    strategies = [PrecomputedTargets(f"variant {k}", targets[k : k + n_bars]) for k in range(VARIANTS)]
-    before, started = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    result = run_backtests(bars, None, [Segment(Range(start=1, stop=n_bars))], strategies, EnvSpec(), keep=())
-    peak, seconds = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time() - started
-    print(
-        f"{VARIANTS:,} accounts x {n_bars:,} bars x {len(SYMBOLS)} symbols, equity alone ({result.equity.nbytes / 2**20:.0f} MiB): peak "
-        f"{peak / 2**10:,.0f} MiB, {before / 2**10:,.0f} of it before the backtest began; {seconds:.0f} s of processor time"
-    )
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path)
@@ -218,12 +191,8 @@ def main() -> None:
     parser.add_argument("--tree", type=Path, action="append", default=[], help="another checkout; the first is what all are compared with")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--profile", action="store_true")
-    parser.add_argument("--memory", type=int, metavar="BARS")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.memory:
-        measure_memory(options.memory)
-        return
     with tempfile.TemporaryDirectory() as temporary:
         folder = (options.folder or Path(temporary)).absolute()
         folder.mkdir(parents=True, exist_ok=True)

@@ -72,9 +72,9 @@ class TrainingSpec(Spec):
     """Accounts in the batch."""
     n_steps: PositiveInt = 128
     """Steps of each account per rollout."""
-    batch_size: PositiveInt = 1024
+    batch_size: PositiveInt = 256
     """Samples per gradient step; divides n_envs * n_steps."""
-    n_epochs: PositiveInt = 2
+    n_epochs: PositiveInt = 5
     """Passes over a rollout."""
     learning_rate: PositiveFloat = 3e-4
     """Adam's step."""
