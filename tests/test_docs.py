@@ -47,7 +47,7 @@ def test_the_table_of_settings_holds_every_setting_once(generate):
 
 def test_a_setting_says_its_type_its_range_its_default_and_its_meaning(generate):
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.+) \|$", generate["settings"](), re.MULTILINE))
-    assert rows["training.gamma"].startswith("number, > 0 and ≤ 1 | `0.99` | Discount per bar.")
+    assert rows["training.gamma"].startswith("number, ≥ 0 and ≤ 1 | `0.9` | Discount per bar")
     assert rows["env.max_participation"].startswith("number, > 0 and ≤ 1 | empty | ")
     assert rows["folds.scheme"].startswith("`anchored`, `rolling` | `anchored` | ")
     assert all(not row.endswith("|  ") for row in rows.values())

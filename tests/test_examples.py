@@ -46,8 +46,8 @@ def test_a_strategy_of_ones_own_passes_the_check_and_its_peeking_copy_does_not(t
 
 def test_a_feature_of_ones_own_is_observed(tmp_path, monkeypatch, capsys):
     found = run("03_own_feature.py", tmp_path, monkeypatch)
-    assert "AAPL.share_of_gains" in found["with_feature"].observes
-    assert "AAPL.share_of_gains" not in found["without"].observes
+    assert "share_of_gains" in found["with_feature"].observes
+    assert "share_of_gains" not in found["without"].observes
     assert capsys.readouterr().out.count("Sharpe") == 2
     assert (tmp_path / WRITES["03_own_feature.py"]).exists()
 

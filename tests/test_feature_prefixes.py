@@ -7,12 +7,14 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from markets import TINY
 
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSpec, build_features, read_features, write_features
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.market.bars import FIELDS, align
+from ploutos.training.ppo import learning_ranges
 
 PRICES = ("open", "high", "low", "close")
 
@@ -113,7 +115,8 @@ def test_a_feature_file_without_the_column_available_at_is_refused(panel_feature
 
 def test_a_trained_policy_carries_the_scaler_of_its_training_rows(panel_features, panel_fold, panel_policies):
     """The later rows differ enough that a scaler fitted on everything would show."""
-    train = fit_scaler(panel_features.values[panel_fold.train.start : panel_fold.train.stop])
+    learnt, _ = learning_ranges(panel_fold, TINY)
+    train = fit_scaler(panel_features.values[learnt.start : learnt.stop])
     everything = fit_scaler(panel_features.values)
     for policy in panel_policies:
         np.testing.assert_allclose(policy.scaler.mean, train.mean, rtol=1e-12)
