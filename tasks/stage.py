@@ -18,22 +18,19 @@ from ploutos.store import Kind, Ref, Store, digest_of
 T = TypeVar("T")
 
 
-def stage_key(
-    name: str, kind: Kind[Any], config: Any, upstream: Sequence[str], work: Callable[..., object], modules: Sequence[str] = ()
-) -> tuple[str, dict[str, Any]]:
+def stage_key(name: str, kind: Kind[Any], config: Any, upstream: Sequence[str], work: Callable[..., object]) -> tuple[str, dict[str, Any]]:
     """Cache key of a stage, and what went into it.
 
     Args:
         config: exactly the settings it reads, JSON-able.
         upstream: sha256 of everything it is given.
-        work: what computes it; its own source counts, and that of every function of the tasks that it names.
-        modules: library modules the stage stands on beside those that `work` names, such as what a worker runs; what they import
-            within ploutos counts as well.
+        work: what computes it; its own source counts, that of every function of the tasks that it names, and every library module
+            that these name or close over, what a worker runs included, with all that it imports within ploutos.
     """
     logic, named = logic_of(work, ("tasks",))
     describe = {
         "stage": name,
-        "source": source_digest(*modules, *sorted({*named, kind.write.__module__})),
+        "source": source_digest(*sorted({*named, kind.write.__module__})),
         "task": logic,
         "config": config,
         "upstream": list(upstream),
@@ -41,11 +38,9 @@ def stage_key(
     return digest_of(describe), describe
 
 
-def run_stage(
-    store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T], modules: Sequence[str] = ()
-) -> State[Ref]:
+def run_stage(store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T]) -> State[Ref]:
     """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact."""
-    key = stage_key(name, kind, config, upstream, compute, modules)
+    key = stage_key(name, kind, config, upstream, compute)
     return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path))
 
 

@@ -300,9 +300,9 @@ def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkey
 
         return cached(self, name, digest, kind, within, describe)
 
-    def kept(name, kind, config, upstream, work, modules=()):
-        keys[name] = modules_of([kind.write.__module__, *modules, *provenance.logic_of(work, ("tasks",))[1]])
-        return key(name, kind, config, upstream, work, modules)
+    def kept(name, kind, config, upstream, work):
+        keys[name] = modules_of([kind.write.__module__, *provenance.logic_of(work, ("tasks",))[1]])
+        return key(name, kind, config, upstream, work)
 
     monkeypatch.setattr(Store, "cached", watched)
     for module in (stages, training):

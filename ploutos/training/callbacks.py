@@ -18,7 +18,7 @@ Record = dict[str, float]
 
 
 class HasState(Protocol):
-    """A callback that a resumed training goes on with."""
+    """A callback that a resumed training continues with."""
 
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
@@ -126,62 +126,45 @@ def tensorboard_sink(folder: Path) -> Callable[[Record], None]:
     return write
 
 
-class Progress(BaseCallback):
-    """At every rollout boundary: report progress, and write a checkpoint when one is due.
-
-    Args:
-        others: callbacks whose states travel with the checkpoints, by name; they must come before this one in a list of callbacks.
-        every_rollouts: rollouts between two checkpoints, None for no checkpoints.
-        best: where to keep the policy with the highest mean episode reward at a checkpoint, None for nowhere.
-        meta: what goes into that policy's file.
-    """
+class _BetweenRollouts(BaseCallback):
+    """Is called between two rollouts, every so often; the first rollout has none before it."""
 
     model: OnPolicyAlgorithm
 
-    def __init__(
-        self, env: MarketVecEnv, others: Mapping[str, HasState], checkpoints: CheckpointFolder, every_rollouts: int | None, total: int,
-        progress_file: Path, best: Path | None = None, meta: dict[str, Any] | None = None,
-    ) -> None:  # fmt: skip
+    def __init__(self, every_rollouts: int = 1) -> None:
         super().__init__()
-        self.env, self.others, self.checkpoints, self.every_rollouts, self.total = env, others, checkpoints, every_rollouts, total
-        self.progress_file, self.best, self.meta = progress_file, best, meta or {}
-        self.best_reward: float | None = None
-        self.rollouts = 0
+        self.every_rollouts, self.rollouts = every_rollouts, 0
+
+    def _on_rollout_start(self) -> None:
+        if self.rollouts and self.rollouts % self.every_rollouts == 0:
+            self._between()
+        self.rollouts += 1
+
+    def _between(self) -> None:
+        raise NotImplementedError
+
+    def _on_step(self) -> bool:
+        return True
+
+    def _mean_reward(self) -> float | None:
+        """Of the last episodes that ended."""
+        episodes = [episode["r"] for episode in self.model.ep_info_buffer or ()]
+        return float(np.mean(episodes)) if episodes else None
+
+
+class ReportProgress(_BetweenRollouts):
+    """Writes how many of the planned steps are done, for whoever waits."""
+
+    def __init__(self, total: int, progress_file: Path) -> None:
+        super().__init__()
+        self.total, self.progress_file = total, progress_file
         self.started, self.first_step = time.perf_counter(), 0
-
-    def state(self) -> dict[str, Any]:
-        """What a checkpoint keeps of the callbacks."""
-        return {"best_reward": self.best_reward} | {name: other.state() for name, other in self.others.items()}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a checkpoint."""
-        for name, other in self.others.items():
-            other.restore(state[name])
-        self.best_reward = state["best_reward"]
 
     def _on_training_start(self) -> None:
         self.started, self.first_step = time.perf_counter(), self.num_timesteps
 
-    def _on_rollout_start(self) -> None:
-        if self.rollouts:
-            reward = self._mean_reward()
-            self._report(reward)
-            if self.every_rollouts is not None and self.rollouts % self.every_rollouts == 0:
-                self._keep_best(reward)
-                self.checkpoints.save(self.model, self.env, self.state())
-        self.rollouts += 1
-
-    def _mean_reward(self) -> float | None:
-        episodes = [episode["r"] for episode in self.model.ep_info_buffer or ()]
-        return float(np.mean(episodes)) if episodes else None
-
-    def _keep_best(self, reward: float | None) -> None:
-        if self.best is not None and reward is not None and (self.best_reward is None or reward > self.best_reward):
-            self.best_reward = reward
-            save_policy(self.model, self.meta | {"timesteps": self.num_timesteps, "mean_episode_reward": reward}, self.best)
-
-    def _report(self, reward: float | None) -> None:
-        seconds = time.perf_counter() - self.started
+    def _between(self) -> None:
+        seconds, reward = time.perf_counter() - self.started, self._mean_reward()
         progress = {
             "steps": self.num_timesteps,
             "total": self.total,
@@ -192,5 +175,45 @@ class Progress(BaseCallback):
         temporary.write_text(json.dumps(progress), encoding="utf-8")
         temporary.replace(self.progress_file)
 
-    def _on_step(self) -> bool:
-        return True
+
+class KeepBest(_BetweenRollouts):
+    """Keeps the policy whose last episodes paid best so far.
+
+    Args:
+        path: where it is kept.
+        meta: what goes into its file.
+    """
+
+    def __init__(self, every_rollouts: int, path: Path, meta: dict[str, Any]) -> None:
+        super().__init__(every_rollouts)
+        self.path, self.meta = path, meta
+        self.reward: float | None = None
+
+    def state(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"reward": self.reward}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state."""
+        self.reward = state["reward"]
+
+    def _between(self) -> None:
+        reward = self._mean_reward()
+        if reward is not None and (self.reward is None or reward > self.reward):
+            self.reward = reward
+            save_policy(self.model, self.meta | {"timesteps": self.num_timesteps, "mean_episode_reward": reward}, self.path)
+
+
+class SaveCheckpoints(_BetweenRollouts):
+    """Writes a checkpoint of the training and of the callbacks that a resumed training continues with.
+
+    Args:
+        others: by name; they must come before this one in a list of callbacks.
+    """
+
+    def __init__(self, every_rollouts: int, env: MarketVecEnv, folder: CheckpointFolder, others: Mapping[str, HasState]) -> None:
+        super().__init__(every_rollouts)
+        self.env, self.folder, self.others = env, folder, others
+
+    def _between(self) -> None:
+        self.folder.save(self.model, self.env, {name: other.state() for name, other in self.others.items()})

@@ -22,7 +22,7 @@ from ploutos.features.scaling import Scaler, fit_scaler
 from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.store import file_sha256
-from ploutos.training.callbacks import BatchedCallback, Progress, tensorboard_sink
+from ploutos.training.callbacks import BatchedCallback, KeepBest, ReportProgress, SaveCheckpoints, tensorboard_sink
 from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, Policy, load_policy, save_policy, warm_start
 from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
@@ -130,39 +130,27 @@ def train_member(
     scaler = fit_range_scaler(features, learnt)
     env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
-    total = spec.planned_timesteps
-    meta: dict[str, Any] = {
-        "fold": fold.model_dump(),
-        "seed": seed,
-        "planned_timesteps": total,
-        "timesteps_reduction": spec.timesteps_reduction,
-        "symbols": list(bars.symbols),
-        "features": list(features.names),
-        "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
-        "env": env_spec.model_dump(mode="json"),
-        "training": spec.model_dump(mode="json"),
-        "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
-    }
-    if warm is not None:
-        meta["warm_start"] = file_sha256(warm)
+    meta = _meta(bars, features, fold, env_spec, spec, scaler, seed) | ({} if warm is None else {"warm_start": file_sha256(warm)})
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(paths.tensorboard) if paths.tensorboard else None)
-    checkpoint_folder = CheckpointFolder(paths.folder, checkpoints.keep)
-    every = checkpoints.every_rollouts if checkpoints.enabled else None
-    best = paths.folder / BEST if checkpoints.keep_best else None
     stopping = EarlyStopping(HeldOut(env.arrays, env.rows, env_spec, held_out), spec.stopping, log) if held_out else None
-    others: dict[str, Any] = {"log": log} | ({"stopping": stopping} if stopping else {})
-    progress = Progress(env, others, checkpoint_folder, every, total, paths.progress_file, best, meta)
-    found = checkpoint_folder.resume(model, env, logger.warning) if checkpoints.auto_resume else None
-    if warm is not None and found is None:
-        warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
+    keeping = KeepBest(checkpoints.every_rollouts, paths.folder / BEST, meta) if checkpoints.enabled and checkpoints.keep_best else None
+    stateful: dict[str, Any] = {name: each for name, each in (("stopping", stopping), ("log", log), ("best", keeping)) if each}
+    total, folder = spec.planned_timesteps, CheckpointFolder(paths.folder, checkpoints.keep)
+    callbacks = [*stateful.values(), ReportProgress(total, paths.progress_file)]
+    if checkpoints.enabled:
+        callbacks.append(SaveCheckpoints(checkpoints.every_rollouts, env, folder, stateful))
+    found = folder.resume(model, env, logger.warning) if checkpoints.auto_resume else None
     if found is not None:
-        progress.restore(found)
+        for name, each in stateful.items():
+            each.restore(found[name])
         logger.info("fold %d seed %d resumes at %d of %d steps", fold.index, seed, model.num_timesteps, total)
+    elif warm is not None:
+        warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
     with matmul_precision(spec.speed.fast_matmul, paths.device):
         if model.num_timesteps < total:
             model.learn(
                 total - model.num_timesteps,
-                callback=[*reversed(others.values()), progress],
+                callback=callbacks,
                 log_interval=cast(int, None),  # stable-baselines3 then logs nothing of its own
                 reset_num_timesteps=found is None,
             )
@@ -172,8 +160,24 @@ def train_member(
     meta |= {"timesteps": model.num_timesteps, "curve": log.records}
     save_policy(model, meta, path)
     paths.progress_file.unlink(missing_ok=True)
-    checkpoint_folder.clear()
+    folder.clear()
     return meta
+
+
+def _meta(bars: Bars, features: FeatureSet, fold: Fold, env_spec: EnvSpec, spec: TrainingSpec, scaler: Scaler, seed: int) -> dict[str, Any]:
+    """What a policy's file says of how it is trained."""
+    return {
+        "fold": fold.model_dump(),
+        "seed": seed,
+        "planned_timesteps": spec.planned_timesteps,
+        "timesteps_reduction": spec.timesteps_reduction,
+        "symbols": list(bars.symbols),
+        "features": list(features.names),
+        "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
+        "env": env_spec.model_dump(mode="json"),
+        "training": spec.model_dump(mode="json"),
+        "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
+    }
 
 
 def train_policy(
