@@ -1,15 +1,17 @@
 """What an agent finds of what can be found; `python -m benchmarks.learning`.
 
-On a planted market the sign of a bar's return tells the next one's, by a known chance; each symbol's signs are its own. An oracle reads
-the signs and decides by them, after costs, in the same ledger. *Share* is the agent's log growth over the oracle's on bars that come
-after everything it learnt from; beside it stands that of a logistic regression on the same features, rows and scaler. Noise is the same
-market with a chance of one half: there the growth itself is shown, which nobody can expect to be above what holding earns.
+Markets are the library's planted ones (`ploutos.market.synthetic.planted`): *strength* is the yearly Sharpe ratio, after costs, of an
+oracle that reads the plant, for all symbols together; 0 is a fair game. Four years train, the next half year is fusion's, and all that
+is shown of the four years after it was learnt from nothing there. *Share* is log growth over the oracle's. Beside the vote of the members
+stand a member alone (their mean), a logistic regression and boosted trees on the same fold, and buy and hold.
 
-Every training is written to a file when it is done, so a benchmark that is stopped goes on where it was; `--file` names it.
+Every market is written to a file when it is done, so a benchmark that is stopped goes on where it was; `--file` names it. Several
+processes may share the file, each with groups of its own.
 """
 
 import argparse
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -20,136 +22,148 @@ from ploutos.hardware.threads import cap_threads
 cap_threads(1)
 
 import numpy as np
-import pandas as pd
 
-from ploutos.envs.actions import BUY, SELL, target_weights
-from ploutos.envs.spec import EnvSpec
-from ploutos.evaluation.backtest import Segment, run_backtests
-from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
+from benchmarks.planted import planted_data
+from ploutos.envs.spec import CostSpec, EnvSpec
+from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
+from ploutos.evaluation.metrics import measure, periods_of
 from ploutos.features.build import FeatureSet, FeatureSpec, build_features
-from ploutos.market.bars import Bars, align
-from ploutos.strategies.base import PrecomputedTargets, StrategyId
-from ploutos.strategies.baselines import buy_and_hold
-from ploutos.strategies.ensemble import EnsembleStrategy
-from ploutos.training.checkpoint import load_policy
-from ploutos.training.ppo import fit_range_scaler, learning_ranges, train_member
+from ploutos.market.bars import Bars
+from ploutos.market.loader import load, synthetic_spec
+from ploutos.strategies.base import PrecomputedTargets, Role, Strategy
+from ploutos.strategies.baselines import BUY_AND_HOLD, buy_and_hold
+from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
+from ploutos.strategies.oracles import ORACLE, oracle
+from ploutos.strategies.regression import decide, fit_regression, fit_teacher
+from ploutos.strategies.spec import RegressionKind, RegressionSpec
+from ploutos.training.checkpoint import Policy, load_policy
+from ploutos.training.ppo import learning_ranges, train_member
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.types import FloatArray
-from ploutos.walk_forward import Fold, Range
+from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds
 
-YEAR, TRAIN_YEARS, TEST_YEARS, VALIDATION_BARS, GAP = 252, 4, 2, 100, 6
-SIGMA = 0.01
-_RIDGE = 100.0
+FOLD = FoldSpec(train_years=4, validation_months=6, test_months=48, min_test_months=36)
+YEARS = 9
+KINDS: tuple[RegressionKind, ...] = ("logistic", "trees")
+JOINT = {"network": "joint", "net_arch": (64, 64), "credit": "portfolio"}
+BEFORE = JOINT | {"gamma": 0.99, "gae_lambda": 0.95, "n_epochs": 10, "batch_size": 1024, "stopping": {"enabled": False}}
 
 
 @dataclass(frozen=True)
 class Case:
     """One row of a table."""
 
-    name: str
+    scenario: str
+    strength: float
     n_symbols: int
-    persistence: float
-    """Correlation of a bar's sign with the next one's."""
     steps: int = 100_000
+    members: int = 1
     training: dict[str, Any] = field(default_factory=dict)
-    """Settings that differ from the default preset's."""
+    """Settings that differ from the default's."""
+    note: str = ""
+    """Which, for people."""
+    costs: float = 1.0
+    """Costs of the environment, as a multiple of its default."""
+
+    @property
+    def key(self) -> dict[str, Any]:
+        """What decides a market's numbers, but for its seed and the code."""
+        spec = self.spec.model_dump(mode="json")
+        return {"market": [self.scenario, self.strength, self.n_symbols, self.costs], "members": self.members, "training": spec}
+
+    @property
+    def spec(self) -> TrainingSpec:
+        return TrainingSpec.model_validate({"total_timesteps": self.steps, **self.training})
+
+    @property
+    def env(self) -> EnvSpec:
+        default = CostSpec()
+        return EnvSpec(costs=CostSpec(commission_bps=default.commission_bps * self.costs, slippage_bps=default.slippage_bps * self.costs))
 
 
-# An oracle of one symbol earns a yearly Sharpe ratio of about 4.5 at 0.5, three together at 0.35, ten at 0.2 each, fifty at 0.1.
-PLANTED = [Case("1 symbol", 1, 0.5), Case("3 symbols", 3, 0.35), Case("10 symbols", 10, 0.2), Case("50 symbols", 50, 0.12)]
-WEAK = [Case("weak, 3 symbols", 3, 0.2), Case("noise, 3 symbols", 3, 0.0)]
-JOINT = {"network": "joint", "net_arch": (256, 128)}
-LONGER = [replace(PLANTED[1], name=f"3 symbols, {steps:,} steps", steps=steps) for steps in (20_000, 200_000, 800_000)]
+def _with(cases: Sequence[Case], note: str, **training: Any) -> list[Case]:
+    return [replace(case, training={**case.training, **training}, note=note) for case in cases]
+
+
+STRONG = [Case("planted", 4.5, n) for n in (1, 3, 10, 50)]
+WEAK = [Case("planted", 1.8, 3), Case("planted", 1.0, 3)]
+NOISE = [Case("planted", 0.0, 3, steps=41_000)]
+SLOW = [Case("planted_slow", 1.8, 1, costs=costs) for costs in (0.5, 1.0, 2.0)]
+LAGGED = Case("planted_lagged", 4.5, 1)
+CROSS = Case("planted_cross", 4.5, 3)
 GROUPS: dict[str, list[Case]] = {
-    "default": [*PLANTED, *WEAK],
-    "joint": [replace(case, name=f"{case.name}, joint", training=JOINT) for case in [*PLANTED[:3], *WEAK]],
-    "steps": LONGER,
-    "weights": [replace(case, name=f"{case.name}, weights", training={"actions": "weights"}) for case in PLANTED[:3]],
-    "gamma": [replace(WEAK[0], name=f"weak, gamma {gamma}", training={"gamma": gamma}) for gamma in (0.01, 0.5, 0.8, 0.95, 0.99)],
-    "lambda": [replace(WEAK[0], name=f"weak, lambda {each}", training={"gae_lambda": each}) for each in (0.0, 0.5, 0.95)],
-    "no stopping": [replace(WEAK[0], name="weak, no stopping", training={"stopping": {"enabled": False}})],
-    "portfolio credit": [replace(case, name=f"{case.name}, portfolio credit", training={"credit": "portfolio"}) for case in PLANTED[1:3]],
+    "default": [*STRONG, *WEAK],
+    "vote": [replace(case, members=5) for case in [*STRONG[:3], *WEAK]],
+    "slow": SLOW,
+    "slow vote": [replace(case, members=5) for case in SLOW],
+    "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", algorithm="RecurrentPPO", batch_size=1024)],
+    "cross": [CROSS, replace(CROSS, n_symbols=10)],
+    "regime": [Case("planted_regime", 4.5, 1), Case("planted_regime", 4.5, 3)],
+    "joint": _with([*STRONG[:3], WEAK[0]], "joint", **JOINT),
+    "before": _with([*STRONG[:3], WEAK[0]], "as before", **BEFORE),
+    "weights": _with([*STRONG[:3], WEAK[0]], "weights", actions="weights"),
+    "steps": [replace(STRONG[1], steps=steps) for steps in (20_000, 41_000, 200_000, 800_000, 2_000_000)],
+    "noise": NOISE,
 }
 
 
-def planted_bars(n_symbols: int, persistence: float, seed: int) -> tuple[Bars, FloatArray]:
-    """Daily bars without gaps, and each bar's sign, shape (n_bars, n_symbols)."""
-    random = np.random.default_rng(seed)
-    days = pd.bdate_range("2010-01-04", periods=YEAR * (TRAIN_YEARS + TEST_YEARS + 1), tz="UTC")
-    frames, signs = [], np.empty((len(days), n_symbols))
-    for s in range(n_symbols):
-        turns = random.random(len(days)) >= (1 + persistence) / 2
-        signs[:, s] = np.cumprod(np.where(turns, -1, 1))
-        close = 100 * np.exp(np.cumsum(np.abs(random.normal(0, SIGMA, len(days))) * signs[:, s]))
-        open_, (up, down) = np.r_[100, close[:-1]], 1 + np.abs(random.normal(0, SIGMA / 4, (2, len(days)))) * [[1], [-1]]
-        columns = {"open": open_, "high": np.maximum(open_, close) * up, "low": np.minimum(open_, close) * down, "close": close}
-        volume = random.integers(10**5, 10**6, len(days)) * 1.0
-        frames.append(pd.DataFrame({"symbol": f"S{s:03d}", "timestamp": days, **columns, "volume": volume}))
-    return align(pd.concat(frames), pd.Timedelta(days=1), "24/7", f"planted {persistence}"), signs
+def train(case: Case, bars: Bars, features: FeatureSet, fold: Fold, seed: int) -> tuple[Policy, ...]:
+    """The members of a case."""
+    policies, regression = [], RegressionSpec()
+    teacher = fit_teacher(bars, features, fold, case.env, case.spec, regression) if case.spec.is_taught else None
+    for member in range(case.members):
+        with TemporaryDirectory() as folder:
+            paths, target = TrainingPaths(Path(folder) / "work"), Path(folder) / "policy.zip"
+            once, own = CheckpointSpec(enabled=False), 1000 * seed + member
+            train_member(bars, features, fold, case.env, case.spec, once, own, paths, target, teacher=teacher)
+            policies.append(load_policy(target))
+    return tuple(policies)
 
 
-def one_fold(features: FeatureSet) -> Fold:
-    """Four years, a validation range and the rest."""
-    first = features.warmup_bars
-    train = Range(start=first, stop=first + YEAR * TRAIN_YEARS)
-    validation = Range(start=train.stop + GAP, stop=train.stop + GAP + VALIDATION_BARS)
-    test = Range(start=validation.stop + GAP, stop=len(features.values))
-    return Fold(index=0, train=train, validation=validation, test=test, warmup_bars=first, data_sha256="")
-
-
-def logistic_probabilities(features: FeatureSet, signs: FloatArray, train: Range) -> FloatArray:
-    """Chance that the next bar rises by a ridge logistic regression, one for all symbols, shape (n_bars, n_symbols)."""
-    scaled = fit_range_scaler(features, train).transform(features.values).astype(np.float64)
-    seen = np.concatenate([scaled, np.ones((*scaled.shape[:2], 1))], axis=2)
-    x = seen[train.start : train.stop - 1].reshape(-1, seen.shape[2])
-    y, weights = (signs[train.start + 1 : train.stop] > 0).ravel(), np.zeros(seen.shape[2])
-    for _ in range(20):
-        p = 1 / (1 + np.exp(-x @ weights))
-        curvature = (x * (p * (1 - p))[:, None]).T @ x + _RIDGE * np.eye(len(weights))
-        weights -= np.linalg.solve(curvature, x.T @ (p - y) + _RIDGE * weights)
-    return np.asarray(1 / (1 + np.exp(-seen @ weights)))
+def accounts(
+    bars: Bars, features: FeatureSet, part: Range, policies: tuple[Policy, ...], others: Sequence[Strategy], env: EnvSpec
+) -> Backtests:
+    """Everything beside each other over one range."""
+    held = PrecomputedTargets(BUY_AND_HOLD, buy_and_hold(bars, part.start - 1, env), Role.BASELINE)
+    vote = EnsembleStrategy(votes_and_members(len(policies)), bars=bars, env=env)
+    return run_backtests(bars, features, [Segment(part, policies)], [vote, *others, held], env)
 
 
 def run(case: Case, seed: int) -> dict[str, float]:
-    """Train once and measure what it found."""
-    env, (bars, signs) = EnvSpec(), planted_bars(case.n_symbols, case.persistence, seed)
+    """Train on one market and measure what was found: log growth, Sharpe ratio and turnover by account, in and out of sample."""
+    env, data = case.env, planted_data(case.scenario, case.strength, case.n_symbols, seed, years=YEARS)
+    bars = load(data)
     features = build_features(bars, FeatureSpec())
-    fold = one_fold(features)
-    training = TrainingSpec.model_validate({"total_timesteps": case.steps, **case.training})
-    with TemporaryDirectory() as folder:
-        target = Path(folder) / "policy.zip"
-        meta = train_member(
-            bars, features, fold, env, training, CheckpointSpec(enabled=False), seed, TrainingPaths(Path(folder) / "work"), target
-        )
-        policy = load_policy(target)
-    learnt = learning_ranges(fold, training)[0]
-    slots, rises = bars.tradable.sum(axis=1), logistic_probabilities(features, signs, learnt) > 0.5
-    decided = {"oracle": signs > 0, "logistic": rises}
-    found: dict[str, float] = {"trained_steps": meta["timesteps"]}
+    (fold,) = plan_folds(bars, features, FOLD)
+    policies = train(case, bars, features, fold, seed)
+    others: list[Strategy] = [oracle(bars, synthetic_spec(data), env)]
+    for kind in KINDS:
+        model = fit_regression(bars, features, fold, env, RegressionSpec(), kind)
+        others.append(PrecomputedTargets(kind, decide(bars, features, model, env, slice(None)), Role.REGRESSION))
+    learnt = learning_ranges(fold, case.spec)[0]
+    found = {"steps": float(np.mean([policy.meta["timesteps"] for policy in policies]))}
     for where, part in (("in", Range(start=learnt.start + 1, stop=learnt.stop)), ("out", fold.test)):
-        tables = {name: target_weights(np.where(up, BUY, SELL), slots, env) for name, up in decided.items()}
-        tables["holding"] = buy_and_hold(bars, part.start - 1, env)
-        strategies = [
-            EnsembleStrategy({StrategyId("agent"): slice(0, 1)}, bars=bars, env=env),
-            *(PrecomputedTargets(*one) for one in tables.items()),
-        ]
-        result = run_backtests(bars, features, [Segment(part, (policy,))], strategies, env)
-        growth = dict(zip(result.slugs, np.log(result.equity[:, -1] / result.equity[:, 0]), strict=True))
-        periods = periods_of(bars, result)
-        oracle = result.slugs.index("oracle")
-        found[f"{where}_sharpe_oracle"] = float(sharpe_ratio(session_returns(result.equity[oracle], periods), periods.per_year))
-        found |= {f"{where}_{name}": float(value) for name, value in growth.items()}
+        result = accounts(bars, features, part, policies, others, env)
+        members = [member_id(m).slug for m in range(len(policies))]
+        for slug in [VOTE.slug, *members, ORACLE.slug, *KINDS, BUY_AND_HOLD]:
+            found |= {f"{where}_{name}_{slug}": value for name, value in _numbers(bars, result, slug).items()}
     return found
 
 
-def measured(case: Case, seeds: int, file: Path) -> list[dict[str, float]]:
-    """A case's trainings, from the file where they were done before."""
-    done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+def _numbers(bars: Bars, result: Backtests, slug: str) -> dict[str, float]:
+    row = result.row(slug)
+    path, numbers = result.equity[row], measure(result, row, periods_of(bars, result))
+    known = {name: float("nan") if value is None else value for name, value in (("sharpe", numbers.sharpe), ("turnover", numbers.turnover))}
+    return {"growth": float(np.log(max(path[-1] / path[0], 1e-9))), **known}
+
+
+def measured(case: Case, markets: int, file: Path) -> list[dict[str, float]]:
+    """A case's markets, from the file where they were done before."""
     out = []
-    for seed in range(1, seeds + 1):
-        default = TrainingSpec.model_validate({"total_timesteps": case.steps, **case.training}).model_dump(mode="json")
-        key = {"symbols": case.n_symbols, "persistence": case.persistence, "seed": seed, "training": default}
-        found = next((one["found"] for one in done if one["key"] == key), None)
+    for seed in range(1, markets + 1):
+        done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        key = {**case.key, "seed": seed}
+        found = next((one["found"] for one in done if one["key"] == json.loads(json.dumps(key))), None)
         if found is None:
             found = run(case, seed)
             with file.open("a") as lines:
@@ -158,39 +172,41 @@ def measured(case: Case, seeds: int, file: Path) -> list[dict[str, float]]:
     return out
 
 
+def _shown(values: FloatArray) -> str:
+    error = values.std(ddof=1) / np.sqrt(len(values)) if len(values) > 1 else np.nan
+    return f"{np.nanmean(values):.2f} ± {error:.2f}"
+
+
 def row(case: Case, found: list[dict[str, float]]) -> list[str]:
-    """A case as a line of a table: means and standard errors over markets."""
-    values = {name: np.array([one[name] for one in found]) for name in found[0]}
+    """A case as a line of a table: means and standard errors over markets; growth itself where nothing is planted."""
 
-    def shown(each: FloatArray) -> str:
-        error = each.std(ddof=1) / np.sqrt(len(each)) if len(each) > 1 else np.nan
-        return f"{each.mean():.2f} ± {error:.2f}"
+    def of(name: str) -> FloatArray:
+        return np.array([one[name] for one in found])
 
-    of_oracle = case.persistence > 0
-    out, inside = (values["out_oracle"], values["in_oracle"]) if of_oracle else (np.ones(len(found)),) * 2
-    return [
-        case.name, f"{values['out_sharpe_oracle'].mean():.1f}", shown(values["out_agent"] / out), shown(values["out_logistic"] / out),
-        shown(values["out_holding"] / out), shown(values["in_agent"] / inside), f"{values['trained_steps'].mean():,.0f}",
-    ]  # fmt: skip
+    def share(slug: str, where: str = "out") -> FloatArray:
+        return of(f"{where}_growth_{slug}") / (of(f"{where}_growth_oracle") if case.strength else 1.0)
+
+    members = np.mean([share(member_id(m).slug) for m in range(case.members)], axis=0)
+    name = f"{case.scenario} {case.strength:g}, {case.n_symbols}" + (f", costs x{case.costs:g}" if case.costs != 1 else "")
+    name += (f", {case.steps:,} steps" if case.steps != 100_000 else "") + (f", {case.note}" if case.note else "")
+    cells = [share(VOTE.slug), members, *map(share, (*KINDS, BUY_AND_HOLD)), share(VOTE.slug, "in")]
+    turnover = [f"{of(f'out_turnover_{slug}').mean():.0f}" for slug in (VOTE.slug, "logistic", ORACLE.slug)]
+    return [name, str(case.members), *map(_shown, cells), " / ".join(turnover), f"{of('steps').mean():,.0f}"]
 
 
 def main() -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS))
     parser.add_argument("--markets", type=int, default=10)
     parser.add_argument("--file", type=Path, default=Path("learning.jsonl"))
-    options = parser.parse_args()
-    console = Console(width=150)
-    for group in options.groups:
-        table = Table(title=f"{group}: share of the oracle's log growth (noise: growth), {options.markets} markets, mean ± standard error")
-        for heading in ("case", "oracle's Sharpe", "agent", "logistic", "buy and hold", "agent, in sample", "steps trained"):
-            table.add_column(heading, justify="left" if heading == "case" else "right")
+    asked = parser.parse_args()
+    print(f"{asked.markets} markets a row: mean share and standard error, out of sample unless said")
+    headings = ["market, symbols", "members", "vote", "a member", *KINDS, "buy and hold", "vote, in sample"]
+    headings += ["turnover a year: vote / logistic / oracle", "steps trained"]
+    print("| " + " | ".join(headings) + " |\n|---|" + "---:|" * (len(headings) - 1), flush=True)
+    for group in asked.groups:
         for case in GROUPS[group]:
-            table.add_row(*row(case, measured(case, options.markets, options.file)))
-        console.print(table)
+            print("| " + " | ".join(row(case, measured(case, asked.markets, asked.file))) + " |", flush=True)
 
 
 if __name__ == "__main__":

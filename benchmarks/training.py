@@ -73,6 +73,10 @@ GROUPS: dict[str, list[Case]] = {
         Case("ploutos, joint, float32", n_bars=2_500), Case("ploutos, shared, float32", n_bars=2_500, network="shared", net=SHARED),
         Case("ploutos, shared, bf16", n_bars=2_500, network="shared", net=SHARED, bf16=True),
     ],
+    f"shared network {SHARED}, 200 symbols, {DAYS}": [
+        Case("ploutos, joint, float32", n_symbols=200, n_bars=2_500, n_steps=16),
+        Case("ploutos, shared, float32", n_symbols=200, n_bars=2_500, n_steps=16, network="shared", net=SHARED),
+    ],
     f"RecurrentPPO, shared network {SHARED}, 15 symbols, {DAYS}": [
         Case("stock, the same policy class", "RecurrentPPO", True, n_bars=2_500, n_epochs=2, n_steps=16, network="shared", net=SHARED),
         Case("ploutos, shared, float32", "RecurrentPPO", n_bars=2_500, n_epochs=2, n_steps=16, network="shared", net=SHARED),
@@ -84,7 +88,7 @@ GROUPS: dict[str, list[Case]] = {
     ],
 }  # fmt: skip
 TARGETS = {
-    ("shared", "ploutos, shared, float32"): 2.0,
+    ("shared network (32, 32), 15", "ploutos, shared, float32"): 2.0, ("shared network (32, 32), 200", "ploutos, shared, float32"): 20.0,
     ("PPO, 15", "ploutos, float32"): 1.6, ("PPO, 15", "ploutos, bf16"): 2.4, ("Recurrent", "ploutos, float32"): 1.6,
     ("one symbol", "ploutos, float32"): 8.0, ("one symbol", "ploutos, bf16"): 8.0,
 }  # fmt: skip

@@ -27,7 +27,7 @@ from ploutos.walk_forward import FOLDS, Fold, fold_table
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.market import features_of, folds_of, load_bars, quality_of
-from tasks.regression import fit_regression_of
+from tasks.regression import fit_regression_of, fit_teacher_of
 from tasks.resources import wait_for_resources
 from tasks.training import train_member
 
@@ -105,7 +105,8 @@ def _phases(store: Store, config: PipelineConfig, settings: Settings, stages: _S
     wait_for_resources("phase 2", config.pipeline)
     memory = GPUMemoryManager(config.llm, settings)
     with memory.freed("training"):
-        refs = replace(refs, regressions=_fit(store, refs, config, stages), policies=_train(store, refs, config, stages))
+        refs = replace(refs, regressions=_fit(store, refs, config, stages), teachers=_fit_teachers(store, refs, config, stages))
+        refs = replace(refs, policies=_train(store, refs, config, stages))
 
     wait_for_resources("phase 3", config.pipeline)
     refs = replace(refs, llm_features=stages.run("llm-features", llm_features_of, store, bars))
@@ -144,10 +145,20 @@ def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -
     return stages.by_fold("regression", folds, futures) if kinds else ()
 
 
+def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[Ref, ...]:
+    """The supervised model that each fold's policies start from: one task per fold."""
+    folds = _by_fold(store, refs, config) if config.training.is_taught else []
+    futures = [stages.submit(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
+    return tuple(stages.ref(f"teacher {fold.index}", future) for (fold, _), future in zip(folds, futures, strict=True))
+
+
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
     """One task per fold and member, in worker processes."""
     folds, members = _by_fold(store, refs, config), range(config.training.members)
-    futures = [[stages.submit(train_member, store, refs.bars, refs.features, fold, m, sized) for m in members] for fold, sized in folds]
+    futures = [
+        [stages.submit(train_member, store, refs.bars, refs.features, fold, m, sized, refs.teacher(fold.index)) for m in members]
+        for fold, sized in folds
+    ]
     return stages.by_fold("policy", [fold for fold, _ in folds], futures)
 
 

@@ -16,6 +16,7 @@ from .evaluation.backtest import Segment as Segment
 from .evaluation.backtest import run_backtests as run_backtests
 from .evaluation.notebook import backtest_folds as backtest_folds
 from .evaluation.notebook import metrics_frame as metrics_frame
+from .evaluation.notebook import train_policy as train_policy
 from .evaluation.spec import BootstrapSpec as BootstrapSpec
 from .features.build import FeatureSet as FeatureSet
 from .features.build import FeatureSpec as FeatureSpec
@@ -39,7 +40,6 @@ from .strategies.check import check_strategy as check_strategy
 from .strategies.ensemble import EnsembleStrategy as EnsembleStrategy
 from .training.checkpoint import Policy as Policy
 from .training.checkpoint import load_policy as load_policy
-from .training.ppo import train_policy as train_policy
 from .training.spec import TrainingSpec as TrainingSpec
 from .walk_forward import Fold as Fold
 from .walk_forward import FoldSpec as FoldSpec

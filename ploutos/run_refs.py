@@ -16,6 +16,7 @@ class RunRefs:
     folds: Ref
     policies: tuple[tuple[Ref, ...], ...]  # by fold, then member
     regressions: tuple[tuple[Ref, ...], ...] = ()  # by fold, then kind; empty where none are fitted
+    teachers: tuple[Ref, ...] = ()  # by fold; empty where policies have none
     llm_features: Ref | None = None
     hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
     ablated: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
@@ -24,6 +25,10 @@ class RunRefs:
     mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
     metrics: Ref | None = None
+
+    def teacher(self, fold: int) -> Ref | None:
+        """Of a fold's policies; None where they have none."""
+        return self.teachers[fold] if self.teachers else None
 
     def require(self, name: str) -> Ref:
         """A later reference, which must have been made by now."""

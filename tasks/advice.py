@@ -76,12 +76,17 @@ def train_hybrid(store: Store, refs: RunRefs, fold: Fold, member: int, config: P
     seed = seed_integer(config.seed, "hybrid", fold.index, member)
     env, training = hybrid_env(config.env), fine_tuning(config.training, config.hybrid)
     policy, market, signals = refs.policies[fold.index][member], refs.require("llm_features"), refs.require("signals")
+    teacher = refs.teacher(fold.index)
     job = partial(
         HybridJob, bars=store.path(refs.bars), features=store.path(refs.features), fold=fold, env=env, training=training,
         checkpoint=config.checkpoint, seed=seed, policy=store.path(policy), market=store.path(market),
-        signals=store.path(signals) if advised else None,
+        signals=store.path(signals) if advised else None, teacher=None if teacher is None else store.path(teacher),
     )  # fmt: skip
     settings = training_settings(fold, env, training, config.hardware.device, seed)
-    upstream = [policy.sha256, store.load(signals, SIGNALS).digest_before(fold.train.stop) if advised else ""]
+    upstream = [
+        policy.sha256,
+        "" if teacher is None else teacher.sha256,
+        store.load(signals, SIGNALS).digest_before(fold.train.stop) if advised else "",
+    ]
     stage = "hybrid" if advised else "ablated"
     return train_stage(store, stage, settings, upstream, f"fold {fold.index} member {member}", config, run_hybrid_job, job)

@@ -64,15 +64,18 @@ def train_stage(
 
 
 @task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
-def train_member(store: Store, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig) -> State[Ref]:
-    """Train one policy."""
+def train_member(
+    store: Store, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig, teacher: Ref | None
+) -> State[Ref]:
+    """Train one policy; whoever has a teacher is given it."""
     seed = seed_integer(config.seed, "train", fold.index, member)
     job = partial(
         MemberJob, bars=store.path(bars), features=store.path(features), fold=fold, env=config.env, training=config.training,
-        checkpoint=config.checkpoint, seed=seed,
+        checkpoint=config.checkpoint, seed=seed, teacher=None if teacher is None else store.path(teacher),
     )  # fmt: skip
     settings = training_settings(fold, config.env, config.training, config.hardware.device, seed)
-    return train_stage(store, "policy", settings, [fold.data_sha256], f"fold {fold.index} member {member}", config, run_job, job)
+    upstream = [fold.data_sha256, "" if teacher is None else teacher.sha256]
+    return train_stage(store, "policy", settings, upstream, f"fold {fold.index} member {member}", config, run_job, job)
 
 
 def _progress_logger(paths: TrainingPaths, label: str) -> Callable[[], None]:

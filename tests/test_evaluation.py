@@ -196,6 +196,7 @@ def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
         "Equity, log scale",
         "Drawdown",
         "Every fold, every policy",
+        "Learning curves",
         "What trading cost",
         "Provenance",
         *names_of(summary).values(),
@@ -204,7 +205,7 @@ def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
         assert wanted in head
     for forbidden in ('src="http', "src='http", "<link", "@import"):
         assert forbidden not in head
-    assert head.count("plotly-graph-div") == 5
+    assert head.count("plotly-graph-div") == 6
     assert "mock" in render_markdown(summary)
 
 

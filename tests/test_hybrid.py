@@ -179,7 +179,7 @@ def test_before_its_first_update_a_hybrid_policy_decides_as_the_one_it_starts_fr
 ):
     """On accounts that traded at random, by the plain network and by the fast loop with shared rows and without."""
     env = EnvSpec(episode_bars=60)
-    changes = {"algorithm": algorithm, "network": network, "lstm_size": 16, "learning_rate": 0.1}  # far from even odds
+    changes = {"algorithm": algorithm, "network": network, "lstm_size": 16, "learning_rate": 0.1, "weight_decay": 0.0}  # far from even odds
     spec = TINY.model_copy(update=changes)
     policy = load_policy(trained(tmp_path, panel, panel_features, panel_fold, env, spec, 7))
     scaler = fit_range_scaler(hybrid, learning_ranges(panel_fold, spec)[0])

@@ -141,7 +141,7 @@ def job(tmp_path, panel, panel_features, panel_fold):
     write_features(panel_features, tmp_path / "features.parquet")
     return MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
-        training=TINY, checkpoint=CheckpointSpec(every_rollouts=1), seed=0, paths=TrainingPaths(tmp_path / "work"),
+        training=TINY, checkpoint=CheckpointSpec(every_rollouts=1), seed=0, teacher=None, paths=TrainingPaths(tmp_path / "work"),
         target=tmp_path / "p.zip",
     )  # fmt: skip
 

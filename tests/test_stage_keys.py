@@ -18,7 +18,7 @@ def test_the_workers_entry_is_in_the_key(tmp_path, panel, panel_features, panel_
     write_features(panel_features, tmp_path / "features.parquet")
     job = MemberJob(
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=EnvSpec(episode_bars=60),
-        training=TINY, checkpoint=CheckpointSpec(enabled=False), seed=1, paths=TrainingPaths(tmp_path / "work"),
+        training=TINY, checkpoint=CheckpointSpec(enabled=False), seed=1, teacher=None, paths=TrainingPaths(tmp_path / "work"),
         target=tmp_path / "policy.zip",
     )  # fmt: skip
     assert traced(lambda: run_job(job)) <= modules_of(["ploutos.training.jobs"])

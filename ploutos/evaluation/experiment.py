@@ -1,8 +1,10 @@
 """Which strategies a run compares, and over which bars: out of sample all of them, in sample the policies alone."""
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -12,7 +14,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Backtests, Segment, concat, run_backtests
 from ploutos.evaluation.benchmark import require_purchase
 from ploutos.evaluation.metrics import periods_of, sharpe_and_return
-from ploutos.evaluation.summary import Number, Part
+from ploutos.evaluation.summary import LearningCurve, Number, Part
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.hybrid import hybrid_features
@@ -28,6 +30,8 @@ from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes
 from ploutos.strategies.oracles import oracle
 from ploutos.strategies.regression import Regression, regression_strategy
 from ploutos.training.checkpoint import Policy
+from ploutos.training.ppo import learning_ranges
+from ploutos.training.spec import TrainingSpec
 from ploutos.types import Float32Array
 from ploutos.walk_forward import Fold, tested_decisions
 
@@ -121,25 +125,48 @@ def with_hybrids(
 
 
 class InSample(Part):
-    """Sharpe ratios of a fold's members where they were trained and chosen, one number per member; None for one that never moved."""
+    """How a fold's members did where they were trained and chosen: one number or curve per member; None for one that never moved."""
 
     train: tuple[Number, ...]
-    """Over the training range."""
+    """Sharpe ratio over the part of the training range that they learnt from."""
     validation: tuple[Number, ...]
-    """Over the validation range."""
+    """Sharpe ratio over the validation range."""
+    learning: tuple[LearningCurve, ...] = ()
+    """How they learnt."""
 
 
 def in_sample(
     bars: Bars, features: FeatureSet, folds: Sequence[Fold], policies: Sequence[Sequence[Policy]], env: EnvSpec
 ) -> tuple[InSample, ...]:
-    """Every member over its own training and validation ranges, one account each; one row per fold."""
+    """Every member over the bars it learnt from and over its validation range, one account each; one row per fold."""
     rows = []
     for fold, members in zip(folds, policies, strict=True):
         strategy = EnsembleStrategy({member_id(m): slice(m, m + 1) for m in range(len(members))}, bars=bars, env=env)
         policies_of = tuple(members)
-        train, validation = (_sharpes(bars, features, Segment(part, policies_of), strategy, env) for part in (fold.train, fold.validation))
-        rows.append(InSample(train=train, validation=validation))
+        learnt, _ = learning_ranges(fold, TrainingSpec.model_validate(policies_of[0].meta["training"]))
+        train, validation = (_sharpes(bars, features, Segment(part, policies_of), strategy, env) for part in (learnt, fold.validation))
+        rows.append(InSample(train=train, validation=validation, learning=tuple(learning_curve(policy.meta) for policy in policies_of)))
     return tuple(rows)
+
+
+def learning_curve(meta: Mapping[str, Any]) -> LearningCurve:
+    """A member's learning curve, from what its file says of its training."""
+    cash, curve, stopping = EnvSpec.model_validate(meta["env"]).cash, meta["curve"], meta.get("stopping")
+    held_out = {} if stopping is None else {"chosen": stopping["chosen_timesteps"]} | _looks(stopping["scores"])
+    return LearningCurve(
+        steps=tuple(int(point["timesteps"]) for point in curve), train=tuple(_growth(point, cash) for point in curve), **held_out
+    )
+
+
+def _looks(scores: Sequence[tuple[int, float]]) -> dict[str, tuple[float, ...]]:
+    steps, growth = zip(*scores, strict=True)
+    return {"looks": steps, "held_out": growth}
+
+
+def _growth(point: Mapping[str, float], cash: float) -> float:
+    """Mean log growth per bar of the episodes that ended; nan where none did, or all was lost."""
+    final = point.get("episode/final_equity", 0.0)
+    return math.log(final / cash) / point["episode/length"] if final > 0 else math.nan
 
 
 def _sharpes(bars: Bars, features: FeatureSet, segment: Segment, strategy: EnsembleStrategy, env: EnvSpec) -> tuple[float, ...]:

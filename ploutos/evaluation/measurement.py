@@ -129,6 +129,7 @@ def _fold(backtests: Backtests, bars: Bars, fold: Fold, inside: InSample, per_ye
         sharpe=sharpe,
         total_return=total_return,
         members=tuple(MemberSharpe(member=m, train=row[0], validation=row[1], test=row[2]) for m, row in enumerate(in_and_out)),
+        learning=inside.learning,
     )
 
 

@@ -1,13 +1,15 @@
-"""Evaluation in one line each, for a notebook: strategies beside the baselines, and their metrics as a table.
+"""Training and evaluation in one line each, for a notebook: a policy, strategies beside the baselines, their metrics as a table.
 
 A run does the same with an advisor, placebos and paired comparisons besides; see `ploutos run`.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pandas as pd
 
-from ploutos.envs.spec import EnvSpec
+from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of, session_returns
 from ploutos.evaluation.significance import sharpe_interval
@@ -17,8 +19,38 @@ from ploutos.market.bars import Bars
 from ploutos.strategies.base import Strategy
 from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, votes_and_members
-from ploutos.training.checkpoint import Policy
+from ploutos.strategies.regression import fit_teacher
+from ploutos.strategies.spec import RegressionSpec
+from ploutos.training.checkpoint import Policy, load_policy
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold
+
+
+def train_policy(
+    bars: Bars,
+    features: FeatureSet,
+    fold: Fold,
+    training: TrainingSpec | None = None,
+    env: EnvSpec | None = None,
+    seed: int = 0,
+    path: Path | None = None,
+) -> Policy:
+    """Train one member in this process, with its teacher, for a notebook: nothing is cached and nothing resumes.
+
+    Args:
+        training: agent and number of steps; `total_timesteps` of `TrainingSpec` are meant for production and take long.
+        env: account, costs and reward.
+        seed: of weights, actions, minibatches and episode starts.
+        path: where to keep the policy's file; `load_policy` reads it.
+    """
+    with TemporaryDirectory() as folder:
+        target = path or Path(folder) / "policy.zip"
+        env, training = with_initial_cash(env or EnvSpec(), bars, fold.train), training or TrainingSpec()
+        paths, once = TrainingPaths(Path(folder) / "training"), CheckpointSpec(enabled=False)
+        teacher = fit_teacher(bars, features, fold, env, training, RegressionSpec(), seed) if training.is_taught else None
+        train_member(bars, features, fold, env, training, once, seed, paths, target, teacher=teacher)
+        return load_policy(target)
 
 
 def backtest_folds(

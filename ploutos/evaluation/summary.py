@@ -180,6 +180,25 @@ class MemberSharpe(Part):
     """Over its test range."""
 
 
+class LearningCurve(Part):
+    """One member's training: what it earned where it learnt, and on the bars that were held out from it to stop on.
+
+    Both are mean log growth per bar, net of costs. Where it learnt it was still exploring, and it is a mean over the episodes that ended;
+    where it was scored it decided as in a backtest.
+    """
+
+    steps: tuple[int, ...]
+    """Environment steps done at each point of `train`."""
+    train: tuple[Number, ...]
+    """Where it learnt; None where no episode ended."""
+    looks: tuple[int, ...] = ()
+    """Steps done at each look at the held-out bars; empty for a training without any."""
+    held_out: tuple[float, ...] = ()
+    """On those bars."""
+    chosen: int | None = None
+    """Steps of the policy that was kept; None for the last one."""
+
+
 class FoldMetrics(Part):
     """One fold's test range."""
 
@@ -195,6 +214,8 @@ class FoldMetrics(Part):
     """By slug."""
     members: tuple[MemberSharpe, ...]
     """In sample and out."""
+    learning: tuple[LearningCurve, ...] = ()
+    """How each member learnt."""
 
 
 class Mirror(Part):

@@ -149,6 +149,31 @@ def _in_sample(summary: RunSummary) -> go.Figure:
     return figure.update_xaxes(title="Sharpe in training range").update_yaxes(title="Sharpe outside it")
 
 
+def _learning(summary: RunSummary) -> go.Figure | None:
+    """Growth where the members learnt and on the bars held out from them, over steps; None where no member was scored on any."""
+    curves = [(fold.fold, m, curve) for fold in summary.folds for m, curve in enumerate(fold.learning) if curve.looks]
+    if not curves:
+        return None
+    figure = go.Figure()
+    for place, (fold, m, curve) in enumerate(curves):
+        who = f"fold {fold}, member {m}"
+        for name, colour, steps, growth in (
+            ("where it learnt", "#98a2b3", curve.steps, curve.train), ("held out", "#175cd3", curve.looks, curve.held_out),
+        ):  # fmt: skip
+            figure.add_scatter(
+                x=steps, y=[None if each is None else 1e4 * each for each in growth], name=name, legendgroup=name, showlegend=not place,
+                mode="lines", line={"width": 1.2, "color": colour}, opacity=0.7, hovertext=who,
+            )  # fmt: skip
+    kept = [
+        (curve.chosen, 1e4 * curve.held_out[curve.looks.index(curve.chosen)], f"fold {fold}, member {m}: kept")
+        for fold, m, curve in curves
+        if curve.chosen is not None
+    ]
+    x, y, text = zip(*kept, strict=True)
+    figure.add_scatter(x=x, y=y, text=text, name="kept", mode="markers", marker={"size": 8, "color": "#b54708"})
+    return figure.update_xaxes(title="environment steps").update_yaxes(title="growth per bar, bp", zeroline=True)
+
+
 def _costs(backtests: Backtests, summary: RunSummary) -> go.Figure:
     figure, names = go.Figure(), names_of(summary)
     for kind, colour in zip(COSTS, ("#175cd3", "#b54708", "#7a5af8", "#12b76a"), strict=True):
@@ -196,6 +221,7 @@ def render_report(
     """
     final = summary.strategies[summary.final]
     backtests = backtests.only(list(summary.strategies))
+    learning = _learning(summary)
     headings = [{"label": "strategy", "title": "who decided"}]
     headings += [{"label": label, "title": _DESCRIPTIONS[key]} for key, label, _ in _columns(summary)]
     table = [
@@ -217,6 +243,7 @@ def render_report(
             "drawdown": figure_html(_drawdown(backtests, summary), 320),
             "heat_map": figure_html(_heat_map(summary), 120 + 34 * (5 + len(summary.folds[0].members))),
             "in_sample": figure_html(_in_sample(summary), 420),
+            "learning": "" if learning is None else figure_html(learning, 420),
             "costs": figure_html(_costs(backtests, summary), 360),
         },
         folds=folds,

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numba import njit
@@ -29,6 +29,9 @@ from ploutos.market.bars import Bars
 from ploutos.store import Kind, writing
 from ploutos.strategies.base import PrecomputedTargets, Role
 from ploutos.strategies.spec import RegressionKind, RegressionSpec
+from ploutos.training.ppo import learning_ranges
+from ploutos.training.spec import TrainingSpec
+from ploutos.training.teacher import Teacher, teacher_of_scores
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Fold, Range
 
@@ -119,6 +122,25 @@ def decide(bars: Bars, features: FeatureSet, model: Regression, env: EnvSpec, wh
     """Target weights after some bars, shape (n, n_symbols); no order where a feature that is required is not known."""
     scores = np.where(features.ready[which], model.scores(features.values[which]), np.nan)
     return target_weights(_actions(scores, model.band), bars.tradable[which].sum(axis=1), env)
+
+
+def fit_teacher(
+    bars: Bars, features: FeatureSet, fold: Fold, env: EnvSpec, training: TrainingSpec, spec: RegressionSpec, seed: int = 0
+) -> Teacher:
+    """The teacher of a fold's policies, fitted on what they learn from.
+
+    Args:
+        training: of the policies, which name the model.
+
+    Raises:
+        DataError: as `fit_regression`.
+    """
+    learnt, _ = learning_ranges(fold, training)
+    kind = cast(RegressionKind, training.teacher)
+    model = fit_regression(bars, features, fold.model_copy(update={"train": learnt}), env, spec, kind, seed)
+    told = slice(learnt.start, learnt.stop)
+    scores = np.where(features.ready[told], model.scores(features.values[told]), np.nan)
+    return teacher_of_scores(scores, learnt.start)
 
 
 def _actions(scores: FloatArray, band: FloatArray | float) -> IntArray:

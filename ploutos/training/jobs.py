@@ -11,6 +11,7 @@ from ploutos.features.build import FeatureSet, read_features
 from ploutos.market.bars import Bars, read_bars
 from ploutos.training.ppo import train_member
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
+from ploutos.training.teacher import load_teacher
 from ploutos.walk_forward import Fold
 
 
@@ -25,6 +26,7 @@ class MemberJob:
     training: TrainingSpec
     checkpoint: CheckpointSpec
     seed: int
+    teacher: Path | None
     paths: TrainingPaths
     target: Path
 
@@ -36,7 +38,8 @@ def run_job(job: MemberJob) -> None:
 
 def train_job(job: MemberJob, bars: Bars, features: FeatureSet, warm_start: Path | None = None) -> None:
     """Train what a job asks for on features that are at hand."""
-    train_member(bars, features, job.fold, job.env, job.training, job.checkpoint, job.seed, job.paths, job.target, warm_start)
+    teacher = None if job.teacher is None else load_teacher(job.teacher)
+    train_member(bars, features, job.fold, job.env, job.training, job.checkpoint, job.seed, job.paths, job.target, warm_start, teacher)
     gc.collect()  # a model and its environment know each other
 
 

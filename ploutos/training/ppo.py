@@ -6,7 +6,6 @@ the fold's training rows. A member is bound to one thread: two members on two co
 
 import logging
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import torch
@@ -15,7 +14,7 @@ from stable_baselines3.common.utils import LinearSchedule
 
 from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.observation import market_rows
-from ploutos.envs.spec import EnvSpec, with_initial_cash
+from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler, fit_scaler
@@ -23,19 +22,21 @@ from ploutos.market.bars import Bars
 from ploutos.provenance import library_versions
 from ploutos.store import file_sha256
 from ploutos.training.callbacks import BatchedCallback, KeepBest, ReportProgress, SaveCheckpoints, tensorboard_sink
-from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, Policy, load_policy, save_policy, warm_start
+from ploutos.training.checkpoint import ALGORITHMS, CheckpointFolder, load_policy, save_policy, warm_start
 from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.training.stopping import EarlyStopping, HeldOut
+from ploutos.training.teacher import Teacher
 from ploutos.walk_forward import Fold, Range, inner_split
 
 logger = logging.getLogger(__name__)
 
 BEST = "best.zip"
 _FIRST_LOG_STD = -1.0  # a weight is at most 1: with stable-baselines3's deviation of 1 most draws would lie beyond the limits
+_EPSILON = 1e-5  # of Adam, as stable-baselines3 has it
 _SHARED: dict[str, Any] = {"PPO": SharedPolicy, "MaskablePPO": SharedMaskablePolicy, "RecurrentPPO": SharedRecurrentPolicy}
 _FAST = {"PPO": FastPPO, "MaskablePPO": FastMaskablePPO, "RecurrentPPO": FastRecurrentPPO}
 
@@ -48,6 +49,8 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
         network["account"] = env.env_spec.observe_account
     if spec.actions == "weights":
         network["log_std_init"] = _FIRST_LOG_STD
+    if spec.weight_decay:
+        network |= {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"eps": _EPSILON, "weight_decay": spec.weight_decay}}
     algorithm: Any = _FAST[spec.algorithm] if fast else ALGORITHMS[spec.algorithm]
     return cast(
         OnPolicyAlgorithm,
@@ -110,6 +113,7 @@ def train_member(
     paths: TrainingPaths,
     path: Path,
     warm: Path | None = None,
+    teacher: Teacher | None = None,
 ) -> dict[str, Any]:
     """Train one policy and write it to `path`.
 
@@ -118,6 +122,7 @@ def train_member(
         paths: checkpoints are read from and written to its folder; they are cleared at the end.
         path: where the policy goes.
         warm: a policy to start from, which observed part of what this one does; None starts from fresh weights.
+        teacher: whom the policy imitates at first, unless it starts from a policy, and is held to; None has none.
 
     Returns:
         The policy's meta: fold, seed, steps, scaler, names, learning curve, which of its policies was kept and why, versions.
@@ -131,6 +136,8 @@ def train_member(
     env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
     meta = _meta(bars, features, fold, env_spec, spec, scaler, seed) | ({} if warm is None else {"warm_start": file_sha256(warm)})
+    if teacher is not None:
+        cast(Any, model).be_taught(teacher.over(Range(start=env.first_bar, stop=env.last_bar + 1)), spec.teacher_weight, warm is None)
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(paths.tensorboard) if paths.tensorboard else None)
     stopping = EarlyStopping(HeldOut(env.arrays, env.rows, env_spec, held_out), spec.stopping, log) if held_out else None
     keeping = KeepBest(checkpoints.every_rollouts, paths.folder / BEST, meta) if checkpoints.enabled and checkpoints.keep_best else None
@@ -178,28 +185,3 @@ def _meta(bars: Bars, features: FeatureSet, fold: Fold, env_spec: EnvSpec, spec:
         "training": spec.model_dump(mode="json"),
         "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
     }
-
-
-def train_policy(
-    bars: Bars,
-    features: FeatureSet,
-    fold: Fold,
-    training: TrainingSpec | None = None,
-    env: EnvSpec | None = None,
-    seed: int = 0,
-    path: Path | None = None,
-) -> Policy:
-    """Train one member in this process, for a notebook: nothing is cached and nothing resumes.
-
-    Args:
-        training: agent and number of steps; `total_timesteps` of `TrainingSpec` are meant for production and take long.
-        env: account, costs and reward.
-        seed: of weights, actions, minibatches and episode starts.
-        path: where to keep the policy's file; `load_policy` reads it.
-    """
-    with TemporaryDirectory() as folder:
-        target = path or Path(folder) / "policy.zip"
-        env = with_initial_cash(env or EnvSpec(), bars, fold.train)
-        paths = TrainingPaths(Path(folder) / "training")
-        train_member(bars, features, fold, env, training or TrainingSpec(), CheckpointSpec(enabled=False), seed, paths, target)
-        return load_policy(target)

@@ -92,6 +92,9 @@ class TrainingSpec(Spec):
     """Weight of the value loss."""
     max_grad_norm: PositiveFloat = 0.5
     """Gradient clip."""
+    weight_decay: NonNegativeFloat = 10.0
+    """Every gradient step shrinks all weights by this times the learning rate (AdamW). Bars are few and noisy: without it a network learns
+    them by heart."""
     target_kl: PositiveFloat | None = None
     """Stop a rollout's updates beyond this divergence; none by default."""
     net_arch: tuple[PositiveInt, ...] = (32, 32)
@@ -101,6 +104,10 @@ class TrainingSpec(Spec):
     """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
+    teacher: Literal["none", "logistic", "ridge", "trees"] = "logistic"
+    """Supervised model of `regression` that a policy first imitates and is then held to. Of discrete actions in our own loop alone."""
+    teacher_weight: NonNegativeFloat = 0.3
+    """Weight of the divergence from the teacher in the loss; 0 only starts from it."""
     stopping: StoppingSpec = StoppingSpec()
     """When a training ends before its steps are done, and which of its policies is kept."""
     speed: SpeedSpec = SpeedSpec()
@@ -116,6 +123,15 @@ class TrainingSpec(Spec):
     def _shared_networks_encode(self) -> "TrainingSpec":
         if self.network == "shared" and not self.net_arch:
             raise ValueError("training.net_arch is empty; a shared network encodes each symbol, so name a layer, such as [64]")
+        return self
+
+    @model_validator(mode="after")
+    def _decay_leaves_something(self) -> "TrainingSpec":
+        if self.learning_rate * self.weight_decay >= 1:
+            raise ValueError(
+                f"training.weight_decay {self.weight_decay:g} at learning_rate {self.learning_rate:g} takes all of every weight at each "
+                f"step; it must be below {1 / self.learning_rate:g}"
+            )
         return self
 
     @model_validator(mode="after")
@@ -135,6 +151,11 @@ class TrainingSpec(Spec):
     def credits_symbols(self) -> bool:
         """Whether each symbol has a reward, a value and an advantage of its own."""
         return self.credit == "symbol" and self.network == "shared" and self.speed.fast_loop
+
+    @property
+    def is_taught(self) -> bool:
+        """Whether a policy has a teacher."""
+        return self.teacher != "none" and self.actions == "discrete" and self.speed.fast_loop
 
     @property
     def planned_timesteps(self) -> int:

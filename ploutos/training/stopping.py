@@ -108,7 +108,9 @@ class EarlyStopping(BaseCallback):
 
     def _on_rollout_start(self) -> None:
         rollout = self.model.n_steps * self.model.n_envs
-        if self._under_way and self.num_timesteps // rollout % self.spec.every_rollouts == 0:
+        done = self.num_timesteps // rollout
+        imitated = done == 1 and getattr(self.model, "imitates", False)  # a policy that is its teacher's copy so far may be the best
+        if self._under_way and (imitated or done % self.spec.every_rollouts == 0):
             self._look()
         self._under_way = True
 

@@ -36,6 +36,8 @@ from ploutos.training.fast.layers import ObservationBatch, SharedRows
 from ploutos.training.fast.rollout import Rollout
 from ploutos.training.networks import SymbolColumns
 
+_IMITATION_RATE, _IMITATION_EPOCHS = 1e-3, 10
+
 
 @dataclass(frozen=True)
 class _Batch:
@@ -85,9 +87,21 @@ class _Fast(OnPolicyAlgorithm):
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
         self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
+        self._taught, self._teacher_weight, self.imitates = torch.empty(0, device=self.device), 0.0, False
+
+    def be_taught(self, odds: np.ndarray, weight: float, imitate: bool) -> None:
+        """Have a teacher.
+
+        Args:
+            odds: shape (n_bars, n_symbols, 3), log-probabilities of the actions after every bar of the environment.
+            weight: of the divergence from it in the loss.
+            imitate: whether the first update, of fresh weights, does nothing but come near it.
+        """
+        self._taught, self._teacher_weight, self.imitates = self._to_device(np.ascontiguousarray(odds)), weight, imitate
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables", "_columns", "_usable", "_units"]
+        ours += ["_taught", "_teacher_weight", "imitates"]
         return [*super()._excluded_save_params(), *ours]
 
     @property
@@ -304,6 +318,10 @@ class _Fast(OnPolicyAlgorithm):
         value_loss = F.mse_loss(returns, values)
         entropy_loss = -entropy.mean()
         loss: Tensor = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
+        if len(self._taught):
+            divergence = self._divergence(batch, latent.actor)
+            loss = loss + self._teacher_weight * divergence
+            seen.setdefault("teacher_divergence", []).append(divergence.detach())
         with torch.no_grad():
             approx_kl = ((ratio - 1) - log_ratio).mean()
             fractions = ((ratio - 1).abs() > clip).float().mean()
@@ -314,10 +332,30 @@ class _Fast(OnPolicyAlgorithm):
             seen.setdefault(name, []).append(value.detach())
         return loss, approx_kl
 
+    def _divergence(self, batch: _Batch, actor: Tensor) -> Tensor:
+        """Mean divergence of the policy from its teacher, per symbol, whatever actions are allowed."""
+        bars = self._rollout.flat(self._rollout.bars).index_select(0, batch.at)
+        odds = self._taught.index_select(0, bars).view(-1, N_ACTIONS)
+        return F.kl_div(self._logits(actor).reshape(-1, N_ACTIONS).log_softmax(1), odds, reduction="batchmean", log_target=True)
+
+    def _imitate(self) -> None:
+        """Come near the teacher on the rollout's observations; the value function learns nothing yet."""
+        optimizer, divergence = torch.optim.Adam(self.policy.parameters(), lr=_IMITATION_RATE), torch.empty(0)
+        for _ in range(_IMITATION_EPOCHS):
+            for batch in self._batches():
+                divergence = self._divergence(batch, self._latent(batch).actor)
+                optimizer.zero_grad()
+                torch.autograd.backward(divergence)
+                optimizer.step()
+        self._n_updates += 1
+        self.logger.record("train/teacher_divergence", float(divergence.detach()))
+
     def train(self) -> None:
-        """As in stable-baselines3."""
+        """As in stable-baselines3; a policy that imitates does that at its first update and nothing else."""
         self.policy.set_training_mode(True)
         self._tables = []
+        if self.imitates and not self._n_updates:
+            return self._imitate()
         optimizer = self.policy.optimizer
         self._update_learning_rate(optimizer)
         for group in optimizer.param_groups:

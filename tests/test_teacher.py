@@ -1,0 +1,143 @@
+"""A policy starts from a supervised model of the bars it learns from, is held to it, and is told nothing that comes later."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from markets import TINY
+from pydantic import ValidationError
+
+from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.strategies.ensemble import EnsembleStrategy, vote
+from ploutos.strategies.regression import fit_regression, fit_teacher
+from ploutos.strategies.spec import RegressionSpec
+from ploutos.training.checkpoint import load_policy
+from ploutos.training.ppo import learning_ranges, train_member
+from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
+from ploutos.training.teacher import TEACHER, Teacher, teacher_of_scores
+from ploutos.walk_forward import Range
+
+ENV = EnvSpec(episode_bars=60)
+
+
+def test_the_likeliest_action_is_that_of_the_score():
+    teacher = teacher_of_scores(np.array([[0.3], [-0.3], [0.1], [np.nan]]), 5)
+    np.testing.assert_allclose(np.exp(teacher.odds).sum(axis=-1), 1, rtol=1e-6)
+    assert teacher.odds.argmax(axis=-1)[:, 0].tolist() == [BUY, SELL, BUY, HOLD]
+    assert np.exp(teacher.odds[0, 0, BUY] - teacher.odds[0, 0, SELL]) == pytest.approx(np.exp(0.6))
+    assert np.array_equal(teacher.over(Range(start=6, stop=8)), teacher.odds[1:3])
+    with pytest.raises(ValueError, match="the teacher knows bars 5 to 8; found 4 to 6"):
+        teacher.over(Range(start=4, stop=7))
+
+
+def test_a_teacher_is_kept_as_it_was(tmp_path):
+    teacher = teacher_of_scores(np.random.default_rng(0).normal(size=(7, 2)), 3)
+    for name in ("a", "b"):
+        TEACHER.write(teacher, tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    read = TEACHER.read(tmp_path / "a")
+    assert read.first == 3
+    assert np.array_equal(read.odds, teacher.odds)
+
+
+def test_a_teacher_knows_nothing_of_what_its_policies_do_not_learn_from(panel, panel_features, panel_fold):
+    """Everything after the learnt part replaced, the held-out fifth included: the same teacher."""
+    training = TrainingSpec()
+    learnt, held_out = learning_ranges(panel_fold, training)
+    teacher = fit_teacher(panel, panel_features, panel_fold, ENV, training, RegressionSpec())
+    assert (teacher.first, teacher.odds.shape) == (learnt.start, (learnt.n_bars, 3, 3))
+    values = panel_features.values.copy()
+    values[learnt.stop :] = np.random.default_rng(1).normal(size=values[learnt.stop :].shape)
+    later = slice(learnt.stop, None)
+    prices = {name: getattr(panel, name).copy() for name in ("open", "high", "low", "close")}
+    for price in prices.values():
+        price[later] *= 1.5
+    other = fit_teacher(replace(panel, **prices), replace(panel_features, values=values), panel_fold, ENV, training, RegressionSpec())
+    assert np.array_equal(teacher.odds, other.odds)
+    assert held_out is not None
+    assert held_out.start > learnt.stop
+
+
+def trained(folder, panel, features, fold, teacher, **changes):
+    spec = TINY.model_copy(update={"total_timesteps": TINY.n_envs * TINY.n_steps, "learning_rate": 1e-5} | changes)
+    target = folder / "policy.zip"
+    meta = train_member(
+        panel, features, fold, ENV, spec, CheckpointSpec(enabled=False), 7, TrainingPaths(folder / "work"), target, teacher=teacher
+    )
+    return load_policy(target), meta
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "network"), [("PPO", "shared"), ("PPO", "joint"), ("MaskablePPO", "shared"), ("RecurrentPPO", "shared")]
+)
+def test_after_its_first_rollout_a_policy_decides_as_its_teacher(tmp_path, panel, panel_features, panel_fold, algorithm, network):
+    """One feature that says it all, and a teacher that is sure of its sign."""
+    learnt, _ = learning_ranges(panel_fold, TINY)
+    sign = np.where(np.random.default_rng(2).random(panel_features.values.shape[:2]) < 0.5, -1, 1)
+    values = panel_features.values.copy()
+    values[..., 0] = sign
+    told = slice(learnt.start, learnt.stop)
+    teacher = teacher_of_scores(2.0 * sign[told], learnt.start)
+    policy, meta = trained(
+        tmp_path, panel, replace(panel_features, values=values), panel_fold, teacher, algorithm=algorithm, network=network, n_envs=16,
+        total_timesteps=16 * TINY.n_steps, net_arch=(32,),
+    )  # fmt: skip
+    assert meta["curve"][0]["train/teacher_divergence"] < 0.5
+    seen = []
+
+    class Watched(EnsembleStrategy):
+        def targets(self, context):
+            seen.append((context.bar, vote(context.predictions[:1, 0])[0]))
+            return super().targets(context)
+
+    part = Range(start=learnt.start + 1, stop=learnt.stop)
+    features = replace(panel_features, values=values)
+    run_backtests(panel, features, [Segment(part, (policy,))], [Watched(bars=panel, env=ENV)], ENV)
+    usable = np.array([panel.tradable[bar] & features.ready[bar] for bar, _ in seen])
+    agree = np.array([actions == np.where(sign[bar] > 0, BUY, SELL) for bar, actions in seen])
+    masked = algorithm == "MaskablePPO"  # it may not sell what it does not hold
+    assert agree[usable & (np.array([sign[bar] > 0 for bar, _ in seen]) | (not masked))].mean() > 0.9
+
+
+def test_the_weight_holds_a_policy_to_its_teacher(tmp_path, panel, panel_features, panel_fold):
+    learnt, _ = learning_ranges(panel_fold, TINY)
+    teacher = teacher_of_scores(np.full((learnt.n_bars, 3), 1.0), learnt.start)
+    found = {}
+    for weight in (0.0, 100.0):
+        (tmp_path / str(weight)).mkdir()
+        _, meta = trained(
+            tmp_path / str(weight), panel, panel_features, panel_fold, teacher, total_timesteps=20 * TINY.n_envs * TINY.n_steps,
+            learning_rate=1e-2, teacher_weight=weight, weight_decay=0.0,
+        )  # fmt: skip
+        found[weight] = meta["curve"][-1]["train/teacher_divergence"]
+    assert found[100.0] < 0.05 < found[0.0]
+
+
+def test_a_training_without_a_teacher_is_what_it_was(tmp_path, panel, panel_features, panel_fold):
+    spec = {"total_timesteps": 3 * TINY.n_envs * TINY.n_steps}
+    _, meta = trained(tmp_path, panel, panel_features, panel_fold, None, **spec)
+    assert all("train/teacher_divergence" not in record for record in meta["curve"])
+    assert "train/value_loss" in meta["curve"][0]
+
+
+def test_who_has_a_teacher():
+    assert TrainingSpec().is_taught
+    assert not TrainingSpec(actions="weights").is_taught
+    assert not TrainingSpec(teacher="none").is_taught
+    assert not TrainingSpec.model_validate({"speed": {"fast_loop": False}}).is_taught
+    with pytest.raises(ValidationError, match="takes all of every weight at each step"):
+        TrainingSpec(learning_rate=0.1, weight_decay=10)
+
+
+def test_trees_teach_too(panel, panel_features, panel_fold):
+    spec = RegressionSpec(max_trees=10)
+    training = TrainingSpec(teacher="trees")
+    teacher = fit_teacher(panel, panel_features, panel_fold, ENV, training, spec)
+    learnt, _ = learning_ranges(panel_fold, training)
+    model = fit_regression(panel, panel_features, panel_fold.model_copy(update={"train": learnt}), ENV, spec, "trees")
+    told = slice(learnt.start, learnt.stop)
+    scores = np.where(panel_features.ready[told], model.scores(panel_features.values[told]), np.nan)
+    assert isinstance(teacher, Teacher)
+    assert np.array_equal(teacher.odds, teacher_of_scores(scores, learnt.start).odds)
