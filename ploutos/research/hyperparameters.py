@@ -22,6 +22,8 @@ from ploutos.market.bars import Bars
 from ploutos.seeding import seed_integer
 from ploutos.specs import Spec
 from ploutos.strategies.ensemble import EnsembleStrategy
+from ploutos.strategies.regression import fit_teacher
+from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.ppo import build_env, build_model, fit_range_scaler
@@ -85,6 +87,8 @@ def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
         "gae_lambda": trial.suggest_float("gae_lambda", 0.0, 0.99),
         "clip_range": trial.suggest_float("clip_range", 0.1, 0.3),
         "ent_coef": trial.suggest_float("ent_coef", 1e-3, 0.1, log=True),
+        "weight_decay": trial.suggest_float("weight_decay", 0.0, 30.0),
+        "teacher_weight": trial.suggest_float("teacher_weight", 0.0, 1.0),
         "vf_coef": trial.suggest_float("vf_coef", 0.1, 0.9),
         "net_arch": [width] * depth,
     }
@@ -121,6 +125,11 @@ def search(
     )
     train, validation = inner_split(fold.train, gap, spec.validation_share)
     scaler = fit_range_scaler(features, train)
+    whole = base.model_copy(
+        update={"stopping": base.stopping.model_copy(update={"enabled": False})}
+    )  # all of the inner range is learnt from
+    inner = fold.model_copy(update={"train": train})
+    teacher = fit_teacher(bars, features, inner, env, whole, RegressionSpec(), seed) if base.is_taught else None
     tried: dict[int, tuple[dict[str, Any], list[float]]] = {}
 
     def objective(trial: optuna.Trial) -> float:
@@ -130,6 +139,8 @@ def search(
         training = TrainingSpec.model_validate(base.model_dump() | values)
         own_seed = seed_integer(seed, "search", trial.number)
         model = build_model(build_env(bars, features, scaler, train, env, training, own_seed), training, own_seed, device)
+        if teacher is not None:
+            cast(Any, model).be_taught(teacher.over(Range(start=train.start, stop=train.stop)), training.teacher_weight, True)
         policy = Policy(model, scaler, {"symbols": bars.symbols, "features": features.names, "env": env.model_dump(mode="json")})
         rollouts = max(round(spec.timesteps / (training.n_envs * training.n_steps)), spec.reports)
         for report in range(1, spec.reports + 1):
