@@ -7,7 +7,9 @@ import subprocess
 import sys
 import time
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import psutil
@@ -171,3 +173,40 @@ def test_a_worker_is_no_larger_after_fifty_trainings_than_after_ten(job):
             resident.append(worker.memory_info().rss)
     assert max(resident[10:]) <= 1.05 * resident[9]
     assert alive([worker.pid]) == []
+
+
+_RUN = """
+import os, sys, time
+from ploutos.cli.interrupt import end_at_once_on_signals
+end_at_once_on_signals()
+from light_jobs import count
+from ploutos.training.pool import shared_pool, shared_pools
+if __name__ == "__main__":
+    with shared_pools():
+        pool = shared_pool(2)
+        futures = [pool.submit(count, 10**11) for _ in range(4)]
+        print("running", flush=True)
+        [pool.result(future, lambda: None) for future in futures]
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize("times", [1, 2])
+def test_an_interrupted_command_says_one_line_and_leaves_no_process(tmp_path, number, code, times):
+    """Pressed in a terminal, Ctrl-C reaches the workers too; pressed twice it does no more."""
+    script, mark = tmp_path / "run.py", f"{tmp_path.name}-{number}-{times}"
+    script.write_text(_RUN)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(Path(__file__).parent), str(Path.cwd())]), "INTERRUPTED": mark}
+    process = subprocess.Popen(
+        [sys.executable, str(script)], env=environment, start_new_session=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "running\n"
+    time.sleep(1)
+    for _ in range(times):
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, number) if number == signal.SIGINT else process.send_signal(number)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == code
+    assert said.split("\n") == ["", "interrupted; run the same command again to go on", ""]
+    assert marked(f"INTERRUPTED={mark}") == []

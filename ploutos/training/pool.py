@@ -8,6 +8,7 @@ its training continues from its checkpoint next time.
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -57,6 +58,16 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
                 os.environ[name] = value
 
 
+@contextmanager
+def _uninterruptible() -> Iterator[None]:
+    """What is spawned in this block never hears Ctrl-C, which a terminal sends to all: its parent ends it."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 class WorkerPool:
     """A bounded pool of training processes; safe to use from several threads."""
 
@@ -76,7 +87,7 @@ class WorkerPool:
                     initializer=_start_worker,
                     initargs=(logging.getLogger("ploutos").getEffectiveLevel(), self._workers_end),
                 )
-            with _environment(capped_environment(1)):  # workers are spawned on submit
+            with _environment(capped_environment(1)), _uninterruptible():  # workers are spawned on submit
                 return self._executor.submit(function, *args, **kwargs)
 
     def result(self, future: "Future[T]", every_second: Callable[[], None]) -> T:
