@@ -19,6 +19,7 @@
     ├── StrategyError       a strategy breaks its contract: it peeks, or answers outside its limits
     └── LLMError            a language model cannot be called with these settings, or a cassette lacks its answer
         └── LLMUnavailable  its server does not answer
+            └── LLMBusy     it answers others for now; `retry_after` says for how long
 
 A message is one sentence or two: what was found, what was expected, what to do.
 """
@@ -109,3 +110,18 @@ class LLMError(PloutosError):
 
 class LLMUnavailable(LLMError):
     """The server of a language model does not answer: refused, too slow, too busy, or broken."""
+
+
+class LLMBusy(LLMUnavailable):
+    """The server of a language model answers others for now.
+
+    Attributes:
+        retry_after: seconds until it may be asked again, as far as it said.
+    """
+
+    def __init__(self, message: str, retry_after: float = 0.0):
+        super().__init__(message, retry_after)  # both, so that it can travel between processes
+        self.retry_after = retry_after
+
+    def __str__(self) -> str:
+        return str(self.args[0])

@@ -89,9 +89,8 @@ def _progress_logger(paths: TrainingPaths, label: str) -> Callable[[], None]:
         tenth = 10 * progress["steps"] // progress["total"]
         if tenth > logged[0]:
             logged[0] = tenth
-            logger.info(
-                "%s: %d of %d steps, %d steps/s, mean episode reward %s",
-                label, progress["steps"], progress["total"], progress["steps_per_second"], progress["mean_episode_reward"],
-            )  # fmt: skip
+            reward = progress["mean_episode_reward"]
+            told = "" if reward is None else f", mean episode reward {reward}"  # there is none before an episode has ended
+            logger.info("%s: %d of %d steps, %d steps/s%s", label, progress["steps"], progress["total"], progress["steps_per_second"], told)
 
     return log

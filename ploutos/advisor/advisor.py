@@ -6,13 +6,14 @@ the signals; no training loop ever waits for an advisor. Where the model abstain
 """
 
 import logging
+import math
 from collections.abc import Sequence
 from hashlib import sha256
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.prompts import TEMPLATE_VERSION, render
@@ -33,14 +34,51 @@ _LOG = logging.getLogger(__name__)
 _REASON = 200
 
 
+_ACTIONS = {"long": "buy", "short": "sell", "neutral": "hold", "wait": "hold"}
+
+
 class Advice(BaseModel):
-    """What an advisor may say."""
+    """What an advisor may say; read with some tolerance for how models write it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     action: Literal["buy", "sell", "hold"]
     confidence: int = Field(ge=0, le=100)
     reason: str = Field(max_length=_REASON)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_models_write_it(cls, said: Any) -> Any:
+        """Names in any case, further fields left out, a reason cut or missing."""
+        if not isinstance(said, dict):
+            return said
+        named = {str(name).lower(): value for name, value in said.items()}
+        reason = named.get("reason")
+        known = {name: named[name] for name in ("action", "confidence") if name in named}
+        return known | {"reason": reason[:_REASON] if isinstance(reason, str) else ""}
+
+    @field_validator("action", mode="before")
+    @classmethod
+    def _synonym(cls, said: Any) -> Any:
+        word = said.strip().lower() if isinstance(said, str) else said
+        return _ACTIONS.get(word, word) if isinstance(word, str) else word
+
+    @field_validator("confidence", mode="before")
+    @classmethod
+    def _percent(cls, said: Any) -> Any:
+        """A whole number of percent; a share strictly between 0 and 1 counts as one, 1.0 could be either and is refused."""
+        if isinstance(said, str):
+            try:
+                said = float(text) if "." in (text := said.strip().removesuffix("%").strip()) else int(text)
+            except ValueError:
+                return said
+        if isinstance(said, bool):
+            raise ValueError("true or false is no confidence")
+        if not isinstance(said, float) or not math.isfinite(said) or said < 0:
+            return said
+        if said == 1.0:
+            raise ValueError("1.0 may be one percent or all of it")
+        return round(100 * said) if 0 < said < 1 else round(said)
 
 
 SCHEMA = schema_of(Advice)
@@ -62,7 +100,7 @@ class Advisor(LLMClient):
 
     def ask_all(self, prompts: Sequence[Messages]) -> list[Outcome[Advice]]:
         """The advice on many prompts, in their order; raises as `query_all`."""
-        return self.query_all([Query(messages, Advice) for messages in prompts])
+        return self.query_all([Query(messages, Advice) for messages in prompts], self.config.max_unusable)
 
 
 def make_backend(config: LLMConfig, settings: Settings) -> Backend:

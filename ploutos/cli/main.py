@@ -15,7 +15,10 @@ from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_O
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
-app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
+app = typer.Typer(
+    no_args_is_help=True, help="From market bars to an honestly evaluated trading agent.\n\nExit codes: 0 done, 1 a run failed, 2 a setting is wrong, 3 data cannot be used, 130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)  # fmt: skip
 app.add_typer(data.app, name="data")
 app.add_typer(llm.app, name="llm")
 
@@ -60,14 +63,24 @@ def _make_prefect_home() -> None:
         raise ConfigError(f"Prefect cannot write in {home}: {error.strerror}; set PREFECT_HOME to a folder that can be written") from error
 
 
+def _print_version(asked: bool) -> None:
+    if asked:
+        from ploutos import __version__
+
+        print(f"ploutos {__version__}")
+        raise typer.Exit
+
+
 @app.callback()
-def _main() -> None:
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+) -> None:
     """No profit is promised, ever."""
 
 
 @app.command()
 def run(
-    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "full",
+    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "demo",
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,

@@ -1,33 +1,41 @@
 """A language model's client: asks a provider, checks the form of what it says, keeps every raw answer, and abstains rather than guesses.
 
-An answer that does not fit its form is requested once more with the next seed; then the model abstains, and the reason is kept. A
-server that does not answer gets the same second try; after five failures in a row nobody is asked any more, and a batch ends with an
-error. What was answered by then is on the cassette. What is asked, and what an answer means, is not known here.
+An answer that does not fit its form is requested once more, with a reminder and the next seed; then the model abstains, and the reason is
+kept. A server that does not answer is another matter: it is asked again, and a batch that still has questions without an answer ends with
+an error, as it does after five failures in a row, or when too large a share is of no use. What was answered by then is on the cassette.
+What is asked, and what an answer means, is not known here.
 """
 
 import logging
-import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel
 
-from ploutos.errors import LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Backend, Messages, Reply, Schema
+from ploutos.errors import LLMBusy, LLMError, LLMUnavailable
+from ploutos.llm.backends.base import Backend, Message, Messages, Reply, Schema
 from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
 from ploutos.llm.config import LLMConfig
+from ploutos.llm.reading import Unreadable, read_answer
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
+_ROUNDS = 3
+"""Times that a batch's unanswered questions are asked at most."""
 _PAUSE_S = 1.0
+_BUSY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
 _TEMPLATE_TOKENS = 64
-_FENCED = re.compile(r"\A\s*```(?:json)?\s*(.*?)\s*```\s*\Z", re.DOTALL)
+_FEWEST = 20
+"""Questions before a share of them says anything."""
+_SHOWN = 300
+REMINDER = Message("user", "Your last answer could not be read. Answer with one JSON object that fits the schema, and nothing else.")
+"""What a second attempt adds to the prompt."""
 
 Form = TypeVar("Form", bound=BaseModel)
 
@@ -52,8 +60,9 @@ class Outcome(Generic[Form]):
     Attributes:
         answer: what was said, in its form; None when the model abstained.
         why: reason of an abstention.
-        unanswered: it abstained because no answer came at all; a later live run asks again.
+        unanswered: no answer came at all, which is no abstention: it is asked again.
         prompt_tokens, tokens, seconds: of all attempts together, as they were when the answers were recorded.
+        raw: what was said last, as it was said.
     """
 
     answer: Form | None
@@ -62,17 +71,17 @@ class Outcome(Generic[Form]):
     prompt_tokens: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    raw: str = ""
 
     @property
     def abstained(self) -> bool:
-        return self.answer is None
+        return self.answer is None and not self.unanswered
 
 
 def _outcome(answer: Form | None, spent: Sequence[Recorded], why: str = "") -> Outcome[Form]:
-    unanswered = answer is None and (not spent or bool(spent[-1].failure))
-    return Outcome(
-        answer, why, unanswered, sum(r.prompt_tokens for r in spent), sum(r.tokens for r in spent), sum(r.seconds for r in spent)
-    )  # fmt: skip
+    unanswered = bool(spent[-1].failure)
+    tokens, seconds = sum(recorded.tokens for recorded in spent), sum(recorded.seconds for recorded in spent)
+    return Outcome(answer, why, unanswered, sum(recorded.prompt_tokens for recorded in spent), tokens, seconds, spent[-1].text)
 
 
 class LLMClient:
@@ -123,44 +132,80 @@ class LLMClient:
         """
         self._require_fit(query.messages)
         spent: list[Recorded] = []
+        why = ""
         for attempt in range(_ATTEMPTS):
-            recorded = self._attempt(query.messages, schema_of(query.form), self.config.seed + attempt)
+            recorded = self._attempt(query, attempt)
+            if recorded.failure:
+                recorded = self._attempt(query, attempt)
             spent.append(recorded)
             if recorded.failure:
-                why = recorded.failure
-                continue
+                return _outcome(None, spent, recorded.failure)
             self._require_whole(recorded)
             try:
-                return _outcome(query.form.model_validate_json(_FENCED.sub(r"\1", recorded.text)), spent)
-            except ValidationError as error:
+                return _outcome(read_answer(recorded.text, query.form), spent)
+            except Unreadable as error:
                 why = _explain(recorded, error)
         return _outcome(None, spent, why)
 
-    def query_all(self, queries: Sequence[Query[Form]]) -> list[Outcome[Form]]:
+    def query_all(self, queries: Sequence[Query[Form]], max_unusable: float = 1.0) -> list[Outcome[Form]]:
         """The answers to many questions, in their order; equal questions are asked once.
 
+        Args:
+            max_unusable: share of the questions, once there are twenty, that may have no answer, or none that can be read.
+
         Raises:
-            LLMUnavailable: the server failed too often in a row; what was answered by then is on the cassette.
-            LLMError: as in `query`.
+            LLMUnavailable: the server failed too often in a row, or left a question without an answer; what was answered by then is on the
+                cassette.
+            LLMError: as in `query`; or too many of the answers cannot be read.
         """
         unique = list(dict.fromkeys(queries))
         answered: dict[Query[Form], Outcome[Form]] = {}
+        for _ in range(_ROUNDS):
+            left = [query for query in unique if query not in answered or answered[query].unanswered]
+            if left:
+                self._ask_round(left, len(unique), answered, max_unusable)
+        missing = [outcome for outcome in answered.values() if outcome.unanswered]
+        if missing:
+            raise LLMUnavailable(
+                f"{self.name} gave no answer to {len(missing)} of {len(unique)} questions: {missing[0].why}; the others are kept, "
+                "run again for the rest"
+            )
+        return [answered[query] for query in queries]
+
+    def _ask_round(
+        self, queries: Sequence[Query[Form]], n_asked: int, answered: dict[Query[Form], Outcome[Form]], max_unusable: float
+    ) -> None:
+        """Ask every question once, batch by batch."""
         with ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="llm") as pool:
-            for start in range(0, len(unique), self.config.batch_size):
-                batch = unique[start : start + self.config.batch_size]
+            for start in range(0, len(queries), self.config.batch_size):
+                batch = queries[start : start + self.config.batch_size]
                 futures = [pool.submit(self.query, query) for query in batch]
                 try:
-                    outcomes = [future.result() for future in futures]
+                    for query, future in zip(batch, futures, strict=True):
+                        answered[query] = future.result()
+                        self._require_usable(answered.values(), max_unusable)
                 except LLMUnavailable as error:
-                    outcomes = [*answered.values(), *_drop(futures)]
-                    kept = sum(not outcome.unanswered for outcome in outcomes)
-                    raise LLMUnavailable(f"{error}; {kept} of {len(unique)} answers are kept, run again for the rest") from error
+                    kept = sum(not outcome.unanswered for outcome in {**answered, **_finished(batch, futures)}.values())
+                    raise LLMUnavailable(f"{error}; {kept} of {n_asked} answers are kept, run again for the rest") from error
                 finally:
                     for future in futures:
                         future.cancel()  # whatever ended the batch, nothing more is begun
-                answered |= zip(batch, outcomes, strict=True)
-                self._log(len(unique), answered)
-        return [answered[query] for query in queries]
+                self._log(n_asked, answered)
+
+    def _require_usable(self, outcomes: Collection[Outcome[Form]], most: float) -> None:
+        """End a batch of which too much cannot be used, before the rest is asked for nothing."""
+        n = len(outcomes)
+        if n < _FEWEST:
+            return
+        failed = [outcome for outcome in outcomes if outcome.unanswered]
+        if len(failed) > most * n:
+            raise LLMUnavailable(f"{self.name} gave no answer to {len(failed)} of the first {n} questions: {failed[0].why}")
+        unread = [outcome for outcome in outcomes if outcome.abstained]
+        if len(unread) > most * n:
+            raise LLMError(
+                f"{len(unread)} of the first {n} answers of {self.name} cannot be read, and {most:.0%} is allowed (llm.max_unusable): "
+                f"{unread[0].why}; the first of them is {unread[0].raw[:_SHOWN]!r}: try another model, or look at it with ploutos llm check"
+            )
 
     def _log(self, n_asked: int, answered: dict[Query[Form], Outcome[Form]]) -> None:
         outcomes = answered.values()
@@ -188,20 +233,35 @@ class LLMClient:
             options={name: getattr(config, name) for name in names}, seed=seed,
         )  # fmt: skip
 
-    def _attempt(self, messages: Messages, schema: Schema, seed: int) -> Recorded:
-        """One answer, from the cassette or else from the provider."""
+    def _attempt(self, query: Query[Form], attempt: int) -> Recorded:
+        """One answer, from the cassette or else from the provider.
+
+        Args:
+            attempt: how many answers could not be read before.
+        """
+        schema, seed = schema_of(query.form), self.config.seed + attempt
+        plain = self._known(query.messages, schema, seed)  # recorded before second attempts had a reminder, or the first one
+        if plain is not None:
+            return plain
+        messages = (*query.messages, REMINDER) if attempt else query.messages
         if self._cassette is None:
             return self._call(messages, schema, seed)
         question = self._question(messages, schema, seed)
-        known = self._cassette.find(question)
-        if known is not None and (self.config.replay or not known.failure):
+        known = self._known(messages, schema, seed)
+        if known is not None:
             return known
         if self.config.replay:
             raise LLMError(
                 f"the cassette has no answer to question {question.key[:12]} of {self.name}, and a replay makes no calls; "
                 "run once without llm.replay, with the settings that it was recorded under"
             )
-        return self._cassette.keep(question, self._call(messages, schema, seed))
+        recorded = self._call(messages, schema, seed)
+        return recorded if recorded.failure else self._cassette.keep(question, recorded)
+
+    def _known(self, messages: Messages, schema: Schema, seed: int) -> Recorded | None:
+        """What the cassette has; a failure is no answer."""
+        known = None if self._cassette is None else self._cassette.find(self._question(messages, schema, seed))
+        return None if known is None or known.failure else known
 
     def _call(self, messages: Messages, schema: Schema, seed: int) -> Recorded:
         """Ask the provider, unless it failed too often in a row; a failure is told, not raised, until then."""
@@ -209,10 +269,8 @@ class LLMClient:
             raise LLMUnavailable(
                 f"{self.name} failed too many times in a row and is not called again for {self.breaker.remaining_s:.0f} s more"
             )
-        with self._counting:
-            self.calls += 1
         try:
-            reply: Reply = self.backend.complete(messages, schema, seed)
+            reply = self._complete(messages, schema, seed)
         except LLMUnavailable as error:
             self.breaker.failed()
             if self.breaker.is_open:
@@ -222,9 +280,23 @@ class LLMClient:
         self.breaker.succeeded()
         return Recorded(**vars(reply))
 
+    def _complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
+        """One answer; while the server is busy with others, wait as long as it says, or twice as long each time."""
+        for pause in _BUSY_PAUSES_S:
+            try:
+                return self._count_and_complete(messages, schema, seed)
+            except LLMBusy as error:
+                self._sleep(min(error.retry_after or pause, _BUSY_PAUSES_S[-1]))
+        return self._count_and_complete(messages, schema, seed)
+
+    def _count_and_complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
+        with self._counting:
+            self.calls += 1
+        return self.backend.complete(messages, schema, seed)
+
     def _require_fit(self, messages: Messages) -> None:
         """Refuse a prompt that might be cut. A token is a byte at least, so what fits in bytes fits in tokens."""
-        n_bytes = sum(len(message.content.encode()) for message in messages)
+        n_bytes = sum(len(message.content.encode()) for message in (*messages, REMINDER))
         needed = n_bytes + _TEMPLATE_TOKENS + self.config.num_predict
         if not self.is_mock and needed > self.config.num_ctx:
             raise LLMError(
@@ -240,17 +312,16 @@ class LLMClient:
             )
 
 
-def _drop(futures: Sequence[Future[Outcome[Form]]]) -> list[Outcome[Form]]:
+def _finished(batch: Sequence[Query[Form]], futures: Sequence[Future[Outcome[Form]]]) -> dict[Query[Form], Outcome[Form]]:
     """Cancel what has not begun, wait for the rest, and give back what came of it."""
     for future in futures:
         future.cancel()
-    return [future.result() for future in futures if not future.cancelled() and future.exception() is None]
+    ended = zip(batch, futures, strict=True)
+    return {query: future.result() for query, future in ended if not future.cancelled() and future.exception() is None}
 
 
-def _explain(recorded: Recorded, error: ValidationError) -> str:
+def _explain(recorded: Recorded, error: Unreadable) -> str:
     """Why an answer cannot be used."""
     if recorded.truncated:
         return f"the answer was cut off after {recorded.tokens} tokens; raise llm.num_predict"
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    return f"the answer does not fit the schema: {where + ': ' if where else ''}{fault['msg']}"
+    return f"the answer does not fit the schema: {error}"

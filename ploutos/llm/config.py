@@ -76,6 +76,8 @@ class LLMConfig(Spec):
     mirror: bool | None = None
     """Ask every question of the test ranges again on the mirrored market, where each return has the other sign: an advisor that
     reads the numbers reverses its advice. Empty means yes for the mock and no for a model, since it doubles the questions."""
+    max_unusable: float = Field(default=0.2, ge=0, le=1)
+    """Share of a batch's questions, once there are twenty, that may have no answer, or none that can be read; beyond it the run ends."""
     replay: bool = False
     """Answer from the cassette alone: no call is made, and a missing answer is an error."""
     unload_during_backtest: bool | None = None

@@ -27,6 +27,14 @@ def timeouts(timeout_s: float) -> dict[str, Any]:
     return {"timeout": httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)), "limits": httpx.Limits(max_keepalive_connections=0)}
 
 
+def retry_after(headers: httpx.Headers) -> float:
+    """Seconds that a server asks to wait; 0 where it does not say, or says a date."""
+    try:
+        return max(float(headers.get("Retry-After", "0")), 0.0)
+    except ValueError:
+        return 0.0
+
+
 @dataclass(frozen=True)
 class Reply:
     """One raw answer.

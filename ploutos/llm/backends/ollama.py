@@ -11,11 +11,12 @@ from typing import TypeVar
 import httpx
 import ollama
 
-from ploutos.errors import ConfigError, LLMError, LLMUnavailable
+from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
 from ploutos.llm.config import LLMConfig
 
-_BUSY_OR_BROKEN = {-1, 408, 429, 500, 502, 503, 504}
+_BROKEN = {-1, 408, 500, 502, 503, 504}
+_BUSY = {429}
 Answer = TypeVar("Answer")
 
 
@@ -93,7 +94,9 @@ class OllamaBackend:
             raise LLMUnavailable(f"Ollama at {self.host} cannot be reached; start it (ollama serve) or set OLLAMA_HOST") from error
         except ollama.ResponseError as error:
             sentence = f"Ollama at {self.host} answered {error.status_code} to {self.tag}: {_first_line(error.error)}"
-            if error.status_code in _BUSY_OR_BROKEN:
+            if error.status_code in _BUSY:
+                raise LLMBusy(sentence) from error
+            if error.status_code in _BROKEN:
                 raise LLMUnavailable(sentence) from error
             if error.status_code == 404:
                 raise LLMError(f"{sentence}; run: ollama pull {self._config.model}") from error

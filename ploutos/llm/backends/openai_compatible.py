@@ -10,12 +10,13 @@ from typing import Any
 
 import httpx
 
-from ploutos.errors import LLMError, LLMUnavailable
-from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
+from ploutos.errors import LLMBusy, LLMError, LLMUnavailable
+from ploutos.llm.backends.base import Messages, Reply, Schema, retry_after, timeouts
 from ploutos.llm.config import LLMConfig
 
 _URL = "https://api.openai.com/v1"
-_BUSY_OR_BROKEN = {408, 409, 429, 500, 502, 503, 504}
+_BROKEN = {408, 409, 500, 502, 503, 504, 520, 521, 522, 524}
+_BUSY = {429, 529}
 _MAY_REFUSE_A_FORMAT = {400, 404, 415, 422, 500, 501}
 _REFUSED = ("response_format", "json_schema", "json_object")
 
@@ -91,7 +92,9 @@ class OpenAIBackend:
 
     def _fault(self, answer: httpx.Response) -> LLMError:
         sentence = f"{self.base_url} answered {answer.status_code} to {self._config.model}: {_message(answer)}"
-        if answer.status_code in _BUSY_OR_BROKEN:
+        if answer.status_code in _BUSY:
+            return LLMBusy(sentence, retry_after(answer.headers))
+        if answer.status_code in _BROKEN:
             return LLMUnavailable(sentence)
         if answer.status_code in (401, 403):
             return LLMError(f"{sentence}; set OPENAI_API_KEY")
