@@ -105,6 +105,28 @@ def deflated_sharpe(moments: SharpeMoments, n_trials: float, deviation: float) -
     return probabilistic_sharpe(moments, expected_best_sharpe(n_trials, deviation))
 
 
+def deflated_track_record(moments: SharpeMoments, n_trials: float, deviation: float, confidence: float = 0.9) -> float:
+    """Returns that must be seen before the deflated Sharpe ratio reaches a confidence, if they go on like those seen.
+
+    Where the trials differ by no more than chance, they will differ by less when more has been seen, and the bar comes down with that.
+
+    Returns:
+        A number of periods, not rounded; infinity where no length is enough.
+    """
+    best = expected_best_sharpe(n_trials, deviation)
+    if deviation > chance_deviation(moments.n) * (1 + 1e-9):
+        return minimum_track_record(moments, best, confidence)
+    if moments.sharpe <= 0:
+        return math.inf
+    needed = moments.spread * float(stats.norm.ppf(confidence)) + expected_best_sharpe(n_trials, 1.0)
+    return 1 + (needed / moments.sharpe) ** 2
+
+
+def chance_deviation(n_returns: int) -> float:
+    """Standard deviation of the Sharpe ratio of so many returns without skill."""
+    return 1 / math.sqrt(max(n_returns - 1, 1))
+
+
 def deviation_of_trials(sharpes: FloatArray, n_returns: int) -> float:
     """Standard deviation of trials' Sharpe ratios, at least that of ratios which luck alone sets apart.
 
@@ -117,7 +139,7 @@ def deviation_of_trials(sharpes: FloatArray, n_returns: int) -> float:
     """
     known = sharpes[np.isfinite(sharpes)]
     observed = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-    return max(observed, 1 / math.sqrt(max(n_returns - 1, 1)))
+    return max(observed, chance_deviation(n_returns))
 
 
 def effective_trials(returns: FloatArray, alike: float = 0.5, fewest: int = 20) -> int:

@@ -1,9 +1,9 @@
 """Looking every night without fooling oneself: evidence that a mean difference is above zero, valid whenever one stops.
 
 A bettor stakes a share of a wealth of 1 on the challenger's next week. While the challenger is no better, the wealth is expected not to
-grow, whatever the variance does, so it ever reaches 20 with a probability of at most one in twenty (Ville). Several stakes are held at once,
-each in units of a scale known before the bet; a week's loss that is larger than a stake allows takes that stake's wealth for good. Nothing
-is cut off from losses, so rare crashes count in full.
+grow, whatever the variance does, so it ever reaches 20 with a probability of at most one in twenty (Ville). Several stakes are held at
+once, each in units of a scale known before the bet; a week's loss that is larger than a stake allows takes that stake's wealth for good.
+Nothing is cut off from losses, so rare crashes count in full.
 
 Sessions are summed into blocks, since neighbouring differences may hang together; what is left of that between blocks is covered by a
 simulation (`benchmarks/nightly.py`) and not by the theorem. The whole history is judged anew each night: no state is kept.

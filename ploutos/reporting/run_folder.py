@@ -128,7 +128,10 @@ def write_run(
     folder = _new_folder(config, runs_root)
     bars, folds, quality = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(refs.quality, QUALITY)
     backtests, summary = store.load(refs.require("backtests"), BACKTESTS), store.load(refs.require("metrics"), SUMMARY)
-    artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
+    artifacts = {
+        name: refs.require(name).sha256
+        for name in ("bars", "quality", "features", "folds", "signals", "backtests", "candidates", "metrics")
+    }
     if refs.fusion is not None:
         artifacts["fusion"] = refs.fusion.sha256
     for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("ablated", "ablated", refs.ablated)):
@@ -173,6 +176,8 @@ def write_run(
     for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):
         with writing(folder / name) as temporary:
             frame.to_parquet(temporary, index=False)
+    if summary.gates is not None:
+        write_json(folder / "gates.json", summary.gates.model_dump(mode="json"))
     usage.save(folder / "hardware.csv")
     write_json(folder / "manifest.json", manifest)
     return folder, summary
