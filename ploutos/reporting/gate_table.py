@@ -21,13 +21,6 @@ _GATES = {
 _PERCENT = {
     GateName.TOTAL_RETURN, GateName.POSITIVE_FOLDS, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.DOUBLE_COST, GateName.MONTE_CARLO,
 }  # fmt: skip
-    GateName.TOTAL_RETURN,
-    GateName.POSITIVE_FOLDS,
-    GateName.DRAWDOWN,
-    GateName.DAILY_LOSS,
-    GateName.DOUBLE_COST,
-    GateName.MONTE_CARLO,
-}
 _AT_MOST = {GateName.PBO, GateName.SPA, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.MONTE_CARLO}
 _SIGNS = {GateName.PBO_HIGH: "<", GateName.TOTAL_RETURN: ">", GateName.SEED_IQM: ">"}
 _REASONS = {

@@ -1,0 +1,151 @@
+"""The registry of trials: one line each, once, whatever dies in between; and what was tried on the same bars is found again."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from datetime import date
+
+import numpy as np
+import pytest
+
+from ploutos.errors import StoreError
+from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
+
+SPAN = (date(2020, 1, 2), date(2020, 12, 31))
+DAYS = np.arange("2020-01-02", "2020-06-01", dtype="datetime64[D]")
+
+
+def trial(content="a", kind=TrialKind.SETTINGS, market="exchange", symbols=("B", "A"), span=SPAN, **more) -> Trial:
+    return make_trial(kind, content, market, symbols, span, "run", **more)
+
+
+def test_a_trial_counts_once_however_often_it_is_recorded(tmp_path):
+    registry = TrialRegistry(tmp_path / "registry")
+    assert registry.trials() == ()
+    assert registry.record([trial("a"), trial("b"), trial("a")]) == 2
+    assert registry.record([trial("b"), trial("c")]) == 1
+    before = registry.file.read_bytes()
+    assert TrialRegistry(registry.root).record([trial("a")]) == 0
+    assert registry.file.read_bytes() == before
+    assert len({each.key for each in registry.trials()}) == 3
+    assert registry.trials()[0].symbols == ("A", "B")
+
+
+def test_other_bars_other_kind_other_market_are_other_trials():
+    others = [trial(span=(SPAN[0], date(2021, 1, 4))), trial(kind=TrialKind.PROMPT)]
+    others += [trial(market="simulated"), trial(symbols=("A",)), trial("b")]
+    assert len({each.key for each in [trial(), *others]}) == 6
+    assert trial(symbols=("A", "B")).key == trial(symbols=("B", "A")).key
+
+
+@pytest.mark.parametrize("torn", [b'{"key": "half', b"\x00\x00", b'{"key": "whole but not ended"}'])
+def test_a_torn_last_line_is_passed_over_and_repaired(tmp_path, torn):
+    registry = TrialRegistry(tmp_path)
+    registry.record([trial("a")])
+    with registry.file.open("ab") as file:
+        file.write(torn)
+    assert len(registry.trials()) == 1
+    assert registry.record([trial("b")]) == 1
+    assert len(registry.trials()) == 2
+    assert all(json.loads(line) for line in registry.file.read_text().splitlines())
+
+
+def test_a_damaged_line_is_an_error_and_never_fewer_trials(tmp_path):
+    registry = TrialRegistry(tmp_path)
+    registry.record([trial("a"), trial("b")])
+    lines = registry.file.read_bytes().splitlines(keepends=True)
+    registry.file.write_bytes(lines[0][:40] + b"\n" + lines[1])
+    with pytest.raises(StoreError, match=r"line 1 of .* is not a trial; restore it"):
+        registry.record([trial("c")])
+
+
+WRITER = """
+import sys
+from datetime import date
+from pathlib import Path
+from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
+registry = TrialRegistry(Path(sys.argv[1]))
+for number in range(int(sys.argv[3])):
+    content = [sys.argv[2], number]
+    registry.record([make_trial(TrialKind.SEARCH, content, "exchange", ["A"], (date(2020, 1, 2), date(2020, 1, 3)), "run")])
+    print(number, flush=True)
+"""
+
+
+def writer(root, name, n):
+    return subprocess.Popen([sys.executable, "-c", WRITER, str(root), name, str(n)], stdout=subprocess.PIPE, text=True)
+
+
+def test_a_killed_writer_loses_nothing_it_was_told_is_kept(tmp_path):
+    process = writer(tmp_path, "killed", 100_000)
+    for _ in range(15):
+        acknowledged = int(process.stdout.readline())
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    found = len(TrialRegistry(tmp_path).trials())
+    assert found >= acknowledged + 1
+    assert TrialRegistry(tmp_path).record([trial("after")]) == 1
+    assert len(TrialRegistry(tmp_path).trials()) == found + 1
+
+
+def test_two_writers_at_once_lose_nothing(tmp_path):
+    processes = [writer(tmp_path, name, 20) for name in ("one", "two")]
+    started = time.monotonic()
+    assert [process.wait() for process in processes] == [0, 0], time.monotonic() - started
+    assert len(TrialRegistry(tmp_path).trials()) == 40
+
+
+def test_overlapping_means_shared_market_shared_sessions_and_a_shared_symbol(tmp_path):
+    registry = TrialRegistry(tmp_path)
+    inside = trial("inside", span=(date(2020, 3, 1), date(2020, 3, 31)))
+    touching = trial("touching", span=(date(2019, 1, 2), SPAN[0]))
+    wider = trial("wider", symbols=("A", "Z"))
+    apart = [trial("before", span=(date(2019, 1, 2), date(2020, 1, 1))), trial("market", market="sim"), trial("universe", symbols=("Z",))]
+    registry.record([inside, touching, wider, *apart])
+    found = registry.overlapping("exchange", ("A", "B"), *SPAN)
+    assert {each.key for each in found} == {inside.key, touching.key, wider.key}
+    assert [each.key for each in found] == sorted(each.key for each in found)
+
+
+def candidate(registry, days, returns, slug="vote"):
+    path = registry.keep_path(days, returns)
+    span = (days[0].item(), days[-1].item())
+    return trial(path, TrialKind.CANDIDATE, span=span, facts={"slug": slug, "path": path})
+
+
+def test_paths_come_back_on_the_sessions_of_another_run(tmp_path):
+    registry, rng = TrialRegistry(tmp_path), np.random.default_rng(0)
+    first, second = rng.standard_normal((2, len(DAYS)))
+    trials = [candidate(registry, DAYS, first), candidate(registry, DAYS[:100], second[:100])]
+    again = candidate(registry, DAYS, first.copy(), slug="fused")
+    assert again.key == trials[0].key  # the same path by another name is the same trial
+    looks = trial("looks", TrialKind.LOOKS, count=7)
+    searched = trial("found", TrialKind.SEARCH)
+    registry.record([*trials, again, looks, searched])
+    sessions = DAYS[50:] + np.timedelta64(0, "D")
+    found = registry.candidates(registry.overlapping("exchange", ("A",), sessions[0].item(), sessions[-1].item()), sessions)
+    by_key = dict(zip(found.keys, found.returns.T, strict=True))
+    np.testing.assert_array_equal(by_key[trials[0].key], first[50:])
+    np.testing.assert_array_equal(by_key[trials[1].key][:50], second[50:100])
+    assert np.isnan(by_key[trials[1].key][50:]).all()
+    assert found.counts == {"candidate": 2, "looks": 7, "search": 1}
+    assert (found.n_trials, found.searched) == (3, 1)  # looks chose for other bars
+    assert found.independent() == 3
+    paths, days = found.covering(0.8)
+    assert paths.shape == (len(sessions), 1)
+    assert len(found.covering(0.3)[1]) == 50
+    assert len(days) == len(sessions)
+
+
+def test_a_lost_path_still_counts(tmp_path):
+    registry = TrialRegistry(tmp_path)
+    trials = [candidate(registry, DAYS, np.random.default_rng(seed).standard_normal(len(DAYS))) for seed in range(3)]
+    registry.record(trials)
+    [lost, cut, _] = sorted((tmp_path / "paths").glob("*/*.npy"))
+    lost.unlink()
+    cut.write_bytes(cut.read_bytes()[:200])
+    found = registry.candidates(registry.trials(), DAYS)
+    assert (found.n_trials, found.independent(), len(found.keys)) == (3, 3, 1)
