@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from datetime import date
 
 import numpy as np
@@ -80,11 +79,10 @@ def writer(root, name, n):
 
 
 def test_a_killed_writer_loses_nothing_it_was_told_is_kept(tmp_path):
-    process = writer(tmp_path, "killed", 100_000)
-    for _ in range(15):
-        acknowledged = int(process.stdout.readline())
-    os.kill(process.pid, signal.SIGKILL)
-    process.wait()
+    with writer(tmp_path, "killed", 100_000) as process:
+        for _ in range(15):
+            acknowledged = int(process.stdout.readline())
+        os.kill(process.pid, signal.SIGKILL)
     found = len(TrialRegistry(tmp_path).trials())
     assert found >= acknowledged + 1
     assert TrialRegistry(tmp_path).record([trial("after")]) == 1
@@ -92,9 +90,8 @@ def test_a_killed_writer_loses_nothing_it_was_told_is_kept(tmp_path):
 
 
 def test_two_writers_at_once_lose_nothing(tmp_path):
-    processes = [writer(tmp_path, name, 20) for name in ("one", "two")]
-    started = time.monotonic()
-    assert [process.wait() for process in processes] == [0, 0], time.monotonic() - started
+    with writer(tmp_path, "one", 20) as one, writer(tmp_path, "two", 20) as two:
+        assert [one.wait(), two.wait()] == [0, 0]
     assert len(TrialRegistry(tmp_path).trials()) == 40
 
 
