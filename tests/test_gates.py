@@ -6,9 +6,17 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from ploutos.evaluation import gates as module
 from ploutos.evaluation.candidates import CANDIDATES, Candidates
 from ploutos.evaluation.gates import judge
-from ploutos.evaluation.overfitting import deflated_track_record, minimum_track_record, probabilistic_sharpe, sharpe_moments
+from ploutos.evaluation.overfitting import (
+    deflated_track_record,
+    minimum_track_record,
+    overfitting,
+    probabilistic_sharpe,
+    sharpe_moments,
+    superiority,
+)
 from ploutos.evaluation.spec import GateSpec
 from ploutos.evaluation.summary import Check, GateName, GateReason, Outcome
 from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences
@@ -80,9 +88,8 @@ def candidates(*paths, searched=0):
 def judged(path=GOOD, tried=None, spec=None, bars=BARS, booked=None, **more):
     tried = candidates(path, noise(1), noise(2), noise(3)) if tried is None else tried
     given = {key: more.pop(key) for key in ("double_cost", "monte_carlo_losses") if key in more}
-    return judge(
-        summary(path, **more), booked or accounts(vote=path, buy_and_hold=HOLDING), bars, FOLDS, tried, spec or GateSpec(), 7, **given
-    )
+    booked = booked or accounts(vote=path, buy_and_hold=HOLDING)
+    return judge(summary(path, **more), booked, bars, FOLDS, tried, spec or GateSpec(), 7, **given)
 
 
 def gate(gates, name):
@@ -126,15 +133,15 @@ def test_noise_is_rejected():
 
 
 def test_trying_more_shuts_the_gate_that_trying_little_left_open():
-    path = noise(0, mean=0.00065)
+    path = noise(0, mean=0.0005)
     few = judged(path, candidates(path, noise(1)))
-    many = judged(path, candidates(path, *noise(2, k=300).T))
-    searched = judged(path, candidates(path, noise(1), searched=299))
-    same = judged(path, candidates(path, *(path + noise(seed) * 0.01 for seed in range(300))))
+    many = judged(path, candidates(path, *noise(2, k=60).T))
+    searched = judged(path, candidates(path, noise(1), searched=59))
+    same = judged(path, candidates(path, *(path + noise(seed) * 0.01 for seed in range(60))))
     values = [gate(each, GateName.DSR).value for each in (few, many, searched, same)]
     assert values[0] > 0.9 > values[1]
     assert values[2] == pytest.approx(values[1], abs=0.02)  # a trial that left no path counts in full
-    assert values[3] > 0.9  # three hundred copies of one path are one trial
+    assert values[3] > 0.9  # sixty copies of one path are one trial
     assert same.trials.n_independent == 1
 
 
@@ -226,8 +233,17 @@ CAUSES = {
 }
 
 
+@pytest.fixture(scope="module")
+def luck():
+    """What resampling says of the good path, once: no cause of doubt changes it."""
+    paths = np.column_stack([GOOD, noise(1), noise(2), noise(3)])
+    return overfitting(paths, 7), superiority(paths, HOLDING, 7)
+
+
 @pytest.mark.parametrize("cause", CAUSES)
-def test_each_cause_of_doubt_makes_a_promotable_result_suspect_and_nothing_else_does(cause):
+def test_each_cause_of_doubt_makes_a_promotable_result_suspect_and_nothing_else_does(cause, luck, monkeypatch):
+    monkeypatch.setattr(module, "overfitting", lambda *_: luck[0])
+    monkeypatch.setattr(module, "superiority", lambda *_: luck[1])
     gates = judged(**CAUSES[cause])
     assert [row.name for row in gates.evidence if row.suspect] == [cause]
     assert gates.suspect

@@ -18,7 +18,7 @@ from ploutos.market.clock import show_timeframe
 from ploutos.market.data_spec import substitutes
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import QUALITY
-from ploutos.provenance import git_commit, library_versions
+from ploutos.provenance import git_commit, library_versions, source_digest
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.report import render_report
 from ploutos.run_refs import RunRefs
@@ -40,6 +40,10 @@ _LIBRARIES = {
     "ollama",
     "httpx",
 }
+
+
+_CODE = ("ploutos.training.jobs", "ploutos.fusion.jobs", "ploutos.evaluation.experiment", "ploutos.evaluation.gates")
+"""What a run's policies and numbers stand on, with all that these import."""
 
 
 def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
@@ -152,6 +156,7 @@ def write_run(
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
+        "code": source_digest(*_CODE),
         "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
         "seed": config.seed,
         "versions": library_versions(_LIBRARIES),
