@@ -146,8 +146,8 @@ def test_trying_more_shuts_the_gate_that_trying_little_left_open():
 
 
 def test_too_short_a_record_asks_for_more_sessions_that_would_be_enough():
-    path = noise(0, mean=0.00045)
-    gates = judged(path, spec=GateSpec(psr=0.99, spa=0.5))
+    path = noise(0, mean=0.0003)
+    gates = judged(path, spec=GateSpec(psr=0.99, spa=0.9, pbo=0.9, pbo_high=1.0))
     assert gates.outcome is Outcome.INSUFFICIENT
     moments = sharpe_moments(path)
     needed = max(

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import purgedcv
 import pytest
-from arch.bootstrap import SPA
+from arch.bootstrap import SPA, StepM
 from scipy import stats
 from sklearn.cluster import AgglomerativeClustering
 
@@ -186,3 +186,12 @@ def test_searching_longer_makes_the_same_candidate_less_superior():
     many[:, 0] += 0.0012
     alone, among = superiority(many[:, :1], benchmark, 3), superiority(many, benchmark, 3)
     assert alone.p < among.p
+
+
+def test_the_steps_are_those_of_arch_and_end_where_everyone_is_better():
+    benchmark, returns = noise(12, 400, 1)[:, 0], noise(13, 400, 6)
+    returns[:, :3] += np.array([0.006, 0.004, 0.0015])
+    theirs = StepM(-benchmark, -returns, size=0.1, block_size=1, reps=1000, seed=5)
+    theirs.compute()
+    assert superiority(returns, benchmark, 3).better == tuple(theirs.superior_models)
+    assert superiority(returns[:, :2], benchmark, 3).better == (0, 1)

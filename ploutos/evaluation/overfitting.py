@@ -10,7 +10,7 @@ from functools import lru_cache
 from itertools import combinations
 
 import numpy as np
-from arch.bootstrap import SPA, StationaryBootstrap, StepM
+from arch.bootstrap import SPA, StationaryBootstrap
 from scipy import stats
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 from ploutos.errors import ShapeError
 from ploutos.evaluation.significance import mean_block_length
 from ploutos.seeding import generator, seed_integer
-from ploutos.types import BoolArray, FloatArray, IntArray
+from ploutos.types import BoolArray, FloatArray
 
 _NOTHING = 1e-12
 
@@ -333,9 +333,14 @@ def superiority(returns: FloatArray, benchmark: FloatArray, seed: int, size: flo
     if not len(differs) or len(returns) < 3:
         return None
     losses, block, own = -returns[:, differs], _common_block(difference[:, differs]), seed_integer(seed, "superiority")
-    spa = SPA(-benchmark, losses, block_size=block, reps=replications, bootstrap="stationary", seed=own)
-    spa.compute()
-    steps = StepM(-benchmark, losses, size=size, block_size=block, reps=replications, bootstrap="stationary", seed=own)
-    steps.compute()
-    better: IntArray = differs[np.asarray(steps.superior_models, dtype=np.int64)]
-    return Superiority(float(spa.pvalues["consistent"]), tuple(int(each) for each in better))
+    left, better, p = list(range(len(differs))), list[int](), 1.0
+    while left:  # arch's StepM does the same and fails where nobody is left
+        test = SPA(-benchmark, losses[:, left], block_size=block, reps=replications, bootstrap="stationary", seed=own)
+        test.compute()
+        p = p if better else float(test.pvalues["consistent"])
+        found = [left[int(each)] for each in test.better_models(size, "consistent")]
+        if not found:
+            break
+        better += found
+        left = [each for each in left if each not in found]
+    return Superiority(p, tuple(sorted(int(differs[each]) for each in better)))

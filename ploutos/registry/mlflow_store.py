@@ -28,11 +28,9 @@ class MLflowModels:
     def __init__(self, address: str, transport: httpx.BaseTransport | None = None) -> None:
         self._client = httpx.Client(base_url=address, timeout=30, transport=transport)
 
-    def _ask(self, method: str, path: str, missing_ok: bool = False, **given: Any) -> dict[str, Any] | None:
+    def _ask(self, method: str, path: str, given: dict[str, Any], missing_ok: bool = False) -> dict[str, Any] | None:
         """One request; None for what is not there, if that is an answer."""
-        sent = (
-            {"params": given} if (method in ("GET", "DELETE") and path != "registered-models/alias") or method == "GET" else {"json": given}
-        )
+        sent: dict[str, Any] = {"params" if method == "GET" else "json": given}
         try:
             response = self._client.request(method, f"{_API}/{path}", **sent)
         except httpx.HTTPError as error:
@@ -44,9 +42,9 @@ class MLflowModels:
         return json.loads(response.content)
 
     def _registered(self) -> dict[str, Any]:
-        found = self._ask("GET", "registered-models/get", missing_ok=True, name=_REGISTERED)
+        found = self._ask("GET", "registered-models/get", {"name": _REGISTERED}, missing_ok=True)
         if found is None:
-            found = self._ask("POST", "registered-models/create", name=_REGISTERED)
+            found = self._ask("POST", "registered-models/create", {"name": _REGISTERED})
         assert found is not None
         return found["registered_model"]
 
@@ -55,8 +53,8 @@ class MLflowModels:
         versions: list[dict[str, Any]] = []
         token = ""
         while True:
-            more = {"page_token": token} if token else {}
-            page = self._ask("GET", "model-versions/search", filter=f"name='{_REGISTERED}'", max_results=100, **more) or {}
+            wanted = {"filter": f"name='{_REGISTERED}'", "max_results": 100} | ({"page_token": token} if token else {})
+            page = self._ask("GET", "model-versions/search", wanted) or {}
             versions += page.get("model_versions", [])
             if not (token := page.get("next_page_token", "")):
                 return versions
@@ -65,7 +63,7 @@ class MLflowModels:
         if any(_tags(version).get("ploutos.name") == model.name for version in self._versions()):
             return
         tags = [{"key": "ploutos.name", "value": model.name}, *_pieces("ploutos.model", model.model_dump_json())]
-        self._ask("POST", "model-versions/create", name=_REGISTERED, source=f"ploutos:{model.run}", tags=tags)
+        self._ask("POST", "model-versions/create", {"name": _REGISTERED, "source": f"ploutos:{model.run}", "tags": tags})
 
     def models(self) -> tuple[Model, ...]:
         found = [Model.model_validate_json(_joined("ploutos.model", _tags(version))) for version in self._versions()]
@@ -81,12 +79,12 @@ class MLflowModels:
         if now != move.before:
             raise StoreError(f"{move.alias} is {now or 'nobody'} by now and not {move.before or 'nobody'}; look again and repeat")
         for tag in _pieces(f"ploutos.move.{len(self.history()):06d}", move.model_dump_json()):
-            self._ask("POST", "registered-models/set-tag", name=_REGISTERED, **tag)
+            self._ask("POST", "registered-models/set-tag", {"name": _REGISTERED, **tag})
         if move.model is None:
-            self._ask("DELETE", "registered-models/alias", name=_REGISTERED, alias=str(move.alias))
+            self._ask("DELETE", "registered-models/alias", {"name": _REGISTERED, "alias": str(move.alias)})
             return
         version = next(each for each in self._versions() if _tags(each).get("ploutos.name") == move.model)
-        self._ask("POST", "registered-models/alias", name=_REGISTERED, alias=str(move.alias), version=version["version"])
+        self._ask("POST", "registered-models/alias", {"name": _REGISTERED, "alias": str(move.alias), "version": version["version"]})
 
     def history(self) -> tuple[Move, ...]:
         tags = _tags(self._registered())
@@ -99,8 +97,8 @@ def _tags(thing: dict[str, Any]) -> dict[str, str]:
 
 
 def _pieces(name: str, text: str) -> list[dict[str, str]]:
-    """A long text as tags; JSON of ours is ASCII where it matters, so letters are bytes."""
-    whole = json.dumps(json.loads(text))  # ASCII
+    """A long text as tags; in ASCII, so that letters are bytes."""
+    whole = json.dumps(json.loads(text))
     return [{"key": f"{name}/{start // _PIECE:04d}", "value": whole[start : start + _PIECE]} for start in range(0, len(whole), _PIECE)]
 
 

@@ -1,8 +1,8 @@
 """Which models are champion and challenger, by alias, with everything they stand on; files by default.
 
-A model is one run's subject: the policies' files by sha256, and the data, settings and source that made them. An alias points at a model and
-is moved in one step; a move is a line in a history that is only added to. `ModelStore` is what a store of models must do: the files here,
-or MLflow's server (`ploutos.registry.mlflow_store`).
+A model is one run's subject: the policies' files by sha256, and the data, settings and source that made them. An alias points at a model
+and is moved in one step; a move is a line in a history that is only added to. `ModelStore` is what a store of models must do: the files
+here, or MLflow's server (`ploutos.registry.mlflow_store`).
 """
 
 import fcntl

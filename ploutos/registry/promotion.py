@@ -37,7 +37,8 @@ def model_of(folder: Path) -> Model:
     return make_model(
         run=folder.resolve().name, subject=_subject(summary), symbols=summary.symbols, members=members,
         artifacts={name: sha256 for name, sha256 in artifacts.items() if name not in members}, config=manifest["config_sha256"],
-        commit=manifest["commit"], code=manifest.get("code", ""), versions=manifest["versions"], seed=manifest["seed"], reduced=summary.reduced, gates=summary.gates,
+        commit=manifest["commit"], code=manifest.get("code", ""), versions=manifest["versions"], seed=manifest["seed"],
+        reduced=summary.reduced, gates=summary.gates,
     )  # fmt: skip
 
 
