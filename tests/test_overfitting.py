@@ -14,8 +14,8 @@ from sklearn.cluster import AgglomerativeClustering
 from ploutos.errors import ShapeError
 from ploutos.evaluation.overfitting import (
     SharpeMoments,
+    chance_deviation,
     deflated_sharpe,
-    deviation_of_trials,
     effective_trials,
     expected_best_sharpe,
     minimum_track_record,
@@ -77,20 +77,20 @@ def test_deflation_keeps_the_best_of_many_without_skill_out():
         returns = noise(world, 252, 20)
         sharpes = returns.mean(axis=0) / returns.std(axis=0, ddof=1)
         best = sharpe_moments(returns[:, sharpes.argmax()])
-        deviation = deviation_of_trials(sharpes, 252)
-        passed.append([probabilistic_sharpe(best) >= 0.95, deflated_sharpe(best, effective_trials(returns), deviation) >= 0.90])
+        deflated = deflated_sharpe(best, effective_trials(returns), chance_deviation(252))
+        passed.append([probabilistic_sharpe(best) >= 0.95, deflated >= 0.90])
     undeflated, deflated = np.mean(passed, axis=0)
     assert undeflated > 0.5  # the old bar is passed by luck more often than not
     assert deflated < 0.10
 
 
-def test_resembling_trials_do_not_lower_the_bar_twice():
-    common = noise(2, 1000, 1)
-    alike = common + noise(3, 1000, 20) * 0.05
-    sharpes = alike.mean(axis=0) / alike.std(axis=0, ddof=1)
-    assert sharpes.std(ddof=1) < 0.01
-    assert deviation_of_trials(sharpes, 1000) == pytest.approx(1 / np.sqrt(999))
-    assert effective_trials(alike) == 1
+def test_chance_sets_sharpe_ratios_of_no_skill_apart_as_simulated_and_losers_do_not_raise_the_bar():
+    simulated = np.random.default_rng(2).standard_normal((4000, 250))
+    sharpes = simulated.mean(axis=1) / simulated.std(axis=1, ddof=1)
+    assert chance_deviation(250) == pytest.approx(sharpes.std(ddof=1), rel=0.03)
+    losing = np.random.default_rng(3).standard_normal((2000, 250, 4)) - np.array([0, 0.2, 0.2, 0.4])
+    best = (losing.mean(axis=1) / losing.std(axis=1, ddof=1)).max(axis=1)
+    assert best.mean() < expected_best_sharpe(4, chance_deviation(250))
 
 
 def test_no_returns_no_ratio():

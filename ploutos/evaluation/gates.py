@@ -19,9 +19,9 @@ from ploutos.evaluation.contamination import clean_sessions
 from ploutos.evaluation.metrics import Periods, drawdowns, periods_of
 from ploutos.evaluation.overfitting import (
     SharpeMoments,
+    chance_deviation,
     deflated_sharpe,
     deflated_track_record,
-    deviation_of_trials,
     minimum_track_record,
     overfitting,
     probabilistic_sharpe,
@@ -122,8 +122,7 @@ def _gate(name: GateName, value: float | None, bar: float, *, most: bool = False
 def _trials(candidates: Candidates, subject: _Subject, spec: GateSpec) -> tuple[TrialFacts, float]:
     """What the subject's luck is measured by, and sessions until its record would be long enough."""
     paths, _ = candidates.covering(_COVERED)
-    sharpes = np.array([moments.sharpe if (moments := sharpe_moments(path)) else np.nan for path in paths.T])
-    deviation, independent = deviation_of_trials(sharpes, len(subject.returns)), max(candidates.independent(), 1)
+    deviation, independent = chance_deviation(len(subject.returns)), max(candidates.independent(), 1)
     facts = TrialFacts(
         n_trials=candidates.n_trials, n_independent=independent, deviation=deviation, n_compared=paths.shape[1],
         counts=dict(candidates.counts),

@@ -123,23 +123,13 @@ def deflated_track_record(moments: SharpeMoments, n_trials: float, deviation: fl
 
 
 def chance_deviation(n_returns: int) -> float:
-    """Standard deviation of the Sharpe ratio of so many returns without skill."""
-    return 1 / math.sqrt(max(n_returns - 1, 1))
+    """Standard deviation of the Sharpe ratio of so many returns without skill.
 
-
-def deviation_of_trials(sharpes: FloatArray, n_returns: int) -> float:
-    """Standard deviation of trials' Sharpe ratios, at least that of ratios which luck alone sets apart.
-
-    Trials that resemble each other differ by less than chance would have them differ. Their number is then cut down to the independent
-    ones, so what these differ by must not be cut down once more.
-
-    Args:
-        sharpes: shape (k,), per period; trials without one are nan.
-        n_returns: that each stands on.
+    It is the deviation to deflate by. That which trials were seen to have holds their merits too: a candidate that loses by its costs
+    would raise the bar for all others, and trials that resemble each other would lower it, though their number is cut down already. The
+    best of some trials without skill, or with less than none, is no better than the best of as many that differ by luck.
     """
-    known = sharpes[np.isfinite(sharpes)]
-    observed = float(known.std(ddof=1)) if len(known) > 1 else 0.0
-    return max(observed, chance_deviation(n_returns))
+    return 1 / math.sqrt(max(n_returns - 1, 1))
 
 
 def effective_trials(returns: FloatArray, alike: float = 0.5, fewest: int = 20) -> int:

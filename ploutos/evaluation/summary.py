@@ -394,7 +394,7 @@ class TrialFacts(Part):
     n_compared: int
     """Paths that cover enough of the sessions to be compared one by one."""
     deviation: float
-    """Standard deviation of their Sharpe ratios per session, at least that of luck."""
+    """Standard deviation of Sharpe ratios per session that luck alone gives."""
     counts: dict[str, int]
     """Of everything that was recorded, by kind."""
 

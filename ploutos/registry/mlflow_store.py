@@ -26,19 +26,20 @@ class MLflowModels:
     """
 
     def __init__(self, address: str, transport: httpx.BaseTransport | None = None) -> None:
-        self._client = httpx.Client(base_url=address, timeout=30, transport=transport)
+        self._address, self._transport = address.rstrip("/"), transport
 
     def _ask(self, method: str, path: str, given: dict[str, Any], missing_ok: bool = False) -> dict[str, Any] | None:
         """One request; None for what is not there, if that is an answer."""
         sent: dict[str, Any] = {"params" if method == "GET" else "json": given}
         try:
-            response = self._client.request(method, f"{_API}/{path}", **sent)
+            with httpx.Client(timeout=30, transport=self._transport) as client:
+                response = client.request(method, f"{self._address}{_API}/{path}", **sent)
         except httpx.HTTPError as error:
-            raise StoreError(f"MLflow at {self._client.base_url} does not answer: {error}; start it, or leave --mlflow out") from error
+            raise StoreError(f"MLflow at {self._address} does not answer: {error}; start it, or leave --mlflow out") from error
         if missing_ok and response.status_code == 404:
             return None
         if response.is_error:
-            raise StoreError(f"MLflow at {self._client.base_url} refused {path}: {response.text[:200]}")
+            raise StoreError(f"MLflow at {self._address} refused {path}: {response.text[:200]}")
         return json.loads(response.content)
 
     def _registered(self) -> dict[str, Any]:

@@ -44,8 +44,6 @@ class TrialKind(StrEnum):
     """A way of asking a model."""
     SETTINGS = "settings"
     """A configuration that was run."""
-    HOLDOUT = "holdout"
-    """A read of a gold holdout."""
 
 
 class Trial(Spec):
