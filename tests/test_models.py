@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import date
 from pathlib import Path
 
 import httpx
@@ -29,7 +30,9 @@ from ploutos.registry.promotion import (
     on_probation,
     promote,
     rollback,
+    tried_since,
 )
+from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
 
 
 def gates(passed=True, suspect=False, measured=True) -> Gates:
@@ -49,7 +52,8 @@ def gates(passed=True, suspect=False, measured=True) -> Gates:
 
 def model(seed=1, reduced=False, judged=None, **more) -> Model:
     facts = {
-        "run": f"run-{seed}", "subject": "vote", "symbols": ("A", "B"), "members": {"policy 0 0": f"{seed:064x}"},
+        "run": f"run-{seed}", "subject": "vote", "symbols": ("A", "B"), "market": "exchange",
+        "first": date(2020, 1, 2), "last": date(2021, 12, 31), "members": {"policy 0 0": f"{seed:064x}"},
         "artifacts": {"bars": "b" * 64}, "config": "c", "commit": "d+", "code": "e", "versions": {"numpy": "2"}, "seed": seed,
         "reduced": reduced, "gates": judged or gates(),
     }  # fmt: skip
@@ -142,6 +146,19 @@ def test_shut_gates_promote_nothing_without_force_and_a_reason(tmp_path, judged,
     assert store.models() == ()
     move = promote(store, weak, "ann", force=True, reason="paper account")
     assert (move.forced, move.evidence["faults"]) == (True, [fault])
+
+
+def test_what_was_tried_after_the_run_was_judged_counts_against_it(tmp_path):
+    """Judged early, tried on for long, and then the lucky early one is picked."""
+    registry, early = TrialRegistry(tmp_path), model()
+    span = (date(2021, 1, 4), date(2022, 1, 3))
+    trials = [make_trial(TrialKind.SEARCH, number, "exchange", ("B",), span, "run") for number in range(10)]
+    registry.record([*trials, make_trial(TrialKind.SETTINGS, "s", "exchange", ("B",), span, "run")])
+    since = tried_since(early, registry)
+    assert since == 10 - early.gates.trials.n_trials == 7
+    with pytest.raises(StoreError, match="trials-since:7"):
+        promote(FileModels(tmp_path), early, "ann", since=since)
+    assert tried_since(model(symbols=("Z",)), registry) == 0
 
 
 def test_a_shortened_run_cannot_even_be_forced(tmp_path):

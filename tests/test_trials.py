@@ -5,13 +5,23 @@ import os
 import signal
 import subprocess
 import sys
+import zipfile
 from datetime import date
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+from ploutos.config import PipelineConfig
+from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
+from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.evaluation.candidates import paths_of, tested_sessions
+from ploutos.registry.recording import record_run, record_search
 from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
+from ploutos.strategies.base import PrecomputedTargets, Role
+from ploutos.training.checkpoint import META
+from ploutos.walk_forward import Range
 
 SPAN = (date(2020, 1, 2), date(2020, 12, 31))
 DAYS = np.arange("2020-01-02", "2020-06-01", dtype="datetime64[D]")
@@ -146,3 +156,53 @@ def test_a_lost_path_still_counts(tmp_path):
     cut.write_bytes(cut.read_bytes()[:200])
     found = registry.candidates(registry.trials(), DAYS)
     assert (found.n_trials, found.independent(), len(found.keys)) == (3, 3, 1)
+
+
+def policy_file(path, **meta):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(META, json.dumps(meta))
+    return path
+
+
+def test_a_run_records_its_paths_policies_looks_and_prompt_once(tmp_path, panel, panel_fold):
+    env, hold = EnvSpec(), np.full((panel.n_bars, panel.n_symbols), 0.3)
+    strategies = [PrecomputedTargets("own", hold), PrecomputedTargets("flat", hold * 0, Role.BASELINE)]
+    backtests = run_backtests(panel, None, [Segment(panel_fold.test)], strategies, env)
+    held_out = {"start": 300, "stop": 400}
+    files = [policy_file(tmp_path / "a.zip", stopping={"validation": held_out, "looks": 9}), policy_file(tmp_path / "b.zip", seed=2)]
+    signals = SimpleNamespace(is_mock=False, model="m", digest="d", template="1", reveal=False)
+    registry, config = TrialRegistry(tmp_path / "registry"), PipelineConfig()
+
+    def record(config=config, backtests=backtests):
+        return record_run(registry, panel, [panel_fold], backtests, signals, {"policy": [files], "hybrid": []}, config)
+
+    found = record()
+    kept = registry.file.read_bytes()
+    assert record() == found
+    assert record(config.model_copy(update={"name": "other", "out": tmp_path})) == found  # where it is written is not what was tried
+    assert registry.file.read_bytes() == kept
+    kinds = sorted(trial.kind for trial in registry.trials())
+    assert kinds == ["candidate", "looks", "prompt", "settings", "training", "training"]  # cash is nobody's idea
+    assert {trial.kind for trial in found} == set(kinds) - {"looks"}  # the held-out bars come before the test
+    [looks] = [trial for trial in registry.trials() if trial.kind is TrialKind.LOOKS]
+    assert (looks.count, str(looks.first)) == (9, str(panel.sessions[300].astype("datetime64[D]")))
+    tried = registry.candidates(found, tested_sessions(panel, backtests))
+    np.testing.assert_array_equal(tried.returns[:, 0], paths_of(panel, backtests)["own"])
+
+    other = run_backtests(panel, None, [Segment(panel_fold.test)], [PrecomputedTargets("own", hold / 2)], env)
+    again = record(config.model_copy(update={"seed": 1}), other)
+    assert registry.candidates(again, tested_sessions(panel, other)).n_trials == 2
+    simulated = config.model_copy(update={"data": config.data.model_copy(update={"source": "synthetic"})})
+    assert registry.candidates(record(simulated), tested_sessions(panel, backtests)).n_trials == 1  # another history
+
+
+def test_a_search_that_is_repeated_counts_once_and_counts_where_its_bars_are_tested(tmp_path, panel):
+    registry, scored = TrialRegistry(tmp_path), Range(start=300, stop=400)
+    tried = [{"gamma": 0.9}, {"gamma": 0.5}]
+    assert record_search(registry, panel, scored, tried, {"timesteps": 10}, PipelineConfig()) == 2
+    assert record_search(registry, panel, scored, tried, {"timesteps": 10}, PipelineConfig()) == 0
+    assert record_search(registry, panel, scored, tried[:1], {"timesteps": 20}, PipelineConfig()) == 1
+    days = panel.sessions.astype("datetime64[D]")
+    inside = registry.overlapping("exchange", panel.symbols, days[390].item(), days[500].item())
+    assert registry.candidates(inside, days[390:500]).n_trials == 3
+    assert registry.overlapping("exchange", panel.symbols, days[401].item(), days[500].item()) == ()

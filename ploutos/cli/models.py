@@ -80,13 +80,15 @@ def show(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Show what a model stands on, and what stands against its promotion."""
-    from ploutos.registry.promotion import faults_of
+    from ploutos.registry.promotion import faults_of, tried_since
+    from ploutos.registry.trials import TrialRegistry
+    from ploutos.settings import Settings
 
     try:
         found = _found(_store(mlflow), model)
+        faults = faults_of(found, tried_since(found, TrialRegistry(Settings().registry_root)))
     except PloutosError as error:
         raise fail(error, as_json) from error
-    faults = faults_of(found)
     if as_json:
         print(json.dumps({"ok": True, "faults": faults, **found.model_dump(mode="json")}))
         return
@@ -108,6 +110,8 @@ def promote(
 ) -> None:
     """Make a model champion if every gate is open, or challenger."""
     from ploutos.registry import promotion
+    from ploutos.registry.trials import TrialRegistry
+    from ploutos.settings import Settings
 
     try:
         store, who = _store(mlflow), by or getpass.getuser()
@@ -115,7 +119,8 @@ def promote(
         if as_challenger:
             move = promotion.challenge(store, found, who, reason)
         else:
-            move = promotion.promote(store, found, who, reason=reason, force=force)
+            since = promotion.tried_since(found, TrialRegistry(Settings().registry_root))
+            move = promotion.promote(store, found, who, reason=reason, force=force, since=since)
     except PloutosError as error:
         raise fail(error, as_json) from error
     _say(move, as_json)

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
@@ -42,6 +43,12 @@ class Model(Spec):
     """Slug of what decides."""
     symbols: tuple[str, ...]
     """What it trades."""
+    market: str
+    """Which history it was tested on, as trials name it."""
+    first: date
+    """First tested session."""
+    last: date
+    """Last one."""
     members: dict[str, str]
     """sha256 of each policy's file, by kind, fold and member."""
     artifacts: dict[str, str]
@@ -88,7 +95,7 @@ class Move(Spec):
 def make_model(**facts: Any) -> Model:
     """A model named by the digest of what it stands on: the same run gives the same name."""
     named = {key: value for key, value in facts.items() if key not in ("gates", "run")}
-    return Model(name=digest_of(named)[:12], **facts)
+    return Model(name=digest_of(json.loads(json.dumps(named, default=str)))[:12], **facts)
 
 
 class ModelStore(Protocol):

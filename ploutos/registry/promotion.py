@@ -11,10 +11,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from ploutos.config import load_config
 from ploutos.errors import StoreError
 from ploutos.evaluation.sequential import NIGHTLY, Evidence, NightlySpec, nightly_evidence
 from ploutos.evaluation.summary import Outcome, RunSummary, read_summary
 from ploutos.registry.models import Alias, Model, ModelStore, Move, find_model, make_model
+from ploutos.registry.recording import market_of
+from ploutos.registry.trials import TrialRegistry, counted
 from ploutos.store import file_sha256
 from ploutos.types import FloatArray
 
@@ -36,6 +39,7 @@ def model_of(folder: Path) -> Model:
         _require_file(folder, name, sha256)
     return make_model(
         run=folder.resolve().name, subject=_subject(summary), symbols=summary.symbols, members=members,
+        market=market_of(load_config("full", folder / "config.yaml").data), first=summary.first, last=summary.last,
         artifacts={name: sha256 for name, sha256 in artifacts.items() if name not in members}, config=manifest["config_sha256"],
         commit=manifest["commit"], code=manifest.get("code", ""), versions=manifest["versions"], seed=manifest["seed"],
         reduced=summary.reduced, gates=summary.gates,
@@ -61,17 +65,28 @@ def _require_file(folder: Path, name: str, sha256: str) -> None:
         raise StoreError(f"{file} is missing or not the one that the manifest names; repeat the run")
 
 
-def faults_of(model: Model) -> list[str]:
-    """What stands against a promotion: codes of gates that are shut and of checks that failed; empty where nothing does."""
+def tried_since(model: Model, registry: TrialRegistry) -> int:
+    """Trials on a model's test bars that its gates do not know of: the best of them all was chosen, whenever it ran."""
+    known = 0 if model.gates is None else model.gates.trials.n_trials
+    return max(counted(registry.overlapping(model.market, model.symbols, model.first, model.last)) - known, 0)
+
+
+def faults_of(model: Model, since: int = 0) -> list[str]:
+    """What stands against a promotion: codes of gates that are shut and of checks that failed; empty where nothing does.
+
+    Args:
+        since: from `tried_since`; the run must be repeated, which computes its gates anew and nothing else.
+    """
     if model.gates is None:
         return ["not-judged"]
     faults = [f"gate:{row.name}" for row in model.gates.rows if row.reason != "passed" and (row.required or row.value is not None)]
     faults += [f"evidence:{check.name}" for check in model.gates.evidence if check.suspect]
+    faults += [f"trials-since:{since}"] if since else []
     return faults or ([] if model.gates.outcome is Outcome.PROMOTE else [f"outcome:{model.gates.outcome}"])
 
 
 def promote(
-    store: ModelStore, model: Model, by: str, *, reason: str = "", force: bool = False, evidence: Mapping[str, Any] | None = None
+    store: ModelStore, model: Model, by: str, *, reason: str = "", force: bool = False, since: int = 0, evidence: Mapping[str, Any] = {}
 ) -> Move:
     """Make a model champion.
 
@@ -79,6 +94,7 @@ def promote(
         by: who approves.
         reason: why; a forced promotion must have one.
         force: promote although gates are shut. A shortened run cannot even be forced.
+        since: trials on its test bars that its gates do not know of, from `tried_since`.
         evidence: what else was known, such as the nightly test's.
 
     Raises:
@@ -86,7 +102,7 @@ def promote(
     """
     if model.reduced:
         raise StoreError(f"{model.name} comes from a shortened run, which proves nothing and cannot be promoted; run it with preset full")
-    if faults := faults_of(model):
+    if faults := faults_of(model, since):
         if not force:
             raise StoreError(f"{model.name} may not be promoted: {', '.join(faults)}; see its gates, or use --force with --reason")
         if not reason.strip():
@@ -94,7 +110,7 @@ def promote(
     before = store.aliases().get(Alias.CHAMPION)
     if before == model.name:
         raise StoreError(f"{model.name} is champion already")
-    known = {"faults": faults, "gates": None if model.gates is None else model.gates.model_dump(mode="json"), **(evidence or {})}
+    known = {"faults": faults, "gates": None if model.gates is None else model.gates.model_dump(mode="json"), **evidence}
     store.add(model)
     move = _move(Alias.CHAMPION, model.name, before, "promote", by, reason, forced=bool(faults), evidence=known)
     store.move(move)

@@ -201,8 +201,13 @@ class TrialRegistry:
         counts = Counter[str]()
         for trial in trials:
             counts[trial.kind] += trial.count
-        searched = counts[TrialKind.SEARCH] + len(paths) - len(kept)
+        searched = counted(trials) - len(kept)
         return Candidates(tuple(kept), sessions.astype("datetime64[D]"), returns, searched, dict(sorted(counts.items())))
+
+
+def counted(trials: Sequence[Trial]) -> int:
+    """How many of some trials one could have picked the best of: paths, and candidates of a search."""
+    return sum(trial.count for trial in trials if trial.kind in (TrialKind.CANDIDATE, TrialKind.SEARCH))
 
 
 def trials_digest(trials: Sequence[Trial]) -> str:
