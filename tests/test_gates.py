@@ -262,6 +262,13 @@ def test_far_better_in_training_than_in_test_is_suspect():
     assert check(found, Check.IN_OVER_OUT).found == 3.0
     assert check(found, Check.IN_OVER_OUT).suspect
     assert not check(gates, Check.IN_OVER_OUT).suspect
+    still = SimpleNamespace(total_return={"vote": 0.1}, members=[SimpleNamespace(train=None, test=None)])
+    unknown = judge(
+        SimpleNamespace(**vars(summary()) | {"folds": [still]}), accounts(vote=GOOD, buy_and_hold=HOLDING), BARS, FOLDS,
+        candidates(GOOD, noise(1), noise(2)), GateSpec(), 7,
+    )  # fmt: skip
+    assert check(unknown, Check.IN_OVER_OUT).suspect
+    assert doubts(unknown) == ["this could not be checked: in-over-out"]
 
 
 def test_a_moved_bar_changes_the_outcome_and_the_table_shows_it():

@@ -219,7 +219,7 @@ def _evidence(
         check(Check.DISPERSION, float(len(set(members))), 2.0, lambda x: len(members) > 1 and x < 2),
         check(Check.SHORTENED, float(summary.reduced), 0.0, lambda x: x > 0),
         check(Check.CLEAN_SESSIONS, clean, spec.min_clean_share, lambda x: x < spec.min_clean_share),
-        check(Check.IN_OVER_OUT, 0.0 if gap is None else gap, spec.in_over_out, lambda x: x > spec.in_over_out),
+        check(Check.IN_OVER_OUT, gap, spec.in_over_out, lambda x: x > spec.in_over_out),
         check(Check.SUPERVISED_BETTER, float(worse), 0.0, lambda x: x > 0),
         check(Check.UNTRAINED_SYMBOLS, float(len(untrained_symbols(bars, folds))), 0.0, lambda x: x > 0),
     )

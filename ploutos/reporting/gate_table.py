@@ -105,4 +105,4 @@ def doubts(gates: Gates) -> list[str]:
 
 
 def _doubt(check: EvidenceCheck) -> str:
-    return _DOUBTS[check.name].format(0.0 if check.found is None else check.found)
+    return f"this could not be checked: {check.name}" if check.found is None else _DOUBTS[check.name].format(check.found)
