@@ -64,7 +64,7 @@ class MLflowModels:
         if any(_tags(version).get("ploutos.name") == model.name for version in self._versions()):
             return
         tags = [{"key": "ploutos.name", "value": model.name}, *_pieces("ploutos.model", model.model_dump_json())]
-        self._ask("POST", "model-versions/create", {"name": _REGISTERED, "source": f"mlflow-artifacts:/ploutos/{model.run}", "tags": tags})
+        self._ask("POST", "model-versions/create", {"name": _REGISTERED, "source": f"ploutos://runs/{model.run}", "tags": tags})
 
     def models(self) -> tuple[Model, ...]:
         found = [Model.model_validate_json(_joined("ploutos.model", _tags(version))) for version in self._versions()]
