@@ -1,6 +1,7 @@
 """Gates on a run of which the answers are known: each opens and shuts where it should, and doubts are raised by what causes them."""
 
 from dataclasses import replace
+from datetime import date
 from types import SimpleNamespace
 
 import numpy as np
@@ -31,6 +32,7 @@ def noise(seed, n=N, k=1, mean=0.0):
     return (drawn - drawn.mean(axis=0) + mean).squeeze()
 
 
+YEAR = {"first": date(2020, 1, 2), "last": date(2020, 12, 31)}
 GOOD = noise(0, mean=0.0010)
 HOLDING = noise(99, mean=0.0002)
 
@@ -70,7 +72,7 @@ def summary(path=GOOD, members=(1.0, 1.2, 0.8), role=Role.VOTE, folds=(0.2, 0.1,
     strategies = {"vote": metrics(path, role), "buy-and-hold": metrics(HOLDING, Role.BASELINE)}
     strategies |= {f"m{i}": SimpleNamespace(sharpe=sharpe, role=Role.MEMBER) for i, sharpe in enumerate(members)}
     shown = [
-        SimpleNamespace(total_return={"vote": each}, members=[SimpleNamespace(train=1.5, test=1.0)]) for each in folds
+        SimpleNamespace(**YEAR, total_return={"vote": each}, members=[SimpleNamespace(train=1.5, test=1.0)]) for each in folds
     ]  # fmt: skip
     facts = {
         "final": "vote", "benchmark": "buy-and-hold", "strategies": strategies, "folds": shown, "supervised": (), "reduced": False,
@@ -253,7 +255,7 @@ def test_each_cause_of_doubt_makes_a_promotable_result_suspect_and_nothing_else_
 
 
 def test_far_better_in_training_than_in_test_is_suspect():
-    fold = SimpleNamespace(total_return={"vote": 0.1}, members=[SimpleNamespace(train=4.0, test=1.0), SimpleNamespace(train=None, test=1)])
+    fold = SimpleNamespace(**YEAR, total_return={"vote": 0.1}, members=[SimpleNamespace(train=4.0, test=1.0), SimpleNamespace(train=None, test=1)])
     gates = judged()
     found = judge(
         SimpleNamespace(**vars(summary()) | {"folds": [fold] * 3}), accounts(vote=GOOD, buy_and_hold=HOLDING), BARS, FOLDS,
@@ -262,7 +264,7 @@ def test_far_better_in_training_than_in_test_is_suspect():
     assert check(found, Check.IN_OVER_OUT).found == 3.0
     assert check(found, Check.IN_OVER_OUT).suspect
     assert not check(gates, Check.IN_OVER_OUT).suspect
-    still = SimpleNamespace(total_return={"vote": 0.1}, members=[SimpleNamespace(train=None, test=None)])
+    still = SimpleNamespace(**YEAR, total_return={"vote": 0.1}, members=[SimpleNamespace(train=None, test=None)])
     unknown = judge(
         SimpleNamespace(**vars(summary()) | {"folds": [still]}), accounts(vote=GOOD, buy_and_hold=HOLDING), BARS, FOLDS,
         candidates(GOOD, noise(1), noise(2)), GateSpec(), 7,

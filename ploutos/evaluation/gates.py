@@ -200,7 +200,7 @@ def _evidence(
 
     subject, holding = (backtests.row(slug) for slug in (summary.final, summary.benchmark))
     metrics, fills = summary.strategies[summary.final], summary.strategies[summary.benchmark].n_fills
-    returns = [fold.total_return[summary.final] or 0.0 for fold in summary.folds]
+    returns = [_yearly(fold.total_return[summary.final] or 0.0, (fold.last - fold.first).days / 365.25) for fold in summary.folds]
     members = [summary.strategies[slug].sharpe for slug in summary.of(Role.MEMBER)]
     gap = _in_over_out(summary)
     listens = metrics.role in _LISTENS and not summary.advisor.is_mock
@@ -223,6 +223,11 @@ def _evidence(
         check(Check.SUPERVISED_BETTER, float(worse), 0.0, lambda x: x > 0),
         check(Check.UNTRAINED_SYMBOLS, float(len(untrained_symbols(bars, folds))), 0.0, lambda x: x > 0),
     )
+
+
+def _yearly(growth: float, years: float) -> float:
+    """A return over more than a year as a yearly rate; that of a shorter span as it is."""
+    return float(max(1 + growth, 0.0) ** (1 / max(years, 1.0)) - 1)
 
 
 def _unbooked(backtests: Backtests, row: int) -> float:

@@ -11,7 +11,7 @@ class EvidenceSpec(Spec):
     reconciliation: float = Field(default=1e-4, gt=0)
     """Most that an account may differ from what was booked, as a share of its initial cash."""
     fold_return: float = Field(default=2.0, gt=0)
-    """Most that one test range may earn before it counts as an artifact: 2 is 200 %."""
+    """Most that one test range may earn, a year where it is longer, before it counts as an artifact: 2 is 200 %."""
     min_members: PositiveInt = 2
     """Fewest policies that differ by their seed alone."""
     min_clean_share: float = Field(default=1.0, ge=0, le=1)
