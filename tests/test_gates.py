@@ -255,7 +255,9 @@ def test_each_cause_of_doubt_makes_a_promotable_result_suspect_and_nothing_else_
 
 
 def test_far_better_in_training_than_in_test_is_suspect():
-    fold = SimpleNamespace(**YEAR, total_return={"vote": 0.1}, members=[SimpleNamespace(train=4.0, test=1.0), SimpleNamespace(train=None, test=1)])
+    fold = SimpleNamespace(
+        **YEAR, total_return={"vote": 0.1}, members=[SimpleNamespace(train=4.0, test=1.0), SimpleNamespace(train=None, test=1)]
+    )
     gates = judged()
     found = judge(
         SimpleNamespace(**vars(summary()) | {"folds": [fold] * 3}), accounts(vote=GOOD, buy_and_hold=HOLDING), BARS, FOLDS,
