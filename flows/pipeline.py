@@ -27,6 +27,7 @@ from ploutos.walk_forward import FOLDS, Fold, fold_table
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
 from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, report
 from tasks.market import features_of, folds_of, load_bars, quality_of
+from tasks.registry import candidates_of
 from tasks.regression import fit_regression_of, fit_teacher_of
 from tasks.resources import wait_for_resources
 from tasks.training import train_member
@@ -123,6 +124,7 @@ def _phases(store: Store, config: PipelineConfig, settings: Settings, stages: _S
             refs = replace(refs, fusion=stages.run("fusion-choice", fusion_choice_of, store, refs, config))
         refs = replace(refs, backtests=stages.run("backtests", backtest, store, refs, config))
         inside = stages.ref("in-sample", inside_future)
+    refs = replace(refs, candidates=stages.run("candidates", candidates_of, store, refs, config, settings.registry_root))
     return config, replace(refs, metrics=stages.run("metrics", metrics_of, store, refs, inside, config, settings.cutoffs_root))
 
 

@@ -24,6 +24,7 @@ class RunRefs:
     signals: Ref | None = None
     mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
+    candidates: Ref | None = None
     metrics: Ref | None = None
 
     def teacher(self, fold: int) -> Ref | None:

@@ -47,5 +47,9 @@ class Settings(BaseSettings):
         return self.home / "llm" / "cutoffs"
 
     @property
+    def registry_root(self) -> Path:
+        return self.home / "registry"
+
+    @property
     def runs_root(self) -> Path:
         return self.home / "runs"

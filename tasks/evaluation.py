@@ -11,8 +11,10 @@ from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.backtest import BACKTESTS, Backtests
+from ploutos.evaluation.candidates import CANDIDATES
 from ploutos.evaluation.experiment import IN_SAMPLE, InSample, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
 from ploutos.evaluation.fusion_selection import choose_fusion
+from ploutos.evaluation.gates import judge
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.summary import SUMMARY, RunSummary
 from ploutos.features.build import FEATURES
@@ -112,21 +114,24 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
 @task(name="metrics", cache_policy=NO_CACHE)
 def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
-    signals, backtests = refs.require("signals"), refs.require("backtests")
+    signals, backtests, tried = refs.require("signals"), refs.require("backtests"), refs.require("candidates")
     known = known_cutoff(config.llm, store.load(signals, SIGNALS).digest, cutoffs_root)
     reduced = config.training.timesteps_reduction < 1
 
     def compute() -> RunSummary:
         bars, folds, choices = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), _if_any(store, refs.fusion, CHOICES)
         rows, advice = store.load(inside, IN_SAMPLE), store.load(signals, SIGNALS)
-        return summarise(
-            store.load(backtests, BACKTESTS), bars, folds, rows, advice, config.evaluation, config.seed, reduced,
+        accounts = store.load(backtests, BACKTESTS)
+        summary = summarise(
+            accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS),
         )  # fmt: skip
+        gates = judge(summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed)
+        return summary.model_copy(update={"gates": gates})
 
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
     settings |= {"known": known.model_dump(mode="json")}
-    upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
+    upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
     return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored)], compute)
 
 

@@ -1,5 +1,6 @@
 """The flow under Prefect: it ends in a report, computes nothing twice, and recomputes exactly what must be."""
 
+import html
 import json
 import pickle
 from pathlib import Path
@@ -19,9 +20,12 @@ from ploutos import provenance
 from ploutos import walk_forward as folds
 from ploutos.advisor.signals import read_signals
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
-from ploutos.evaluation.summary import read_summary
+from ploutos.evaluation.candidates import NOT_TRIED
+from ploutos.evaluation.summary import GateName, Outcome, read_summary
 from ploutos.market.instruments import instrument
 from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.registry.promotion import model_of
+from ploutos.reporting.gate_table import gate_sentences
 from ploutos.reporting.names import names_of
 from ploutos.reporting.verdict import conclusion, verdict
 from ploutos.store import Store
@@ -60,6 +64,11 @@ def run(out: Path, *settings: str) -> dict[str, str]:
     return json.loads((out / "manifest.json").read_text())["stages"]
 
 
+def decided(summary) -> set[str]:
+    """Slugs of the accounts that could be picked."""
+    return {slug for slug, metrics in summary.strategies.items() if metrics.role not in NOT_TRIED}
+
+
 def computed(stages: dict[str, str]) -> set[str]:
     return {name for name, state in stages.items() if state != "Cached"}
 
@@ -70,7 +79,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     require_artifacts()
     folder = tmp_path / "first"
     names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
-    names |= {"advisor.html", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
+    names |= {"advisor.html", "gates.json", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
     summary = read_summary(folder / "metrics.json")
     assert summary.advisor.is_mock
@@ -105,8 +114,18 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert (trades["units"] != 0).all()
     assert load_config("full", file=folder / "config.yaml") == load_config("full", overrides=[*SMALL, f"out={folder}"])
 
+    # two members, their vote, fused, advisor, hybrid and its ablated copy, and two regressions
+    tried = (home / "registry" / "trials.jsonl").read_bytes()
+    assert summary.gates.trials.counts["candidate"] == summary.gates.trials.n_trials == len(decided(summary))
+    assert summary.gates.trials.counts["training"] == 3 * 2 * len(summary.folds)
+    assert json.loads((folder / "gates.json").read_text()) == summary.gates.model_dump(mode="json")
+    assert summary.gates.outcome is not Outcome.PROMOTE
+    assert all(sentence in html.unescape(page) for sentence in gate_sentences(summary))
+    assert model_of(folder).members["policy 0 1"] == json.loads((folder / "manifest.json").read_text())["artifacts"]["policy 0 1"]
+
     second = run(tmp_path / "second")
     assert computed(second) == set()
+    assert (home / "registry" / "trials.jsonl").read_bytes() == tried  # a repeated run has tried nothing new
     assert (tmp_path / "second" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
 
     # one feature less: features and what stands on them, and neither bars nor the advisor's features
@@ -116,16 +135,16 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
     # the number of placebos: no question again
     fewer = run(tmp_path / "fewer", "evaluation.placebo_draws=1", "llm.mirror=false")
-    assert computed(fewer) == {"backtests", "metrics"}
+    assert computed(fewer) == {"backtests", "candidates", "metrics"}
     assert not (tmp_path / "fewer" / "mirrored.parquet").exists()
     assert "Not asked." in (tmp_path / "fewer" / "advisor.html").read_text()
 
     # a risk limit: what stands on fusion, and no policy
     risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")
-    assert computed(risk) <= {"fusion-choice", "backtests", "metrics"}
+    assert computed(risk) <= {"fusion-choice", "backtests", "candidates", "metrics"}
     assert "backtests" in computed(risk)
 
-    # a lost and a damaged artifact are made again, with the same content: nothing that stands on them changes
+    # a lost and a damaged artifact are made again, with the same content: nothing that stands on them changes, but more was tried since
     manifest = json.loads((folder / "manifest.json").read_text())
     [lost] = (home / "store" / "objects").glob(f"*/{manifest['artifacts']['policy 0 1']}.zip")
     [damaged] = (home / "store" / "objects").glob(f"*/{manifest['artifacts']['features']}.parquet")
@@ -134,8 +153,12 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     content[len(content) // 2] ^= 1
     damaged.write_bytes(content)
     again = run(tmp_path / "again")
-    assert computed(again) == {"features", "policy 0 1"}
-    assert (tmp_path / "again" / "metrics.json").read_bytes() == (folder / "metrics.json").read_bytes()
+    assert computed(again) == {"features", "policy 0 1", "candidates", "metrics"}
+    repeated = read_summary(tmp_path / "again" / "metrics.json")
+    assert repeated.model_copy(update={"gates": None}) == summary.model_copy(update={"gates": None})
+    assert repeated.gates.trials.n_trials > summary.gates.trials.n_trials
+    luck = [next(row.value for row in each.gates.rows if row.name is GateName.DSR) for each in (repeated, summary)]
+    assert luck[0] <= luck[1]
 
 
 class Travelling(ThreadPoolTaskRunner):
@@ -212,7 +235,7 @@ def test_a_planted_market_shows_what_policies_and_regressions_took_of_the_oracle
     model = load_regression(tmp_path / "run" / "folds" / "0" / "regression" / "trees.npz")
     assert model.kind == "trees"
     again = run(tmp_path / "again", *market, "regression.models=[trees]")
-    assert computed(again) == {"backtests", "metrics"}
+    assert computed(again) == {"backtests", "candidates", "metrics"}
     without = run(tmp_path / "without", *market, "regression.enabled=false")
     assert not any(name.startswith("regression") for name in without)
     assert read_summary(tmp_path / "without" / "metrics.json").supervised == ()

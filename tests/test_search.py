@@ -1,6 +1,7 @@
 """The search stays inside the training range, drops what is bad, and repeats."""
 
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import optuna
@@ -12,6 +13,7 @@ from ploutos.cli import main as cli
 from ploutos.config import load_config, make_config
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import HistoryError
+from ploutos.registry.trials import TrialRegistry
 from ploutos.research import hyperparameters as module
 from ploutos.research.hyperparameters import Found, SearchSpec, candidate, search
 from ploutos.walk_forward import Range, inner_split
@@ -96,8 +98,12 @@ def test_the_command_prints_settings_that_a_run_reads(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_the_command_searches_the_sample():
+def test_the_command_searches_the_sample_and_its_candidates_are_recorded(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
     settings = ["--set", "training.n_envs=4", "--set", "training.n_steps=32", "--set", "training.batch_size=64"]
     result = CliRunner().invoke(cli.app, ["optimize", "--preset", "demo", "--trials", "1", "--timesteps", "256", *settings])
     assert result.exit_code == 0, result.output
     assert "learning_rate:" in result.output
+    [trial] = TrialRegistry(tmp_path / "registry").trials()
+    assert (trial.kind, trial.market) == ("search", "exchange")
+    assert trial.last < date(2006, 1, 1)  # scored inside the first fold's training range

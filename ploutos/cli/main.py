@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ploutos.cli import data, llm
+from ploutos.cli import data, llm, models
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
@@ -21,6 +21,7 @@ app = typer.Typer(
 )  # fmt: skip
 app.add_typer(data.app, name="data")
 app.add_typer(llm.app, name="llm")
+app.add_typer(models.app, name="models")
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -183,6 +184,8 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
     from ploutos.market.loader import load
+    from ploutos.registry.recording import record_search
+    from ploutos.registry.trials import TrialRegistry
     from ploutos.settings import Settings
     from ploutos.walk_forward import plan_folds
 
@@ -191,7 +194,10 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
     env = with_initial_cash(config.env, bars, fold.train)
-    return search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
+    found = search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
+    base = spec.model_dump(mode="json", exclude={"trials"})
+    record_search(TrialRegistry(Settings().registry_root), bars, found.validation, [trial.values for trial in found.trials], base, config)
+    return found
 
 
 @app.command()

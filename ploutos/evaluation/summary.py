@@ -291,6 +291,156 @@ class Purchase(Part):
     """Symbols of which its order came to less than one lot."""
 
 
+class GateName(StrEnum):
+    """What is asked of the subject of a run."""
+
+    PSR = "psr"
+    """Probability that its true Sharpe ratio is above zero."""
+    DSR = "dsr"
+    """The same above what the best of all trials on these bars shows by luck."""
+    PBO = "pbo"
+    """Probability of backtest overfitting among everything that was tried."""
+    PBO_HIGH = "pbo-high"
+    """Upper end of its interval."""
+    SPA = "spa"
+    """Consistent p-value of the test for superior predictive ability against buy and hold at the same volatility."""
+    SHARPE = "sharpe"
+    """Yearly Sharpe ratio."""
+    TOTAL_RETURN = "total-return"
+    """Over the whole test span."""
+    POSITIVE_FOLDS = "positive-folds"
+    """Share of the test ranges that earned something."""
+    SEED_IQM = "seed-iqm"
+    """Interquartile mean of the policies' Sharpe ratios."""
+    DRAWDOWN = "drawdown"
+    """Deepest fall, at a stated volatility."""
+    DAILY_LOSS = "daily-loss"
+    """Largest loss of one session, at a stated volatility."""
+    DOUBLE_COST = "double-cost"
+    """Total return at twice the costs."""
+    MONTE_CARLO = "monte-carlo"
+    """Share of disturbed paths that lost."""
+
+
+class GateReason(StrEnum):
+    """Why a gate is open or shut."""
+
+    PASSED = "passed"
+    """The value reaches the bar."""
+    MISSED = "missed"
+    """It does not."""
+    NOT_MEASURED = "not-measured"
+    """The run has no such value."""
+    ANOTHER = "another"
+    """Something that was tried reaches the bar, and not the subject."""
+
+
+class Gate(Part):
+    """One bar."""
+
+    name: GateName
+    """What is asked."""
+    value: Number
+    """What was found."""
+    bar: float
+    """What is asked for."""
+    margin: Number
+    """By how much it is cleared, in units of the value; negative where it is missed."""
+    reason: GateReason
+    """Why it is open or shut."""
+    required: bool
+    """Whether a run without the value can be promoted: not where it is required."""
+
+
+class Check(StrEnum):
+    """What would make the numbers themselves suspect."""
+
+    RECONCILES = "reconciles"
+    """Equity differs from what was booked; share of initial cash."""
+    EQUITY_POSITIVE = "equity-positive"
+    """The account was ruined, or fell to nothing; least equity over initial cash."""
+    BENCHMARK_TRADED = "benchmark-traded"
+    """The benchmark bought nothing; its fills."""
+    RETURN_WITHOUT_FILLS = "return-without-fills"
+    """A return without a single fill; its size."""
+    EXTREME_RETURN = "extreme-return"
+    """One test range earned more than anything real does; its return."""
+    SEEDS = "seeds"
+    """Too few policies that differ by their seed; their number."""
+    DISPERSION = "dispersion"
+    """All policies show the same; different Sharpe ratios among them."""
+    SHORTENED = "shortened"
+    """The policies saw fewer steps than production asks for; 1 if so."""
+    CLEAN_SESSIONS = "clean-sessions"
+    """The advisor may remember some of the sessions; share that is clean."""
+    IN_OVER_OUT = "in-over-out"
+    """Far better in training than in test; difference of the mean Sharpe ratios."""
+    SUPERVISED_BETTER = "supervised-better"
+    """A supervised model of the same features earned more than the policies; how many did."""
+    UNTRAINED_SYMBOLS = "untrained-symbols"
+    """Symbols that were traded and never trained on; their number."""
+
+
+class EvidenceCheck(Part):
+    """One reason to doubt, looked at."""
+
+    name: Check
+    """What was looked at."""
+    found: Number
+    """What was found."""
+    limit: float
+    """Where doubt begins."""
+    suspect: bool
+    """Whether it does."""
+
+
+class Outcome(StrEnum):
+    """What becomes of the subject."""
+
+    PROMOTE = "promote"
+    """Every gate is open and nothing is suspect."""
+    REJECT = "reject"
+    """A gate is shut that more sessions like these would not open."""
+    INSUFFICIENT = "insufficient"
+    """No such gate is shut, but too little is known, or something is suspect."""
+
+
+class TrialFacts(Part):
+    """Everything that was tried on the tested sessions, this run and earlier ones."""
+
+    n_trials: int
+    """Paths of returns, and trials that left none."""
+    n_independent: int
+    """Independent trials that they amount to, by clusters of their returns."""
+    n_compared: int
+    """Paths that cover enough of the sessions to be compared one by one."""
+    deviation: float
+    """Standard deviation of Sharpe ratios per session that luck alone gives."""
+    counts: dict[str, int]
+    """Of everything that was recorded, by kind."""
+
+
+class Gates(Part):
+    """Whether the subject of the run may be promoted, and why."""
+
+    subject: str
+    """Slug of what is judged."""
+    outcome: Outcome
+    """What becomes of it."""
+    suspect: bool
+    """Whether a check of the evidence failed."""
+    more_sessions: int | None
+    """Sessions that are still missing, if they are like those seen; None where none are, or no number of them would do."""
+    rows: tuple[Gate, ...]
+    """Every bar."""
+    evidence: tuple[EvidenceCheck, ...]
+    """Every check."""
+    trials: TrialFacts
+    """What luck is measured by."""
+    at_volatility: float
+    """Yearly volatility of the two bars of risk."""
+
+
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
@@ -334,6 +484,8 @@ class RunSummary(Part):
     """Test range by test range."""
     fusion: tuple[FusionChoice, ...] = ()
     """What each fold's validation range chose for fusion; empty where nothing is chosen."""
+    gates: Gates | None = None
+    """Whether the run's subject may be promoted; None where nobody kept count of what was tried."""
 
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""

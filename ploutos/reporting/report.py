@@ -13,6 +13,7 @@ from ploutos.evaluation.metrics import drawdowns
 from ploutos.evaluation.summary import RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FEWEST, Calibration, Uncalibrated
 from ploutos.market.quality_report import QualitySummary
+from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences
 from ploutos.reporting.names import names_of
 from ploutos.reporting.quality_page import symbol_rows
 from ploutos.reporting.verdict import conclusion, verdict
@@ -205,6 +206,13 @@ def choice_rows(summary: RunSummary) -> list[list[str]]:
     return rows
 
 
+def _gates(summary: RunSummary) -> dict[str, Any] | None:
+    """The section on promotion; None where nobody kept count of what was tried."""
+    if summary.gates is None:
+        return None
+    return {"sentences": gate_sentences(summary), "rows": gate_rows(summary.gates), "doubts": doubts(summary.gates)}
+
+
 def render_report(
     backtests: Backtests,
     summary: RunSummary,
@@ -248,6 +256,7 @@ def render_report(
         },
         folds=folds,
         choices=choice_rows(summary),
+        gates=_gates(summary),
         descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _columns(summary)},
         provenance=provenance,
     )
@@ -260,7 +269,7 @@ SHORT_COLUMNS = ("strategy", "total return", "Sharpe", "max drawdown", "costs", 
 def render_markdown(summary: RunSummary) -> str:
     """A short summary for a chat or a run page."""
     lines = [f"## {names_of(summary)[summary.final]}, out of sample {summary.first} to {summary.last}", ""]
-    lines += [*verdict(summary), ""]
+    lines += [*verdict(summary), *gate_sentences(summary), ""]
     lines += ["| " + " | ".join(SHORT_COLUMNS) + " |", "|" + "---|" * len(SHORT_COLUMNS)]
     lines += ["| " + " | ".join(row[name] for name in SHORT_COLUMNS) + " |" for row in comparison(summary)]
     return "\n".join(lines)

@@ -18,7 +18,7 @@ from ploutos.market.clock import show_timeframe
 from ploutos.market.data_spec import substitutes
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import QUALITY
-from ploutos.provenance import git_commit, library_versions
+from ploutos.provenance import git_commit, library_versions, source_digest
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.report import render_report
 from ploutos.run_refs import RunRefs
@@ -40,6 +40,10 @@ _LIBRARIES = {
     "ollama",
     "httpx",
 }
+
+
+_CODE = ("ploutos.training.jobs", "ploutos.fusion.jobs", "ploutos.evaluation.experiment", "ploutos.evaluation.gates")
+"""What a run's policies and numbers stand on, with all that these import."""
 
 
 def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
@@ -128,7 +132,10 @@ def write_run(
     folder = _new_folder(config, runs_root)
     bars, folds, quality = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(refs.quality, QUALITY)
     backtests, summary = store.load(refs.require("backtests"), BACKTESTS), store.load(refs.require("metrics"), SUMMARY)
-    artifacts = {name: refs.require(name).sha256 for name in ("bars", "quality", "features", "folds", "signals", "backtests", "metrics")}
+    artifacts = {
+        name: refs.require(name).sha256
+        for name in ("bars", "quality", "features", "folds", "signals", "backtests", "candidates", "metrics")
+    }
     if refs.fusion is not None:
         artifacts["fusion"] = refs.fusion.sha256
     for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("ablated", "ablated", refs.ablated)):
@@ -149,6 +156,7 @@ def write_run(
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
+        "code": source_digest(*_CODE),
         "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
         "seed": config.seed,
         "versions": library_versions(_LIBRARIES),
@@ -173,6 +181,8 @@ def write_run(
     for name, frame in (("equity.parquet", backtests.equity_frame()), ("trades.parquet", backtests.trades_frame())):
         with writing(folder / name) as temporary:
             frame.to_parquet(temporary, index=False)
+    if summary.gates is not None:
+        write_json(folder / "gates.json", summary.gates.model_dump(mode="json"))
     usage.save(folder / "hardware.csv")
     write_json(folder / "manifest.json", manifest)
     return folder, summary

@@ -133,10 +133,15 @@ def names_read(model: OnPolicyAlgorithm, symbols: Sequence[str], features: Seque
     return column_names(symbols, features, account) if columns is None else columns.names(features)
 
 
+def read_meta(path: Path) -> dict[str, Any]:
+    """What a policy's file says of it, without its networks."""
+    with zipfile.ZipFile(path) as archive:
+        return json.loads(archive.read(META))
+
+
 def load_policy(path: Path) -> Policy:
     """Read a policy that the store has verified."""
-    with zipfile.ZipFile(path) as archive:
-        meta = json.loads(archive.read(META))
+    meta = read_meta(path)
     scaler = Scaler(np.array(meta["scaler"]["mean"]), np.array(meta["scaler"]["deviation"]))
     return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
 

@@ -1,0 +1,199 @@
+"""From a run's folder to champion, and back: who may be promoted, who approved, and what was known.
+
+Champion and challenger are moved by four actions. *Promote* makes a run's subject champion; a champion of before becomes what a rollback
+returns to. *Demote* leaves nobody in charge. *Rollback* puts the champion of before back. *Challenge* names who runs beside the champion. A
+new champion is on probation for a quarter, in which the one before it runs on as its challenger: the same nightly test demotes it.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ploutos.config import load_config
+from ploutos.errors import StoreError
+from ploutos.evaluation.sequential import NIGHTLY, Evidence, NightlySpec, nightly_evidence
+from ploutos.evaluation.summary import Outcome, RunSummary, read_summary
+from ploutos.registry.models import Alias, Model, ModelStore, Move, find_model, make_model
+from ploutos.registry.recording import market_of
+from ploutos.registry.trials import TrialRegistry, counted
+from ploutos.store import file_sha256
+from ploutos.types import FloatArray
+
+PROBATION_SESSIONS = 63
+"""Sessions for which a new champion is watched: a quarter."""
+_POLICIES = ("policy", "hybrid", "ablated", "regression")
+
+
+def model_of(folder: Path) -> Model:
+    """The model that a run's folder holds, its policies' files checked against the manifest.
+
+    Raises:
+        StoreError: the folder is not that of a finished run, or a file is not what the manifest says.
+    """
+    summary, manifest = read_summary(folder / "metrics.json"), _manifest(folder)
+    artifacts: dict[str, str] = manifest["artifacts"]
+    members = {name: sha256 for name, sha256 in artifacts.items() if name.startswith(_POLICIES)}
+    for name, sha256 in members.items():
+        _require_file(folder, name, sha256)
+    return make_model(
+        run=folder.resolve().name, subject=_subject(summary), symbols=summary.symbols, members=members,
+        market=market_of(load_config("full", folder / "config.yaml").data), first=summary.first, last=summary.last,
+        artifacts={name: sha256 for name, sha256 in artifacts.items() if name not in members}, config=manifest["config_sha256"],
+        commit=manifest["commit"], code=manifest.get("code", ""), versions=manifest["versions"], seed=manifest["seed"],
+        reduced=summary.reduced, gates=summary.gates,
+    )  # fmt: skip
+
+
+def _subject(summary: RunSummary) -> str:
+    return summary.final if summary.gates is None else summary.gates.subject
+
+
+def _manifest(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "manifest.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise StoreError(f"{folder} holds no manifest.json, so it is not a finished run; repeat the run") from error
+
+
+def _require_file(folder: Path, name: str, sha256: str) -> None:
+    kind, fold, member = name.split(" ")
+    place = {"policy": f"seed_{member}", "regression": "regression"}.get(kind, f"{kind}/seed_{member}")
+    file = folder / "folds" / fold / place / (f"{member}.npz" if kind == "regression" else "policy.zip")
+    if not file.is_file() or file_sha256(file) != sha256:
+        raise StoreError(f"{file} is missing or not the one that the manifest names; repeat the run")
+
+
+def tried_since(model: Model, registry: TrialRegistry) -> int:
+    """Trials on a model's test bars that its gates do not know of: the best of them all was chosen, whenever it ran."""
+    known = 0 if model.gates is None else model.gates.trials.n_trials
+    return max(counted(registry.overlapping(model.market, model.symbols, model.first, model.last)) - known, 0)
+
+
+def faults_of(model: Model, since: int = 0) -> list[str]:
+    """What stands against a promotion: codes of gates that are shut and of checks that failed; empty where nothing does.
+
+    Args:
+        since: from `tried_since`; the run must be repeated, which computes its gates anew and nothing else.
+    """
+    if model.gates is None:
+        return ["not-judged"]
+    faults = [f"gate:{row.name}" for row in model.gates.rows if row.reason != "passed" and (row.required or row.value is not None)]
+    faults += [f"evidence:{check.name}" for check in model.gates.evidence if check.suspect]
+    faults += [f"trials-since:{since}"] if since else []
+    return faults or ([] if model.gates.outcome is Outcome.PROMOTE else [f"outcome:{model.gates.outcome}"])
+
+
+def promote(
+    store: ModelStore, model: Model, by: str, *, reason: str = "", force: bool = False, since: int = 0, evidence: Mapping[str, Any] = {}
+) -> Move:
+    """Make a model champion.
+
+    Args:
+        by: who approves.
+        reason: why; a forced promotion must have one.
+        force: promote although gates are shut. A shortened run cannot even be forced.
+        since: trials on its test bars that its gates do not know of, from `tried_since`.
+        evidence: what else was known, such as the nightly test's.
+
+    Raises:
+        StoreError: the model may not be promoted, or is champion already.
+    """
+    if model.reduced:
+        raise StoreError(f"{model.name} comes from a shortened run, which proves nothing and cannot be promoted; run it with preset full")
+    if faults := faults_of(model, since):
+        if not force:
+            raise StoreError(f"{model.name} may not be promoted: {', '.join(faults)}; see its gates, or use --force with --reason")
+        if not reason.strip():
+            raise StoreError(f"{model.name} does not pass ({', '.join(faults)}); a forced promotion needs --reason")
+    before = store.aliases().get(Alias.CHAMPION)
+    if before == model.name:
+        raise StoreError(f"{model.name} is champion already")
+    known = {"faults": faults, "gates": None if model.gates is None else model.gates.model_dump(mode="json"), **evidence}
+    store.add(model)
+    move = _move(Alias.CHAMPION, model.name, before, "promote", by, reason, forced=bool(faults), evidence=known)
+    store.move(move)
+    if store.aliases().get(Alias.CHALLENGER) == model.name:
+        store.move(_move(Alias.CHALLENGER, None, model.name, "promote", by, "it is champion now"))
+    return move
+
+
+def challenge(store: ModelStore, model: Model, by: str, reason: str = "") -> Move:
+    """Let a model run beside the champion; it needs no gates, since it decides nothing."""
+    store.add(model)
+    move = _move(Alias.CHALLENGER, model.name, store.aliases().get(Alias.CHALLENGER), "challenge", by, reason)
+    store.move(move)
+    return move
+
+
+def demote(store: ModelStore, by: str, reason: str) -> Move:
+    """Leave nobody in charge.
+
+    Raises:
+        StoreError: there is no champion.
+    """
+    champion = store.aliases().get(Alias.CHAMPION)
+    if champion is None:
+        raise StoreError("there is no champion to demote")
+    move = _move(Alias.CHAMPION, None, champion, "demote", by, reason)
+    store.move(move)
+    return move
+
+
+def rollback(store: ModelStore, by: str, reason: str) -> Move:
+    """Put the champion of before back; twice goes back two steps.
+
+    Raises:
+        StoreError: there was none before.
+    """
+    champion = store.aliases().get(Alias.CHAMPION)
+    earlier = _reigns(store)[: -1 if champion is not None else None]
+    if not earlier:
+        raise StoreError("there is no earlier champion to go back to; `ploutos models list` shows all moves")
+    back = find_model(store, earlier[-1])
+    move = _move(Alias.CHAMPION, back.name, champion, "rollback", by, reason)
+    store.move(move)
+    return move
+
+
+def _reigns(store: ModelStore) -> list[str]:
+    """Champions that have not been taken back, the present one last; a demoted one is not among them."""
+    reigns: list[str] = []
+    for move in store.history():
+        if move.alias is not Alias.CHAMPION:
+            continue
+        if move.action == "promote" and move.model is not None:
+            reigns.append(move.model)
+        elif move.before is not None:  # demoted, or rolled back
+            reigns.pop()
+    return reigns
+
+
+def on_probation(store: ModelStore, sessions_since: int) -> bool:
+    """Whether the champion is still watched.
+
+    Args:
+        sessions_since: that it has been champion for.
+    """
+    return Alias.CHAMPION in store.aliases() and sessions_since < PROBATION_SESSIONS
+
+
+def nightly_decision(champion: FloatArray, challenger: FloatArray, spec: NightlySpec = NIGHTLY, scale: float | None = None) -> Evidence:
+    """Whether the challenger has shown itself better, all nights of the challenge taken together.
+
+    Args:
+        champion, challenger: shape (n,), session returns of the same nights, since the challenge began.
+        scale: typical size of a session's difference in the backtest.
+
+    Raises:
+        StoreError: the nights are not the same.
+    """
+    if champion.shape != challenger.shape:
+        raise StoreError(f"{champion.size} nights of the champion and {challenger.size} of the challenger; expected the same nights")
+    return nightly_evidence(challenger - champion, spec, scale)
+
+
+def _move(alias: Alias, model: str | None, before: str | None, action: str, by: str, reason: str, **more: Any) -> Move:
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    return Move(at=at, alias=alias, model=model, before=before, action=action, by=by, reason=reason, **more)

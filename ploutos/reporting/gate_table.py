@@ -1,0 +1,108 @@
+"""Whether the subject of a run may be promoted, in words: one finding, a table of bars, and reasons to doubt."""
+
+from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, RunSummary
+from ploutos.reporting.names import names_of
+
+_GATES = {
+    GateName.PSR: "probability that the true Sharpe ratio is above 0",
+    GateName.DSR: "the same above the luck of everything tried",
+    GateName.PBO: "probability of backtest overfitting",
+    GateName.PBO_HIGH: "upper end of its interval",
+    GateName.SPA: "p-value against buy and hold at equal volatility, over everything tried",
+    GateName.SHARPE: "yearly Sharpe ratio",
+    GateName.TOTAL_RETURN: "total return",
+    GateName.POSITIVE_FOLDS: "share of test ranges that earned something",
+    GateName.SEED_IQM: "interquartile mean of the policies' Sharpe ratios",
+    GateName.DRAWDOWN: "deepest fall at {} volatility",
+    GateName.DAILY_LOSS: "worst session at {} volatility",
+    GateName.DOUBLE_COST: "total return at twice the costs",
+    GateName.MONTE_CARLO: "share of disturbed paths that lost",
+}
+_PERCENT = {
+    GateName.TOTAL_RETURN, GateName.POSITIVE_FOLDS, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.DOUBLE_COST, GateName.MONTE_CARLO,
+}  # fmt: skip
+_AT_MOST = {GateName.PBO, GateName.SPA, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.MONTE_CARLO}
+_SIGNS = {GateName.PBO_HIGH: "<", GateName.TOTAL_RETURN: ">", GateName.SEED_IQM: ">"}
+_REASONS = {
+    GateReason.PASSED: "passed",
+    GateReason.MISSED: "missed",
+    GateReason.NOT_MEASURED: "not measured",
+    GateReason.ANOTHER: "missed: something else that was tried is better, not this",
+}
+_DOUBTS = {
+    Check.RECONCILES: "equity differs from what was booked by {:.1e} of the initial cash",
+    Check.EQUITY_POSITIVE: "the account fell to {:.1%} of its initial cash or was ruined",
+    Check.BENCHMARK_TRADED: "the benchmark bought nothing",
+    Check.RETURN_WITHOUT_FILLS: "a return of {:.1%} came without a single fill",
+    Check.EXTREME_RETURN: "one test range earned {:.0%}",
+    Check.SEEDS: "too few policies differ by their seed: {:.0f}",
+    Check.DISPERSION: "all policies show exactly the same",
+    Check.SHORTENED: "the policies saw fewer training steps than production asks for",
+    Check.CLEAN_SESSIONS: "only {:.0%} of the sessions are ones that the advisor cannot remember",
+    Check.IN_OVER_OUT: "the Sharpe ratio in training is {:.1f} above that in test",
+    Check.SUPERVISED_BETTER: "supervised models of the same features that earned more than the policies: {:.0f}",
+    Check.UNTRAINED_SYMBOLS: "symbols that were traded and never trained on: {:.0f}",
+}
+
+
+def gate_sentences(summary: RunSummary) -> list[str]:
+    """The outcome, and what stands in its way; nothing for a run of which nobody kept count."""
+    if (gates := summary.gates) is None:
+        return []
+    name, missed = names_of(summary)[gates.subject], [row for row in gates.rows if row.reason in (GateReason.MISSED, GateReason.ANOTHER)]
+    doubts = [check for check in gates.evidence if check.suspect]
+    return [f"{name}: {_outcome(gates, len(missed), len(doubts))}", _tried(gates)]
+
+
+def _outcome(gates: Gates, n_missed: int, n_doubts: int) -> str:
+    measured = sum(row.reason is not GateReason.NOT_MEASURED for row in gates.rows)
+    doubts = f" {n_doubts} of {len(gates.evidence)} checks of the evidence failed, so no number here can promote it." if n_doubts else ""
+    missed = f"It misses {n_missed} of {measured} gates."
+    match gates.outcome:
+        case Outcome.PROMOTE:
+            return f"it may be promoted. It passes all {measured} gates and nothing about the evidence is suspect."
+        case Outcome.REJECT:
+            return f"not to be promoted. {missed}{doubts}"
+    if gates.more_sessions:
+        return f"too early to say. {missed} About {gates.more_sessions:,} more sessions like those seen would be enough.{doubts}"
+    return f"not to be promoted on this evidence.{doubts or ' A gate could not be measured.'}"
+
+
+def _tried(gates: Gates) -> str:
+    trials = gates.trials
+    one = trials.n_trials == 1
+    return (
+        f"{trials.n_trials:,} {'path was' if one else 'paths were'} tried on these sessions so far, as many as {trials.n_independent:,} "
+        f"independent {'one' if trials.n_independent == 1 else 'ones'}; the bars take that into account."
+    )
+
+
+def gate_rows(gates: Gates) -> list[list[str]]:
+    """Gate, value, bar, margin and why, as text."""
+    rows = []
+    for gate in gates.rows:
+        sign = _SIGNS.get(gate.name, "≤" if gate.name in _AT_MOST else "≥")
+        what = _GATES[gate.name].format(f"{gates.at_volatility:.0%}")
+        rows.append([what, _number(gate, gate.value), f"{sign} {_number(gate, gate.bar)}", _margin(gate), _REASONS[gate.reason]])
+    return rows
+
+
+def _number(gate: Gate, value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.1%}" if gate.name in _PERCENT else f"{value:.3f}"
+
+
+def _margin(gate: Gate) -> str:
+    if gate.margin is None:
+        return "-"
+    return f"{gate.margin:+.1%}" if gate.name in _PERCENT else f"{gate.margin:+.3f}"
+
+
+def doubts(gates: Gates) -> list[str]:
+    """Every reason to doubt, as a clause."""
+    return [_doubt(check) for check in gates.evidence if check.suspect]
+
+
+def _doubt(check: EvidenceCheck) -> str:
+    return f"this could not be checked: {check.name}" if check.found is None else _DOUBTS[check.name].format(check.found)
