@@ -8,7 +8,7 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.backtest import BACKTESTS
-from ploutos.evaluation.candidates import CANDIDATES, Candidates, tested_sessions
+from ploutos.evaluation.candidates import CANDIDATES, Candidates, sessions_tested
 from ploutos.market.bars import BARS
 from ploutos.registry.recording import record_run
 from ploutos.registry.trials import TrialRegistry, trials_digest
@@ -30,7 +30,7 @@ def candidates_of(store: Store, refs: RunRefs, config: PipelineConfig, registry_
     signals = store.load(refs.require("signals"), SIGNALS)
     folds = store.load(refs.folds, FOLDS)
     trials = record_run(registry, bars, folds, backtests, signals, files, config)
-    sessions = tested_sessions(bars, backtests)
+    sessions = sessions_tested(bars, backtests)
 
     def compute() -> Candidates:
         return registry.candidates(trials, sessions)

@@ -16,7 +16,7 @@ from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import Segment, run_backtests
-from ploutos.evaluation.candidates import paths_of, tested_sessions
+from ploutos.evaluation.candidates import paths_of, sessions_tested
 from ploutos.registry.recording import record_run, record_search
 from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
 from ploutos.strategies.base import PrecomputedTargets, Role
@@ -186,14 +186,14 @@ def test_a_run_records_its_paths_policies_looks_and_prompt_once(tmp_path, panel,
     assert {trial.kind for trial in found} == set(kinds) - {"looks"}  # the held-out bars come before the test
     [looks] = [trial for trial in registry.trials() if trial.kind is TrialKind.LOOKS]
     assert (looks.count, str(looks.first)) == (9, str(panel.sessions[300].astype("datetime64[D]")))
-    tried = registry.candidates(found, tested_sessions(panel, backtests))
+    tried = registry.candidates(found, sessions_tested(panel, backtests))
     np.testing.assert_array_equal(tried.returns[:, 0], paths_of(panel, backtests)["own"])
 
     other = run_backtests(panel, None, [Segment(panel_fold.test)], [PrecomputedTargets("own", hold / 2)], env)
     again = record(config.model_copy(update={"seed": 1}), other)
-    assert registry.candidates(again, tested_sessions(panel, other)).n_trials == 2
+    assert registry.candidates(again, sessions_tested(panel, other)).n_trials == 2
     simulated = config.model_copy(update={"data": config.data.model_copy(update={"source": "synthetic"})})
-    assert registry.candidates(record(simulated), tested_sessions(panel, backtests)).n_trials == 1  # another history
+    assert registry.candidates(record(simulated), sessions_tested(panel, backtests)).n_trials == 1  # another history
 
 
 def test_a_search_that_is_repeated_counts_once_and_counts_where_its_bars_are_tested(tmp_path, panel):

@@ -8,9 +8,18 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Callable
 from types import FrameType
 
-_PATIENCE = 2.0  # seconds that a server is given to hear of it, and processes to end
+_PATIENCE = 2.0  # seconds that processes are given to end
+
+
+_calls: list[Callable[[], None]] = []
+
+
+def call_at_the_end(call: Callable[[], None]) -> None:
+    """What an interruption does last; it must be quick."""
+    _calls.append(call)
 
 
 def end_at_once_on_signals() -> None:
@@ -26,7 +35,8 @@ def _end(number: int, _: FrameType | None) -> None:
     os.write(2, b"\ninterrupted; run the same command again to go on\n")
     sys.stderr.flush()
     _end_children()
-    _tell_server()
+    for call in _calls:
+        call()
     os._exit(128 + number)
 
 
@@ -41,24 +51,3 @@ def _end_children() -> None:
         except psutil.NoSuchProcess:
             continue
     psutil.wait_procs(children, timeout=_PATIENCE)
-
-
-def _tell_server() -> None:
-    """Let a person's Prefect server know that the flow run has ended; a temporary one is gone."""
-    address = os.environ.get("PREFECT_API_URL")
-    if address is None:
-        return
-    import httpx
-    from prefect.context import FlowRunContext
-
-    context = FlowRunContext.get()
-    if context is None or context.flow_run is None:
-        return
-    state = {"type": "CRASHED", "name": "Crashed", "message": "interrupted by a person; run the same command again to go on"}
-    key = os.environ.get("PREFECT_API_AUTH_STRING")
-    auth = None if key is None else httpx.BasicAuth(*key.split(":", 1)) if ":" in key else None
-    try:
-        url = f"{address.rstrip('/')}/flow_runs/{context.flow_run.id}/set_state"
-        httpx.post(url, json={"state": state, "force": True}, auth=auth, timeout=_PATIENCE)
-    except httpx.HTTPError:
-        return  # the server is away; it will see that nothing more comes

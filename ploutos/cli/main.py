@@ -11,12 +11,14 @@ import typer
 from rich.table import Table
 
 from ploutos.cli import data, llm, models
+from ploutos.cli.interrupt import call_at_the_end
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
+_EXITS = "Exit codes: 0 done, 1 a run failed, 2 a setting is wrong, 3 data cannot be used, 130 interrupted."
 app = typer.Typer(
-    no_args_is_help=True, help="From market bars to an honestly evaluated trading agent.\n\nExit codes: 0 done, 1 a run failed, 2 a setting is wrong, 3 data cannot be used, 130 interrupted.",
+    no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{_EXITS}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 app.add_typer(data.app, name="data")
@@ -119,8 +121,10 @@ def run(
 
 
 def _run_flow(config: Any) -> Path:
+    from flows.interrupted import tell_server
     from flows.pipeline import pipeline
 
+    call_at_the_end(tell_server)
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_OneSentence())
     return Path(pipeline(config))

@@ -57,7 +57,7 @@ class Candidates:
         return self.returns[np.ix_(rows, columns)], self.sessions[rows]
 
 
-def tested_sessions(bars: Bars, backtests: Backtests) -> TimeArray:
+def sessions_tested(bars: Bars, backtests: Backtests) -> TimeArray:
     """Shape (n,): the sessions of which a backtest has returns."""
     periods = periods_of(bars, backtests)
     return np.asarray(bars.sessions[backtests.positions[periods.ends[1:]]].astype("datetime64[D]"))

@@ -1,7 +1,6 @@
 """Which strategies a run compares, and over which bars: out of sample all of them, in sample the policies alone."""
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -29,6 +28,7 @@ from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
 from ploutos.strategies.oracles import oracle
 from ploutos.strategies.regression import Regression, regression_strategy
+from ploutos.training.callbacks import growth_per_bar
 from ploutos.training.checkpoint import Policy
 from ploutos.training.ppo import learning_ranges
 from ploutos.training.spec import TrainingSpec
@@ -154,19 +154,13 @@ def learning_curve(meta: Mapping[str, Any]) -> LearningCurve:
     cash, curve, stopping = EnvSpec.model_validate(meta["env"]).cash, meta["curve"], meta.get("stopping")
     held_out = {} if stopping is None else {"chosen": stopping["chosen_timesteps"]} | _looks(stopping["scores"])
     return LearningCurve(
-        steps=tuple(int(point["timesteps"]) for point in curve), train=tuple(_growth(point, cash) for point in curve), **held_out
+        steps=tuple(int(point["timesteps"]) for point in curve), train=tuple(growth_per_bar(point, cash) for point in curve), **held_out
     )
 
 
 def _looks(scores: Sequence[tuple[int, float]]) -> dict[str, tuple[float, ...]]:
     steps, growth = zip(*scores, strict=True)
     return {"looks": steps, "held_out": growth}
-
-
-def _growth(point: Mapping[str, float], cash: float) -> float:
-    """Mean log growth per bar of the episodes that ended; nan where none did, or all was lost."""
-    final = point.get("episode/final_equity", 0.0)
-    return math.log(final / cash) / point["episode/length"] if final > 0 else math.nan
 
 
 def _sharpes(bars: Bars, features: FeatureSet, segment: Segment, strategy: EnsembleStrategy, env: EnvSpec) -> tuple[float, ...]:

@@ -14,7 +14,7 @@ from scipy import stats
 
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.candidates import Candidates, path_of, tested_sessions
+from ploutos.evaluation.candidates import Candidates, path_of, sessions_tested
 from ploutos.evaluation.contamination import clean_sessions
 from ploutos.evaluation.metrics import Periods, drawdowns, periods_of
 from ploutos.evaluation.overfitting import (
@@ -151,7 +151,7 @@ def _choice_gates(
         _gate(GateName.PBO, split.pbo if split else None, spec.pbo, most=True),
         _gate(GateName.PBO_HIGH, split.high if split else None, spec.pbo_high, most=True, strict=True),
     ]
-    shared = np.isin(tested_sessions(bars, backtests), sessions)
+    shared = np.isin(sessions_tested(bars, backtests), sessions)
     holding = path_of(backtests, benchmark, periods)[shared]
     own = subject.returns[shared]
     others = paths[:, ~(paths == own[:, None]).all(axis=0)] if len(sessions) else paths
@@ -204,7 +204,7 @@ def _evidence(
     members = [summary.strategies[slug].sharpe for slug in summary.of(Role.MEMBER)]
     gap = _in_over_out(summary)
     listens = metrics.role in _LISTENS and not summary.advisor.is_mock
-    clean = float(clean_sessions(summary, tested_sessions(bars, backtests)).mean()) if listens else 1.0
+    clean = float(clean_sessions(summary, sessions_tested(bars, backtests)).mean()) if listens else 1.0
     error = max(_unbooked(backtests, row) for row in (subject, holding))
     least = float(backtests.equity[subject, : int(backtests.last[subject]) + 1].min() / backtests.equity[subject, 0])
     unpaid = abs(metrics.total_return) if metrics.n_fills == 0 else 0.0

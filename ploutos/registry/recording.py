@@ -8,7 +8,7 @@ from typing import Any
 from ploutos.advisor.signals import Signals
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.candidates import paths_of, tested_sessions
+from ploutos.evaluation.candidates import paths_of, sessions_tested
 from ploutos.evaluation.metrics import to_date
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
@@ -52,7 +52,7 @@ def record_run(
     Args:
         policies: files by kind of training, then fold, then member.
     """
-    market, run, sessions = market_of(config.data), settings_digest(config), tested_sessions(bars, backtests)
+    market, run, sessions = market_of(config.data), settings_digest(config), sessions_tested(bars, backtests)
     span = to_date(sessions[0]), to_date(sessions[-1])
 
     def trial(kind: TrialKind, content: Any, within: tuple[date, date] = span, **more: Any) -> Trial:

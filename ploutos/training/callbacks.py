@@ -1,6 +1,7 @@
 """What a training run reports: a learning curve of means, and the files that show its progress."""
 
 import json
+import math
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -103,6 +104,12 @@ class BatchedCallback(BaseCallback):
         self.records.append(record)
         if self.sink is not None:
             self.sink(record)
+
+
+def growth_per_bar(record: Mapping[str, float], cash: float) -> float:
+    """Log growth per bar of a record's mean episode, net of costs; nan where no episode ended, or all was lost."""
+    final = record.get("episode/final_equity", 0.0)
+    return math.log(final / cash) / record["episode/length"] if final > 0 else math.nan
 
 
 def tensorboard_sink(folder: Path) -> Callable[[Record], None]:
