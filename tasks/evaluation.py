@@ -121,7 +121,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         rows, advice = store.load(inside, IN_SAMPLE), store.load(signals, SIGNALS)
         return summarise(
             store.load(backtests, BACKTESTS), bars, folds, rows, advice, config.evaluation, config.seed, reduced,
-            choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS),
+            choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
         )  # fmt: skip
 
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}

@@ -217,8 +217,8 @@ def test_a_name_with_markup_does_no_harm(assessed):
 
 def with_excess(summary, low, high):
     """The same run with another interval of its excess over buy and hold."""
-    final = summary.strategies[summary.final].model_copy(update={"excess_low": low, "excess_high": high})
-    return summary.model_copy(update={"strategies": summary.strategies | {summary.final: final}})
+    final = summary.strategies[summary.subject.slug].model_copy(update={"excess_low": low, "excess_high": high})
+    return summary.model_copy(update={"strategies": summary.strategies | {summary.subject.slug: final}})
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,8 @@ from ploutos.strategies.ensemble import ensemble_action, ensemble_weights, is_co
 from ploutos.types import FloatArray, IntArray
 
 FUSED, ADVISOR = StrategyId("fused", Role.FUSED), StrategyId("advisor", Role.ADVISOR)
+FUSED_ABLATED = StrategyId("fused-ablated", Role.ABLATION)
+"""The fused strategy with blank advice: the vote under the same risk veto and calibration."""
 MIRRORED = StrategyId("mirrored", Role.PLACEBO)
 """Follows what the advisor says about the mirrored market, and nothing else."""
 
