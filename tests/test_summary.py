@@ -71,9 +71,9 @@ def test_what_has_no_value_is_none_here_and_null_in_the_file(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 1}, "has schema version 1; expected 2: repeat the run, or read it with the ploutos that wrote it"),
-        ({"schema_version": 3}, "has schema version 3; expected 2"),
-        ({"schema_version": None}, "has no schema version; expected 2"),
+        ({"schema_version": 1}, "has schema version 1; expected 3: repeat the run, or read it with the ploutos that wrote it"),
+        ({"schema_version": 4}, "has schema version 4; expected 3"),
+        ({"schema_version": None}, "has no schema version; expected 3"),
         ({"sharp": 1.0}, "is not the summary of a run: sharp: Extra inputs are not permitted; repeat the run"),
         ({"n_bars": "many"}, "is not the summary of a run: n_bars: Input should be a valid integer"),
     ],

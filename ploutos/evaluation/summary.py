@@ -180,6 +180,11 @@ class Comparison(Part):
     """Session in which it was."""
 
     @property
+    def explained_by_number(self) -> bool:
+        """Whether the interval leaves out 0 and chance still explains it, because there are several comparisons."""
+        return self.sign == 0 and self.p_adjusted is not None and ((self.low or 0.0) > 0 or (self.high or 0.0) < 0)
+
+    @property
     def draws(self) -> int:
         """How many accounts stand on the other side."""
         return len(self.against)

@@ -168,24 +168,26 @@ def _costs(backtests: Backtests, summary: RunSummary) -> go.Figure:
 
 
 def _log_odds(fitted: Calibration) -> str:
-    """What calibration makes of a confidence's log odds, or why it stays."""
+    """What calibration makes of a confidence's log odds, or why it is not used."""
     match fitted.uncalibrated:
         case None:
             return f"{fitted.slope:.2f} x {fitted.intercept:+.2f}"
         case Uncalibrated.TOO_FEW:
-            return f"as they are: {fitted.n} decisions, fewer than {FEWEST}"
+            return f"not used: {fitted.n} decisions, fewer than {FEWEST}"
         case Uncalibrated.ALL_RIGHT | Uncalibrated.NONE_RIGHT as why:
-            return f"as they are: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
+            return f"not used: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
 
 
 def choice_rows(summary: RunSummary) -> list[list[str]]:
     """What fusion took from each fold's validation range, as text."""
     rows = []
     for choice in summary.fusion:
-        fitted, chosen, configured = choice.calibration, choice.chosen, choice.table[0]
-        right, weights = f"{fitted.n_right} of {fitted.n}", (f"{chosen.llm_weight:g}", f"{chosen.confidence_threshold:g}")
-        earned = [f"{1e4 * candidate.growth:.1f}" for candidate in (chosen, configured)]
-        rows.append([str(choice.fold), right, _log_odds(fitted), *weights, *earned])
+        chosen, lead = choice.chosen, choice.lead
+        sides = [cell for fitted in (choice.calibration, choice.advisor) for cell in (f"{fitted.n_right} of {fitted.n}", _log_odds(fitted))]
+        earned = [f"{1e4 * candidate.growth:.1f}" for candidate in (chosen, choice.table[0])]
+        interval = "" if lead.low is None or lead.high is None else f" [{1e4 * lead.low:.1f}, {1e4 * lead.high:.1f}]"
+        weights = [f"{chosen.llm_weight:g}", f"{chosen.confidence_threshold:g}"]
+        rows.append([str(choice.fold), *sides, *weights, *earned, f"{1e4 * lead.difference:.1f}{interval}"])
     return rows
 
 

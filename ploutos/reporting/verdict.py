@@ -96,9 +96,9 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
         gone = names.get(row.ruined) or display_name(row.ruined, Role.PLACEBO, summary.advisor.is_mock)
         return f"{gone} was ruined on {row.ruined_on}, so {name} and {other} are not compared."
     won = "" if row.beaten is None else f" It earned more than {round(row.beaten * row.draws)} of {row.draws} draws."
-    if row.sign == 0 and row.low is not None and row.high is not None and row.p_adjusted is not None and (row.low > 0 or row.high < 0):
+    if row.explained_by_number and row.low is not None and row.high is not None:
         return (
-            f"{name} is not told apart from {other}: the interval of the yearly difference alone, {row.low:.1%} to {row.high:.1%}, leaves out "
+            f"{name} is not told apart from {other}: the interval of the yearly difference, {row.low:.1%} to {row.high:.1%}, leaves out "
             f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
         )
     return difference_sentence(name, other, row.low, row.high) + won
