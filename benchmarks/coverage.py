@@ -124,7 +124,7 @@ def table(done: dict[str, dict[str, int]], say: Callable[[str], None]) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=int, default=2000, help="of each null and length")
-    parser.add_argument("--replications", type=int, default=499)
+    parser.add_argument("--replications", type=int, default=199)
     parser.add_argument("--state", type=Path, default=Path(".ploutos/benchmarks/coverage.jsonl"))
     parser.add_argument("--lengths", nargs="+", type=int, choices=LENGTHS, default=list(LENGTHS))
     asked = parser.parse_args()

@@ -17,7 +17,7 @@ from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import BenchmarkTest, Measure
+from ploutos.evaluation.summary import BenchmarkTest, Measure, SubjectReason
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
@@ -267,7 +267,8 @@ def test_the_verdict_names_what_carries_it(assessed, signs, words):
     assert "no number here is evidence of skill" in text
     assert "The advisor was a mock" in text
     advisor = summary.advisor.model_copy(update={"is_mock": False, "n_abstained": 3, "n_advice": 40, "reveal": True})
-    real = " ".join(verdict(summary.model_copy(update={"reduced": False, "advisor": advisor})))
+    subject = summary.subject.model_copy(update={"reason": SubjectReason.ADVISED})
+    real = " ".join(verdict(summary.model_copy(update={"reduced": False, "advisor": advisor, "subject": subject})))
     assert "evidence of skill" not in real
     assert "mock" not in real
     assert "abstained on 3 of 40 questions" in real
@@ -325,7 +326,7 @@ def test_a_ruined_benchmark_is_compared_with_nothing(tested):
     assert verdict(summary)[0].endswith("it lost 100.0 % of its equity; nothing is compared with it.")
     assert {row.excess_return for row in summary.strategies.values()} == {None}
     assert not any("than buy and hold" in sentence for sentence in verdict(summary))
-    assert comparison_sentence(summary, summary.comparisons[1]).startswith("buy and hold was ruined on")
+    assert comparison_sentence(summary, summary.comparisons[2]).startswith("buy and hold was ruined on")
 
 
 def test_a_squeezed_short_is_in_the_books_to_the_last_unit():

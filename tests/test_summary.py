@@ -24,7 +24,7 @@ from ploutos.evaluation.summary import RunSummary, SpanMetrics, StrategyMetrics,
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.reporting.names import names_of
-from ploutos.reporting.report import comparison, render_report, show
+from ploutos.reporting.report import comparison, measure_rows, render_report, show
 from ploutos.reporting.verdict import verdict
 from ploutos.walk_forward import Range, fold_table
 
@@ -99,8 +99,10 @@ def test_a_file_that_is_no_summary_is_refused(tmp_path, content):
 def test_every_number_of_the_report_is_the_summarys(run):
     result, _, summary, plan = run
     page = render_report(result, summary, QUALITY, plan, [])
-    table = page[page.index("Against the baselines") : page.index("Equity, log scale")]
-    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", table)][1:]
+    table, stands_on = page[page.index("Against the baselines") : page.index("Equity, log scale")].split("What the verdict stands on")
+    rows, measured = ([re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", each)][1:] for each in (table, stands_on))
+    assert measured == measure_rows(summary)
+    assert len(measured) == len(summary.against_benchmark.tests) == 5
     metrics = summary.strategies.values()
     assert rows == [list(row.values()) for row in comparison(summary)]
     assert [row[0] for row in rows] == list(names_of(summary).values())
@@ -112,6 +114,8 @@ def test_every_number_of_the_report_is_the_summarys(run):
     kinds = {"costs": "money", "turnover": "times", "exposure": "percent", "n_fills": "count", "cagr": "percent", "ann_vol": "percent"}
     for column, (name, kind) in enumerate({**kinds, "sortino": "ratio", "calmar": "ratio"}.items(), 5):
         assert [row[column] for row in rows] == [show(getattr(each, name), kind) for each in metrics]
+    assert [row[13].split(" [")[0] for row in rows] == [show(each.alpha, "percent") for each in metrics]
+    assert [row[14].split(" [")[0] for row in rows] == [show(each.beta, "ratio") for each in metrics]
 
 
 def test_the_command_prints_the_sentences_beside_the_facts(run, tmp_path, monkeypatch):

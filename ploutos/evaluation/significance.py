@@ -171,7 +171,7 @@ def estimate(statistic: Statistic, series: Sequence[FloatArray], spec: Bootstrap
     if influence.std() < _FLAT or error < _FLAT:
         return Estimate(float(value))
     pivots = np.sort(_pivots(statistic, series, float(value), influence, error, spec, seed))
-    width = error * float(np.quantile(pivots, spec.confidence))
+    width = error * float(pivots[min(math.ceil(spec.confidence * (len(pivots) + 1)), len(pivots)) - 1])
     beyond = len(pivots) - int(np.searchsorted(pivots, abs(float(value)) / error))
     return Estimate(float(value), error, float(value) - width, float(value) + width, (1 + beyond) / (1 + len(pivots)))
 

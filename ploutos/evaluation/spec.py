@@ -19,6 +19,6 @@ class BootstrapSpec(Spec):
 class EvaluationSpec(BootstrapSpec):
     """What the verdict is about, and how sure it must be."""
 
-    subject: str = Field(default="auto", pattern=r"^(auto|vote|fused|hybrid|regression:[a-z]+)$")
+    subject: str = Field(default="auto", pattern=r"^[a-z]+(:[a-z]+)?$")
     """Whom the verdict is about, fixed before the run: auto, vote, fused, hybrid, or a supervised model, as in regression:logistic.
     auto is the vote of the policies where the advisor is a mock or no tested session is known to be clean, else the fused account."""
