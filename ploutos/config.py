@@ -10,7 +10,7 @@ from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, Vali
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
-from ploutos.evaluation.spec import BootstrapSpec
+from ploutos.evaluation.spec import EvaluationSpec
 from ploutos.features.build import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import ResourceSpec
@@ -70,8 +70,8 @@ class PipelineConfig(Spec):
     """Phase 3: fusion and risk."""
     hybrid: HybridSpec = HybridSpec()
     """Phase 3: policies that observe the advice."""
-    evaluation: BootstrapSpec = BootstrapSpec()
-    """Intervals."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+    """The verdict and its intervals."""
     hardware: HardwareSpec = HardwareSpec()
     """Processes and device."""
     pipeline: ResourceSpec = ResourceSpec()
@@ -93,6 +93,14 @@ class PipelineConfig(Spec):
                 f"hybrid.members is {self.hybrid.members} and training.members {self.training.members}; "
                 "a hybrid policy starts from the member of its number, so choose at most as many"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _the_subject_takes_part(self) -> "PipelineConfig":
+        subject, kinds = self.evaluation.subject, self.regression.models if self.regression.enabled else ()
+        there = ["auto", "vote", "fused", *(["hybrid"] if self.with_hybrid else []), *(f"regression:{kind}" for kind in kinds)]
+        if subject not in there:
+            raise ValueError(f"evaluation.subject is {subject}, which this run does not have; choose one of {', '.join(there)}")
         return self
 
     @field_validator("llm", mode="before")

@@ -124,7 +124,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         accounts = store.load(backtests, BACKTESTS)
         summary = summarise(
             accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced,
-            choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS),
+            choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
         )  # fmt: skip
         gates = judge(summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed)
         return summary.model_copy(update={"gates": gates})

@@ -22,7 +22,7 @@ from ploutos.evaluation.significance import mean_interval
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import Comparison, Question, Span, SpanMetrics
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice
+from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, Lead
 from ploutos.fusion.spec import FusionSpec
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.config import LLMConfig, LLMProvider
@@ -132,7 +132,9 @@ def test_an_advisor_that_is_always_wrong_costs_money(panel, market, play):
     right = knowing(panel)
     _, summary = play(scripted(panel, market, lambda t, s: "sell" if right(t, s) == "buy" else "buy"))
     assert summary.comparison(Question.ADVICE).sign == -1
-    assert "less than RL vote; chance does not explain the loss" in comparison_sentence(summary, summary.comparison(Question.ADVICE))
+    assert "less than fused without advice; chance does not explain the loss" in comparison_sentence(
+        summary, summary.comparison(Question.ADVICE)
+    )
     assert conclusion(summary).startswith("The advice cost money")
 
 
@@ -151,7 +153,7 @@ def test_placebos_have_accounts_and_pairs_and_no_place_among_the_strategies(mock
     assert placebos == (*(f"placebo-{kind}-{draw}" for kind in ("shuffled", "shifted", "drawn") for draw in (0, 1)), "mirrored")
     assert not set(placebos) & set(summary.strategies)
     assert not set(placebos) & set(summary.folds[0].sharpe)
-    assert [row.draws for row in summary.comparisons] == [1, 1, 2, 2, 2, 1]
+    assert [row.draws for row in summary.comparisons] == [1, 1, 1, 2, 2, 2, 1]
     page = render_report(result, summary, QUALITY, fold_table(tuple(folds), panel.timestamps), [])
     assert not any(name in page for slug in placebos for name in (slug, slug.replace("-", " ")))
     assert 'href="advisor.html"' in page
@@ -172,7 +174,7 @@ def test_placebos_change_no_other_account(mock_run, play):
     signals, result, _ = mock_run
     alone, summary = play(signals, draws=0)
     np.testing.assert_array_equal(result.only(alone.slugs).equity, alone.equity)
-    assert [row.against for row in summary.comparisons] == [("vote",), ("buy-and-hold",)]
+    assert [row.against for row in summary.comparisons] == [("fused-ablated",), ("vote",), ("buy-and-hold",)]
     assert summary.advisor.mirrored is None
 
 
@@ -187,10 +189,16 @@ def test_advice_before_the_test_ranges_changes_nothing(mock_run, panel, market, 
 
 
 def test_hybrids_are_compared_when_there_are_any():
-    slugs = ["fused", "vote", "advisor", "buy-and-hold", "hybrid", "hybrid-ablated"]
+    slugs = ["fused", "fused-ablated", "vote", "advisor", "buy-and-hold", "hybrid", "hybrid-ablated"]
     found = [(pair.of, *pair.against) for pair in pairs(slugs)]
-    assert found == [("fused", "vote"), ("advisor", "buy-and-hold"), ("hybrid", "vote"), ("hybrid", "hybrid-ablated")]
-    assert len(pairs(slugs[:4])) == 2
+    assert found == [
+        ("fused", "fused-ablated"),
+        ("fused-ablated", "vote"),
+        ("advisor", "buy-and-hold"),
+        ("hybrid", "vote"),
+        ("hybrid", "hybrid-ablated"),
+    ]
+    assert len(pairs(slugs[:5])) == 3
 
 
 # --- numbers and words
@@ -344,7 +352,9 @@ def test_the_page_shows_a_certificate_spans_and_chosen_fusion_where_there_are_an
         strategies=dict.fromkeys(summary.strategies, earned),
     )  # fmt: skip
     best = Candidate(llm_weight=0.5, confidence_threshold=0.6, growth=0.001)
-    choice = FusionChoice(fold=0, calibration=Calibration(slope=0.625), chosen=best, table=(best,))
+    choice = FusionChoice(
+        fold=0, calibration=Calibration(slope=0.625), advisor=Calibration(), chosen=best, lead=Lead(best=best), table=(best,)
+    )
     advisor = summary.advisor.model_copy(update={"is_mock": False, "certificate": certificate})
     known = summary.model_copy(update={"advisor": advisor, "spans": (span,), "fusion": (choice,)})
     page = render_advisor_page(result, known)
@@ -369,5 +379,5 @@ def test_a_pair_that_never_differed_has_no_bar_on_the_page(mock_run):
     first, *others = summary.comparisons
     never = first.model_copy(update={"low": None, "high": None, "sign": 0})
     page = render_advisor_page(result, summary.model_copy(update={"comparisons": (never, *others)}))
-    assert f"{names_of(summary)['fused']} never differed from RL vote" in page
+    assert f"{names_of(summary)['fused']} never differed from fused without advice" in page
     assert render_advisor_page(result, summary).count('"error_x"') - page.count('"error_x"') == 1

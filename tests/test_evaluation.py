@@ -17,6 +17,7 @@ from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec
+from ploutos.evaluation.summary import BenchmarkTest, Measure, SubjectReason
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
@@ -163,8 +164,21 @@ def assessed(tested):
 
 def test_the_vote_and_every_member_are_evaluated_beside_all_baselines(assessed):
     result, summary, _ = assessed
-    slugs = ["fused", "vote", "advisor", "flat", "buy-and-hold", "equal-weight", "momentum", "random", "member-0", "member-1"]
-    shown = ["fused (mock advisor)", "RL vote", "advisor (mock)", "flat", "buy and hold", "equal weight", "momentum", "random"]
+    slugs = [
+        "fused",
+        "vote",
+        "advisor",
+        "fused-ablated",
+        "flat",
+        "buy-and-hold",
+        "equal-weight",
+        "momentum",
+        "random",
+        "member-0",
+        "member-1",
+    ]
+    shown = ["fused (mock advisor)", "RL vote", "advisor (mock)", "fused without advice", "flat", "buy and hold", "equal weight"]
+    shown += ["momentum", "random"]
     assert list(summary.strategies) == list(result.slugs) == slugs
     assert list(names_of(summary).values()) == [*shown, "RL member 0", "RL member 1"]
     assert summary.of(Role.MEMBER) == ("member-0", "member-1")
@@ -216,29 +230,46 @@ def test_a_name_with_markup_does_no_harm(assessed):
     assert "<b>X</b>" not in page
 
 
-def with_excess(summary, low, high):
-    """The same run with another interval of its excess over buy and hold."""
-    final = summary.strategies[summary.final].model_copy(update={"excess_low": low, "excess_high": high})
-    return summary.model_copy(update={"strategies": summary.strategies | {summary.final: final}})
+def with_tests(summary, **signs):
+    """The same run with other answers about the subject: measure to sign, an interval of 1 to 5 %, or one about zero."""
+    ends = {1: (0.01, 0.05, 0.001), -1: (-0.05, -0.01, 0.001), 0: (-0.05, 0.02, 0.6), None: (None, None, None)}
+    rows = []
+    for each in Measure:
+        sign = signs.get(each.name.lower(), 0) if signs != {"all": None} else None
+        low, high, p = ends[sign]
+        value = None if low is None else (low + high) / 2
+        rows.append(BenchmarkTest(measure=each, value=value, error=0.01, low=low, high=high, p=p, p_adjusted=p, sign=sign or 0))
+    return summary.model_copy(update={"against_benchmark": summary.against_benchmark.model_copy(update={"tests": tuple(rows)})})
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "words"),
+    ("signs", "words"),
     [
-        (0.01, 0.05, "earned 1.0% to 5.0% a year more than buy and hold"),
-        (-0.05, -0.01, "earned 1.0% to 5.0% a year less than buy and hold; chance does not explain the loss"),
-        (-0.05, 0.02, "is statistically indistinguishable from buy and hold"),
-        (None, None, "never differed from buy and hold"),
+        ({"alpha": 1}, "RL vote did better than buy and hold: an alpha of 1.0% to 5.0% a year ("),
+        (
+            {"alpha": 1, "exposure": 1, "excess": -1},
+            "an alpha of 1.0% to 5.0% a year and 1.0% to 5.0% a year more return at the same mean exposure (",
+        ),
+        ({"alpha": 1, "excess": -1}, "Against buy and hold it had 1.0% to 5.0% a year less return; chance does not explain that."),
+        (
+            {"excess": 1, "sharpe": 1},
+            "RL vote shows no skill beyond buy and hold: it had 1.0% to 5.0% a year more return and a Sharpe ratio",
+        ),
+        ({"alpha": -1}, "did worse than buy and hold: an alpha of -5.0% to -1.0% a year ("),
+        ({"excess": -1}, "is statistically indistinguishable from buy and hold in alpha, return at the same mean exposure, return at"),
+        ({}, "is statistically indistinguishable from buy and hold in return, alpha, return at the same mean exposure, return at"),
+        ({"all": None}, "never differed from buy and hold"),
     ],
 )
-def test_the_verdict_follows_the_interval(assessed, low, high, words):
-    summary = with_excess(assessed[1], low, high)
+def test_the_verdict_names_what_carries_it(assessed, signs, words):
+    summary = with_tests(assessed[1], **signs)
     text = " ".join(verdict(summary))
     assert words in text
     assert "no number here is evidence of skill" in text
     assert "The advisor was a mock" in text
     advisor = summary.advisor.model_copy(update={"is_mock": False, "n_abstained": 3, "n_advice": 40, "reveal": True})
-    real = " ".join(verdict(summary.model_copy(update={"reduced": False, "advisor": advisor})))
+    subject = summary.subject.model_copy(update={"reason": SubjectReason.ADVISED})
+    real = " ".join(verdict(summary.model_copy(update={"reduced": False, "advisor": advisor, "subject": subject})))
     assert "evidence of skill" not in real
     assert "mock" not in real
     assert "abstained on 3 of 40 questions" in real
@@ -255,7 +286,8 @@ def ruined_result(result, slug):
 
 
 def test_a_ruined_strategy_is_called_so_first_and_beats_nothing(tested):
-    result, summary = ruined_result(tested[0], "fused"), summarise(ruined_result(tested[0], "fused"), *tested[1], reduced=False)
+    result = ruined_result(tested[0], "fused")
+    summary = summarise(result, *tested[1], reduced=False, subject="fused")
     date, shown = tested[1][0].sessions[result.positions[20]].item(), "fused (mock advisor)"
     found, sentences = summary.strategies["fused"], verdict(summary)
     assert sentences[0] == f"{shown} was ruined on {date}: it lost 100.0 % of its equity; nothing after that day counts."
@@ -295,7 +327,7 @@ def test_a_ruined_benchmark_is_compared_with_nothing(tested):
     assert verdict(summary)[0].endswith("it lost 100.0 % of its equity; nothing is compared with it.")
     assert {row.excess_return for row in summary.strategies.values()} == {None}
     assert not any("than buy and hold" in sentence for sentence in verdict(summary))
-    assert comparison_sentence(summary, summary.comparisons[1]).startswith("buy and hold was ruined on")
+    assert comparison_sentence(summary, summary.comparisons[2]).startswith("buy and hold was ruined on")
 
 
 def test_a_squeezed_short_is_in_the_books_to_the_last_unit():

@@ -24,7 +24,7 @@ from ploutos.evaluation.summary import RunSummary, SpanMetrics, StrategyMetrics,
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.reporting.names import names_of
-from ploutos.reporting.report import comparison, render_report, show
+from ploutos.reporting.report import comparison, measure_rows, render_report, show
 from ploutos.reporting.verdict import verdict
 from ploutos.walk_forward import Range, fold_table
 
@@ -71,9 +71,9 @@ def test_what_has_no_value_is_none_here_and_null_in_the_file(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 1}, "has schema version 1; expected 2: repeat the run, or read it with the ploutos that wrote it"),
-        ({"schema_version": 3}, "has schema version 3; expected 2"),
-        ({"schema_version": None}, "has no schema version; expected 2"),
+        ({"schema_version": 1}, "has schema version 1; expected 3: repeat the run, or read it with the ploutos that wrote it"),
+        ({"schema_version": 4}, "has schema version 4; expected 3"),
+        ({"schema_version": None}, "has no schema version; expected 3"),
         ({"sharp": 1.0}, "is not the summary of a run: sharp: Extra inputs are not permitted; repeat the run"),
         ({"n_bars": "many"}, "is not the summary of a run: n_bars: Input should be a valid integer"),
     ],
@@ -99,8 +99,10 @@ def test_a_file_that_is_no_summary_is_refused(tmp_path, content):
 def test_every_number_of_the_report_is_the_summarys(run):
     result, _, summary, plan = run
     page = render_report(result, summary, QUALITY, plan, [])
-    table = page[page.index("Against the baselines") : page.index("Equity, log scale")]
-    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", table)][1:]
+    table, stands_on = page[page.index("Against the baselines") : page.index("Equity, log scale")].split("What the verdict stands on")
+    rows, measured = ([re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", each)][1:] for each in (table, stands_on))
+    assert measured == measure_rows(summary)
+    assert len(measured) == len(summary.against_benchmark.tests) == 5
     metrics = summary.strategies.values()
     assert rows == [list(row.values()) for row in comparison(summary)]
     assert [row[0] for row in rows] == list(names_of(summary).values())
@@ -112,6 +114,8 @@ def test_every_number_of_the_report_is_the_summarys(run):
     kinds = {"costs": "money", "turnover": "times", "exposure": "percent", "n_fills": "count", "cagr": "percent", "ann_vol": "percent"}
     for column, (name, kind) in enumerate({**kinds, "sortino": "ratio", "calmar": "ratio"}.items(), 5):
         assert [row[column] for row in rows] == [show(getattr(each, name), kind) for each in metrics]
+    assert [row[13].split(" [")[0] for row in rows] == [show(each.alpha, "percent") for each in metrics]
+    assert [row[14].split(" [")[0] for row in rows] == [show(each.beta, "ratio") for each in metrics]
 
 
 def test_the_command_prints_the_sentences_beside_the_facts(run, tmp_path, monkeypatch):
@@ -160,7 +164,7 @@ def prose(module: Path) -> list[str]:
         if isinstance(node, ast.FunctionDef) and any(isinstance(each, ast.Raise) for each in ast.walk(node)):
             excused |= {id(each) for each in ast.walk(node)}
     constants = [node for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)]
-    return [node.value for node in constants if id(node) not in excused and len(re.findall(r"[A-Za-z]{2,}", node.value)) >= 3]
+    return [node.value for node in constants if id(node) not in excused and len(re.findall(r"[A-Za-z]{2,}[\s.,;:]", node.value + " ")) >= 3]
 
 
 def test_evaluation_makes_no_sentence(tmp_path):

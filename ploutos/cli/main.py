@@ -145,7 +145,7 @@ def _print_summary(folder: Path, as_json: bool) -> None:
     for name in SHORT_COLUMNS:
         table.add_column(name, justify="left" if name == "strategy" else "right")
     for slug, row in zip(summary.strategies, comparison(summary), strict=True):
-        table.add_row(*(row[name] for name in SHORT_COLUMNS), style="bold" if slug == summary.final else None)
+        table.add_row(*(row[name] for name in SHORT_COLUMNS), style="bold" if slug == summary.subject.slug else None)
     terminal = console()
     terminal.print(table)
     for sentence in sentences:

@@ -1,7 +1,9 @@
 """Does the advice help? Accounts in pairs over the same sessions, every difference with an interval.
 
 Returns of a pair are subtracted session by session before they are resampled, so what both sides lived through cancels. A
-placebo is the fused strategy with advice that cannot help in place of the advisor's; its draws count by their mean.
+placebo is the fused strategy with advice that cannot help in place of the advisor's; its draws count by their mean. A pair differs in
+one thing: the advice is judged against the same account without it, under the same risk veto and calibration, and what the veto does
+alone is a pair of its own. A sign needs a p-value that is corrected for all comparisons of the run.
 """
 
 import math
@@ -18,10 +20,10 @@ from ploutos.advisor.signals import ACTIONS, Signals
 from ploutos.envs.actions import HOLD
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.metrics import Periods, session_returns
-from ploutos.evaluation.significance import mean_interval
+from ploutos.evaluation.significance import estimate, holm, mean, mean_interval, significant_sign
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import Comparison, Mirror, Question
-from ploutos.strategies.advised import ADVISOR, FUSED, MIRRORED
+from ploutos.strategies.advised import ADVISOR, FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
@@ -43,7 +45,8 @@ def pairs(slugs: Sequence[str]) -> list[Pair]:
         slugs: of all accounts.
     """
     found = [
-        Pair(Question.ADVICE, FUSED.slug, (VOTE.slug,)),
+        Pair(Question.ADVICE, FUSED.slug, (FUSED_ABLATED.slug,)),
+        Pair(Question.VETO, FUSED_ABLATED.slug, (VOTE.slug,)),
         Pair(Question.ADVICE_ALONE, ADVISOR.slug, (BUY_AND_HOLD,)),
         *(Pair(Question(kind), FUSED.slug, _draws(kind, slugs)) for kind in PLACEBOS),
         Pair(Question.MIRRORED, ADVISOR.slug, (MIRRORED.slug,)),
@@ -66,7 +69,7 @@ def _draws(kind: str, slugs: Sequence[str]) -> tuple[str, ...]:
 def compare(
     backtests: Backtests, periods: Periods, pair: Pair, bootstrap: BootstrapSpec, seed: int, ruined: Mapping[str, date] = {}
 ) -> Comparison:
-    """The yearly difference of a pair's session returns, decimal.
+    """The yearly difference of a pair's session returns, decimal; its sign is yet to be corrected for other pairs.
 
     Args:
         ruined: when an account was, by slug; a pair with one is not compared, for what came after has no returns.
@@ -79,16 +82,28 @@ def compare(
     ours = session_returns(backtests.equity[backtests.row(pair.of)], periods)
     theirs = session_returns(backtests.equity[[backtests.row(slug) for slug in pair.against]], periods)
     difference = ours - theirs.mean(axis=0)
-    low, high = mean_interval(difference, periods.per_year, bootstrap, seed)
+    found = estimate(mean, [difference], bootstrap, seed).times(periods.per_year)
     return Comparison(
         question=pair.question,
         of=pair.of,
         against=pair.against,
         difference=float(difference.mean() * periods.per_year),
-        low=low,
-        high=high,
-        sign=_sign(low, high),
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        sign=significant_sign(found.value, found.p, bootstrap.confidence),
         beaten=float((theirs.mean(axis=1) < ours.mean()).mean()) if len(pair.against) > 1 else math.nan,
+    )
+
+
+def corrected(rows: Sequence[Comparison], confidence: float) -> tuple[Comparison, ...]:
+    """The same with p-values and signs corrected for how many comparisons there are; one without an interval is not counted."""
+    adjusted = holm([math.nan if row.p is None else row.p for row in rows])
+    return tuple(
+        row.model_copy(update={"p_adjusted": p, "sign": significant_sign(row.difference or 0.0, p, confidence)})
+        if math.isfinite(p)
+        else row
+        for row, p in zip(rows, adjusted, strict=True)
     )
 
 

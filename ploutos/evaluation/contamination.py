@@ -11,7 +11,8 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import RunSummary, Span, SpanMetrics, StrategyMetrics
 from ploutos.types import BoolArray, FloatArray, TimeArray
 
-_COUNTS = (Tag.CLEAN, Tag.NOT_APPLICABLE)
+COUNTS = (Tag.CLEAN, Tag.NOT_APPLICABLE)
+"""What sessions can be evidence for an advisor."""
 
 
 def spans_of(
@@ -58,7 +59,7 @@ def _measure(returns: FloatArray, per_year: float, bootstrap: BootstrapSpec, see
 
 def counting_spans(summary: RunSummary) -> list[Span]:
     """The spans of a run on which no advisor can have remembered what came: clean ones, or all of a mock's."""
-    return [span for span in summary.spans if span.tag in _COUNTS]
+    return [span for span in summary.spans if span.tag in COUNTS]
 
 
 def clean_sessions(summary: RunSummary, dates: TimeArray) -> BoolArray:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec, is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.store import Kind, write_json
-from ploutos.strategies.advised import ADVISOR, FUSED, MIRRORED, AdvisorStrategy, FusedStrategy
+from ploutos.strategies.advised import ADVISOR, FUSED, FUSED_ABLATED, MIRRORED, AdvisorStrategy, FusedStrategy
 from ploutos.strategies.base import Role, Strategy, StrategyId, account_ids
 from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
@@ -64,18 +65,19 @@ def out_of_sample(
         DataError: buy and hold could buy nothing, so there is nothing to compare with.
     """
     placebos = placebo_advice(signals.within(*tested_decisions(folds)), placebo_draws, seed)
-    tables = [each.align_to_bars(bars) for each in (signals, *placebos.values())]
+    blank = replace(signals, frame=signals.frame.iloc[:0])
+    tables = [each.align_to_bars(bars) for each in (signals, blank, *placebos.values())]
     advised_actions, confidences = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
     alone = {ADVISOR: signals} | ({MIRRORED: mirrored} if mirrored is not None else {})
     members, baselines = votes_and_members(len(policies[0])), all_baselines(bars, folds[0].test.start - 1, env, seed)
     controls = [StrategyId(slug, Role.PLACEBO) for slug in placebos]
-    fused = FusedStrategy((FUSED, *controls), advised_actions, confidences, bars, env, (fusion,), choices)
+    fused = FusedStrategy((FUSED, FUSED_ABLATED, *controls), advised_actions, confidences, bars, env, (fusion,), choices)
     advised = AdvisorStrategy(tuple(alone), np.stack([each.align_to_bars(bars)[0] for each in alone.values()]), bars, env)
     segments = [Segment(fold.test, members_of) for fold, members_of in zip(folds, policies, strict=True)]
     strategies: list[Strategy] = [fused, EnsembleStrategy(members, bars=bars, env=env), advised, *others, *baselines]
     result = run_backtests(bars, features, segments, strategies, env)
     require_purchase(result, BUY_AND_HOLD, bars, env)
-    contenders = (FUSED, VOTE, ADVISOR, *account_ids(others), *account_ids(baselines), *list(members)[1:])
+    contenders = (FUSED, VOTE, ADVISOR, FUSED_ABLATED, *account_ids(others), *account_ids(baselines), *list(members)[1:])
     return result.only([*(each.slug for each in contenders), *result.of(Role.PLACEBO)])
 
 

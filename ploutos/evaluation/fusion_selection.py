@@ -9,8 +9,9 @@ from ploutos.advisor.signals import Signals
 from ploutos.envs.actions import BUY, HOLD
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.evaluation.significance import mean_by_errors
 from ploutos.features.build import FeatureSet
-from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, candidates, fit_calibration
+from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, Lead, candidates, fit_calibration
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.strategies.advised import FusedStrategy
@@ -21,6 +22,9 @@ from ploutos.types import BoolArray, FloatArray, IntArray
 from ploutos.walk_forward import Fold
 
 _RUIN = 1e-9
+_CONFIDENCE = 0.95
+Decision = tuple[int, IntArray, FloatArray]
+"""The bar after whose close it was made, and action and confidence of each symbol, shape (n_symbols,)."""
 
 
 def choose_fusion(
@@ -37,18 +41,33 @@ def choose_fusion(
     Args:
         policies: one sequence of members per fold; they were trained before the validation range.
     """
-    advised_actions = signals.align_to_bars(bars)
+    advice = _Advice(*signals.align_to_bars(bars), signals.freshness(bars) == 1, signals.cadence_bars)
     return tuple(
-        _choose(bars, features, fold, Segment(fold.validation, tuple(members)), advised_actions, signals.cadence_bars, env, fusion)
+        _choose(bars, features, fold, Segment(fold.validation, tuple(members)), advice, env, fusion)
         for fold, members in zip(folds, policies, strict=True)
     )
+
+
+@dataclass(frozen=True)
+class _Advice:
+    """The advice that stands at each bar, where it was given anew, and for how many bars it stands; shape (n_bars, n_symbols) each."""
+
+    actions: IntArray
+    confidences: FloatArray
+    given: BoolArray
+    horizon: int
+
+    def decisions(self, first: int, stop: int) -> list[Decision]:
+        """The advice given after the closes of bars `first` to `stop` - 1."""
+        fresh = np.where(self.given, self.actions, HOLD)
+        return [(bar, fresh[bar], self.confidences[bar]) for bar in range(first, stop)]
 
 
 @dataclass(frozen=True)
 class _RecordedVote(EnsembleStrategy):
     """A vote that keeps every decision."""
 
-    decisions: list[tuple[int, IntArray, FloatArray]] = field(default_factory=list, kw_only=True)
+    decisions: list[Decision] = field(default_factory=list, kw_only=True)
 
     def targets(self, context: DecisionContext) -> FloatArray:
         actions, confidences = ensemble_action(context.predictions[:, 0])
@@ -57,43 +76,58 @@ class _RecordedVote(EnsembleStrategy):
 
 
 def _choose(
-    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, advised_actions: tuple[IntArray, FloatArray], horizon: int,
-    env: EnvSpec, fusion: FusionSpec,
-) -> FusionChoice:  # fmt: skip
+    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, advice: _Advice, env: EnvSpec, fusion: FusionSpec
+) -> FusionChoice:
     voter = _RecordedVote(bars=bars, env=env)
     run_backtests(bars, features, [segment], [voter], env, keep=())
-    calibration = calibrate(bars, voter.decisions, horizon, segment.bars.stop)
+    stop = segment.bars.stop
+    vote = calibrate(bars, voter.decisions, advice.horizon, stop)
+    advisor = calibrate(bars, advice.decisions(segment.bars.start - 1, stop), advice.horizon, stop)
     specs = candidates(fusion)
     ids, k = tuple(StrategyId(f"candidate-{i}") for i in range(len(specs))), len(specs)
-    actions, confidences = np.repeat(advised_actions[0][None], k, axis=0), np.repeat(advised_actions[1][None], k, axis=0)
-    fused = FusedStrategy(ids, actions, confidences, bars, env, tuple(specs), calibration=calibration)
+    actions, confidences = np.repeat(advice.actions[None], k, axis=0), np.repeat(advice.confidences[None], k, axis=0)
+    fused = FusedStrategy(ids, actions, confidences, bars, env, tuple(specs), calibrations=(vote, advisor))
     equity = np.maximum(run_backtests(bars, features, [segment], [fused], env, keep=()).equity, _RUIN)
-    growth = np.log(equity[:, -1] / equity[:, 0]) / segment.bars.n_bars
-    table = tuple(_candidate(spec, float(grown)) for spec, grown in zip(specs, growth, strict=True))
-    return FusionChoice(fold=fold.index, calibration=calibration, chosen=table[int(growth.argmax())], table=table)
+    grown = np.diff(np.log(equity), axis=1)
+    table = tuple(_candidate(spec, float(each.mean())) for spec, each in zip(specs, grown, strict=True))
+    lead = lead_of(table, grown)
+    chosen = lead.best if lead.tells_apart else table[0]
+    return FusionChoice(fold=fold.index, calibration=vote, advisor=advisor, chosen=chosen, lead=lead, table=table)
+
+
+def lead_of(table: Sequence[Candidate], grown: FloatArray) -> Lead:
+    """What the best candidate earned more than the first.
+
+    Args:
+        grown: shape (n_candidates, n_bars), log growth of each.
+    """
+    best = int(np.argmax([candidate.growth for candidate in table]))
+    found = mean_by_errors(grown[best] - grown[0], _CONFIDENCE)
+    if not np.isfinite(found.error):
+        return Lead(best=table[best], difference=table[best].growth - table[0].growth)
+    return Lead(best=table[best], difference=found.value, error=found.error, low=found.low, high=found.high)
 
 
 def _candidate(spec: FusionSpec, growth: float) -> Candidate:
     return Candidate(llm_weight=spec.llm_weight, confidence_threshold=spec.confidence_threshold, growth=growth)
 
 
-def calibrate(bars: Bars, decisions: Sequence[tuple[int, IntArray, FloatArray]], horizon: int, stop: int) -> Calibration:
+def calibrate(bars: Bars, decisions: Sequence[Decision], horizon: int, stop: int) -> Calibration:
     """Calibrate on decisions whose outcome is known by the close of bar `stop` - 1.
 
     A BUY is right when the close `horizon` bars after its decision lies above the open it could fill at, a SELL when it lies
-    below. A symbol without a bar to fill in, or whose price did not move, says nothing. Decisions of neighbouring bars share
-    most of their outcome, so there is less in them than their number says.
-
-    Args:
-        decisions: the bar after whose close it was made, action and confidence of each symbol, shape (n_symbols,).
+    below. A symbol without a bar to fill in, or whose price did not move, says nothing. Outcomes of one symbol never overlap: after a
+    decision that counts, the next one is the first to buy or sell when its outcome is known.
     """
     confidences: list[FloatArray] = []
     right: list[BoolArray] = []
+    free = np.zeros(bars.n_symbols, dtype=np.int64)
     for bar, actions, sure in decisions:
         if bar + horizon >= stop:
             continue
         moved = bars.mark[bar + horizon] - np.where(bars.tradable[bar + 1], bars.open[bar + 1], np.nan)
-        counts = (actions != HOLD) & np.isfinite(moved) & (moved != 0)
+        counts = (actions != HOLD) & np.isfinite(moved) & (moved != 0) & (free <= bar)
+        free[counts] = bar + horizon
         confidences.append(sure[counts])
         right.append(((actions == BUY) == (moved > 0))[counts])
     return fit_calibration(np.concatenate([*confidences, np.empty(0)]), np.concatenate([*right, np.empty(0, dtype=np.bool_)]))

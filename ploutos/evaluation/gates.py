@@ -66,7 +66,7 @@ def judge(
     double_cost: float | None = None,
     monte_carlo_losses: float | None = None,
 ) -> Gates:
-    """Hold the subject of a run, `summary.final`, against every bar.
+    """Hold the subject of a run, `summary.subject.slug`, against every bar.
 
     Args:
         backtests: of the run.
@@ -75,8 +75,8 @@ def judge(
         monte_carlo_losses: share of disturbed paths that lost, where it was measured.
     """
     periods = periods_of(bars, backtests)
-    returns = path_of(backtests, summary.final, periods)
-    subject = _Subject(summary.final, returns, sharpe_moments(returns))
+    returns = path_of(backtests, summary.subject.slug, periods)
+    subject = _Subject(summary.subject.slug, returns, sharpe_moments(returns))
     trials, needed = _trials(candidates, subject, spec)
     rows = [
         *_luck_gates(subject, trials, spec),
@@ -198,9 +198,9 @@ def _evidence(
     def check(name: Check, found: float | None, limit: float, fails: Callable[[float], bool]) -> EvidenceCheck:
         return EvidenceCheck(name=name, found=found, limit=limit, suspect=found is None or math.isnan(found) or fails(found))
 
-    subject, holding = (backtests.row(slug) for slug in (summary.final, summary.benchmark))
-    metrics, fills = summary.strategies[summary.final], summary.strategies[summary.benchmark].n_fills
-    returns = [_yearly(fold.total_return[summary.final] or 0.0, (fold.last - fold.first).days / 365.25) for fold in summary.folds]
+    subject, holding = (backtests.row(slug) for slug in (summary.subject.slug, summary.benchmark))
+    metrics, fills = summary.strategies[summary.subject.slug], summary.strategies[summary.benchmark].n_fills
+    returns = [_yearly(fold.total_return[summary.subject.slug] or 0.0, (fold.last - fold.first).days / 365.25) for fold in summary.folds]
     members = [summary.strategies[slug].sharpe for slug in summary.of(Role.MEMBER)]
     gap = _in_over_out(summary)
     listens = metrics.role in _LISTENS and not summary.advisor.is_mock

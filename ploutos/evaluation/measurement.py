@@ -11,8 +11,8 @@ from ploutos.advisor.schedule import CADENCE
 from ploutos.advisor.signals import Signals
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.benchmark import purchase_of
-from ploutos.evaluation.comparisons import compare, mirror_of, pairs, supervised_pairs
-from ploutos.evaluation.contamination import spans_of
+from ploutos.evaluation.comparisons import compare, corrected, mirror_of, pairs, supervised_pairs
+from ploutos.evaluation.contamination import COUNTS, spans_of
 from ploutos.evaluation.experiment import InSample
 from ploutos.evaluation.metrics import (
     Periods,
@@ -25,12 +25,12 @@ from ploutos.evaluation.metrics import (
     sharpe_and_return,
     to_date,
 )
-from ploutos.evaluation.significance import mean_interval, sharpe_interval
+from ploutos.evaluation.significance import Estimate, alpha, beta, estimate, mean, sharpe_interval
+from ploutos.evaluation.skill import against_benchmark, subject_of
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import AdvisorFacts, FoldMetrics, MemberSharpe, Mirror, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
-from ploutos.strategies.advised import FUSED
 from ploutos.strategies.base import Role
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.walk_forward import Fold, Range, tested_decisions
@@ -49,6 +49,7 @@ def summarise(
     choices: Sequence[FusionChoice] = (),
     known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
+    subject: str = "auto",
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -59,6 +60,10 @@ def summarise(
         reduced: the policies saw fewer steps than production asks for.
         known: how far the advisor's memory reaches.
         mirrored: what the advisor said about the mirrored market, if it was asked.
+        subject: whom the verdict is about, as `ploutos.evaluation.skill.subject_of` reads it.
+
+    Raises:
+        ConfigError: there is no such account.
     """
     periods, contenders = periods_of(bars, backtests), backtests.contenders()
     ruined = {slug: day for slug in backtests.slugs if (day := ruin_date(bars, backtests, slug))}
@@ -67,6 +72,13 @@ def summarise(
     tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
     equity = dict(zip(contenders.slugs, contenders.equity, strict=True))
     tested = signals.within(*tested_decisions(folds))
+    counts = np.array([tag in COUNTS for tag in tags])
+    about = subject_of(subject, contenders.slugs, signals.is_mock, bool(counts.any()))
+    compared, supervised = (
+        [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in found]
+        for found in (pairs(backtests.slugs), supervised_pairs(backtests))
+    )
+    answers = corrected([*compared, *supervised], bootstrap.confidence)
     return RunSummary(
         first=to_date(backtests.timestamps[1]),
         last=to_date(backtests.timestamps[-1]),
@@ -77,11 +89,14 @@ def summarise(
         source=bars.source,
         confidence=bootstrap.confidence,
         reduced=reduced,
-        final=FUSED.slug,
+        subject=about,
         benchmark=BUY_AND_HOLD,
         strategies=strategies,
-        comparisons=tuple(compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in pairs(backtests.slugs)),
-        supervised=tuple(compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in supervised_pairs(backtests)),
+        against_benchmark=against_benchmark(
+            contenders, about.slug, BUY_AND_HOLD, periods, counts, bootstrap, seed, ruined=bool(ruined.keys() & {about.slug, BUY_AND_HOLD})
+        ),
+        comparisons=answers[: len(compared)],
+        supervised=answers[len(compared) :],
         advisor=_advisor(signals, known, None if mirrored is None else mirror_of(tested, mirrored, bootstrap, seed)),
         purchase=purchase_of(backtests, BUY_AND_HOLD, bars),
         spans=spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
@@ -97,19 +112,26 @@ def _metrics(
     row = backtests.row(slug)
     own = session_returns(backtests.equity[row], periods.until(int(backtests.last[row])))
     low, high = sharpe_interval(own, periods.per_year, bootstrap, seed)
-    excess = excess_low = excess_high = math.nan
+    excess = left = slope = Estimate(math.nan)
     if not ruined.keys() & {slug, BUY_AND_HOLD}:
-        difference = own - session_returns(backtests.equity[backtests.row(BUY_AND_HOLD)], periods)
-        excess = float(difference.mean() * periods.per_year)
-        excess_low, excess_high = mean_interval(difference, periods.per_year, bootstrap, seed)
+        market = session_returns(backtests.equity[backtests.row(BUY_AND_HOLD)], periods)
+        excess = estimate(mean, [own - market], bootstrap, seed).times(periods.per_year)
+        left = estimate(alpha, [own, market], bootstrap, seed).times(periods.per_year)
+        slope = estimate(beta, [own, market], bootstrap, seed)
     return StrategyMetrics(
         role=backtests.roles[row],
         **measure(backtests, row, periods).model_dump(),
         sharpe_low=low,
         sharpe_high=high,
-        excess_return=excess,
-        excess_low=excess_low,
-        excess_high=excess_high,
+        excess_return=excess.value,
+        excess_low=excess.low,
+        excess_high=excess.high,
+        alpha=left.value,
+        alpha_low=left.low,
+        alpha_high=left.high,
+        beta=slope.value,
+        beta_low=slope.low,
+        beta_high=slope.high,
         ruined=ruined.get(slug),
         oracle_capture=oracle_capture(backtests, slug),
     )

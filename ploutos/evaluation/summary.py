@@ -19,7 +19,7 @@ from ploutos.fusion.calibration import FusionChoice
 from ploutos.store import Kind, write_json
 from ploutos.strategies.base import Role
 
-SCHEMA_VERSION: Literal[2] = 2
+SCHEMA_VERSION: Literal[3] = 3
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -71,14 +71,26 @@ class StrategyMetrics(PathMetrics):
     role: Role
     """What the account is there for."""
     sharpe_low: Number
-    """Lower end of the Sharpe ratio's interval, stationary bootstrap."""
+    """Lower end of the Sharpe ratio's interval, studentised stationary bootstrap."""
     sharpe_high: Number
     """Upper end of it."""
     excess_return: Number
     """Yearly mean return less that of buy and hold."""
     excess_low: Number
-    """Lower end of its interval, stationary bootstrap of the paired difference."""
+    """Lower end of its interval, studentised stationary bootstrap of the paired difference."""
     excess_high: Number
+    """Upper end of it."""
+    alpha: Number
+    """Yearly mean return that is left when beta times the return of buy and hold is taken off."""
+    alpha_low: Number
+    """Lower end of its interval, studentised stationary bootstrap."""
+    alpha_high: Number
+    """Upper end of it."""
+    beta: Number
+    """How much of buy and hold's session returns the account's follow: the slope of the regression on them."""
+    beta_low: Number
+    """Lower end of its interval, studentised stationary bootstrap."""
+    beta_high: Number
     """Upper end of it."""
     ruined: date | None
     """Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it."""
@@ -118,7 +130,9 @@ class Question(StrEnum):
     """What a comparison answers."""
 
     ADVICE = "advice"
-    """Is the advice better than none?"""
+    """Is the advice better than none, under the same risk veto and the same calibration?"""
+    VETO = "veto"
+    """What did the risk veto alone cost or save?"""
     ADVICE_ALONE = "advice-alone"
     """Is the advice alone better than buying and holding?"""
     SHUFFLED = "shuffled"
@@ -152,14 +166,23 @@ class Comparison(Part):
     """Lower end of its interval; None too where the two never differed."""
     high: Number
     """Upper end of it."""
+    p: Number = None
+    """Of no difference, both sides, from the bootstrap that made the interval."""
+    p_adjusted: Number = None
+    """The same corrected for all comparisons of the run that have one (Holm)."""
     sign: Literal[-1, 0, 1]
-    """Of the difference where the interval leaves out 0; else 0."""
+    """Of the difference where `p_adjusted` rules out 0; else 0."""
     beaten: Number
     """Share of the draws that earned less; None for one account."""
     ruined: str | None = None
     """Slug of an account of the pair that was ruined, which leaves nothing to compare."""
     ruined_on: date | None = None
     """Session in which it was."""
+
+    @property
+    def explained_by_number(self) -> bool:
+        """Whether the interval leaves out 0 and chance still explains it, because there are several comparisons."""
+        return self.sign == 0 and self.p_adjusted is not None and ((self.low or 0.0) > 0 or (self.high or 0.0) < 0)
 
     @property
     def draws(self) -> int:
@@ -274,6 +297,91 @@ class AdvisorFacts(Part):
     """How far its memory reaches; None for a mock, or when nothing is known."""
     mirrored: Mirror | None
     """None when it was not asked about the mirrored market."""
+
+
+class SubjectReason(StrEnum):
+    """Why the verdict is about this account; the rule is older than the numbers."""
+
+    ASKED = "asked"
+    """The settings name it."""
+    MOCK = "mock"
+    """The advisor is a mock, so the policies' vote stands without it."""
+    NOT_CLEAN = "not-clean"
+    """No tested session is known to be clean of what the advisor may remember, so the vote stands without it."""
+    ADVISED = "advised"
+    """The advisor is a model and there are clean sessions."""
+
+
+class Subject(Part):
+    """Whom the verdict is about."""
+
+    slug: str
+    """Of the account."""
+    reason: SubjectReason
+    """Why it is this one."""
+
+
+class Measure(StrEnum):
+    """One way to ask whether an account did better than its benchmark."""
+
+    EXCESS = "excess"
+    """Yearly mean return less the benchmark's."""
+    ALPHA = "alpha"
+    """Yearly mean return less beta times the benchmark's."""
+    EXPOSURE = "matched-exposure"
+    """Yearly mean return less that of the benchmark scaled to the account's mean net exposure."""
+    VOLATILITY = "matched-volatility"
+    """Yearly mean return less that of the benchmark scaled to the account's volatility."""
+    SHARPE = "sharpe-difference"
+    """Yearly Sharpe ratio less the benchmark's."""
+
+
+SKILL = (Measure.ALPHA, Measure.EXPOSURE)
+"""The measures that holding more or less of the same market cannot move; the others also rise by holding less of one that falls."""
+
+
+class BenchmarkTest(Part):
+    """One of those measures."""
+
+    measure: Measure
+    """Which."""
+    value: Number
+    """Decimal, a year; of the Sharpe ratio a plain number."""
+    error: Number
+    """Its standard error, robust to dependence and to changing variance."""
+    low: Number
+    """Lower end of its interval."""
+    high: Number
+    """Upper end of it."""
+    p: Number
+    """Of a value of 0, both sides, from the bootstrap that made the interval."""
+    p_adjusted: Number
+    """The same corrected for all measures (Holm)."""
+    sign: Literal[-1, 0, 1]
+    """Of the value where `p_adjusted` rules out 0; else 0."""
+
+
+class AgainstBenchmark(Part):
+    """Whether the subject did better than its benchmark, asked in several ways and corrected for their number."""
+
+    n_sessions: int
+    """Sessions it is asked about: for an account that hears the advisor those that count as evidence, where there are any."""
+    relative_exposure: Number
+    """The subject's mean net exposure over the benchmark's."""
+    coverage: Number
+    """What an interval that should hold the truth in 95 % of cases was measured to hold at this length or the next shorter, at worst;
+    None below the shortest that was measured."""
+    tests: tuple[BenchmarkTest, ...]
+    """One of each measure; none where one of the two was ruined."""
+
+    def test(self, measure: Measure) -> BenchmarkTest | None:
+        """One of them; None where nothing is compared."""
+        return next((row for row in self.tests if row.measure is measure), None)
+
+    @property
+    def n_corrected(self) -> int:
+        """How many p-values the correction counts."""
+        return sum(row.p is not None for row in self.tests)
 
 
 class Purchase(Part):
@@ -444,7 +552,7 @@ class Gates(Part):
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
-    schema_version: Literal[2] = SCHEMA_VERSION
+    schema_version: Literal[3] = SCHEMA_VERSION
     """Of this form."""
     first: date
     """First session out of sample."""
@@ -464,12 +572,14 @@ class RunSummary(Part):
     """Share of samples inside every interval."""
     reduced: bool
     """The policies saw fewer steps than production asks for."""
-    final: str
-    """Slug of the strategy that the run is about."""
+    subject: Subject
+    """Whom the verdict is about."""
     benchmark: str
     """Slug of what every strategy is compared with."""
     strategies: dict[str, StrategyMetrics]
     """By slug, in the order of the report; no placebos."""
+    against_benchmark: AgainstBenchmark
+    """Whether the subject did better than the benchmark."""
     comparisons: tuple[Comparison, ...]
     """Whether the advice helps."""
     supervised: tuple[Comparison, ...] = ()
@@ -490,6 +600,11 @@ class RunSummary(Part):
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""
         return tuple(slug for slug, metrics in self.strategies.items() if metrics.role is role)
+
+    @property
+    def n_corrected(self) -> int:
+        """How many p-values of comparisons the correction counts."""
+        return sum(row.p is not None for row in (*self.comparisons, *self.supervised))
 
     def comparison(self, question: Question) -> Comparison | None:
         """The answer to a question; None when the run does not hold it."""

@@ -1,8 +1,10 @@
-"""What fusion takes from a fold's validation range: how much a policy's confidence is worth, and which side wins.
+"""What fusion takes from a fold's validation range: how much each side's confidence is worth, and which side wins.
 
-A policy's confidence is its own (masked) probability of what it would do, which says how sure it is and not how often it is
-right. Platt scaling (Platt, 1999) maps the one to the other by two parameters. HOLD keeps its probability: it names no
-direction that could be right.
+A policy's confidence is its own (masked) probability of what it would do, and an advisor's is a number that it says: how sure each is,
+and not how often it is right. Platt scaling (Platt, 1999) maps the one to the other by two parameters, for each side by its own
+outcomes. Where there are too few outcomes for that the confidences are not used: every BUY and SELL counts as the share that was right,
+drawn towards a half. So all numbers that the rules of fusion compare are chances of the right direction, and no raw one stands among
+them. HOLD names no direction, so its chance is a half; HOLD at confidence 0, which is no advice, stays 0.
 """
 
 import json
@@ -27,8 +29,12 @@ _THRESHOLDS = (0.5, 0.6, 0.7, 0.8)
 _EDGE = 1e-6
 
 
+HELD = 0.5
+"""What HOLD counts for: it names no direction."""
+
+
 class Uncalibrated(StrEnum):
-    """Why confidences stay as they are."""
+    """Why confidences are not used and every decision counts alike."""
 
     TOO_FEW = "too-few"
     """Fewer than 50 decisions."""
@@ -39,7 +45,7 @@ class Uncalibrated(StrEnum):
 
 
 class Calibration(Spec):
-    """From a policy's confidence in a direction to the chance that it is right."""
+    """From a confidence in a direction to the chance that it is right."""
 
     slope: float = 1.0
     """Of the log odds."""
@@ -50,14 +56,12 @@ class Calibration(Spec):
     n_right: NonNegativeInt = 0
     """How many of them were right."""
     uncalibrated: Uncalibrated | None = None
-    """Why confidences stay as they are; None when they do not."""
+    """Why confidences are not used, so that the slope is 0; None when they are."""
 
     def apply(self, actions: IntArray, confidences: FloatArray) -> FloatArray:
-        """Calibrated confidences of BUY and SELL, 0..1; those of HOLD as they are. Any one shape."""
-        if self.uncalibrated:
-            return confidences
+        """Chances of BUY and SELL, 0..1; a half for HOLD, but 0 where its confidence is 0. Any one shape."""
         chances = expit(self.slope * _log_odds(confidences) + self.intercept)
-        return np.where(actions == HOLD, confidences, chances)
+        return np.where(actions == HOLD, HELD * (confidences > 0), chances)
 
 
 def _log_odds(confidences: FloatArray) -> FloatArray:
@@ -74,13 +78,14 @@ def fit_calibration(confidences: FloatArray, right: BoolArray) -> Calibration:
         right: shape (n,), whether the price then moved that way.
 
     Returns:
-        What was fitted; uncalibrated with fewer than 50 decisions, or when all were right or none.
+        What was fitted. With fewer than 50 decisions, or when all were right or none, the share of right ones after 25 more right and
+        25 more wrong ones, whatever the confidence.
     """
     n, n_right = len(right), int(right.sum())
-    if n < FEWEST:
-        return Calibration(n=n, n_right=n_right, uncalibrated=Uncalibrated.TOO_FEW)
-    if n_right in (0, n):
-        return Calibration(n=n, n_right=n_right, uncalibrated=Uncalibrated.ALL_RIGHT if n_right else Uncalibrated.NONE_RIGHT)
+    if n < FEWEST or n_right in (0, n):
+        alike = Uncalibrated.ALL_RIGHT if n_right else Uncalibrated.NONE_RIGHT
+        drawn = float(logit((n_right + FEWEST / 2) / (n + FEWEST)))
+        return Calibration(slope=0, intercept=drawn, n=n, n_right=n_right, uncalibrated=Uncalibrated.TOO_FEW if n < FEWEST else alike)
     scores = _log_odds(confidences)
     targets = np.where(right, (n_right + 1) / (n_right + 2), 1 / (n - n_right + 2))
 
@@ -107,6 +112,26 @@ class Candidate(Spec):
     """Mean log growth of the account per bar of the validation range, net of costs."""
 
 
+class Lead(Spec):
+    """What the best candidate earned more than what is configured, in pairs over the bars of the validation range."""
+
+    best: Candidate
+    """The candidate that earned most; what is configured where nothing earned more."""
+    difference: float = 0.0
+    """Mean difference of log growth per bar."""
+    error: float | None = None
+    """Its standard error, robust to dependence; None where the two never differed, or on too few bars."""
+    low: float | None = None
+    """Lower end of its 95 % interval."""
+    high: float | None = None
+    """Upper end of it."""
+
+    @property
+    def tells_apart(self) -> bool:
+        """Whether the difference exceeds its standard error."""
+        return self.error is not None and self.difference > self.error
+
+
 class FusionChoice(Spec):
     """What one fold's validation range decided."""
 
@@ -114,8 +139,12 @@ class FusionChoice(Spec):
     """Which fold."""
     calibration: Calibration
     """Of the vote's confidence."""
+    advisor: Calibration
+    """Of the advisor's confidence, by the outcomes of its own decisions."""
     chosen: Candidate
-    """The best of the table; what is configured where nothing is better."""
+    """The best of the table where its lead exceeds its standard error; else what is configured."""
+    lead: Lead
+    """Of the best candidate over what is configured."""
     table: tuple[Candidate, ...]
     """Every candidate, what is configured first."""
 

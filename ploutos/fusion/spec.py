@@ -32,8 +32,9 @@ class FusionSpec(Spec):
     llm_weight: float = Field(default=0.3, ge=0, le=1)
     """Weight of the advisor's confidence when neither side wins by itself."""
     choose: bool = True
-    """Calibrate the policy's confidence, and choose `llm_weight` and `confidence_threshold`, on each fold's validation range; what is
-    set here wins ties. False takes what is set here."""
+    """Calibrate the confidence of policy and advisor, and choose `llm_weight` and `confidence_threshold`, on each fold's validation
+    range; what is set here stands unless another earned more by over one standard error. False takes what is set here, and both
+    confidences as they are."""
     risk: RiskSpec = RiskSpec()
     """Risk limits."""
 

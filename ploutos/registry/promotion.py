@@ -47,7 +47,7 @@ def model_of(folder: Path) -> Model:
 
 
 def _subject(summary: RunSummary) -> str:
-    return summary.final if summary.gates is None else summary.gates.subject
+    return summary.subject.slug if summary.gates is None else summary.gates.subject
 
 
 def _manifest(folder: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from ploutos.evaluation.summary import RunSummary
 from ploutos.reporting.names import names_of, names_of_accounts
 from ploutos.reporting.report import choice_rows, figure_html, render_page, show
 from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, mirror_sentence, verdict
-from ploutos.strategies.advised import MIRRORED
+from ploutos.strategies.advised import FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role
 
 _COLOURS = {1: "#067647", 0: "#98a2b3", -1: "#b42318"}
@@ -53,7 +53,7 @@ def _paths(backtests: Backtests, summary: RunSummary) -> go.Figure:
             x=stamps, y=backtests.equity[backtests.row(slug)], name="placebos", legendgroup="placebos", showlegend=place == 0,
             hovertext=names[slug], hoverinfo="text", line={"width": 1, "color": "#d0d5dd"},
         )  # fmt: skip
-    for slug, colour in zip(reversed(_with_and_without(summary)), ("#175cd3", "#b54708"), strict=True):
+    for slug, colour in zip(reversed(_with_and_without()), ("#175cd3", "#b54708"), strict=True):
         figure.add_scatter(x=stamps, y=backtests.equity[backtests.row(slug)], name=names[slug], line={"width": 2.2, "color": colour})
     return figure.update_yaxes(type="log", title="account, $")
 
@@ -70,17 +70,16 @@ def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]
             yield name, "-" if value is None else str(value)
 
 
-def _with_and_without(summary: RunSummary) -> tuple[str, str]:
-    """Slugs of the strategy that hears the advisor, and of the vote, which does not."""
-    (vote,) = summary.of(Role.VOTE)
-    return summary.final, vote
+def _with_and_without() -> tuple[str, str]:
+    """Slugs of the fused strategy, and of the same with blank advice."""
+    return FUSED.slug, FUSED_ABLATED.slug
 
 
 def _span_rows(summary: RunSummary) -> list[dict[str, Any]]:
-    """Spans by what the advisor may remember of them, with the return of the fused account and of the vote."""
+    """Spans by what the advisor may remember of them, with the return of the fused account and of the same without advice."""
     rows = []
     for span in summary.spans:
-        earned = [show(span.strategies[slug].total_return, "percent") for slug in _with_and_without(summary)]
+        earned = [show(span.strategies[slug].total_return, "percent") for slug in _with_and_without()]
         tag, when = span.tag.replace("-", " "), f"{span.first} to {span.last}"
         rows.append({"tag": tag, "means": _TAGS[span.tag], "when": when, "n": f"{span.n_sessions:,}", "of": earned})
     return rows
@@ -93,6 +92,7 @@ def _comparison_rows(summary: RunSummary) -> list[dict[str, str]]:
             "sentence": comparison_sentence(summary, row),
             "shown": show(row.difference, "percent"),
             "interval": "-" if row.low is None else f"{show(row.low, 'percent')} to {show(row.high, 'percent')}",
+            "p": show(row.p_adjusted, "p"),
             "won": "" if row.beaten is None else f"{round(row.beaten * row.draws)} of {row.draws}",
         }
         for row in summary.comparisons
@@ -114,7 +114,7 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
         verdict=verdict(summary),
         mirrored=mirror_sentence(advisor.mirrored) if advisor.mirrored else None,
         comparisons=_comparison_rows(summary),
-        n_expected=n * (1 - summary.confidence),
+        n_expected=summary.n_corrected * (1 - summary.confidence),
         placebos=bool(backtests.of(Role.PLACEBO)),
         figures={
             "intervals": figure_html(_intervals(summary), 110 + 62 * n),
@@ -123,6 +123,6 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
         certificate=list(_flat(certificate.model_dump(mode="json"))) if certificate else [],
         spans=_span_rows(summary),
         counts=bool(counting_spans(summary)),
-        compared=[names[slug] for slug in _with_and_without(summary)],
+        compared=[names[slug] for slug in _with_and_without()],
         choices=choice_rows(summary),
     )

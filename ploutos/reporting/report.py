@@ -10,13 +10,13 @@ from plotly.offline import get_plotlyjs
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.metrics import drawdowns
-from ploutos.evaluation.summary import RunSummary, StrategyMetrics
+from ploutos.evaluation.summary import Measure, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FEWEST, Calibration, Uncalibrated
 from ploutos.market.quality_report import QualitySummary
 from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences
 from ploutos.reporting.names import names_of
 from ploutos.reporting.quality_page import symbol_rows
-from ploutos.reporting.verdict import conclusion, verdict
+from ploutos.reporting.verdict import MEASURES, conclusion, verdict
 from ploutos.strategies.base import Role
 
 _COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
@@ -33,10 +33,13 @@ _COLUMNS = (
     ("ann_vol", "volatility", "percent"),
     ("sortino", "Sortino", "ratio"),
     ("calmar", "Calmar", "ratio"),
+    ("alpha", "alpha / y", "percent"),
+    ("beta", "beta", "ratio"),
 )
 _CAPTURE = ("oracle_capture", "of the oracle's growth", "percent")
 _CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
+_INTERVALS |= {name: (f"{name}_low", f"{name}_high") for name in ("alpha", "beta")}
 _NONE = "-"
 _DESCRIPTIONS = {name: str(field.description) for name, field in StrategyMetrics.model_fields.items()}
 
@@ -49,7 +52,13 @@ def show(value: float | None, kind: str) -> str:
     """
     if value is None:
         return _NONE
-    formats = {"percent": f"{100 * value:.1f} %", "ratio": f"{value:.2f}", "times": f"{value:.1f}x", "count": f"{value:,.0f}"}
+    formats = {
+        "percent": f"{100 * value:.1f} %",
+        "ratio": f"{value:.2f}",
+        "times": f"{value:.1f}x",
+        "count": f"{value:,.0f}",
+        "p": f"{value:.3f}",
+    }
     return formats.get(kind, f"${value:,.0f}")
 
 
@@ -124,7 +133,7 @@ def _drawdown(backtests: Backtests, summary: RunSummary) -> go.Figure:
 
 def _heat_map(summary: RunSummary) -> go.Figure:
     names, policies = names_of(summary), (Role.VOTE, Role.HYBRID, Role.ABLATION, Role.REGRESSION, Role.ORACLE, Role.STRATEGY, Role.MEMBER)
-    rows = [summary.benchmark, summary.final, *(slug for role in policies for slug in summary.of(role))]
+    rows = [summary.benchmark, summary.subject.slug, *(slug for role in policies for slug in summary.of(role))]
     values = [[fold.sharpe[slug] for fold in summary.folds] for slug in rows]
     columns = [f"fold {fold.fold}<br>{fold.first}" for fold in summary.folds]
     figure = go.Figure(
@@ -185,24 +194,37 @@ def _costs(backtests: Backtests, summary: RunSummary) -> go.Figure:
 
 
 def _log_odds(fitted: Calibration) -> str:
-    """What calibration makes of a confidence's log odds, or why it stays."""
+    """What calibration makes of a confidence's log odds, or why it is not used."""
     match fitted.uncalibrated:
         case None:
             return f"{fitted.slope:.2f} x {fitted.intercept:+.2f}"
         case Uncalibrated.TOO_FEW:
-            return f"as they are: {fitted.n} decisions, fewer than {FEWEST}"
+            return f"not used: {fitted.n} decisions, fewer than {FEWEST}"
         case Uncalibrated.ALL_RIGHT | Uncalibrated.NONE_RIGHT as why:
-            return f"as they are: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
+            return f"not used: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
 
 
 def choice_rows(summary: RunSummary) -> list[list[str]]:
     """What fusion took from each fold's validation range, as text."""
     rows = []
     for choice in summary.fusion:
-        fitted, chosen, configured = choice.calibration, choice.chosen, choice.table[0]
-        right, weights = f"{fitted.n_right} of {fitted.n}", (f"{chosen.llm_weight:g}", f"{chosen.confidence_threshold:g}")
-        earned = [f"{1e4 * candidate.growth:.1f}" for candidate in (chosen, configured)]
-        rows.append([str(choice.fold), right, _log_odds(fitted), *weights, *earned])
+        chosen, lead = choice.chosen, choice.lead
+        sides = [cell for fitted in (choice.calibration, choice.advisor) for cell in (f"{fitted.n_right} of {fitted.n}", _log_odds(fitted))]
+        earned = [f"{1e4 * candidate.growth:.1f}" for candidate in (chosen, choice.table[0])]
+        interval = "" if lead.low is None or lead.high is None else f" [{1e4 * lead.low:.1f}, {1e4 * lead.high:.1f}]"
+        weights = [f"{chosen.llm_weight:g}", f"{chosen.confidence_threshold:g}"]
+        rows.append([str(choice.fold), *sides, *weights, *earned, f"{1e4 * lead.difference:.1f}{interval}"])
+    return rows
+
+
+def measure_rows(summary: RunSummary) -> list[list[str]]:
+    """What the verdict about the subject stands on, as text."""
+    rows = []
+    for row in summary.against_benchmark.tests:
+        kind = "ratio" if row.measure is Measure.SHARPE else "percent"
+        interval = "-" if row.low is None else f"{show(row.low, kind)} to {show(row.high, kind)}"
+        ps = (show(row.p, "p"), show(row.p_adjusted, "p"))
+        rows.append([MEASURES[row.measure], show(row.value, kind), interval, show(row.error, kind), *ps])
     return rows
 
 
@@ -227,19 +249,21 @@ def render_report(
         folds: from `ploutos.walk_forward.fold_table`.
         provenance: name and value of everything that the numbers stand on.
     """
-    final = summary.strategies[summary.final]
+    final = summary.strategies[summary.subject.slug]
     backtests = backtests.only(list(summary.strategies))
     learning = _learning(summary)
     headings = [{"label": "strategy", "title": "who decided"}]
     headings += [{"label": label, "title": _DESCRIPTIONS[key]} for key, label, _ in _columns(summary)]
     table = [
-        {"cells": list(row.values()), "final": slug == summary.final}
+        {"cells": list(row.values()), "final": slug == summary.subject.slug}
         for slug, row in zip(summary.strategies, comparison(summary), strict=True)
     ]
     return render_page(
         "report.html.j2",
         m=summary,
-        name=names_of(summary)[summary.final],
+        name=names_of(summary)[summary.subject.slug],
+        benchmark=names_of(summary)[summary.benchmark],
+        measures=measure_rows(summary),
         verdict=verdict(summary),
         conclusion=conclusion(summary),
         warnings=quality.warnings,
@@ -268,7 +292,7 @@ SHORT_COLUMNS = ("strategy", "total return", "Sharpe", "max drawdown", "costs", 
 
 def render_markdown(summary: RunSummary) -> str:
     """A short summary for a chat or a run page."""
-    lines = [f"## {names_of(summary)[summary.final]}, out of sample {summary.first} to {summary.last}", ""]
+    lines = [f"## {names_of(summary)[summary.subject.slug]}, out of sample {summary.first} to {summary.last}", ""]
     lines += [*verdict(summary), *gate_sentences(summary), ""]
     lines += ["| " + " | ".join(SHORT_COLUMNS) + " |", "|" + "---|" * len(SHORT_COLUMNS)]
     lines += ["| " + " | ".join(row[name] for name in SHORT_COLUMNS) + " |" for row in comparison(summary)]

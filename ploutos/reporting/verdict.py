@@ -1,7 +1,19 @@
 """What the numbers of a run allow to be said, in plain sentences. It reads a `RunSummary` and nothing else."""
 
 from ploutos.evaluation.contamination import counting_spans
-from ploutos.evaluation.summary import AdvisorFacts, Comparison, Mirror, Purchase, Question, RunSummary
+from ploutos.evaluation.significance import TOLERATED
+from ploutos.evaluation.summary import (
+    SKILL,
+    AdvisorFacts,
+    BenchmarkTest,
+    Comparison,
+    Measure,
+    Mirror,
+    Purchase,
+    Question,
+    RunSummary,
+    SubjectReason,
+)
 from ploutos.market.sources import sample
 from ploutos.reporting.names import display_name, names_of
 from ploutos.strategies.base import Role
@@ -9,6 +21,7 @@ from ploutos.wording import enumerate_names
 
 QUESTIONS = {
     Question.ADVICE: "Is the advice better than none?",
+    Question.VETO: "What did the risk veto cost or save?",
     Question.ADVICE_ALONE: "Is the advice alone better than buying and holding?",
     Question.SHUFFLED: "Does the timing of the advice matter?",
     Question.SHIFTED: "Does its timing matter at the same trading frequency?",
@@ -18,12 +31,26 @@ QUESTIONS = {
     Question.HYBRID_ADVICE: "Was it the advice, or the extra training?",
     Question.SUPERVISED: "Are the policies better than a supervised model of the same features?",
 }
+MEASURES = {
+    Measure.EXCESS: "return",
+    Measure.ALPHA: "alpha",
+    Measure.EXPOSURE: "return at the same mean exposure",
+    Measure.VOLATILITY: "return at the same volatility",
+    Measure.SHARPE: "Sharpe ratio",
+}
+_REASONS = {
+    SubjectReason.ASKED: "evaluation.subject names it",
+    SubjectReason.MOCK: "the advisor is a mock, and the vote is what stands without it",
+    SubjectReason.NOT_CLEAN: "no tested session is known to be clean of what the advisor may remember, and the vote stands without it",
+    SubjectReason.ADVISED: "the advisor is a language model and some tested sessions are clean of what it may remember",
+}
 _CONTROLS = {
     Question.SHUFFLED: "the same with its advice shuffled in time",
     Question.SHIFTED: "the same with its advice shifted in time",
     Question.DRAWN: "the same with advice drawn at random",
     Question.MIRRORED: "what the advisor says about the mirrored market",
 }
+_NOMINAL = 0.95
 _SAMPLE = "The sample holds five companies that were still well known in 2013, which flatters buying and holding them."
 _SHORTENED = (
     "This was a shortened run: the policies saw a small share of the training steps that production asks for, so no number here is "
@@ -33,10 +60,12 @@ _SHORTENED = (
 
 def verdict(summary: RunSummary) -> list[str]:
     """What a reader must know first, and everything that takes from the numbers."""
-    ruins = [_ruin(summary, slug) for slug in (summary.final, summary.benchmark) if summary.strategies[slug].ruined]
+    ruins = [_ruin(summary, slug) for slug in (summary.subject.slug, summary.benchmark) if summary.strategies[slug].ruined]
     sentences = [*ruins, *([_SHORTENED] if summary.reduced else [])]
     if not ruins:
-        sentences.append(_excess(summary))
+        sentences += benchmark_sentences(summary)
+    sentences.append(f"The verdict is about {names_of(summary)[summary.subject.slug]}: {_REASONS[summary.subject.reason]}.")
+    sentences += _short(summary)
     sentences += [text for text in [_purchase(summary)] if text]
     sentences += [_supervised(summary, row) for row in summary.supervised]
     sentences += [comparison_sentence(summary, row) for row in summary.comparisons if row.question is Question.HYBRID_ADVICE]
@@ -67,6 +96,11 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
         gone = names.get(row.ruined) or display_name(row.ruined, Role.PLACEBO, summary.advisor.is_mock)
         return f"{gone} was ruined on {row.ruined_on}, so {name} and {other} are not compared."
     won = "" if row.beaten is None else f" It earned more than {round(row.beaten * row.draws)} of {row.draws} draws."
+    if row.explained_by_number and row.low is not None and row.high is not None:
+        return (
+            f"{name} is not told apart from {other}: the interval of the yearly difference, {row.low:.1%} to {row.high:.1%}, leaves out "
+            f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
+        )
     return difference_sentence(name, other, row.low, row.high) + won
 
 
@@ -118,13 +152,74 @@ def _ruin(summary: RunSummary, slug: str) -> str:
     return f"{names_of(summary)[slug]} was ruined on {metrics.ruined}: it lost {-100 * metrics.total_return:.1f} % of its equity; {after}."
 
 
-def _excess(summary: RunSummary) -> str:
-    names, final = names_of(summary), summary.strategies[summary.final]
-    sentence = difference_sentence(names[summary.final], names[summary.benchmark], final.excess_low, final.excess_high)
-    if final.excess_low is not None and final.excess_low > 0:
-        of_what = f"{summary.confidence * 100:g} % interval of this one history"
-        sentence = f"{sentence.removesuffix('.')} ({of_what}; variants that were tried before it are not accounted for)."
-    return sentence
+def benchmark_sentences(summary: RunSummary) -> list[str]:
+    """Whether the subject did better than the benchmark, which measures carry it, and what it held to get there."""
+    found, names = summary.against_benchmark, names_of(summary)
+    name, other = names[summary.subject.slug], names[summary.benchmark]
+    better, worse = ([row for row in found.tests if row.sign == sign] for sign in (1, -1))
+    skill = [row for row in better if row.measure in SKILL]
+    counted = f"{summary.confidence * 100:g} % intervals of this one history; p-values corrected for {found.n_corrected} measures"
+    untold = [row.measure for row in found.tests if row.p is None or row.sign == 0]
+    if not found.n_corrected:
+        return [f"{name} never differed from {other}, so there is nothing to compare."]
+    if skill:
+        first = f"{name} did better than {other}: {_told(better)} ({counted}; variants that were tried before it are not accounted for)."
+    elif better:
+        first = (
+            f"{name} shows no skill beyond {other}: it had {_told(better)}, but its alpha and its return at the same mean exposure do not "
+            f"rule out chance, so the difference may come from holding less or more of the same market ({counted})."
+        )
+    elif any(row.measure in SKILL for row in worse):
+        first = f"{name} did worse than {other}: {_told(worse)} ({counted}); chance does not explain the loss."
+    else:
+        first = f"{name} is statistically indistinguishable from {other} in {_measures(untold)} ({counted})."
+    sentences = [first]
+    if (better and worse) or (worse and not any(row.measure in SKILL for row in worse)):
+        sentences.append(f"Against {other} it had {_told(worse)}; chance does not explain that.")
+    return [*sentences, *_exposure(summary)]
+
+
+def _told(rows: list[BenchmarkTest]) -> str:
+    return enumerate_names([_measured(row) for row in rows])
+
+
+def _measures(measures: list[Measure]) -> str:
+    return enumerate_names([MEASURES[measure] for measure in measures])
+
+
+def _measured(row: BenchmarkTest) -> str:
+    """A measure whose value is not chance, in words."""
+    low, high = sorted((abs(row.low or 0.0), abs(row.high or 0.0)))
+    more = "more" if row.sign > 0 else "less"
+    match row.measure:
+        case Measure.ALPHA:
+            return f"an alpha of {row.low:.1%} to {row.high:.1%} a year"
+        case Measure.SHARPE:
+            return f"a Sharpe ratio {'higher' if row.sign > 0 else 'lower'} by {low:.2f} to {high:.2f}"
+        case _:
+            return f"{low:.1%} to {high:.1%} a year {more} {MEASURES[row.measure]}"
+
+
+def _exposure(summary: RunSummary) -> list[str]:
+    """How much of the benchmark's exposure the subject had, and what its raw return shows where another measure carries the verdict."""
+    found, other = summary.against_benchmark, names_of(summary)[summary.benchmark]
+    raw, share = found.test(Measure.EXCESS), found.relative_exposure
+    if raw is None or raw.low is None or raw.high is None or share is None:
+        return []
+    held = f"It held {share:.0%} of the exposure of {other} on average"
+    counted = summary.n_sessions > found.n_sessions
+    clean = [f"These figures are of the {found.n_sessions} sessions that can count, of {summary.n_sessions}."] if counted else []
+    return [f"{held}; the interval of its yearly return less that of {other} is {raw.low:.1%} to {raw.high:.1%}.", *clean]
+
+
+def _short(summary: RunSummary) -> list[str]:
+    """A warning where intervals were measured to miss the truth too often in a test as short as this one."""
+    coverage, n = summary.against_benchmark.coverage, summary.against_benchmark.n_sessions
+    if coverage is None:
+        return [f"The test is short: {n} sessions, fewer than any length at which these intervals were checked, so they may be too narrow."]
+    if abs(coverage - _NOMINAL) > TOLERATED:
+        return [f"The test is short: with {n} sessions a 95 % interval was measured to hold the truth in only {coverage:.0%} of cases."]
+    return []
 
 
 def _supervised(summary: RunSummary, row: Comparison) -> str:

@@ -17,6 +17,8 @@ from ploutos.strategies.ensemble import ensemble_action, ensemble_weights, is_co
 from ploutos.types import FloatArray, IntArray
 
 FUSED, ADVISOR = StrategyId("fused", Role.FUSED), StrategyId("advisor", Role.ADVISOR)
+FUSED_ABLATED = StrategyId("fused-ablated", Role.ABLATION)
+"""The fused strategy with blank advice: the vote under the same risk veto and calibration."""
 MIRRORED = StrategyId("mirrored", Role.PLACEBO)
 """Follows what the advisor says about the mirrored market, and nothing else."""
 
@@ -54,8 +56,9 @@ class FusedStrategy:
         advised_actions: shape (n_accounts, n_bars, n_symbols), HOLD, BUY or SELL.
         confidences: the same shape, 0..1.
         fusion: one spec for all accounts, or one each; their risk limits are the same.
-        choices: one per segment, whose parameters and calibration take the place of what `fusion` says; or none.
-        calibration: of the vote's confidence where there are no choices; None leaves it as it is.
+        choices: one per segment, whose parameters and calibrations take the place of what `fusion` says; or none.
+        calibrations: of the vote's and of the advisor's confidence where there are no choices; None leaves both as they are. One side
+            alone is never calibrated: a raw confidence and a chance are not to be compared.
     """
 
     ids: tuple[StrategyId, ...]
@@ -65,7 +68,7 @@ class FusedStrategy:
     env: EnvSpec
     fusion: tuple[FusionSpec, ...]
     choices: tuple[FusionChoice, ...] = ()
-    calibration: Calibration | None = None
+    calibrations: tuple[Calibration, Calibration] | None = None
     asks_policies = True
 
     @cached_property
@@ -83,13 +86,14 @@ class FusedStrategy:
 
     def targets(self, context: DecisionContext) -> FloatArray:
         bar, predictions = context.bar, context.predictions
-        groups, calibration = self._groups, self.calibration
+        groups, calibrations = self._groups, self.calibrations
         if self.choices:
-            groups, calibration = [(self._chosen[context.segment], groups[0][1])], self.choices[context.segment].calibration
+            choice = self.choices[context.segment]
+            groups, calibrations = [(self._chosen[context.segment], groups[0][1])], (choice.calibration, choice.advisor)
         actions, confidences = ensemble_action(predictions)
-        if calibration is not None:
-            confidences = calibration.apply(actions, confidences)
         advised_actions, sure = self.advised_actions[:, bar], self.confidences[:, bar]
+        if calibrations is not None:
+            confidences, sure = calibrations[0].apply(actions, confidences), calibrations[1].apply(advised_actions, sure)
         history = RiskHistory.of(context.accounts, bar, self.fusion[0].risk)
         risk = history.scores()
         if is_continuous(predictions):
