@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
+from ploutos.evaluation.attribution import attributions
 from ploutos.evaluation.backtest import BACKTESTS, Backtests
 from ploutos.evaluation.experiment import IN_SAMPLE, InSample, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
 from ploutos.evaluation.fusion_selection import choose_fusion
@@ -27,7 +28,9 @@ from ploutos.reporting.run_folder import write_run
 from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
-from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
+from ploutos.strategies.advised import FUSED
+from ploutos.strategies.baselines import BUY_AND_HOLD
+from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
@@ -119,13 +122,15 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     def compute() -> RunSummary:
         bars, folds, choices = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), _if_any(store, refs.fusion, CHOICES)
         rows, advice = store.load(inside, IN_SAMPLE), store.load(signals, SIGNALS)
+        accounts = store.load(backtests, BACKTESTS)
         return summarise(
-            store.load(backtests, BACKTESTS), bars, folds, rows, advice, config.evaluation, config.seed, reduced,
+            accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS),
+            attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds),
         )  # fmt: skip
 
     settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
-    settings |= {"known": known.model_dump(mode="json")}
+    settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256]
     return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored)], compute)
 

@@ -27,7 +27,7 @@ from ploutos.evaluation.metrics import (
 )
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import AdvisorFacts, FoldMetrics, MemberSharpe, Mirror, RunSummary, StrategyMetrics
+from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
 from ploutos.strategies.advised import FUSED
@@ -49,6 +49,7 @@ def summarise(
     choices: Sequence[FusionChoice] = (),
     known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
+    attribution: tuple[Attribution, ...] = (),
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -59,6 +60,7 @@ def summarise(
         reduced: the policies saw fewer steps than production asks for.
         known: how far the advisor's memory reaches.
         mirrored: what the advisor said about the mirrored market, if it was asked.
+        attribution: where growth came from, by `ploutos.evaluation.attribution`.
     """
     periods, contenders = periods_of(bars, backtests), backtests.contenders()
     ruined = {slug: day for slug in backtests.slugs if (day := ruin_date(bars, backtests, slug))}
@@ -87,6 +89,7 @@ def summarise(
         spans=spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
         folds=tuple(_fold(contenders, bars, fold, row, periods.per_year) for fold, row in zip(folds, inside, strict=True)),
         fusion=tuple(choices),
+        attribution=attribution,
     )
 
 

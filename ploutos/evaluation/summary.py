@@ -270,6 +270,69 @@ class Purchase(Part):
     """Symbols of which its order came to less than one lot."""
 
 
+class Growth(Part):
+    """Parts of an account's growth, account currency; what took from it is negative. They add up to it."""
+
+    market: float = 0.0
+    """Its mean share of the market, times the market: the equal mean return of the run's symbols."""
+    selection: float = 0.0
+    """Holding symbols that did better than the market."""
+    timing: float = 0.0
+    """Holding more when the market rose than when it fell."""
+    stops: float = 0.0
+    """Leaving at a stop and not at that bar's close."""
+    vetoes: float = 0.0
+    """The risk veto: gross profit less that of a twin without it."""
+    advice: float = 0.0
+    """The advice: gross profit less that of a twin whose advice is blank."""
+    commission: float = 0.0
+    """Fees of the broker."""
+    spread: float = 0.0
+    """Half the spread of every fill, where it is set apart."""
+    slippage: float = 0.0
+    """Fills worse than the open, the spread aside."""
+    impact: float = 0.0
+    """The price moved by its own orders."""
+    borrow: float = 0.0
+    """Fees on shorts."""
+    written_off: float = 0.0
+    """What a ruined account owed beyond all it had: the broker's loss."""
+
+    @property
+    def total(self) -> float:
+        """Of all parts."""
+        return float(sum(getattr(self, name) for name in type(self).model_fields))
+
+
+class Attribution(Part):
+    """Where one account's growth came from."""
+
+    slug: str
+    """Whose."""
+    without_advice: str | None = None
+    """Slug of the twin that says what the advice was worth; None where none ran, and then the advice lies in the other parts."""
+    without_veto: str | None = None
+    """Slug of the twin that says what the veto was worth; None where none ran."""
+    first_equity: float
+    """Equity at the start."""
+    last_equity: float
+    """At the end."""
+    growth: Growth
+    """The whole."""
+    residual: float
+    """What the parts leave unexplained: rounding."""
+    by_symbol: dict[str, Growth]
+    """The same for each symbol; what was written off belongs to none."""
+    by_fold: dict[int, Growth]
+    """For each fold's test range."""
+    by_side: dict[str, Growth]
+    """For what was held long and short."""
+    of_advice: Growth | None = None
+    """How the advice's part came about."""
+    of_vetoes: Growth | None = None
+    """How the vetoes' part came about."""
+
+
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
@@ -313,6 +376,9 @@ class RunSummary(Part):
     """Test range by test range."""
     fusion: tuple[FusionChoice, ...] = ()
     """What each fold's validation range chose for fusion; empty where nothing is chosen."""
+
+    attribution: tuple[Attribution, ...] = ()
+    """Where growth came from: of the account that the run is about, of the policies' vote and of the benchmark."""
 
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""
