@@ -23,6 +23,7 @@ class RunRefs:
     signals: Ref | None = None
     mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
+    robustness: Ref | None = None  # stays None where no stress test is run
     metrics: Ref | None = None
 
     def require(self, name: str) -> Ref:

@@ -63,10 +63,10 @@ def attributions(
     """Of several accounts, those that the backtest holds.
 
     Args:
-        twins: by slug of the account; one that did not run is left out.
+        twins: by slug of the account; where one of them did not run there are none, since the next would lack two things.
     """
     there = set(backtests.slugs)
-    known = {slug: Twins(*(twin if twin in there else None for twin in (t.without_advice, t.without_veto))) for slug, t in twins.items()}
+    known = {slug: each for slug, each in twins.items() if {twin for _, twin in each.chain(slug)} <= there}
     return tuple(attribute(bars, backtests, slug, env, folds, known.get(slug, Twins())) for slug in dict.fromkeys(slugs) if slug in there)
 
 

@@ -27,7 +27,7 @@ from ploutos.evaluation.metrics import (
 )
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, RunSummary, StrategyMetrics
+from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, Robustness, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
 from ploutos.strategies.advised import FUSED
@@ -50,6 +50,7 @@ def summarise(
     known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
     attribution: tuple[Attribution, ...] = (),
+    robustness: tuple[Robustness, ...] = (),
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -61,6 +62,7 @@ def summarise(
         known: how far the advisor's memory reaches.
         mirrored: what the advisor said about the mirrored market, if it was asked.
         attribution: where growth came from, by `ploutos.evaluation.attribution`.
+        robustness: stress tests, by `ploutos.evaluation.robustness`.
     """
     periods, contenders = periods_of(bars, backtests), backtests.contenders()
     ruined = {slug: day for slug in backtests.slugs if (day := ruin_date(bars, backtests, slug))}
@@ -90,6 +92,7 @@ def summarise(
         folds=tuple(_fold(contenders, bars, fold, row, periods.per_year) for fold, row in zip(folds, inside, strict=True)),
         fusion=tuple(choices),
         attribution=attribution,
+        robustness=robustness,
     )
 
 

@@ -37,24 +37,28 @@ class Replay:
     ruined: np.ndarray
 
 
-def replay(arrays: MarketArrays, first: int, targets: FloatArray, env: EnvSpec) -> Replay:
+def replay(arrays: MarketArrays, first: int, targets: FloatArray, env: EnvSpec, with_parts: bool = True) -> Replay:
     """Run decisions through the ledger.
 
     Args:
         first: bar after whose close the first of them was taken.
         targets: shape (k, n + 1, s), share of equity, nan for no order; the last row is not carried out.
         env: with its initial cash.
+        with_parts: whether parts, weights and entries are kept; they are empty else.
     """
     k, n, s = targets.shape[0], targets.shape[1] - 1, targets.shape[2]
     accounts = ledger.Accounts.open(k, s, env.cash)
-    stepper = ledger.Stepper(accounts, arrays, env, with_parts=True)
+    stepper = ledger.Stepper(accounts, arrays, env, with_parts=with_parts)
     equity, written_off = np.zeros((k, n + 1)), np.zeros((k, n + 1))
-    parts, weights, entry = np.zeros((n, kernel.N_PARTS, k, s)), np.zeros((n + 1, k, s)), np.zeros((n + 1, k, s))
+    kept = n if with_parts else -1
+    parts = np.zeros((max(kept, 0), kernel.N_PARTS, k, s))
+    weights, entry = np.zeros((kept + 1, k, s)), np.zeros((kept + 1, k, s))
     equity[:, 0] = env.cash
     for t in range(n):
         stepper.step(np.full(k, first + t), np.ascontiguousarray(targets[:, t]))
         equity[:, t + 1], written_off[:, t + 1] = accounts.equity, accounts.written_off
-        parts[t], weights[t + 1], entry[t + 1] = stepper.parts, stepper.held(first + t + 1), accounts.entry
+        if with_parts:
+            parts[t], weights[t + 1], entry[t + 1] = stepper.parts, stepper.held(first + t + 1), accounts.entry
     return Replay(equity, written_off, parts, weights, entry, accounts.ruined.copy())
 
 

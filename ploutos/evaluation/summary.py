@@ -333,6 +333,115 @@ class Attribution(Part):
     """How the vetoes' part came about."""
 
 
+class StressTest(StrEnum):
+    """What is changed in one row of the stress table."""
+
+    AS_RUN = "as-run"
+    """Nothing."""
+    NO_COSTS = "no-costs"
+    """Trading is free."""
+    DOUBLE_COSTS = "double-costs"
+    """Every cost is doubled."""
+    ONE_BAR_LATER = "one-bar-later"
+    """Every order is carried out one bar later."""
+    CRASH = "crash"
+    """All prices fall by 20 % over six bars in the middle, and stay there."""
+    GAPS = "gaps"
+    """About once a month all prices jump at the open by three usual sessions' moves, up or down."""
+    WILD = "wild"
+    """Every move about the trend is doubled."""
+    CALM = "calm"
+    """Every move about the trend is halved."""
+    MISSING_BARS = "missing-bars"
+    """One bar in twenty is missing, symbol by symbol."""
+    NOISE = "noise"
+    """All prices of a bar are off by a little."""
+
+
+class StressRow(Part):
+    """One account in one changed world."""
+
+    test: StressTest
+    """What was changed."""
+    draw: int = 0
+    """Which draw of it."""
+    decided_again: bool
+    """Features were computed and decisions taken again; else the decisions are those of the run."""
+    total_return: float
+    """Net of costs."""
+    sharpe: Number
+    """Yearly."""
+    max_drawdown: float
+    """Deepest fall of equity from its peak."""
+    benchmark_return: float
+    """What the benchmark earned in the same world."""
+    ruined: bool
+    """The account was ruined."""
+
+
+class Regime(Part):
+    """The sessions that began alike volatile, as they were run."""
+
+    name: Literal["calm", "usual", "wild"]
+    """A third of the sessions each, by the symbols' usual volatility before the session."""
+    n_sessions: int
+    """How many."""
+    mean_return: Number
+    """Yearly mean of session returns."""
+    sharpe: Number
+    """Yearly."""
+    benchmark_mean_return: Number
+    """Of the benchmark."""
+
+
+class Paths(Part):
+    """Many resampled histories with late and lost orders, carried out by the same ledger."""
+
+    n: int
+    """How many."""
+    losses: float
+    """Share of them that lost."""
+    behind: float
+    """Share of them on which the benchmark earned more."""
+    return_low: float
+    """Total return that one path in twenty stays below."""
+    return_median: float
+    """Total return of the middle path."""
+    return_high: float
+    """Total return that one path in twenty is above."""
+    drawdown_median: float
+    """Deepest fall on the middle path."""
+    drawdown_bad: float
+    """Deepest fall that one path in twenty goes beyond."""
+    ruined: float
+    """Share of them that were ruined."""
+
+
+class Robustness(Part):
+    """How one account stands changed worlds, and what would have had to be true."""
+
+    slug: str
+    """Whose."""
+    rows: tuple[StressRow, ...]
+    """The stress table."""
+    regimes: tuple[Regime, ...]
+    """The sessions by volatility."""
+    paths: Paths | None
+    """None where none were run, or the account was ruined."""
+    break_even_costs: Number
+    """Multiple of all costs at which nothing is left; None where it loses even without costs, or stands 64 times as much."""
+    break_even_benchmark: Number
+    """Multiple of all costs, of both, at which it earns what the benchmark earns; None where there is none between 0 and 64."""
+    best_sessions: int | None
+    """Fewest of its best sessions without which nothing would have been earned; None where nothing was."""
+    n_sessions: int
+    """Sessions in all."""
+
+    def row(self, test: StressTest) -> StressRow | None:
+        """The first row of a test."""
+        return next((row for row in self.rows if row.test is test), None)
+
+
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
@@ -379,6 +488,8 @@ class RunSummary(Part):
 
     attribution: tuple[Attribution, ...] = ()
     """Where growth came from: of the account that the run is about, of the policies' vote and of the benchmark."""
+    robustness: tuple[Robustness, ...] = ()
+    """How the fused account and the policies' vote stand stress tests; empty where none were run."""
 
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""

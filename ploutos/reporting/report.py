@@ -15,6 +15,7 @@ from ploutos.reporting.growth import growth_part
 from ploutos.reporting.names import names_of
 from ploutos.reporting.page import figure_html, render_page, show
 from ploutos.reporting.quality_page import symbol_rows
+from ploutos.reporting.stress import stress_part
 from ploutos.reporting.verdict import conclusion, verdict
 from ploutos.strategies.base import Role
 
@@ -193,6 +194,7 @@ def render_report(
             "costs": figure_html(_costs(backtests, summary), 360),
         },
         growth=growth_part(summary),
+        stress=stress_part(summary),
         folds=folds,
         choices=choice_rows(summary),
         descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _columns(summary)},
