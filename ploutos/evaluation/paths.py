@@ -25,19 +25,14 @@ def path_steps(sessions: TimeArray, n_paths: int, block: int, random: np.random.
     """
     n = len(sessions)
     starts = np.flatnonzero(np.r_[True, sessions[1:] != sessions[:-1]])
-    stops = np.r_[starts[1:], n]
-    twice = np.r_[np.arange(n), np.arange(n)]  # a block may run over the end
-    steps = np.empty((n_paths, n), dtype=np.int64)
-    for path in steps:
-        filled = 0
-        while filled < n:
-            first = int(random.integers(len(starts)))
-            last = first + block - 1
-            stop = stops[last % len(starts)] + n * (last // len(starts)) if last < 2 * len(starts) else 2 * n
-            taken = twice[starts[first] : min(stop, 2 * n)][: n - filled]
-            path[filled : filled + len(taken)] = taken
-            filled += len(taken)
-    return steps
+    ends = np.r_[starts[1:], starts + n, 2 * n][np.arange(len(starts)) + min(block, len(starts)) - 1]  # a block may run over the end
+    chosen = random.integers(len(starts), size=(n_paths, -(-n // int((ends - starts).min()))))
+    lengths = (ends - starts)[chosen]
+    total, within = int(lengths.sum()), lengths.ravel()
+    before = np.cumsum(within) - within
+    steps = (np.repeat(starts[chosen].ravel() - before, within) + np.arange(total)) % n
+    of_path = np.repeat(np.cumsum(lengths.sum(axis=1)) - lengths.sum(axis=1), lengths.sum(axis=1))
+    return np.asarray(steps[np.arange(total) - of_path < n].reshape(n_paths, n))
 
 
 def run_paths(
