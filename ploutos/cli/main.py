@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ploutos.cli import data, llm
+from ploutos.cli import audit, data, llm
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
@@ -18,6 +18,7 @@ from ploutos.hardware.threads import cap_threads
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="From market bars to an honestly evaluated trading agent.")
 app.add_typer(data.app, name="data")
 app.add_typer(llm.app, name="llm")
+app.add_typer(audit.app, name="audit")
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

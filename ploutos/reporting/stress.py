@@ -62,7 +62,7 @@ def stress_rows(own: Robustness) -> list[list[str]]:
     ]
 
 
-def needed_sentences(own: Robustness, name: str) -> list[str]:
+def needed_sentences(own: Robustness, name: str, other: str = "buy and hold") -> list[str]:
     """What would have had to be true."""
     as_run, free = own.row(StressTest.AS_RUN), own.row(StressTest.NO_COSTS)
     sentences = []
@@ -73,17 +73,17 @@ def needed_sentences(own: Robustness, name: str) -> list[str]:
     else:
         sentences.append(f"{name} would have earned something at 64 times its costs.")
     if own.break_even_benchmark is not None:
-        sentences.append(f"It would have earned what buy and hold did at {own.break_even_benchmark:.1f} times the costs of both.")
+        sentences.append(f"It would have earned what {other} did at {own.break_even_benchmark:.1f} times the costs of both.")
     if own.best_sessions is not None and as_run is not None and as_run.total_return > 0:
         many = "session" if own.best_sessions == 1 else "sessions"
         sentences.append(f"Without its best {own.best_sessions} {many} of {own.n_sessions:,} it would have earned nothing.")
-    return sentences + ([paths_sentence(own.paths)] if own.paths else [])
+    return sentences + ([paths_sentence(own.paths, other)] if own.paths else [])
 
 
-def paths_sentence(paths: Paths) -> str:
+def paths_sentence(paths: Paths, other: str) -> str:
     """What resampled histories with late and lost orders showed."""
     low, high, deep = (show(value, "percent") for value in (paths.return_low, paths.return_high, -paths.drawdown_bad))
     return (
         f"Of {paths.n:,} paths of resampled sessions with late and lost orders {paths.losses:.0%} lost and {paths.behind:.0%} earned less "
-        f"than buy and hold; nine in ten returned {low} to {high}, and one in twenty fell by more than {deep}."
+        f"than {other}; nine in ten returned {low} to {high}, and one in twenty fell by more than {deep}."
     )
