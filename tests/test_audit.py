@@ -313,7 +313,7 @@ def test_the_commands_write_a_page_and_exit_by_what_they_found(tmp_path):
     run = CliRunner()
     file = tmp_path / "mine.py"
     file.write_text("def clean(f):\n    return f.close.pct_change()\n\ndef leaky(f):\n    return f.close.pct_change().shift(-1)\n")
-    common = ["--source", "sample", "--market", "SPY", "--bars", "300", "--cuts", "2", "--out", str(tmp_path / "a.html"), "--json"]
+    common = ["--source", "sample", "--market", "IBM", "--bars", "300", "--cuts", "2", "--out", str(tmp_path / "a.html"), "--json"]
     found = run.invoke(app, ["audit", "features", f"{file}:clean", *common])
     assert (found.exit_code, json.loads(found.stdout)["found"]) == (0, False), found.output
     found = run.invoke(app, ["audit", "features", f"{file}:leaky", *common])
