@@ -203,7 +203,7 @@ def _paths(
 ) -> Paths:
     sessions = bars.sessions[backtests.positions[1:]]
     steps = path_steps(sessions, spec.paths, spec.block_sessions, generator(seed, "paths"))
-    orders = seed_integer(seed, "orders of paths")
+    orders = seed_integer(seed, "path orders")
     equity, ruined = run_paths(arrays, int(backtests.positions[0]), targets, was, env, steps, spec, orders)
     own, other = equity[:, 0, -1] - 1, equity[:, 1, -1] - 1
     deepest = drawdowns(equity[:, 0]).min(axis=1)
