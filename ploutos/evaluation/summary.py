@@ -342,7 +342,7 @@ class StressTest(StrEnum):
     """Trading is free."""
     DOUBLE_COSTS = "double-costs"
     """Every cost is doubled."""
-    ONE_BAR_LATER = "one-bar-later"
+    ONE_BAR_LATER = "delayed"
     """Every order is carried out one bar later."""
     CRASH = "crash"
     """All prices fall by 20 % over six bars in the middle, and stay there."""
