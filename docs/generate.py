@@ -22,7 +22,7 @@ from ploutos.cli.main import app
 from ploutos.config import PipelineConfig
 from ploutos.envs.observation import observation_names
 from ploutos.envs.spec import EnvSpec
-from ploutos.evaluation.summary import StrategyMetrics
+from ploutos.evaluation.summary import Growth, StrategyMetrics
 from ploutos.features.build import FeatureSet
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -143,6 +143,11 @@ def metrics() -> str:
     return _table(("metric", "meaning"), [[f"`{name}`", str(field.description)] for name, field in described])
 
 
+def growth() -> str:
+    """Every part of growth and what it is."""
+    return _table(("part", "meaning"), [[f"`{name}`", str(field.description)] for name, field in Growth.model_fields.items()])
+
+
 def observation_columns(account: bool) -> list[str]:
     """Columns of the observation of one symbol S with one feature F."""
     stamps = np.array(["2000-01-01"], dtype="datetime64[us]")
@@ -200,6 +205,6 @@ _ROOMS = {
     "evaluation": "Evaluation", "reporting": "Figures", "errors": "Errors",
 }  # fmt: skip
 _MAKE = {
-    "settings": settings, "commands": commands, "metrics": metrics, "observation": observation, "api": api,
+    "settings": settings, "commands": commands, "metrics": metrics, "growth": growth, "observation": observation, "api": api,
     "environment_settings": environment_settings,
 }  # fmt: skip

@@ -25,6 +25,7 @@ class RunRefs:
     mirrored: Ref | None = None  # stays None when nobody is asked about the mirrored market
     backtests: Ref | None = None
     candidates: Ref | None = None
+    robustness: Ref | None = None  # stays None where no stress test is run
     metrics: Ref | None = None
 
     def teacher(self, fold: int) -> Ref | None:

@@ -10,32 +10,42 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
-from ploutos.evaluation.backtest import BACKTESTS, Backtests
+from ploutos.evaluation.attribution import Twins, attributions
+from ploutos.evaluation.backtest import BACKTESTS, Backtests, Segment
 from ploutos.evaluation.candidates import CANDIDATES
-from ploutos.evaluation.experiment import IN_SAMPLE, InSample, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
+from ploutos.evaluation.experiment import IN_SAMPLE, InSample, fused_and_vote, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.evaluation.gates import judge
 from ploutos.evaluation.measurement import summarise
-from ploutos.evaluation.summary import SUMMARY, RunSummary
-from ploutos.features.build import FEATURES
+from ploutos.evaluation.replay import own_env
+from ploutos.evaluation.robustness import ROBUSTNESS, robustness
+from ploutos.evaluation.summary import SUMMARY, Robustness, RunSummary
+from ploutos.features.build import FEATURES, FeatureSet, build_features
 from ploutos.features.llm_features import MARKET_FEATURES
+from ploutos.features.macro_features import macro_of
 from ploutos.fusion.calibration import CHOICES, FusionChoice
 from ploutos.hardware.monitor import Usage
-from ploutos.market.bars import BARS
+from ploutos.market.bars import BARS, Bars
 from ploutos.market.data_spec import is_planted
 from ploutos.market.loader import synthetic_spec
+from ploutos.market.sources import files
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
 from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
-from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
+from ploutos.strategies.advised import FUSED
+from ploutos.strategies.base import Strategy
+from ploutos.strategies.baselines import BUY_AND_HOLD
+from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
 from tasks.stage import run_stage
 
 T = TypeVar("T")
+TWINS = {FUSED.slug: Twins(without_advice="fused-ablated", without_veto=VOTE.slug)}
+"""What shows the worth of advice and of vetoes, where both ran."""
 _Policies = tuple[tuple[Ref, ...], ...]
 
 
@@ -111,6 +121,40 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
     return run_stage(store, "in-sample", IN_SAMPLE, {"env": config.env.model_dump(mode="json")}, _upstream(refs), compute)
 
 
+@task(name="robustness", cache_policy=NO_CACHE)
+def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
+    """Put the fused account and the vote through stress tests."""
+    signals, backtests, data = refs.require("signals"), refs.require("backtests"), config.data
+
+    def compute() -> tuple[Robustness, ...]:
+        bars, folds, accounts = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(backtests, BACKTESTS)
+        advice, choices = store.load(signals, SIGNALS), _if_any(store, refs.fusion, CHOICES) or ()
+        env = own_env(accounts, config.env)
+        make = fused_and_vote(advice, folds[0].test.start - 1, env, config.fusion, choices)
+
+        def decider(other: Bars) -> tuple[FeatureSet, list[Strategy]]:
+            macro = macro_of(data.macro, other, data.macro_provider)
+            return build_features(other, config.features, macro), make(other)
+
+        segments = [Segment(fold.test, each) for fold, each in zip(folds, _stored(store, refs.policies), strict=True)]
+        return robustness(
+            bars, accounts, (FUSED.slug, VOTE.slug), config.env, config.evaluation.robustness, config.seed,
+            segments=segments, decider=decider,
+        )  # fmt: skip
+
+    settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
+    settings |= {"robustness": config.evaluation.robustness.model_dump(mode="json")}
+    settings |= {"features": config.features.model_dump(mode="json"), "macro_provider": data.macro_provider}
+    upstream = [
+        *_upstream(refs),
+        signals.sha256,
+        backtests.sha256,
+        *_sha256_of(refs.fusion),
+        *(files.digests(data.macro) if data.macro else []),
+    ]
+    return run_stage(store, "robustness", ROBUSTNESS, settings, upstream, compute)
+
+
 @task(name="metrics", cache_policy=NO_CACHE)
 def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
@@ -125,14 +169,16 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         summary = summarise(
             accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
+            attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
+            robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (),
         )  # fmt: skip
         gates = judge(summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed)
         return summary.model_copy(update={"gates": gates})
 
-    settings = {"evaluation": config.evaluation.model_dump(mode="json"), "seed": config.seed, "reduced": reduced}
-    settings |= {"known": known.model_dump(mode="json")}
+    settings = {"evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness"}), "seed": config.seed, "reduced": reduced}
+    settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
-    return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored)], compute)
+    return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness)], compute)
 
 
 @task(name="report", cache_policy=NO_CACHE)

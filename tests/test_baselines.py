@@ -5,11 +5,12 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from markets import QUALITY, mock_advisor
+from markets import QUALITY, mock_advisor, random_panel
 from plotly.offline import get_plotlyjs
 
 from ploutos.advisor.advisor import advise
 from ploutos.advisor.cutoff import Tag
+from ploutos.envs.market_arrays import decayed_volatility
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.evaluation.backtest import Segment, run_backtests
@@ -25,6 +26,7 @@ from ploutos.reporting.report import render_report
 from ploutos.reporting.verdict import verdict
 from ploutos.strategies import baselines
 from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.check import check_strategy
 from ploutos.walk_forward import Range, fold_table
 
 
@@ -42,6 +44,44 @@ def test_the_targets_of_a_prefix_are_the_prefix_of_the_targets(panel, t):
     whole, past = (baselines.all_baselines(bars, 299, EnvSpec(), 3) for bars in (panel, panel.head(t)))
     for full, cut in zip(whole, past, strict=True):
         np.testing.assert_array_equal(cut.table, full.table[:t], err_msg=full.slug)
+
+
+def test_every_baseline_keeps_the_contract():
+    bars = random_panel(4, n_bars=420)
+    for place, slug in enumerate(baseline.slug for baseline in baselines.all_baselines(bars, 299, EnvSpec(), 3)):
+
+        def build(known, place=place):
+            return baselines.all_baselines(known, 299, EnvSpec(), 3)[place], None
+
+        assert build(bars)[0].slug == slug
+        check_strategy(build, bars, Range(start=300, stop=400), n_cuts=2)
+
+
+def test_the_momentum_regime_is_the_seed_s_rule_symbol_by_symbol():
+    bars = random_panel(5, n_bars=300)
+    table = baselines.momentum_regime(bars, EnvSpec())
+    for j in range(3):
+        closes = []
+        for t in range(300):
+            if bars.tradable[t, j]:
+                closes.append(bars.close[t, j])
+                holds = len(closes) >= 50 and np.mean(closes[-20:]) > np.mean(closes[-50:]) and closes[-1] > closes[-5]
+                assert (table[t, j] > 0) == holds, (t, j)
+            else:
+                assert table[t, j] == 0
+
+
+def test_the_random_account_trades_about_as_often_as_the_rule_and_the_volatility_target_holds_less_when_wild():
+    bars = random_panel(6, n_bars=2000)
+    rule, random = (table > 0 for table in (baselines.momentum_regime(bars, EnvSpec()), baselines.random_turnover(bars, EnvSpec(), 1)))
+    trades = [(table[1:] != table[:-1]).sum() for table in (rule, random)]
+    assert 0.7 < trades[1] / trades[0] < 1.4
+    target = baselines.volatility_target(bars, 299, EnvSpec())
+    kept = np.isfinite(target).any(axis=1)
+    held = np.nansum(target[kept], axis=1)
+    volatility = decayed_volatility(bars)[kept].mean(axis=1)
+    assert np.corrcoef(held, volatility)[0, 1] < -0.8
+    assert held.max() < 0.6  # 2 % a bar, 0.6 % wanted
 
 
 def test_a_longer_trading_day_to_come_changes_no_target_before_it():

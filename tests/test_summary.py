@@ -16,6 +16,7 @@ from ploutos.advisor.mirror import ask_mirrored
 from ploutos.cli.main import app
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
+from ploutos.evaluation.attribution import attributions
 from ploutos.evaluation.experiment import in_sample, out_of_sample, read_in_sample, write_in_sample
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.evaluation.measurement import summarise
@@ -24,7 +25,8 @@ from ploutos.evaluation.summary import RunSummary, SpanMetrics, StrategyMetrics,
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.reporting.names import names_of
-from ploutos.reporting.report import comparison, measure_rows, render_report, show
+from ploutos.reporting.page import show
+from ploutos.reporting.report import comparison, measure_rows, render_report
 from ploutos.reporting.verdict import verdict
 from ploutos.walk_forward import Range, fold_table
 
@@ -42,7 +44,10 @@ def run(panel, panel_features, panel_fold, panel_policies):
     )
     inside = in_sample(panel, panel_features, folds, policies, env)
     bootstrap = BootstrapSpec(replications=30)
-    summary = summarise(result, panel, folds, inside, signals, bootstrap, 1, reduced=True, choices=choices, mirrored=mirrored)
+    growth = attributions(panel, result, ("fused", "vote", "buy-and-hold"), env, folds)
+    summary = summarise(
+        result, panel, folds, inside, signals, bootstrap, 1, reduced=True, choices=choices, mirrored=mirrored, attribution=growth
+    )
     return result, inside, summary, fold_table(tuple(folds), panel.timestamps)
 
 

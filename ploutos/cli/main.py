@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ploutos.cli import data, llm, models
+from ploutos.cli import audit, data, llm, models
 from ploutos.cli.interrupt import call_at_the_end
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
@@ -24,6 +24,7 @@ app = typer.Typer(
 app.add_typer(data.app, name="data")
 app.add_typer(llm.app, name="llm")
 app.add_typer(models.app, name="models")
+app.add_typer(audit.app, name="audit")
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",

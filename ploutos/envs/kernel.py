@@ -51,9 +51,9 @@ MULTIPLIER, LOT, FEE_PER_UNIT, SLIPPAGE_PRICE, IN_BPS, MARGIN, LEAST_PRICE, PAYO
 (
     COMMISSION_RATE, SLIPPAGE_RATE, SLIPPAGE_PER_VOLATILITY, IMPACT, BORROW, PARTICIPATION, GROSS_LIMIT, BAND, RUIN_EQUITY, STOP,
     MARGIN_CALLS, MAINTENANCE, CLOSE_BY_SESSION_END, SHORT, CASH, REWARD_SCALE, SHARPE_DECAY, SHARPE_PRIOR,
-    WEIGHT_LOG_RETURN, WEIGHT_SHARPE, WEIGHT_DRAWDOWN, WEIGHT_TURNOVER,
-) = range(22)  # fmt: skip
-N_RULES = 22
+    WEIGHT_LOG_RETURN, WEIGHT_SHARPE, WEIGHT_DRAWDOWN, WEIGHT_TURNOVER, HALF_SPREAD,
+) = range(23)  # fmt: skip
+N_RULES = 23
 # money[field, account]
 (
     CASH_HELD, EQUITY, PEAK, PNL, COMMISSION, SLIPPAGE, IMPACT_PAID, BORROW_PAID, TRADED, N_MARGIN_CALLS, RETURN_MEAN, RETURN_SQUARE,
@@ -67,6 +67,11 @@ N_POSITIONS = 9
 # counts[field, lane]
 LOSS_STREAK, OUTCOMES, N_OUTCOMES, EXIT_BAR, FILL_KIND, STOP_KIND = range(6)
 N_COUNTS = 6
+# parts[field, lane]: what the last step made of every symbol, for those who ask: units before it and after its open, then money
+(
+    HELD_UNITS, OPENED_UNITS, GAP_GAIN, RUN_GAIN, STOP_GAIN, PART_COMMISSION, PART_SPREAD, PART_SLIPPAGE, PART_IMPACT, PART_BORROW,
+) = range(10)  # fmt: skip
+N_PARTS = 10
 # why something was filled; a stop and a ruin may come after the open
 ORDER, STOPPED, STOP_GAP, SESSION_END, MARGIN_CALL, RUIN, PAYOUT = range(1, 8)
 KINDS = ("", "order", "stop", "stop gap", "session end", "margin call", "ruin", "payout")
@@ -817,8 +822,47 @@ def _store_money(w, first, n, money):
 
 
 @compiled
-def step_accounts(bar, targets, w, prices, contract_terms, n_tradable, years, rules, money, ruined, positions, counts):
-    """Move every account one bar on, each from its own bar, and keep its fills and why they happened."""
+def _part_before(w, first, n, n_symbols, width, contract_terms, positions, parts):
+    """Between the halves of a step: what was held, what a payout earned and what a short paid."""
+    for a in range(n):
+        for j in range(n_symbols):
+            k, lane = a * width + j, (first + a) * width + j
+            paid = positions[UNITS, lane] - w[_HELD + k]
+            gain = paid * (contract_terms[PAYOUT_PRICE, j] - w[_MARK + k]) * w[_MULTIPLIER + k]
+            parts[HELD_UNITS, lane] = positions[UNITS, lane]
+            parts[GAP_GAIN, lane] = gain
+            parts[PART_BORROW, lane] = w[_COST + k] + gain  # what is owed less what was paid out
+
+
+@compiled
+def _part_after(w, first, n, n_symbols, width, rules, parts):
+    """After a step: what the gap, the bar and a stop within it earned, and every cost of the fills."""
+    for a in range(n):
+        for j in range(n_symbols):
+            k, lane = a * width + j, (first + a) * width + j
+            now, opened, close, multiplier = w[_TARGET_UNITS + k], w[_PRICE + k], w[_CLOSE + k], w[_MULTIPLIER + k]
+            gap, run = w[_HELD + k] * (opened - w[_MARK + k]) * multiplier, now * (close - opened) * multiplier
+            stopped = w[_STOPPED + k] != 0.0
+            missed = w[_GAIN + k] - gap - run if stopped else 0.0
+            left = abs(now * multiplier * close + missed) if stopped else 0.0  # worth of what was stopped, at its stop
+            filled = abs(w[_CHANGE + k] * opened) * multiplier + left
+            spread = min(filled * rules[HALF_SPREAD] * w[_BPS + k], w[_LOST + k])
+            parts[OPENED_UNITS, lane] = now
+            parts[GAP_GAIN, lane] += gap
+            parts[RUN_GAIN, lane] = run
+            parts[STOP_GAIN, lane] = missed
+            parts[PART_COMMISSION, lane] = w[_COMMISSION + k]
+            parts[PART_SPREAD, lane] = spread
+            parts[PART_SLIPPAGE, lane] = w[_LOST + k] - spread
+            parts[PART_IMPACT, lane] = w[_IMPACT_COST + k]
+
+
+@compiled
+def step_accounts(bar, targets, w, prices, contract_terms, n_tradable, years, rules, money, ruined, positions, counts, parts):
+    """Move every account one bar on, each from its own bar, and keep its fills and why they happened.
+
+    Where `parts` has room, shape (N_PARTS, n lanes), it is told what the step made of every symbol.
+    """
     width = prices.shape[2]
     group, n_symbols = _group_of(width), contract_terms.shape[1]
     for first in range(0, len(bar), group):
@@ -827,7 +871,11 @@ def step_accounts(bar, targets, w, prices, contract_terms, n_tradable, years, ru
         _load_targets(w, first, n, width, targets)
         _decide(w, first, n, n_symbols, width, contract_terms, rules, counts)
         _explain(w, n, width, rules[STOP], rules[CLOSE_BY_SESSION_END])
+        if len(parts) > 0:
+            _part_before(w, first, n, n_symbols, width, contract_terms, positions, parts)
         _trade(w, first, n, n_symbols, width, True, contract_terms, rules, money, ruined, positions, counts)
+        if len(parts) > 0:
+            _part_after(w, first, n, n_symbols, width, rules, parts)
         _store_money(w, first, n, money)
 
 

@@ -140,6 +140,7 @@ def rules_of(spec: EnvSpec) -> FloatArray:
     rules[kernel.SHARPE_DECAY], rules[kernel.SHARPE_PRIOR] = reward.sharpe_decay, reward.sharpe_prior**2
     rules[kernel.WEIGHT_LOG_RETURN], rules[kernel.WEIGHT_SHARPE] = reward.log_return, reward.differential_sharpe
     rules[kernel.WEIGHT_DRAWDOWN], rules[kernel.WEIGHT_TURNOVER] = reward.drawdown, reward.turnover
+    rules[kernel.HALF_SPREAD] = costs.half_spread_bps / 1e4
     return rules
 
 
@@ -164,11 +165,16 @@ class Stepper:
 
     Args:
         accounts: changed in place.
+        with_parts: whether a step says what it made of every symbol.
     """
 
-    def __init__(self, accounts: Accounts, arrays: MarketArrays, spec: EnvSpec) -> None:
+    def __init__(self, accounts: Accounts, arrays: MarketArrays, spec: EnvSpec, with_parts: bool = False) -> None:
         self.accounts, self._arrays, self._rules = accounts, arrays, rules_of(spec)
-        self._scratch = kernel.scratch(arrays.contract_terms, kernel.width_of(arrays.n_symbols))
+        width, (n, s) = kernel.width_of(arrays.n_symbols), accounts.units.shape
+        self._scratch = kernel.scratch(arrays.contract_terms, width)
+        self._parts = np.zeros((kernel.N_PARTS if with_parts else 0, n * width))
+        self.parts: FloatArray = self._parts.reshape(len(self._parts), n, width)[:, :, :s]
+        """Shape (N_PARTS, n, n_symbols), of the last step, in the order of `ploutos.envs.kernel`; empty where nobody asked."""
 
     def step(self, bar: IntArray, targets: FloatArray) -> None:
         """Fill each account's orders at the open of the next bar and mark it at that bar's close.
@@ -179,7 +185,7 @@ class Stepper:
         """
         arrays = self._arrays
         market = (arrays.prices, arrays.contract_terms, arrays.n_tradable, arrays.years)
-        kernel.step_accounts(bar, targets, self._scratch, *market, self._rules, *self.accounts.arrays)
+        kernel.step_accounts(bar, targets, self._scratch, *market, self._rules, *self.accounts.arrays, self._parts)
 
     def held(self, bar: int) -> FloatArray:
         """Shape (n, n_symbols): share of equity held after the close of a bar."""

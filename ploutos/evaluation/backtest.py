@@ -49,6 +49,7 @@ class Backtests:
         equity, pnl, commission, slippage, impact, borrow, traded, written_off: shape (k, n + 1), account currency; all but equity
             since the start.
         weights: shape (k, n + 1, s), share of equity held at each close.
+        targets: shape (k, n + 1, s), what was decided after each close, nan for no order; the last row is empty.
         fill_units, fill_price: shape (k, n + 1, s), at the open; nan price without a fill; the first row is empty.
         fill_kind: shape (k, n + 1, s), why it was filled: a position in `ploutos.envs.kernel.KINDS`, 0 without a fill.
         stop_units, stop_price, stop_kind: the same for what was closed after the open.
@@ -70,6 +71,7 @@ class Backtests:
     traded: FloatArray
     written_off: FloatArray
     weights: FloatArray
+    targets: FloatArray
     fill_units: FloatArray
     fill_price: FloatArray
     fill_kind: np.ndarray
@@ -127,14 +129,14 @@ class Backtests:
         )
 
 
-Part = Literal["costs", "weights", "fills"]
+Part = Literal["costs", "weights", "targets", "fills"]
 """What a backtest may keep beside equity."""
-EVERYTHING: tuple[Part, ...] = ("costs", "weights", "fills")
+EVERYTHING: tuple[Part, ...] = ("costs", "weights", "targets", "fills")
 _COSTS = ("pnl", *ledger.COSTS, "traded", "written_off")
 _RECORDED = ("equity", *_COSTS)
 _FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
 _FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
-BY_ACCOUNT = (*_RECORDED, "weights", *_FILLS, "ruined", "last")
+BY_ACCOUNT = (*_RECORDED, "weights", "targets", *_FILLS, "ruined", "last")
 
 
 class _Recording:
@@ -146,15 +148,18 @@ class _Recording:
         self.arrays: dict[str, np.ndarray] = {name: np.zeros((n + 1 if name in kept else 0, k)) for name in _RECORDED}
         self.arrays["equity"][0] = accounts.equity
         self.arrays["weights"] = np.zeros((n + 1 if "weights" in keep else 0, k, s))
+        self.arrays["targets"] = np.full((n + 1 if "targets" in keep else 0, k, s), np.nan)
         for name, nothing in _FILLS.items():
             self.arrays[name] = np.full((n + 1 if "fills" in keep else 0, k, s), nothing)
         self.ruined, self.last = np.full(k, -1), np.full(k, n)
         self._n, self._accounts = n, accounts
         self._sources = [(self.arrays[name], getattr(accounts, name)) for name in kept]
 
-    def note(self, at: int, held: FloatArray) -> None:
-        """Keep what the accounts are after a step."""
+    def note(self, at: int, decided: FloatArray, held: FloatArray) -> None:
+        """Keep what was decided before a step and what the accounts are after it."""
         accounts = self._accounts
+        if len(self.arrays["targets"]):
+            self.arrays["targets"][at - 1] = decided
         for array, source in self._sources:
             array[at] = source
         if len(self.arrays["weights"]):
@@ -220,7 +225,7 @@ def run_backtests(
                 targets[row] = table[decided]
             stepper.step(bar, targets)
             held = stepper.held(decided + 1)
-            recording.note(decided + 1 - first, held)
+            recording.note(decided + 1 - first, targets, held)
     return Backtests(
         slugs=tuple(each.slug for each in ids),
         roles=tuple(each.role for each in ids),

@@ -1,7 +1,7 @@
 """Which strategies a run compares, and over which bars: out of sample all of them, in sample the policies alone."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,8 @@ from ploutos.market.data_spec import DataSpec, is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.store import Kind, write_json
 from ploutos.strategies.advised import ADVISOR, FUSED, FUSED_ABLATED, MIRRORED, AdvisorStrategy, FusedStrategy
-from ploutos.strategies.base import Role, Strategy, StrategyId, account_ids
-from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines
+from ploutos.strategies.base import PrecomputedTargets, Role, Strategy, StrategyId, account_ids
+from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines, buy_and_hold
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
 from ploutos.strategies.oracles import oracle
 from ploutos.strategies.regression import Regression, regression_strategy
@@ -79,6 +79,24 @@ def out_of_sample(
     require_purchase(result, BUY_AND_HOLD, bars, env)
     contenders = (FUSED, VOTE, ADVISOR, FUSED_ABLATED, *account_ids(others), *account_ids(baselines), *list(members)[1:])
     return result.only([*(each.slug for each in contenders), *result.of(Role.PLACEBO)])
+
+
+def fused_and_vote(
+    signals: Signals, first: int, env: EnvSpec, fusion: FusionSpec, choices: tuple[FusionChoice, ...] = ()
+) -> Callable[[Bars], list[Strategy]]:
+    """The fused account, the vote and the benchmark, made from whatever bars; the advice stays as it was.
+
+    Args:
+        first: bar after whose close the first decision is taken.
+    """
+
+    def make(bars: Bars) -> list[Strategy]:
+        actions, confidences = signals.align_to_bars(bars)
+        fused = FusedStrategy((FUSED,), actions[None], confidences[None], bars, env, (fusion,), choices)
+        hold = PrecomputedTargets(BUY_AND_HOLD, buy_and_hold(bars, first, env), Role.BASELINE)
+        return [fused, EnsembleStrategy(bars=bars, env=env), hold]
+
+    return make
 
 
 def supervised_and_oracle(

@@ -28,7 +28,7 @@ from ploutos.evaluation.metrics import (
 from ploutos.evaluation.significance import Estimate, alpha, beta, estimate, mean, sharpe_interval
 from ploutos.evaluation.skill import against_benchmark, subject_of
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import AdvisorFacts, FoldMetrics, MemberSharpe, Mirror, RunSummary, StrategyMetrics
+from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, Robustness, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
 from ploutos.strategies.base import Role
@@ -50,6 +50,8 @@ def summarise(
     known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
     subject: str = "auto",
+    attribution: tuple[Attribution, ...] = (),
+    robustness: tuple[Robustness, ...] = (),
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -61,6 +63,8 @@ def summarise(
         known: how far the advisor's memory reaches.
         mirrored: what the advisor said about the mirrored market, if it was asked.
         subject: whom the verdict is about, as `ploutos.evaluation.skill.subject_of` reads it.
+        attribution: where growth came from, by `ploutos.evaluation.attribution`.
+        robustness: stress tests, by `ploutos.evaluation.robustness`.
 
     Raises:
         ConfigError: there is no such account.
@@ -102,6 +106,8 @@ def summarise(
         spans=spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
         folds=tuple(_fold(contenders, bars, fold, row, periods.per_year) for fold, row in zip(folds, inside, strict=True)),
         fusion=tuple(choices),
+        attribution=attribution,
+        robustness=robustness,
     )
 
 

@@ -56,6 +56,25 @@ class GateSpec(Spec):
     """What makes a result suspect."""
 
 
+class RobustnessSpec(Spec):
+    """Stress tests of what decided; none of them counts as a trial, since nothing is chosen by them."""
+
+    enabled: bool = True
+    """Run them."""
+    paths: NonNegativeInt = 1000
+    """Paths of resampled sessions with late and lost orders; 0 runs none."""
+    block_sessions: PositiveInt = 10
+    """Sessions that follow each other as they did, before a path jumps."""
+    late: float = Field(default=0.05, ge=0, lt=1)
+    """Share of a path's orders that are a bar old."""
+    lost: float = Field(default=0.05, ge=0, lt=1)
+    """Share of a path's orders that are not carried out."""
+    perturbations: NonNegativeInt = 2
+    """Draws of noise on all prices, with features computed and decisions taken again."""
+    noise: float = Field(default=0.1, ge=0)
+    """Size of that noise, as a share of each symbol's usual volatility per bar."""
+
+
 class BootstrapSpec(Spec):
     """Resampling, of returns and of advice."""
 
@@ -75,3 +94,5 @@ class EvaluationSpec(BootstrapSpec):
     auto is the vote of the policies where the advisor is a mock or no tested session is known to be clean, else the fused account."""
     gates: GateSpec = GateSpec()
     """What a promotion asks for."""
+    robustness: RobustnessSpec = RobustnessSpec()
+    """Stress tests."""

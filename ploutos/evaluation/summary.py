@@ -549,6 +549,178 @@ class Gates(Part):
     """Yearly volatility of the two bars of risk."""
 
 
+class Growth(Part):
+    """Parts of an account's growth, account currency; what took from it is negative. They add up to it."""
+
+    market: float = 0.0
+    """Its mean share of the market, times the market: the equal mean return of the run's symbols."""
+    selection: float = 0.0
+    """Holding symbols that did better than the market."""
+    timing: float = 0.0
+    """Holding more when the market rose than when it fell."""
+    stops: float = 0.0
+    """Leaving at a stop and not at that bar's close."""
+    vetoes: float = 0.0
+    """The risk veto: gross profit less that of a twin without it."""
+    advice: float = 0.0
+    """The advice: gross profit less that of a twin whose advice is blank."""
+    commission: float = 0.0
+    """Fees of the broker."""
+    spread: float = 0.0
+    """Half the spread of every fill, where it is set apart."""
+    slippage: float = 0.0
+    """Fills worse than the open, the spread aside."""
+    impact: float = 0.0
+    """The price moved by its own orders."""
+    borrow: float = 0.0
+    """Fees on shorts."""
+    written_off: float = 0.0
+    """What a ruined account owed beyond all it had: the broker's loss."""
+
+    @property
+    def total(self) -> float:
+        """Of all parts."""
+        return float(sum(getattr(self, name) for name in type(self).model_fields))
+
+
+class Attribution(Part):
+    """Where one account's growth came from."""
+
+    slug: str
+    """Whose."""
+    without_advice: str | None = None
+    """Slug of the twin that says what the advice was worth; None where none ran, and then the advice lies in the other parts."""
+    without_veto: str | None = None
+    """Slug of the twin that says what the veto was worth; None where none ran."""
+    first_equity: float
+    """Equity at the start."""
+    last_equity: float
+    """At the end."""
+    growth: Growth
+    """The whole."""
+    residual: float
+    """What the parts leave unexplained: rounding."""
+    by_symbol: dict[str, Growth]
+    """The same for each symbol; what was written off belongs to none."""
+    by_fold: dict[int, Growth]
+    """For each fold's test range."""
+    by_side: dict[str, Growth]
+    """For what was held long and short."""
+    of_advice: Growth | None = None
+    """How the advice's part came about."""
+    of_vetoes: Growth | None = None
+    """How the vetoes' part came about."""
+
+
+class StressTest(StrEnum):
+    """What is changed in one row of the stress table."""
+
+    AS_RUN = "as-run"
+    """Nothing."""
+    NO_COSTS = "no-costs"
+    """Trading is free."""
+    DOUBLE_COSTS = "double-costs"
+    """Every cost is doubled."""
+    ONE_BAR_LATER = "delayed"
+    """Every order is carried out one bar later."""
+    CRASH = "crash"
+    """All prices fall by 20 % over six bars in the middle, and stay there."""
+    GAPS = "gaps"
+    """About once a month all prices jump at the open by three usual sessions' moves, up or down."""
+    WILD = "wild"
+    """Every move about the trend is doubled."""
+    CALM = "calm"
+    """Every move about the trend is halved."""
+    MISSING_BARS = "missing-bars"
+    """One bar in twenty is missing, symbol by symbol."""
+    NOISE = "noise"
+    """All prices of a bar are off by a little."""
+
+
+class StressRow(Part):
+    """One account in one changed world."""
+
+    test: StressTest
+    """What was changed."""
+    draw: int = 0
+    """Which draw of it."""
+    decided_again: bool
+    """Features were computed and decisions taken again; else the decisions are those of the run."""
+    total_return: float
+    """Net of costs."""
+    sharpe: Number
+    """Yearly."""
+    max_drawdown: float
+    """Deepest fall of equity from its peak."""
+    benchmark_return: float
+    """What the benchmark earned in the same world."""
+    ruined: bool
+    """The account was ruined."""
+
+
+class Regime(Part):
+    """The sessions that began alike volatile, as they were run."""
+
+    name: Literal["calm", "usual", "wild"]
+    """A third of the sessions each, by the symbols' usual volatility before the session."""
+    n_sessions: int
+    """How many."""
+    mean_return: Number
+    """Yearly mean of session returns."""
+    sharpe: Number
+    """Yearly."""
+    benchmark_mean_return: Number
+    """Of the benchmark."""
+
+
+class Paths(Part):
+    """Many resampled histories with late and lost orders, carried out by the same ledger."""
+
+    n: int
+    """How many."""
+    losses: float
+    """Share of them that lost."""
+    behind: float
+    """Share of them on which the benchmark earned more."""
+    return_low: float
+    """Total return that one path in twenty stays below."""
+    return_median: float
+    """Total return of the middle path."""
+    return_high: float
+    """Total return that one path in twenty is above."""
+    drawdown_median: float
+    """Deepest fall on the middle path."""
+    drawdown_bad: float
+    """Deepest fall that one path in twenty goes beyond."""
+    ruined: float
+    """Share of them that were ruined."""
+
+
+class Robustness(Part):
+    """How one account stands changed worlds, and what would have had to be true."""
+
+    slug: str
+    """Whose."""
+    rows: tuple[StressRow, ...]
+    """The stress table."""
+    regimes: tuple[Regime, ...]
+    """The sessions by volatility."""
+    paths: Paths | None
+    """None where none were run, or the account was ruined."""
+    break_even_costs: Number
+    """Multiple of all costs at which nothing is left; None where it loses even without costs, or stands 64 times as much."""
+    break_even_benchmark: Number
+    """Multiple of all costs, of both, at which it earns what the benchmark earns; None where there is none between 0 and 64."""
+    best_sessions: int | None
+    """Fewest of its best sessions without which nothing would have been earned; None where nothing was."""
+    n_sessions: int
+    """Sessions in all."""
+
+    def row(self, test: StressTest) -> StressRow | None:
+        """The first row of a test."""
+        return next((row for row in self.rows if row.test is test), None)
+
+
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
@@ -596,6 +768,11 @@ class RunSummary(Part):
     """What each fold's validation range chose for fusion; empty where nothing is chosen."""
     gates: Gates | None = None
     """Whether the run's subject may be promoted; None where nobody kept count of what was tried."""
+
+    attribution: tuple[Attribution, ...] = ()
+    """Where growth came from: of the account that the run is about, of the policies' vote and of the benchmark."""
+    robustness: tuple[Robustness, ...] = ()
+    """How the fused account and the policies' vote stand stress tests; empty where none were run."""
 
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""

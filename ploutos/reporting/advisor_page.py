@@ -11,7 +11,8 @@ from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.contamination import counting_spans
 from ploutos.evaluation.summary import RunSummary
 from ploutos.reporting.names import names_of, names_of_accounts
-from ploutos.reporting.report import choice_rows, figure_html, render_page, show
+from ploutos.reporting.page import figure_html, render_page, show
+from ploutos.reporting.report import choice_rows
 from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, mirror_sentence, verdict
 from ploutos.strategies.advised import FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role

@@ -4,8 +4,6 @@ from typing import Any
 
 import numpy as np
 import plotly.graph_objects as go
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from plotly.offline import get_plotlyjs
 
 from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
@@ -14,8 +12,11 @@ from ploutos.evaluation.summary import Measure, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FEWEST, Calibration, Uncalibrated
 from ploutos.market.quality_report import QualitySummary
 from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences
+from ploutos.reporting.growth import growth_part
 from ploutos.reporting.names import names_of
+from ploutos.reporting.page import figure_html, render_page, show
 from ploutos.reporting.quality_page import symbol_rows
+from ploutos.reporting.stress import stress_part
 from ploutos.reporting.verdict import MEASURES, conclusion, verdict
 from ploutos.strategies.base import Role
 
@@ -40,26 +41,7 @@ _CAPTURE = ("oracle_capture", "of the oracle's growth", "percent")
 _CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
 _INTERVALS |= {name: (f"{name}_low", f"{name}_high") for name in ("alpha", "beta")}
-_NONE = "-"
 _DESCRIPTIONS = {name: str(field.description) for name, field in StrategyMetrics.model_fields.items()}
-
-
-def show(value: float | None, kind: str) -> str:
-    """A number for people.
-
-    >>> show(0.1234, "percent"), show(None, "ratio"), show(1234.5, "money")
-    ('12.3 %', '-', '$1,234')
-    """
-    if value is None:
-        return _NONE
-    formats = {
-        "percent": f"{100 * value:.1f} %",
-        "ratio": f"{value:.2f}",
-        "times": f"{value:.1f}x",
-        "count": f"{value:,.0f}",
-        "p": f"{value:.3f}",
-    }
-    return formats.get(kind, f"${value:,.0f}")
 
 
 def _cell(metrics: StrategyMetrics, name: str, kind: str) -> str:
@@ -92,20 +74,6 @@ def fold_rows(summary: RunSummary) -> list[dict[str, Any]]:
         {"fold": fold.fold, "test": f"{fold.first} to {fold.last}"} | {names[slug]: sharpe for slug, sharpe in fold.sharpe.items()}
         for fold in summary.folds
     ]
-
-
-def figure_html(figure: go.Figure, height: int) -> str:
-    """A figure as a piece of a page that brings the script itself."""
-    figure.update_layout(
-        template="plotly_white", height=height, margin={"l": 60, "r": 20, "t": 20, "b": 40}, legend={"orientation": "h", "y": -0.15}
-    )
-    return str(figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False, "responsive": True}))
-
-
-def render_page(template: str, **values: Any) -> str:
-    """A template of this package as one self-contained file, with the script that its figures need."""
-    environment = Environment(loader=PackageLoader("ploutos.reporting", "."), autoescape=True, undefined=StrictUndefined)
-    return environment.get_template(template).render(plotly_js=get_plotlyjs(), **values)
 
 
 def _paths(backtests: Backtests, summary: RunSummary, values: np.ndarray) -> go.Figure:
@@ -278,6 +246,8 @@ def render_report(
             "learning": "" if learning is None else figure_html(learning, 420),
             "costs": figure_html(_costs(backtests, summary), 360),
         },
+        growth=growth_part(summary),
+        stress=stress_part(summary),
         folds=folds,
         choices=choice_rows(summary),
         gates=_gates(summary),
