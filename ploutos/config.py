@@ -113,7 +113,7 @@ class PipelineConfig(Spec):
 PRESETS: dict[str, dict[str, Any]] = {
     "demo": {
         "training": {"timesteps_reduction": 0.02, "members": 3},
-        "evaluation": {"replications": 1000},
+        "evaluation": {"replications": 1000, "robustness": {"perturbations": 0}},
         "pipeline": {"pause_between_phases": 1.0},
     },
     "quick": {"training": {"timesteps_reduction": 0.01}},

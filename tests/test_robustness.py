@@ -23,7 +23,7 @@ from ploutos.walk_forward import Range
 BARS = random_panel(2, n_bars=420)
 PART = Range(start=220, stop=420)
 ENV = EnvSpec(costs=CostSpec(commission_bps=3, slippage_bps=5))
-FEW = RobustnessSpec(paths=60)
+FEW = RobustnessSpec(paths=60, perturbations=2)
 
 
 def trend(bars):

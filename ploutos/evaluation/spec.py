@@ -69,7 +69,7 @@ class RobustnessSpec(Spec):
     """Share of a path's orders that are a bar old."""
     lost: float = Field(default=0.05, ge=0, lt=1)
     """Share of a path's orders that are not carried out."""
-    perturbations: NonNegativeInt = 2
+    perturbations: NonNegativeInt = 1
     """Draws of noise on all prices, with features computed and decisions taken again."""
     noise: float = Field(default=0.1, ge=0)
     """Size of that noise, as a share of each symbol's usual volatility per bar."""
