@@ -15,7 +15,7 @@ from ploutos.evaluation.backtest import BACKTESTS, Backtests, Segment
 from ploutos.evaluation.candidates import CANDIDATES
 from ploutos.evaluation.experiment import IN_SAMPLE, InSample, fused_and_vote, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
 from ploutos.evaluation.fusion_selection import choose_fusion
-from ploutos.evaluation.gates import judge
+from ploutos.evaluation.gates import judge, stressed
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.replay import own_env
 from ploutos.evaluation.robustness import ROBUSTNESS, robustness
@@ -172,7 +172,9 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
             attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
             robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (),
         )  # fmt: skip
-        gates = judge(summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed)
+        gates = judge(
+            summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, **stressed(summary)
+        )
         return summary.model_copy(update={"gates": gates})
 
     settings = {"evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness"}), "seed": config.seed, "reduced": reduced}

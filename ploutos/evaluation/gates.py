@@ -95,6 +95,14 @@ def judge(
     )  # fmt: skip
 
 
+def stressed(summary: RunSummary) -> dict[str, float]:
+    """What the stress tests of the subject say to `judge`; nothing where there were none."""
+    own = next((each for each in summary.robustness if each.slug == summary.subject.slug), None)
+    doubled, paths = (None, None) if own is None else (own.row(StressTest.DOUBLE_COSTS), own.paths)
+    found = {} if doubled is None else {"double_cost": doubled.total_return}
+    return found if paths is None else found | {"monte_carlo_losses": paths.losses}
+
+
 def _outcome(rows: Sequence[Gate], suspect: bool, needed: float) -> Outcome:
     missed = [row.name for row in rows if row.reason in (GateReason.MISSED, GateReason.ANOTHER)]
     unknown = [row for row in rows if row.reason is GateReason.NOT_MEASURED and row.required]
