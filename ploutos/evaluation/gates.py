@@ -35,7 +35,9 @@ from ploutos.strategies.base import Role
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold
 
-_LISTENS = (Role.FUSED, Role.ADVISOR, Role.HYBRID)
+_LISTENS = (Role.FUSED, Role.ADVISOR, Role.HYBRID
+    StressTest,
+)
 _CURABLE = (GateName.PSR, GateName.DSR, GateName.SPA)
 _COVERED = 0.8  # share of the sessions that a path must have to be one of those compared
 
