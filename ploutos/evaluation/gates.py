@@ -29,15 +29,13 @@ from ploutos.evaluation.overfitting import (
     superiority,
 )
 from ploutos.evaluation.spec import EvidenceSpec, GateSpec
-from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, RunSummary, TrialFacts
+from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, RunSummary, StressTest, TrialFacts
 from ploutos.market.bars import Bars
 from ploutos.strategies.base import Role
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold
 
-_LISTENS = (Role.FUSED, Role.ADVISOR, Role.HYBRID
-    StressTest,
-)
+_LISTENS = (Role.FUSED, Role.ADVISOR, Role.HYBRID)
 _CURABLE = (GateName.PSR, GateName.DSR, GateName.SPA)
 _COVERED = 0.8  # share of the sessions that a path must have to be one of those compared
 
