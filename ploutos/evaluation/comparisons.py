@@ -57,8 +57,9 @@ def pairs(slugs: Sequence[str]) -> list[Pair]:
 
 
 def supervised_pairs(backtests: Backtests) -> list[Pair]:
-    """The vote of the policies against every supervised model that a run holds."""
-    return [Pair(Question.SUPERVISED, VOTE.slug, (slug,)) for slug in backtests.of(Role.REGRESSION)]
+    """The vote of the policies against every supervised model that a run holds; none without policies."""
+    models = backtests.of(Role.REGRESSION) if VOTE.slug in backtests.slugs else ()
+    return [Pair(Question.SUPERVISED, VOTE.slug, (slug,)) for slug in models]
 
 
 def _draws(kind: str, slugs: Sequence[str]) -> tuple[str, ...]:

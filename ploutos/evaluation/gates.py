@@ -22,6 +22,7 @@ from ploutos.evaluation.overfitting import (
     chance_deviation,
     deflated_sharpe,
     deflated_track_record,
+    effective_trials,
     minimum_track_record,
     overfitting,
     probabilistic_sharpe,
@@ -154,10 +155,11 @@ def _choice_gates(
     """Whether choosing among everything that was tried means anything, and whether the subject is better than holding."""
     periods = periods_of(bars, backtests)
     paths, sessions = candidates.covering(_COVERED)
-    split = overfitting(paths, seed) if paths.shape[1] > 1 else None
+    chosen = paths.shape[1] > 1 and effective_trials(paths) > 1  # among seeds of one decider nothing is chosen that could be overfitted
+    split = overfitting(paths, seed) if chosen else None
     rows = [
-        _gate(GateName.PBO, split.pbo if split else None, spec.pbo, most=True),
-        _gate(GateName.PBO_HIGH, split.high if split else None, spec.pbo_high, most=True, strict=True),
+        _gate(GateName.PBO, split.pbo if split else None, spec.pbo, most=True, required=chosen),
+        _gate(GateName.PBO_HIGH, split.high if split else None, spec.pbo_high, most=True, strict=True, required=chosen),
     ]
     shared = np.isin(sessions_tested(bars, backtests), sessions)
     holding = path_of(backtests, benchmark, periods)[shared]
