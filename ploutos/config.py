@@ -118,7 +118,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "quick": {"training": {"timesteps_reduction": 0.01}},
     "test": {"training": {"timesteps_reduction": 0.1}},
-    "full": {"training": {"net_arch": [64, 64]}},
+    "full": {},
     "hardware_maximized": {
         "training": {"total_timesteps": 10_000_000, "n_envs": 256, "n_steps": 4_096, "batch_size": 65_536},
         "hardware": {"device": "auto", "autoscale": True},

@@ -95,7 +95,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     mirrored, tested = pd.read_parquet(folder / "mirrored.parquet"), folds.tested_decisions(folds.read_folds(folder / "folds.json"))
     asked = read_signals(folder / "signals.parquet").within(*tested).frame
     assert len(mirrored) == summary.advisor.mirrored.n_asked == len(asked)
-    assert [row.draws for row in summary.comparisons] == [1, 1, 2, 2, 2, 1, 1, 1]
+    assert [row.draws for row in summary.comparisons] == [1, 1, 1, 2, 2, 2, 1, 1, 1]
     assert conclusion(summary) in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
     assert 'href="advisor.html"' in page
@@ -235,7 +235,7 @@ def test_a_planted_market_shows_what_policies_and_regressions_took_of_the_oracle
     model = load_regression(tmp_path / "run" / "folds" / "0" / "regression" / "trees.npz")
     assert model.kind == "trees"
     again = run(tmp_path / "again", *market, "regression.models=[trees]")
-    assert computed(again) == {"backtests", "candidates", "metrics"}
+    assert computed(again) == {"backtests", "candidates", "metrics", "robustness"}
     without = run(tmp_path / "without", *market, "regression.enabled=false")
     assert not any(name.startswith("regression") for name in without)
     assert read_summary(tmp_path / "without" / "metrics.json").supervised == ()

@@ -21,6 +21,7 @@ from ploutos.reporting.verdict import MEASURES, conclusion, verdict
 from ploutos.strategies.base import Role
 
 _COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
+_GREY = "#d0d5dd"
 _COLUMNS = (
     ("total_return", "total return", "percent"),
     ("sharpe", "Sharpe", "ratio"),
@@ -77,31 +78,52 @@ def fold_rows(summary: RunSummary) -> list[dict[str, Any]]:
 
 
 def _paths(backtests: Backtests, summary: RunSummary, values: np.ndarray) -> go.Figure:
-    """One line per account, the members left out; the first one is drawn bold."""
+    """One line per account, the members left out: five in colour, the subject bold, the others grey and drawn first."""
     figure = go.Figure()
-    stamps, names = backtests.timestamps.astype("datetime64[ms]").astype(object), names_of(summary)
-    shown = [row for row, role in enumerate(backtests.roles) if role is not Role.MEMBER]
-    for place, row in enumerate(shown):
-        line = {"width": 1.3 if place else 2.6, "color": _COLOURS[place % len(_COLOURS)]}
-        stop = int(backtests.last[row]) + 1
-        figure.add_scatter(x=stamps[:stop], y=values[row, :stop], name=names[backtests.slugs[row]], line=line)
-    return figure
+    stamps, names = _stamps(backtests), names_of(summary)
+    emphasised = dict(zip(_emphasised(summary), _COLOURS, strict=False))
+    shown = [
+        slug for slug, role in zip(backtests.slugs, backtests.roles, strict=True) if role is not Role.MEMBER and slug not in emphasised
+    ]
+    for slug in [*shown, *reversed(emphasised)]:
+        row = backtests.row(slug)
+        stop, width = int(backtests.last[row]) + 1, 2.6 if slug == summary.subject.slug else 1.5 if slug in emphasised else 1.0
+        line = {"width": width, "color": emphasised.get(slug, _GREY)}
+        figure.add_scatter(x=stamps[:stop], y=values[row, :stop], name=names[slug], line=line)
+    return figure.update_layout(hovermode="x unified", legend={"traceorder": "reversed"})
+
+
+def _emphasised(summary: RunSummary) -> list[str]:
+    """The subject, the benchmark, and what they are most often asked about: at most five accounts."""
+    asked = (Role.FUSED, Role.VOTE, Role.ORACLE, Role.HYBRID, Role.REGRESSION)
+    others = [slug for role in asked for slug in summary.of(role)[:1]]
+    return list(dict.fromkeys([summary.subject.slug, summary.benchmark, *others]))[:5]
+
+
+def _stamps(backtests: Backtests) -> list[str]:
+    """Closes as text: days where every bar is one, else minutes."""
+    days = backtests.timestamps.astype("datetime64[D]")
+    whole = len(np.unique(days)) == len(days)
+    return [str(each) for each in (days if whole else backtests.timestamps.astype("datetime64[m]"))]
 
 
 def _equity(backtests: Backtests, summary: RunSummary) -> go.Figure:
-    figure = _paths(backtests, summary, backtests.equity)
+    figure = _paths(backtests, summary, backtests.equity.round())
     for fold in summary.folds:
         figure.add_vline(x=str(fold.first), line={"width": 1, "dash": "dot", "color": "#98a2b3"})
     return figure.update_yaxes(type="log", title="account, $")
 
 
 def _drawdown(backtests: Backtests, summary: RunSummary) -> go.Figure:
-    return _paths(backtests, summary, drawdowns(backtests.equity)).update_yaxes(tickformat=".0%")
+    return _paths(backtests, summary, drawdowns(backtests.equity).round(4)).update_yaxes(tickformat=".0%")
 
 
 def _heat_map(summary: RunSummary) -> go.Figure:
-    names, policies = names_of(summary), (Role.VOTE, Role.HYBRID, Role.ABLATION, Role.REGRESSION, Role.ORACLE, Role.STRATEGY, Role.MEMBER)
-    rows = [summary.benchmark, summary.subject.slug, *(slug for role in policies for slug in summary.of(role))]
+    names, policies = (
+        names_of(summary),
+        (Role.FUSED, Role.VOTE, Role.HYBRID, Role.ABLATION, Role.REGRESSION, Role.ORACLE, Role.STRATEGY, Role.MEMBER),
+    )
+    rows = list(dict.fromkeys([summary.benchmark, summary.subject.slug, *(slug for role in policies for slug in summary.of(role))]))
     values = [[fold.sharpe[slug] for fold in summary.folds] for slug in rows]
     columns = [f"fold {fold.fold}<br>{fold.first}" for fold in summary.folds]
     figure = go.Figure(
