@@ -18,6 +18,7 @@ from ploutos.evaluation.experiment import in_sample, out_of_sample
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import measure, periods_of, session_closes, sharpe_ratio
 from ploutos.evaluation.spec import BootstrapSpec
+from ploutos.evaluation.summary import Subject, SubjectReason
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
@@ -176,11 +177,14 @@ def small_run(panel, panel_features, panel_fold, panel_policies):
 
 def plain(summary, low, high, **changes):
     """A full run of a real advisor on bars from elsewhere, all of it clean, that bought all symbols."""
-    final = summary.strategies["fused"].model_copy(update={"excess_low": low, "excess_high": high})
+    p, sign = (0.01, 1) if low > 0 else (0.6, 0)
+    ends = {"value": (low + high) / 2, "low": low, "high": high, "p": p, "p_adjusted": p, "sign": sign}
+    tests = tuple(row.model_copy(update=ends) for row in summary.against_benchmark.tests)
+    against = summary.against_benchmark.model_copy(update={"tests": tests, "coverage": 0.95, "relative_exposure": 0.5})
     advisor = {"is_mock": False, "n_abstained": 0, "reveal": False}
     facts = {
         "reduced": False, "source": "elsewhere", "confidence": 0.9, "comparisons": (),
-        "strategies": summary.strategies | {"fused": final},
+        "against_benchmark": against, "subject": Subject(slug="fused", reason=SubjectReason.ADVISED),
         "spans": tuple(span.model_copy(update={"tag": Tag.CLEAN}) for span in summary.spans),
         "purchase": summary.purchase.model_copy(update={"bought": summary.symbols}),
     }  # fmt: skip
@@ -190,18 +194,23 @@ def plain(summary, low, high, **changes):
 
 def test_a_full_run_of_a_real_advisor_gets_one_sentence(small_run):
     summary = small_run(0.95)[0]
-    (sentence,) = verdict(plain(summary, 0.02, 0.04))
-    assert sentence.startswith("fused (LLM) earned 2.0% to 4.0% a year more than buy and hold (90 % interval")
+    sentence, raw, why = verdict(plain(summary, 0.02, 0.04))
+    assert sentence.startswith(
+        "fused (LLM) did better than buy and hold: 2.0% to 4.0% a year more return, an alpha of 2.0% to 4.0% a year, "
+    )
+    assert "a Sharpe ratio higher by 0.02 to 0.04 (90 % intervals of this one history; p-values corrected for 5 measures;" in sentence
+    assert raw.startswith("It held 50% of the exposure of buy and hold on average; the interval of its yearly return")
+    assert why.startswith("The verdict is about fused (LLM): the advisor is a language model and some tested sessions are clean")
     assert "shortened run" in verdict(plain(summary, 0.02, 0.04, reduced=True))[0]
-    assert "mock" in verdict(plain(summary, 0.02, 0.04, is_mock=True))[1]
-    assert "still well known in 2013" in verdict(plain(summary, 0.02, 0.04, source=sample.NAME))[1]
-    substituted = verdict(plain(summary, 0.02, 0.04, source="alpaca, raw; SPY stands in for ES"))[1]
+    assert "mock" in verdict(plain(summary, 0.02, 0.04, is_mock=True))[3]
+    assert "still well known in 2013" in verdict(plain(summary, 0.02, 0.04, source=sample.NAME))[3]
+    substituted = verdict(plain(summary, 0.02, 0.04, source="alpaca, raw; SPY stands in for ES"))[3]
     assert substituted == "SPY stands in for ES: it has its own hours, dividends and costs, and no rolls."
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 0.04), (-0.04, 0.0), (-0.01, 0.01)])
 def test_an_interval_that_touches_zero_tells_nothing(small_run, low, high):
-    (sentence,) = verdict(plain(small_run(0.95)[0], low, high))
+    sentence, *_ = verdict(plain(small_run(0.95)[0], low, high))
     assert "statistically indistinguishable from buy and hold" in sentence
 
 

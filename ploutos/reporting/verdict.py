@@ -218,7 +218,8 @@ def _short(summary: RunSummary) -> list[str]:
     if coverage is None:
         return [f"The test is short: {n} sessions, fewer than any length at which these intervals were checked, so they may be too narrow."]
     if abs(coverage - _NOMINAL) > TOLERATED:
-        return [f"The test is short: with {n} sessions a 95 % interval was measured to hold the truth in only {coverage:.0%} of cases."]
+        held = f"intervals that should hold the truth in 95 of 100 cases were measured to hold it in {100 * coverage:.0f}"
+        return [f"The test is short: at {n} sessions {held}."]
     return []
 
 
