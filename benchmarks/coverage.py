@@ -105,7 +105,7 @@ def read(state: Path) -> dict[str, dict[str, int]]:
     return {row["piece"]: row["held"] for row in map(json.loads, lines)}
 
 
-def table(done: dict[str, dict[str, int]], say: Callable[[str], None]) -> None:
+def table(done: dict[str, dict[str, int]], replications: int, say: Callable[[str], None]) -> None:
     """Coverage of each interval in Markdown, and the worst of each length but for the plain one's."""
     names = [*INTERVALS, "percentile"]
     say(f"| sessions | null | samples | {' | '.join(names)} |")
@@ -113,7 +113,7 @@ def table(done: dict[str, dict[str, int]], say: Callable[[str], None]) -> None:
     for n in LENGTHS:
         worst = 1.0
         for null in NULLS:
-            rows = [row for key, row in done.items() if key.startswith(f"{null} {n} ")]
+            rows = [row for key, row in done.items() if key.startswith(f"{null} {n} {replications} ")]
             if rows:
                 shares = {name: sum(row[name] for row in rows) / (PIECE * len(rows)) for name in names}
                 worst = min(worst, *(shares[name] for name in INTERVALS))
@@ -136,7 +136,7 @@ def main() -> None:
             done[key] = held(null, n, piece, spec)
             with asked.state.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"piece": key, "held": done[key]}) + "\n")
-    table(done, print)
+    table(done, asked.replications, print)
 
 
 if __name__ == "__main__":

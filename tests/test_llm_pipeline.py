@@ -94,7 +94,8 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
     assert summary.advisor.model == "tiny:latest (Ollama)"
     assert not summary.advisor.is_mock
     assert summary.advisor.tokens == signals["tokens"].sum() > 0
-    assert (summary.subject.slug, names_of(summary)[summary.subject.slug]) == ("fused", "fused (LLM)")
+    assert names_of(summary)["fused"] == "fused (LLM)"
+    assert (summary.subject.slug, summary.subject.reason) == ("vote", "not-clean")  # nobody has vouched for this model
 
     # the server is gone: a run that needs it says so before it trains, one that replays does not miss it
     caplog.clear()

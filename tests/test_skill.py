@@ -177,9 +177,9 @@ def answers(skill, market_sharpe, worlds):
     return {m: np.mean([row[m] > 0 for row in signs]) for m in Measure}, np.mean([any(row[m] > 0 for m in SKILL) for row in signs])
 
 
-@pytest.mark.parametrize(("market_sharpe", "least"), [(0.7, 0.75), (1.0, 0.5)])
+@pytest.mark.parametrize(("market_sharpe", "least"), [(0.7, 0.75), (1.0, 0.45)])
 def test_true_skill_that_is_half_invested_is_found_though_it_seldom_earns_more_than_a_market_it_half_holds(market_sharpe, least):
-    found, skill = answers(1.5, market_sharpe, 20)
+    found, skill = answers(1.5, market_sharpe, 40)
     assert skill >= least
     assert found[Measure.EXCESS] <= 0.35
     assert skill > found[Measure.EXCESS] + 0.4
@@ -188,8 +188,8 @@ def test_true_skill_that_is_half_invested_is_found_though_it_seldom_earns_more_t
 @pytest.mark.parametrize("market_sharpe", [-1.0, 0.7])
 def test_a_coin_that_is_half_invested_shows_no_skill_in_a_rise_or_a_fall(market_sharpe):
     """In a fall it truly earns more than the market, which must not pass for skill."""
-    found, skill = answers(None, market_sharpe, 30)
-    assert skill <= 2 / 30
+    found, skill = answers(None, market_sharpe, 40)
+    assert skill <= 3 / 40
     if market_sharpe < 0:
         assert found[Measure.EXCESS] > 0.1
 

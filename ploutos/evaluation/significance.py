@@ -266,7 +266,7 @@ def significant_sign(value: float, p: float, confidence: float) -> Literal[-1, 0
 
 # --- what intervals were measured to cover
 
-MEASURED: dict[int, float] = {}
+MEASURED = {63: 0.937, 126: 0.940, 252: 0.939, 1000: 0.941}
 """Sessions, and the share of true values that a 95 % interval held at worst; measured by `benchmarks/coverage.py`."""
 TOLERATED = 0.02
 
