@@ -201,7 +201,7 @@ def test_a_full_run_of_a_real_advisor_gets_one_sentence(small_run):
     assert "a Sharpe ratio higher by 0.02 to 0.04 (90 % intervals of this one history; p-values corrected for 5 measures;" in sentence
     assert raw.startswith("It held 50% of the exposure of buy and hold on average; the interval of its yearly return")
     assert why.startswith("The verdict is about fused (LLM): the advisor is a language model and some tested sessions are clean")
-    assert "shortened run" in verdict(plain(summary, 0.02, 0.04, reduced=True))[0]
+    assert "shortened run" in verdict(plain(summary, 0.02, 0.04, reduced=True))[2]
     assert "mock" in verdict(plain(summary, 0.02, 0.04, is_mock=True))[3]
     assert "still well known in 2013" in verdict(plain(summary, 0.02, 0.04, source=sample.NAME))[3]
     substituted = verdict(plain(summary, 0.02, 0.04, source="alpaca, raw; SPY stands in for ES"))[3]

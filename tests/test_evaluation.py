@@ -173,12 +173,15 @@ def test_the_vote_and_every_member_are_evaluated_beside_all_baselines(assessed):
         "buy-and-hold",
         "equal-weight",
         "momentum",
+        "momentum-regime",
+        "volatility-target",
         "random",
+        "random-turnover",
         "member-0",
         "member-1",
     ]
     shown = ["fused (mock advisor)", "RL vote", "advisor (mock)", "fused without advice", "flat", "buy and hold", "equal weight"]
-    shown += ["momentum", "random"]
+    shown += ["momentum", "momentum regime", "volatility target", "random", "random turnover"]
     assert list(summary.strategies) == list(result.slugs) == slugs
     assert list(names_of(summary).values()) == [*shown, "RL member 0", "RL member 1"]
     assert summary.of(Role.MEMBER) == ("member-0", "member-1")

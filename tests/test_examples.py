@@ -25,14 +25,14 @@ def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(WRITES)
 
 
-def test_the_first_policy_stands_beside_five_baselines(tmp_path, monkeypatch, capsys):
+def test_the_first_policy_stands_beside_eight_baselines(tmp_path, monkeypatch, capsys):
     metrics = run("01_first_policy.py", tmp_path, monkeypatch)["metrics"]
     printed = capsys.readouterr().out
-    assert len(metrics) == 6
+    assert len(metrics) == 9
     for name, total_return in metrics["total_return"].items():
         assert f"{name}  " in printed
         assert f"{total_return:.2f}" in printed
-    assert (metrics["sharpe_low"] <= metrics["sharpe"]).sum() == (metrics["sharpe"] <= metrics["sharpe_high"]).sum() == 5  # cash has none
+    assert (metrics["sharpe_low"] <= metrics["sharpe"]).sum() == (metrics["sharpe"] <= metrics["sharpe_high"]).sum() == 8  # cash has none
     page = (tmp_path / WRITES["01_first_policy.py"]).read_text()
     assert all(name in page for name in metrics.index)
 

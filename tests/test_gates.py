@@ -75,7 +75,8 @@ def summary(path=GOOD, members=(1.0, 1.2, 0.8), role=Role.VOTE, folds=(0.2, 0.1,
         SimpleNamespace(**YEAR, total_return={"vote": each}, members=[SimpleNamespace(train=1.5, test=1.0)]) for each in folds
     ]  # fmt: skip
     facts = {
-        "final": "vote", "benchmark": "buy-and-hold", "strategies": strategies, "folds": shown, "supervised": (), "reduced": False,
+        "subject": SimpleNamespace(slug="vote"), "benchmark": "buy-and-hold", "strategies": strategies, "folds": shown,
+        "supervised": (), "reduced": False,
         "advisor": SimpleNamespace(is_mock=True), "spans": (),
         "of": lambda wanted: [slug for slug, each in strategies.items() if each.role is wanted],
     }  # fmt: skip
@@ -193,7 +194,10 @@ def test_what_was_not_measured_is_said_and_a_required_gate_without_a_value_promo
     assert gate(gates, GateName.DOUBLE_COST).reason is GateReason.NOT_MEASURED
     alone = judged(tried=candidates(GOOD))
     assert gate(alone, GateName.PBO).reason is GateReason.NOT_MEASURED
-    assert alone.outcome is Outcome.INSUFFICIENT
+    assert not gate(alone, GateName.PBO).required  # nothing was chosen, so nothing was overfitted by choosing
+    assert alone.outcome is Outcome.PROMOTE
+    seeds = judged(tried=candidates(GOOD, *(GOOD + 1e-4 * np.random.default_rng(k).normal(size=N) for k in range(4))))
+    assert not gate(seeds, GateName.PBO).required  # five seeds of one decider are one trial
     assert judged(double_cost=-0.01).outcome is Outcome.REJECT
     assert judged(double_cost=0.01, monte_carlo_losses=0.1).outcome is Outcome.PROMOTE
     assert judged(monte_carlo_losses=0.3).outcome is Outcome.REJECT

@@ -260,7 +260,7 @@ def test_a_fine_tuning_that_is_killed_ends_in_the_same_bytes(tmp_path, panel, pa
         bars=tmp_path / "bars.parquet", features=tmp_path / "features.parquet", fold=panel_fold, env=hybrid_env(EnvSpec(episode_bars=60)),
         training=TINY.model_copy(update={"total_timesteps": 128 * 120}), checkpoint=CheckpointSpec(every_rollouts=3), seed=11,
         paths=TrainingPaths(tmp_path / "work"), target=tmp_path / "policy.zip",
-        policy=tmp_path / "start.zip", market=tmp_path / "market.npy", signals=tmp_path / "signals.parquet",
+        teacher=None, policy=tmp_path / "start.zip", market=tmp_path / "market.npy", signals=tmp_path / "signals.parquet",
     )  # fmt: skip
     (tmp_path / "job").write_bytes(pickle.dumps(job))
     with subprocess.Popen([sys.executable, "-c", _RUN, str(tmp_path / "job")]) as child:

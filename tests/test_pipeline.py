@@ -118,7 +118,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     tried = (home / "registry" / "trials.jsonl").read_bytes()
     distinct = len({summary.strategies[slug].total_return for slug in decided(summary)})  # two that did the same are one trial
     assert summary.gates.trials.counts["candidate"] == summary.gates.trials.n_trials == distinct
-    assert summary.gates.trials.counts["training"] == 3 * 2 * len(summary.folds)
+    assert summary.gates.trials.counts["training"] == (2 + 1 + 1) * len(summary.folds)  # members, a hybrid, its ablated copy
     assert json.loads((folder / "gates.json").read_text()) == summary.gates.model_dump(mode="json")
     assert summary.gates.outcome is not Outcome.PROMOTE
     assert all(sentence in html.unescape(page) for sentence in gate_sentences(summary))
@@ -136,13 +136,13 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
     # the number of placebos: no question again
     fewer = run(tmp_path / "fewer", "evaluation.placebo_draws=1", "llm.mirror=false")
-    assert computed(fewer) == {"backtests", "candidates", "metrics"}
+    assert computed(fewer) == {"backtests", "candidates", "metrics", "robustness"}
     assert not (tmp_path / "fewer" / "mirrored.parquet").exists()
     assert "Not asked." in (tmp_path / "fewer" / "advisor.html").read_text()
 
     # a risk limit: what stands on fusion, and no policy
     risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")
-    assert computed(risk) <= {"fusion-choice", "backtests", "candidates", "metrics"}
+    assert computed(risk) <= {"fusion-choice", "backtests", "candidates", "metrics", "robustness"}
     assert "backtests" in computed(risk)
 
     # a lost and a damaged artifact are made again, with the same content: nothing that stands on them changes, but more was tried since

@@ -163,7 +163,8 @@ def in_sample(
     for fold, members in zip(folds, policies, strict=True):
         strategy = EnsembleStrategy({member_id(m): slice(m, m + 1) for m in range(len(members))}, bars=bars, env=env)
         policies_of = tuple(members)
-        learnt, _ = learning_ranges(fold, TrainingSpec.model_validate(policies_of[0].meta["training"]))
+        meta = policies_of[0].meta
+        learnt, _ = learning_ranges(Fold.model_validate(meta["fold"]), TrainingSpec.model_validate(meta["training"]))
         train, validation = (_sharpes(bars, features, Segment(part, policies_of), strategy, env) for part in (learnt, fold.validation))
         rows.append(InSample(train=train, validation=validation, learning=tuple(learning_curve(policy.meta) for policy in policies_of)))
     return tuple(rows)

@@ -63,7 +63,7 @@ def backtest_folds(
     env: EnvSpec | None = None,
     seed: int = 0,
 ) -> Backtests:
-    """Strategies, then policies, then five baselines over the test ranges of folds that follow each other.
+    """Strategies, then policies, then eight baselines over the test ranges of folds that follow each other.
 
     Args:
         strategies: your own; each decides for its own accounts.

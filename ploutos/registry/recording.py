@@ -29,8 +29,9 @@ def market_of(data: DataSpec) -> str:
 
 
 def settings_digest(config: PipelineConfig) -> str:
-    """Digest of all settings but those of the machine."""
-    return digest_of(config.model_dump(mode="json", exclude=_OF_THE_MACHINE))
+    """Digest of all settings but those of the machine, and of the advisor's address and patience: a replay tries nothing new."""
+    of_result = config.model_dump(mode="json", exclude=_OF_THE_MACHINE)
+    return digest_of(of_result | {"llm": config.llm.cache_fields() | {"mirror": config.llm.mirrors}})
 
 
 def span_of(bars: Bars, part: Range) -> tuple[date, date]:

@@ -59,11 +59,9 @@ _SHORTENED = (
 
 
 def verdict(summary: RunSummary) -> list[str]:
-    """What a reader must know first, and everything that takes from the numbers."""
+    """The finding first, then everything that takes from the numbers."""
     ruins = [_ruin(summary, slug) for slug in (summary.subject.slug, summary.benchmark) if summary.strategies[slug].ruined]
-    sentences = [*ruins, *([_SHORTENED] if summary.reduced else [])]
-    if not ruins:
-        sentences += benchmark_sentences(summary)
+    sentences = [*(ruins or benchmark_sentences(summary)), *([_SHORTENED] if summary.reduced else [])]
     sentences.append(f"The verdict is about {names_of(summary)[summary.subject.slug]}: {_REASONS[summary.subject.reason]}.")
     sentences += _short(summary)
     sentences += [text for text in [_purchase(summary)] if text]
