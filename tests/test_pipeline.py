@@ -86,7 +86,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     mirrored, tested = pd.read_parquet(folder / "mirrored.parquet"), folds.tested_decisions(folds.read_folds(folder / "folds.json"))
     asked = read_signals(folder / "signals.parquet").within(*tested).frame
     assert len(mirrored) == summary.advisor.mirrored.n_asked == len(asked)
-    assert [row.draws for row in summary.comparisons] == [1, 1, 2, 2, 2, 1, 1, 1]
+    assert [row.draws for row in summary.comparisons] == [1, 1, 1, 2, 2, 2, 1, 1, 1]
     assert conclusion(summary) in (folder / "advisor.html").read_text()
     page = (folder / "report.html").read_text()
     assert 'href="advisor.html"' in page
