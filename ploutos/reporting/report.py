@@ -20,7 +20,7 @@ from ploutos.reporting.stress import stress_part
 from ploutos.reporting.verdict import MEASURES, conclusion, verdict
 from ploutos.strategies.base import Role
 
-_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#98a2b3", "#12b76a", "#0e9384", "#dd2590", "#d0d5dd", "#344054", "#eaaa08")
+_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#12b76a", "#dd2590")
 _GREY = "#d0d5dd"
 _COLUMNS = (
     ("total_return", "total return", "percent"),
