@@ -42,7 +42,7 @@ from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, S
 from ploutos.strategies.baselines import BUY_AND_HOLD, buy_and_hold
 from ploutos.strategies.ensemble import member_id
 from ploutos.strategies.oracles import oracle
-from ploutos.strategies.regression import fit_regression, regression_strategy
+from ploutos.strategies.regression import decide, fit_regression, regression_strategy
 from ploutos.strategies.spec import RegressionSpec
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold, plan_folds
@@ -122,6 +122,8 @@ def strategies(case: Case, bars: Bars, data: DataSpec, folds: Sequence[Fold], en
         features = build_features(bars, FeatureSpec())
         models = [fit_regression(bars, features, fold, env, RegressionSpec(), "logistic") for fold in folds]
         decided = regression_strategy(bars, features, folds, models, env)
+        seen = slice(folds[0].train.start - 1, folds[0].train.stop - 1)  # in sample, for the gate that compares
+        decided.table[seen] = decide(bars, features, models[0], env, seen)
         members: list[Strategy] = [
             Lapsing(decided, member_id(m), random.random((bars.n_bars, 1)) < 0.1) for m in range(MEMBERS)
         ]  # fmt: skip
@@ -148,10 +150,9 @@ def run(case: Case, seed: int) -> dict[str, object]:
     result = run_backtests(bars, None, [Segment(fold.test) for fold in folds], [*tried, held], env)
     found = sharpes(bars, result, [each for each in result.of(Role.REGRESSION)])
     subject = max(found, key=lambda slug: found[slug])
-    trained = run_backtests(bars, None, [Segment(folds[0].train)], tried[-MEMBERS:], env) if not case.agents else None
+    trained = run_backtests(bars, None, [Segment(folds[0].train)], tried[-MEMBERS:], env)
     members = [member_id(m).slug for m in range(MEMBERS)]
-    before = found[subject] if trained is None else 0.0
-    inside = [sharpes(bars, trained, members) if trained else dict.fromkeys(members, before)] * len(folds)
+    inside = [sharpes(bars, trained, members)] * len(folds)
     rows = [InSample(train=tuple(each[slug] for slug in members), validation=(None,) * MEMBERS) for each in inside]
     summary = summarise(
         result, bars, folds, rows, _silence(bars), BootstrapSpec(replications=50), seed, False, subject=f"regression:{subject}"

@@ -1,5 +1,6 @@
 """The command: faults end in one sentence and an honest exit code, before or inside a flow."""
 
+import ast
 import json
 import os
 import re
@@ -121,11 +122,12 @@ def test_the_check_of_the_advisor_says_what_came_back(llama, provider, path):
     arguments = ["llm", "check", "--set", f"llm.provider={provider}", *TINY_MODEL]
     result = run(app, arguments)
     assert result.exit_code == 0, result.stderr
-    model, took, cache, decision = result.stdout.splitlines()
+    model, took, cache, said, decision = result.stdout.splitlines()
     assert model.startswith("model: tiny")
     assert re.fullmatch(r"took: \d+\.\d s, \d+ tokens read, \d+ written", took)
     assert cache == "feature cache: 0 of 1 rows found, hit rate 0%"  # one question reads one bar, for the first time
     assert re.match(r"decision: (buy|sell|hold), confidence \d+ of 100: ", decision)
+    assert json.loads(ast.literal_eval(said.removeprefix("said: ")))["action"] == decision.split()[1].rstrip(",")  # as it was said
     answer = json.loads(run(app, [*arguments, "--json"]).stdout)
     assert (answer["ok"], answer["abstained"]) == (True, False)
     assert answer["tokens"] > 0

@@ -25,6 +25,7 @@ from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
+from ploutos.llm.client import Outcome
 from ploutos.llm.config import LLMConfig
 from ploutos.settings import Settings
 
@@ -452,3 +453,13 @@ def test_a_real_ollama_answers_to_the_schema_loads_and_unloads():
     assert backend.is_loaded()
     if not was_loaded:
         backend.unload()
+
+
+def test_a_check_of_a_server_that_does_not_answer_fails_and_decides_nothing(server, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", server.host)
+    monkeypatch.setattr("time.sleep", lambda _: None)
+    server.next_failures = [(503, "loading")] * 2
+    with pytest.raises(LLMUnavailable, match="answered 503 to tiny:latest: loading"):
+        check_advisor(LLMConfig(model="tiny"), Settings())
+    with pytest.raises(LLMUnavailable, match="too slow"):
+        advice_of(Outcome(None, "too slow", unanswered=True))

@@ -20,6 +20,7 @@ from ploutos.advisor.prompts import TEMPLATE_VERSION, render
 from ploutos.advisor.schedule import DecisionTime, decision_times
 from ploutos.advisor.signals import Signals
 from ploutos.advisor.snapshot import Features, snapshot_at
+from ploutos.errors import LLMUnavailable
 from ploutos.llm.backends.base import Backend, Messages
 from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
@@ -85,7 +86,13 @@ SCHEMA = schema_of(Advice)
 
 
 def advice_of(outcome: Outcome[Advice]) -> Advice:
-    """Hold at confidence 0 when the advisor abstained; its reason then says why."""
+    """Hold at confidence 0 when the advisor abstained; its reason then says why.
+
+    Raises:
+        LLMUnavailable: there was no answer at all, which is no advice.
+    """
+    if outcome.unanswered:
+        raise LLMUnavailable(outcome.why)
     return outcome.answer or Advice(action="hold", confidence=0, reason=f"abstained: {outcome.why}"[:_REASON])
 
 

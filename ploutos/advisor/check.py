@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ploutos.advisor.advisor import Advice, Advisor, make_backend, prompt_at
-from ploutos.errors import LLMError
+from ploutos.errors import LLMError, LLMUnavailable
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
 from ploutos.llm.client import Outcome
 from ploutos.llm.config import LLMConfig
@@ -36,7 +36,7 @@ def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
     """Ask once about the 400th bar of a shipped symbol, through the path of a live decision. Nothing is recorded or replayed.
 
     Raises:
-        LLMError: the server or the model is not there, or refuses.
+        LLMError: the server or the model is not there, refuses, or does not answer.
     """
     advisor = Advisor(make_backend(config, settings), config.model_copy(update={"replay": False}))
     bars = load(DataSpec())
@@ -45,7 +45,10 @@ def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
     messages = prompt_at(
         bars, lambda t, s: features.market(bars, t, s), bars.symbols[column], bars.available_at[_BARS - 1], config.reveal
     )  # fmt: skip
-    return CheckResult(advisor.name, advisor.digest, advisor.ask(messages), features.cache)
+    outcome = advisor.ask(messages)
+    if outcome.unanswered:
+        raise LLMUnavailable(outcome.why)
+    return CheckResult(advisor.name, advisor.digest, outcome, features.cache)
 
 
 def find_advisor(config: LLMConfig, settings: Settings) -> tuple[bool, str]:

@@ -36,13 +36,15 @@ def check(
     outcome, advice = result.outcome, advice_of(result.outcome)
     if as_json:
         spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
-        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, **advice.model_dump(), **spent}
+        answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, "said": outcome.raw}
+        answer |= advice.model_dump() | spent
         cache = {"hits": result.cache.hits, "misses": result.cache.misses, "hit_rate": result.cache.hit_rate}
         print(json.dumps({"ok": not outcome.abstained, **answer, "feature_cache": cache}))
     else:
         print(f"model: {result.model} {result.digest[:12]}".rstrip())
         print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
         print(f"feature cache: {result.cache}")
+        print(f"said: {outcome.raw!r}")
         print(f"decision: {advice.action}, confidence {advice.confidence} of 100: {advice.reason}")
     if outcome.abstained:
         raise typer.Exit(1)

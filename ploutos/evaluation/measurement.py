@@ -82,6 +82,7 @@ def summarise(
         [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in found]
         for found in (pairs(backtests.slugs), supervised_pairs(backtests))
     )
+    ended = bool(ruined.keys() & {about.slug, BUY_AND_HOLD})
     answers = corrected([*compared, *supervised], bootstrap.confidence)
     return RunSummary(
         first=to_date(backtests.timestamps[1]),
@@ -96,9 +97,7 @@ def summarise(
         subject=about,
         benchmark=BUY_AND_HOLD,
         strategies=strategies,
-        against_benchmark=against_benchmark(
-            contenders, about.slug, BUY_AND_HOLD, periods, counts, bootstrap, seed, ruined=bool(ruined.keys() & {about.slug, BUY_AND_HOLD})
-        ),
+        against_benchmark=against_benchmark(contenders, about.slug, BUY_AND_HOLD, periods, counts, bootstrap, seed, ended),
         comparisons=answers[: len(compared)],
         supervised=answers[len(compared) :],
         advisor=_advisor(signals, known, None if mirrored is None else mirror_of(tested, mirrored, bootstrap, seed)),

@@ -2,10 +2,10 @@
 
 One file per answer, named by the digest of all that it depends on: provider, model and its content digest, template
 version, messages, schema, options and the seed of this very attempt. Files are moved into place whole, and the first
-answer to a question is the one that stays, so several processes may share a cassette. A question that got no answer is
-kept as a failure: a replay repeats the abstention it caused, a live run asks again.
+answer to a question is the one that stays, so several processes may share a cassette. A question that got no answer
+leaves nothing here: it is asked again.
 
-Raw text is kept, not what was made of it, so a stricter check finds the old answers. The mock needs no cassette.
+Raw text is kept, not what was made of it, so another reader finds the old answers. The mock needs no cassette.
 """
 
 import logging
