@@ -37,7 +37,7 @@ _Futures = Sequence[Sequence[PrefectFuture[State[Ref]]]]
 DEFAULT = PipelineConfig()
 
 
-class _Stages:
+class Stages:
     """Submits tasks, waits for them and keeps, for the manifest, how each stage ended.
 
     Args:
@@ -87,12 +87,12 @@ def pipeline(config: PipelineConfig = DEFAULT) -> Path:
     store = Store(settings.store_root)
     make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
     with HardwareMonitor(config.hardware.log_interval) as monitor, make_runner(config.hardware) as runner, shared_pools():
-        stages = _Stages(runner)
-        config, refs = _phases(store, config, settings, stages)
+        stages = Stages(runner)
+        config, refs = phases(store, config, settings, stages)
     return report(store, refs, config, settings.runs_root, stages.ended, monitor.usage)
 
 
-def _phases(store: Store, config: PipelineConfig, settings: Settings, stages: _Stages) -> tuple[PipelineConfig, RunRefs]:
+def phases(store: Store, config: PipelineConfig, settings: Settings, stages: Stages) -> tuple[PipelineConfig, RunRefs]:
     """All artifacts of a run, and the configuration with what was left to the machine."""
     bars = stages.run("bars", load_bars, store, config.data, settings.datasets_root)
     quality = stages.submit(quality_of, store, bars)
@@ -142,21 +142,21 @@ def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[
     return [(fold, config.model_copy(update={"env": with_initial_cash(config.env, bars, fold.train)})) for fold in folds]
 
 
-def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
+def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:
     """The supervised models: one task per fold and kind."""
     folds, kinds = store.load(refs.folds, FOLDS), config.regression.models if config.regression.enabled else ()
     futures = [[stages.submit(fit_regression_of, store, refs.bars, refs.features, fold, kind, config) for kind in kinds] for fold in folds]
     return stages.by_fold("regression", folds, futures) if kinds else ()
 
 
-def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[Ref, ...]:
+def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[Ref, ...]:
     """The supervised model that each fold's policies start from: one task per fold."""
     folds = _by_fold(store, refs, config) if config.training.is_taught else []
     futures = [stages.submit(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
     return tuple(stages.ref(f"teacher {fold.index}", future) for (fold, _), future in zip(folds, futures, strict=True))
 
 
-def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> tuple[tuple[Ref, ...], ...]:
+def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:
     """One task per fold and member, in worker processes."""
     folds, members = _by_fold(store, refs, config), range(config.training.members)
     futures = [
@@ -166,7 +166,7 @@ def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages)
     return stages.by_fold("policy", [fold for fold, _ in folds], futures)
 
 
-def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: _Stages) -> list[tuple[tuple[Ref, ...], ...]]:
+def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> list[tuple[tuple[Ref, ...], ...]]:
     """The hybrid policies and their ablated copies without advice: one task per fold and member, in worker processes."""
     folds, members = _by_fold(store, refs, config), range(config.hybrid.members)
     kinds = {"hybrid": True, "ablated": False}

@@ -47,17 +47,10 @@ def _symbols(market: str | None) -> list[str]:
 
 
 def _vendor(spec: "DataSpec") -> "Vendor":
+    from ploutos.market.sources.connect import connect
     from ploutos.settings import Settings
 
-    settings = Settings()
-    if spec.source == "yahoo":
-        from ploutos.market.sources.yahoo import Yahoo
-
-        return Yahoo(cache=settings.home / "yahoo-cache", proxy=settings.proxy)
-    from ploutos.market.sources.alpaca import Alpaca
-
-    key, secret = (value.get_secret_value() if value else None for value in (settings.alpaca_key, settings.alpaca_secret))
-    return Alpaca(key, secret, spec.feed, settings.alpaca_url)
+    return connect(spec, Settings())
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
-from ploutos.cli import audit, data, llm, models
+from ploutos.cli import audit, data, llm, models, nightly
 from ploutos.cli.interrupt import call_at_the_end
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
@@ -25,6 +25,8 @@ app.add_typer(data.app, name="data")
 app.add_typer(llm.app, name="llm")
 app.add_typer(models.app, name="models")
 app.add_typer(audit.app, name="audit")
+app.command("nightly")(nightly.nightly)
+app.command("replay")(nightly.replay)
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -44,14 +46,14 @@ class _OneSentence(logging.Filter):
         return True
 
 
-def _prepare_process() -> None:
+def prepare_process() -> None:
     """Set what must be set before the heavy libraries are imported."""
     cap_threads(1)
     for name, value in _PREFECT_DEFAULTS.items():
         os.environ.setdefault(name, value)
 
 
-def _make_prefect_home() -> None:
+def make_prefect_home() -> None:
     """Make the folder of a temporary server's database; Prefect itself would wait two minutes for one that cannot start.
 
     Raises:
@@ -103,7 +105,7 @@ def run(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
-    _prepare_process()
+    prepare_process()
     from ploutos.config import load_config
 
     overrides = [*(settings or []), *data_overrides(source, path, market)]
@@ -114,7 +116,7 @@ def run(
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)
-        _make_prefect_home()
+        make_prefect_home()
         folder = _run_flow(config)
     except PloutosError as error:
         raise fail(error, as_json) from error
@@ -164,7 +166,7 @@ def optimize(
     out: Annotated[Path | None, typer.Option(help="YAML file to write the best settings to; `ploutos run --config` reads it.")] = None,
 ) -> None:
     """Search for training settings inside the first fold's training bars; no later bar is read."""
-    _prepare_process()
+    prepare_process()
     import yaml
 
     from ploutos.config import load_config
@@ -212,7 +214,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
 ) -> None:
     """Check versions, Prefect's server, data, GPU, advisor and thread caps; say how to fix what is wrong."""
-    _prepare_process()
+    prepare_process()
     from ploutos.cli.doctor import examine
     from ploutos.config import load_config
 

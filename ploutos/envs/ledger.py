@@ -112,6 +112,13 @@ class Accounts:
         """Some of the accounts, to look at: views into the same arrays."""
         return Accounts(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
 
+    def copy(self) -> "Accounts":
+        """The same accounts in arrays of their own, which policies can be asked about."""
+        copied = Accounts.open(*self.units.shape, initial_cash=1.0)
+        for field in fields(self):
+            getattr(copied, field.name)[...] = getattr(self, field.name)
+        return copied
+
     @property
     def drawdown(self) -> FloatArray:
         """Shape (n,), decimal, <= 0."""

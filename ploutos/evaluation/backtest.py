@@ -49,7 +49,8 @@ class Backtests:
         equity, pnl, commission, slippage, impact, borrow, traded, written_off: shape (k, n + 1), account currency; all but equity
             since the start.
         weights: shape (k, n + 1, s), share of equity held at each close.
-        targets: shape (k, n + 1, s), what was decided after each close, nan for no order; the last row is empty.
+        targets: shape (k, n + 1, s), what was decided after each close, nan for no order; the last row is empty, unless the next
+            decision was asked for.
         fill_units, fill_price: shape (k, n + 1, s), at the open; nan price without a fill; the first row is empty.
         fill_kind: shape (k, n + 1, s), why it was filled: a position in `ploutos.envs.kernel.KINDS`, 0 without a fill.
         stop_units, stop_price, stop_kind: the same for what was closed after the open.
@@ -168,6 +169,11 @@ class _Recording:
             self.ruined[accounts.ruined & (self.ruined < 0)] = at
             self.last[accounts.ruined & (self.last == self._n) & ~accounts.units.any(axis=1)] = at
 
+    def note_next(self, decided: FloatArray) -> None:
+        """Keep what was decided after the last close."""
+        if len(self.arrays["targets"]):
+            self.arrays["targets"][-1] = decided
+
     def by_account(self) -> dict[str, Any]:
         """The same with the account first."""
         return {name: array.swapaxes(0, 1) for name, array in self.arrays.items()} | {"ruined": self.ruined, "last": self.last}
@@ -180,6 +186,7 @@ def run_backtests(
     strategies: Sequence[Strategy],
     env: EnvSpec,
     keep: Sequence[Part] = EVERYTHING,
+    decide_next: bool = False,
 ) -> Backtests:
     """Run all strategies over consecutive segments.
 
@@ -188,6 +195,7 @@ def run_backtests(
         segments: ranges that follow each other without a hole. The first decision is made one bar before the first.
         env: an initial cash that it leaves open is sized for these segments.
         keep: what to keep beside equity; arrays of what is not kept are empty.
+        decide_next: ask once more after the last close, whose bar need have no successor; the answer is the last row of `targets`.
 
     Raises:
         DataError: the segments leave a hole or start at the first bar.
@@ -215,14 +223,19 @@ def run_backtests(
     recording, bar = _Recording(accounts, last - first, keep), np.empty(len(ids), dtype=np.int64)
     targets, held = np.empty((len(ids), bars.n_symbols)), np.zeros((len(ids), bars.n_symbols))
     for index, segment in enumerate(segments):
-        inference = PolicyInference(tuple(segment.policies), bars, features, segment.bars, arrays, env)
-        for decided in range(segment.bars.start - 1, segment.bars.stop - 1):
+        once_more = decide_next and index == len(segments) - 1
+        decides = segment.bars if not once_more else Range(start=segment.bars.start, stop=segment.bars.stop + 1)
+        inference = PolicyInference(tuple(segment.policies), bars, features, decides, arrays, env)
+        for decided in range(decides.start - 1, decides.stop - 1):
             bar[:] = decided
             predictions = inference.predict(accounts, bar[:n_asking])
             for rows, strategy, mine in asked:
                 targets[rows] = strategy.targets(DecisionContext(decided, index, mine, held[rows], predictions[:, rows]))
             for row, table in tables:  # what their `targets` would answer
                 targets[row] = table[decided]
+            if decided == last:
+                recording.note_next(targets)
+                break
             stepper.step(bar, targets)
             held = stepper.held(decided + 1)
             recording.note(decided + 1 - first, targets, held)

@@ -183,6 +183,33 @@ def session_closes(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str
     return np.asarray(closes.reindex(days).to_numpy().astype("datetime64[us]"))
 
 
+def session_close(session: str, calendar: str) -> np.datetime64:
+    """When a session closes, datetime64[us] UTC.
+
+    Raises:
+        ConfigError: the exchange is closed on that day; the sessions around it are named.
+    """
+    day = np.datetime64(session, "D")
+    sessions = sessions_around(day.astype("datetime64[us]"), day.astype("datetime64[us]"), calendar)
+    at = int(np.searchsorted(sessions.dates, day))
+    if sessions.dates[at] != day:
+        raise ConfigError(f"{calendar} has no session on {day}; the ones around it are {sessions.dates[at - 1]} and {sessions.dates[at]}")
+    return np.datetime64(sessions.closes[at])
+
+
+def sessions_between(after: str, until: str, calendar: str) -> tuple[str, ...]:
+    """Dates of the sessions after one day up to another."""
+    first, last = np.datetime64(after, "D"), np.datetime64(until, "D")
+    dates = sessions_around(first.astype("datetime64[us]"), last.astype("datetime64[us]"), calendar).dates
+    return tuple(str(day) for day in dates[(dates > first) & (dates <= last)])
+
+
+def last_closed(now: np.datetime64, calendar: str) -> str:
+    """Date of the last session that has closed by a moment, datetime64[us] UTC."""
+    sessions = sessions_around(now, now, calendar)
+    return str(sessions.dates[int(np.searchsorted(sessions.closes, now, side="right")) - 1])
+
+
 def period_starts(timestamps: TimeArray, timeframe: pd.Timedelta, ahead: int = 0) -> TimeArray:
     """First day of the calendar week (from Monday) or month that each label lies in, datetime64[D], or of one so many periods later.
 

@@ -13,11 +13,13 @@ from ploutos.evaluation.metrics import to_date
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import synthetic_spec
+from ploutos.provenance import source_digest
 from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
 from ploutos.store import digest_of, file_sha256
 from ploutos.training.checkpoint import read_meta
 from ploutos.walk_forward import Fold, Range
 
+_CODE = ("ploutos.training.jobs", "ploutos.evaluation.experiment")
 _OF_THE_MACHINE = {"name", "out", "hardware", "pipeline", "checkpoint", "logging"}
 EXCHANGE = "exchange"
 """Market of bars that were really traded, whoever sold them."""
@@ -29,8 +31,13 @@ def market_of(data: DataSpec) -> str:
 
 
 def settings_digest(config: PipelineConfig) -> str:
-    """Digest of all settings but those of the machine, and of the advisor's address and patience: a replay tries nothing new."""
-    of_result = config.model_dump(mode="json", exclude=_OF_THE_MACHINE)
+    """Digest of all settings but those of the machine, the advisor's address and patience, and the last day.
+
+    A replay tries nothing new, and neither does the same run a day later.
+    """
+    of_result = config.model_dump(mode="json", exclude=_OF_THE_MACHINE) | {
+        "data": config.data.model_dump(mode="json", exclude={"end"}),
+    }  # fmt: skip
     return digest_of(of_result | {"llm": config.llm.cache_fields() | {"mirror": config.llm.mirrors}})
 
 
@@ -54,18 +61,21 @@ def record_run(
         policies: files by kind of training, then fold, then member.
     """
     market, run, sessions = market_of(config.data), settings_digest(config), sessions_tested(bars, backtests)
+    code = source_digest(*_CODE)
     span = to_date(sessions[0]), to_date(sessions[-1])
 
     def trial(kind: TrialKind, content: Any, within: tuple[date, date] = span, **more: Any) -> Trial:
         return make_trial(kind, content, market, bars.symbols, within, run, **more)
 
-    trials = [trial(TrialKind.SETTINGS, run, facts={"name": config.name, "seed": config.seed})]
+    trials = [trial(TrialKind.SETTINGS, run, facts={"name": config.name, "seed": config.seed}, procedure=run)]
     for slug, returns in paths_of(bars, backtests).items():
         path = registry.keep_path(sessions, returns)
-        trials.append(trial(TrialKind.CANDIDATE, path, facts={"slug": slug, "path": path}))
+        made_by = digest_of([run, code, slug])
+        trials.append(trial(TrialKind.CANDIDATE, path, facts={"slug": slug, "path": path}, procedure=made_by))
     if not signals.is_mock:
         asked = {"model": signals.model, "digest": signals.digest, "template": signals.template, "reveal": signals.reveal}
-        trials.append(trial(TrialKind.PROMPT, asked | {"settings": config.llm.cache_fields()}, facts=asked))
+        prompt = asked | {"settings": config.llm.cache_fields()}
+        trials.append(trial(TrialKind.PROMPT, prompt, facts=asked, procedure=digest_of(prompt)))
     for kind, by_fold in policies.items():
         for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
             for file in members:

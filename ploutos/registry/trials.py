@@ -69,6 +69,13 @@ class Trial(Spec):
     """When, UTC."""
     facts: dict[str, Any] = {}
     """What a person may want to know of it."""
+    procedure: str = ""
+    """Digest of what made it, without the last day: the same on a longer span is no further try, and takes the place of the shorter one."""
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """Trials that share it are one trial on spans of other lengths."""
+        return (self.kind, self.procedure or self.key, self.market, *self.symbols)
 
 
 def make_trial(kind: TrialKind, content: Any, market: str, symbols: Sequence[str], span: tuple[date, date], run: str, **more: Any) -> Trial:
@@ -76,7 +83,7 @@ def make_trial(kind: TrialKind, content: Any, market: str, symbols: Sequence[str
 
     Args:
         content: JSON-able; the same content on the same sessions is the same trial.
-        more: `count`, `facts`.
+        more: `count`, `facts`, `procedure`.
     """
     universe, (first, last) = tuple(sorted(symbols)), span
     key = digest_of([kind, content, market, list(universe), str(first), str(last)])
@@ -178,10 +185,18 @@ class TrialRegistry:
         return self.root / "paths" / digest[:2] / f"{digest}.npy"
 
     def overlapping(self, market: str, symbols: Sequence[str], first: date, last: date) -> tuple[Trial, ...]:
-        """Trials scored on some of these sessions, with at least one of the symbols, in the order of their keys."""
+        """Trials scored on some of these sessions, with at least one of the symbols, in the order of their keys.
+
+        Of one procedure on several spans, such as a run that is repeated every night, the longest counts, and of equal ones the last.
+        """
+        longest: dict[tuple[str, ...], Trial] = {}
+        for trial in self.trials():
+            held = longest.get(trial.identity)
+            if held is None or trial.last >= held.last:
+                longest[trial.identity] = trial
         found = (
             trial
-            for trial in self.trials()
+            for trial in longest.values()
             if trial.market == market and trial.first <= last and trial.last >= first and not {*symbols}.isdisjoint(trial.symbols)
         )
         return tuple(sorted(found, key=lambda trial: trial.key))

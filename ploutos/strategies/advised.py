@@ -85,6 +85,11 @@ class FusedStrategy:
         return [choice.applied(self.fusion[0]) for choice in self.choices]
 
     def targets(self, context: DecisionContext) -> FloatArray:
+        wanted, history = self.wanted(context)
+        return history.veto(wanted, context.held)
+
+    def wanted(self, context: DecisionContext) -> tuple[FloatArray, RiskHistory]:
+        """Target weights before the risk veto, and what the veto goes by."""
         bar, predictions = context.bar, context.predictions
         groups, calibrations = self._groups, self.calibrations
         if self.choices:
@@ -109,4 +114,4 @@ class FusedStrategy:
                 fuse = VectorizedDecisionFusion(spec).fuse_batch
                 fused[rows] = fuse(actions[rows], confidences[rows], advised_actions[rows], sure[rows], risk[rows])
             wanted = weights_of_actions(fused, self.bars, bar, self.env)
-        return history.veto(wanted, context.held)
+        return wanted, history

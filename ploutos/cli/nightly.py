@@ -1,0 +1,102 @@
+"""`ploutos nightly` and `ploutos replay`: decide for the next open, and take an earlier decision again."""
+
+import json
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
+from ploutos.errors import ConfigError, PloutosError
+
+
+def nightly(
+    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "full",
+    source: Annotated[str | None, SOURCE_OPTION] = None,
+    path: Annotated[Path | None, PATH_OPTION] = None,
+    market: Annotated[str | None, MARKET_OPTION] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of the run, as a.b=c; repeatable.")] = None,
+    session: Annotated[
+        str | None, typer.Option("--date", help="Session after whose close is decided; the last closed one by default.")
+    ] = None,
+    wait_minutes: Annotated[float, typer.Option("--wait", min=0, help="Minutes to wait for late bars.")] = 60.0,
+    catch_up: Annotated[int, typer.Option(min=0, help="Most missed sessions that are made up for, in order.")] = 20,
+    automatic: Annotated[bool, typer.Option("--promote", help="Carry out a promotion that is due; else it is only said.")] = False,
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Run the walk-forward test up to a session and decide for the next open; what is unchanged is found in the cache."""
+    from ploutos.cli.main import make_prefect_home, prepare_process
+
+    prepare_process()
+    from ploutos.config import load_config
+    from ploutos.nightly.config import NightlyConfig
+
+    try:
+        run = load_config(preset, config_file, [*(settings or []), *data_overrides(source, path, market)])
+        config = NightlyConfig(
+            run=run, session=None if session is None else _day(session, "--date"), wait_minutes=wait_minutes, catch_up=catch_up,
+            promotion="automatic" if automatic else "said",
+        )  # fmt: skip
+        make_prefect_home()
+        folder = _run_flow(config)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    said = json.loads((folder / "night.json").read_bytes())
+    if as_json:
+        print(json.dumps({"ok": True, "folder": str(folder), **said}))
+        return
+    for sentence in said["sentences"]:
+        console().print(sentence, highlight=False)
+    console().print(f"\nNight: {(folder / 'index.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+def _run_flow(config: Any) -> Path:
+    from flows.interrupted import tell_server
+    from flows.nightly import nightly as flow
+    from ploutos.cli.interrupt import call_at_the_end
+
+    call_at_the_end(tell_server)
+    return Path(flow(config))
+
+
+def replay(
+    session: Annotated[str, typer.Argument(help="Session whose decision is taken again, such as 2026-11-27.")],
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Take the decisions of a night again from the store alone, and compare them byte by byte with what was kept."""
+    from ploutos.cli.main import prepare_process
+
+    prepare_process()
+    from ploutos.nightly.night import Nights, replay
+    from ploutos.settings import Settings
+    from ploutos.store import Store
+
+    try:
+        place = Settings()
+        records = Nights(place.registry_root).require(str(_day(session, "the session")))
+        found = [(record, replay(Store(place.store_root), record)[0]) for record in records]
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    rows: list[dict[str, Any]] = [
+        {"role": record.role, "subject": record.subject, "kept": record.decision.sha256, "replayed": ref.sha256,
+         "equal": ref.sha256 == record.decision.sha256}
+        for record, ref in found
+    ]  # fmt: skip
+    equal = all(row["equal"] for row in rows)
+    if as_json:
+        print(json.dumps({"ok": equal, "session": session, "decisions": rows}))
+    else:
+        for row in rows:
+            end = "the same bytes as then" if row["equal"] else f"other bytes than then: {row['replayed'][:12]}, kept {row['kept'][:12]}"
+            console().print(f"{row['role']} ({row['subject']}): {end}", highlight=False)
+    if not equal:
+        raise typer.Exit(1)
+
+
+def _day(text: str, what: str) -> date:
+    try:
+        return date.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{what} is {text!r}; expected a date such as 2026-11-27") from error

@@ -1,0 +1,156 @@
+"""Who decides tonight, and who moves up: the champion, who runs beside it, and the test that is looked at every night.
+
+A decider is a subject and the settings that make it, so a champion that is retrained by plan stays champion. Where tonight's run has other
+settings than the champion, the champion goes on deciding with the policies it had, and tonight's subject runs beside it as challenger. A
+challenger that was champion before is put back by a rollback. Nothing moves on a stale night, and nothing moves by itself unless the
+settings say so: a move that is due is said.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+from ploutos.config import load_config
+from ploutos.envs.spec import EnvSpec
+from ploutos.errors import StoreError
+from ploutos.evaluation.sequential import Evidence
+from ploutos.market.bars import Bars
+from ploutos.nightly.forward_log import DeciderRole, Entry, forward_returns
+from ploutos.nightly.night import decider_digest
+from ploutos.registry import promotion
+from ploutos.registry.models import Alias, Model, ModelStore, find_model
+from ploutos.registry.trials import TrialRegistry
+
+BY = "nightly run"
+
+
+class MoveKind(StrEnum):
+    """What the night says of who should decide."""
+
+    NONE = "none"
+    """Nothing is due."""
+    FIRST = "promote"
+    """There is no champion, and tonight's subject passes every gate."""
+    CHALLENGE = "challenge"
+    """Tonight's subject begins to run beside the champion."""
+    REPLACE = "replace"
+    """The challenger has shown itself better."""
+    ROLLBACK = "rollback"
+    """The champion of before has shown itself better than the one that took its place."""
+
+
+@dataclass(frozen=True)
+class Standing:
+    """Champion and challenger, as models and as deciders."""
+
+    champion: Model | None
+    challenger: Model | None
+    champion_decider: str | None
+    challenger_decider: str | None
+
+    def role_of(self, decider: str) -> DeciderRole:
+        """What tonight's decider is."""
+        if decider == self.champion_decider:
+            return DeciderRole.CHAMPION
+        if self.champion is None:
+            return DeciderRole.CANDIDATE
+        return DeciderRole.CHALLENGER if self.challenger_decider in (None, decider) else DeciderRole.CANDIDATE
+
+    def beside(self, decider: str) -> list[tuple[DeciderRole, str]]:
+        """Who else decides tonight, with the policies it has."""
+        pairs = [(DeciderRole.CHAMPION, self.champion_decider), (DeciderRole.CHALLENGER, self.challenger_decider)]
+        return [(role, who) for role, who in pairs if who is not None and who != decider]
+
+
+def standing(store: ModelStore, runs_root: Path) -> Standing:
+    """Champion and challenger of a home.
+
+    Raises:
+        StoreError: a model's run folder is gone.
+    """
+    aliases = store.aliases()
+    models = [find_model(store, aliases[alias]) if alias in aliases else None for alias in (Alias.CHAMPION, Alias.CHALLENGER)]
+    return Standing(models[0], models[1], *(None if model is None else _decider_of(model, runs_root) for model in models))
+
+
+def _decider_of(model: Model, runs_root: Path) -> str:
+    file = runs_root / model.run / "config.yaml"
+    if not file.is_file():
+        raise StoreError(f"{file} is gone: the settings of model {model.name}; restore the folder, or `ploutos models demote`")
+    return decider_digest(load_config("full", file), model.subject)
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the night says of who should decide, and whether it was done.
+
+    Attributes:
+        faults: what stands in the way of a promotion, as `faults_of` names it.
+        evidence: of the nights on which champion and challenger both decided in time; None without such nights.
+        n_nights: how many.
+        done: the alias was moved.
+    """
+
+    kind: MoveKind
+    faults: tuple[str, ...] = ()
+    evidence: Evidence | None = None
+    n_nights: int = 0
+    done: bool = False
+
+
+def judge_night(
+    store: ModelStore, now: Standing, tonight: Model, decider: str, entries: Sequence[Entry], bars: Bars, env: EnvSpec,
+    trials: TrialRegistry, *, stale: bool, automatic: bool,
+) -> Verdict:  # fmt: skip
+    """Look at gates and at the forward log, and move an alias where it is due and allowed.
+
+    Args:
+        tonight: the model of tonight's run.
+        decider: its digest.
+        stale: the bars end before the session; nothing moves.
+        automatic: carry out what is due; else it is only said.
+    """
+    faults = tuple(promotion.faults_of(tonight, promotion.tried_since(tonight, trials)))
+    if now.champion is None:
+        if faults or stale:
+            return Verdict(MoveKind.NONE, faults)
+        if automatic:
+            promotion.promote(store, tonight, BY, reason="passed every gate; there was no champion")
+        return Verdict(MoveKind.FIRST, done=automatic)
+    if now.challenger is None:
+        if decider == now.champion_decider or stale:
+            return Verdict(MoveKind.NONE, faults)
+        promotion.challenge(store, tonight, BY, "other settings than the champion's")
+        return Verdict(MoveKind.CHALLENGE, faults, done=True)
+    return _challenge(store, now, tonight, decider, entries, bars, env, faults, stale=stale, automatic=automatic)
+
+
+def _challenge(
+    store: ModelStore, now: Standing, tonight: Model, decider: str, entries: Sequence[Entry], bars: Bars, env: EnvSpec,
+    faults: tuple[str, ...], *, stale: bool, automatic: bool,
+) -> Verdict:  # fmt: skip
+    """The nightly test of a challenger, over the nights since it became one."""
+    assert now.champion is not None
+    assert now.challenger is not None
+    assert now.champion_decider is not None
+    assert now.challenger_decider is not None
+    since = max(move.at[:10] for move in store.history() if move.alias is Alias.CHALLENGER)
+    nights = [entry for entry in entries if entry.session >= since]
+    returns = forward_returns(bars, nights, now.champion_decider, now.challenger_decider, env)
+    if returns is None:
+        return Verdict(MoveKind.NONE, faults)
+    evidence, n_nights = promotion.nightly_decision(returns.one, returns.other), len(returns.sessions)
+    if evidence.decided_after is None or stale:
+        return Verdict(MoveKind.NONE, faults, evidence, n_nights)
+    was_champion = any(move.alias is Alias.CHAMPION and move.model == now.challenger.name for move in store.history())
+    if was_champion:
+        if automatic:
+            promotion.rollback(store, BY, f"better on {n_nights} nights, p = {evidence.p:.3f}")
+        return Verdict(MoveKind.ROLLBACK, evidence=evidence, n_nights=n_nights, done=automatic)
+    if faults or decider != now.challenger_decider:
+        return Verdict(MoveKind.NONE, faults, evidence, n_nights)
+    if automatic:
+        promotion.promote(store, tonight, BY, reason=f"better on {n_nights} nights", evidence={"p": evidence.p, "nights": n_nights})
+        promotion.challenge(store, now.champion, BY, "on probation against the champion of before")
+    return Verdict(MoveKind.REPLACE, evidence=evidence, n_nights=n_nights, done=automatic)

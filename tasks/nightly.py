@@ -1,0 +1,102 @@
+"""The night: tomorrow's decision, what changed since the last one, and the log that holds it before the open."""
+
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+from prefect import State, task
+from prefect.artifacts import create_table_artifact
+from prefect.cache_policies import NO_CACHE
+
+from ploutos.config import PipelineConfig
+from ploutos.features.build import FEATURES
+from ploutos.market.bars import BARS
+from ploutos.nightly.changes import drift, explain_changes, revisions, settings_changed
+from ploutos.nightly.decision import DECISION, Decision, decide, for_session
+from ploutos.nightly.forward_log import Entry, ForwardLog
+from ploutos.nightly.night import CHANGES, NightRecord, Nights, decision_inputs, facts_of, inputs_of, settings_of
+from ploutos.run_refs import RunRefs
+from ploutos.store import Ref, Store
+from ploutos.walk_forward import FOLDS, Fold, Range
+from tasks.stage import run_stage
+
+_RECENT_SESSIONS, _SHOWN = 63, 200
+
+
+@task(name="plan-live", cache_policy=NO_CACHE)
+def live_plan_of(store: Store, bars: Ref, folds: Ref) -> State[Ref]:
+    """The plan with its last test range led on over the bar that is still to come, so that advice is asked for it, too."""
+
+    def compute() -> tuple[Fold, ...]:
+        plan, n_bars = store.load(folds, FOLDS), store.load(bars, BARS).n_bars
+        last = plan[-1]
+        return (*plan[:-1], last.model_copy(update={"test": Range(start=last.test.start, stop=n_bars + 1)}))
+
+    return run_stage(store, "live-plan", FOLDS, {}, [bars.sha256, folds.sha256], compute)
+
+
+@task(name="decide", task_run_name="decide for {subject} after {session}", cache_policy=NO_CACHE)
+def decision_of(store: Store, refs: RunRefs, signals: Ref | None, config: PipelineConfig, subject: str, session: str) -> State[Ref]:
+    """Target weights after the last bar, with reasons."""
+
+    def compute() -> Decision:
+        inputs = decision_inputs(store, refs, config, subject, signals)
+        return for_session(decide(inputs), session, inputs.bars)
+
+    made = [refs.bars, refs.features, refs.folds, refs.fusion, signals, refs.llm_features]
+    by_fold = [ref for members in (*refs.policies, *refs.regressions, *refs.hybrids) for ref in members]
+    settings = {"subject": subject, "session": session, "settings": settings_of(config)}
+    return run_stage(store, "decision", DECISION, settings, [ref.sha256 for ref in (*made, *by_fold) if ref is not None], compute)
+
+
+@task(name="what-changed", cache_policy=NO_CACHE)
+def changes_of(store: Store, before: NightRecord | None, today: NightRecord) -> State[Ref]:
+    """What is different from the last night: bars of the past, features, settings, code, and each weight part by part."""
+
+    def compute() -> dict[str, Any]:
+        return _changes(store, before, today)
+
+    upstream = [today.decision.sha256, today.code, *(() if before is None else (before.decision.sha256, before.code))]
+    return run_stage(store, "changes", CHANGES, {"sessions": [before and before.session, today.session]}, upstream, compute)
+
+
+def _changes(store: Store, before: NightRecord | None, today: NightRecord) -> dict[str, Any]:
+    refs = today.run_refs
+    features, folds, bars = store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS), store.load(refs.bars, BARS)
+    recent = int((bars.sessions < bars.sessions[-1] - _RECENT_SESSIONS * 7 // 5).sum())
+    found: dict[str, Any] = {
+        "session": today.session, "before": before and before.session, "revisions": [], "n_revisions": 0, "settings": {},
+        "code_changed": before is not None and before.code != today.code, "weights": [],
+        "drift": [asdict(row) for row in drift(features, folds[-1].train, Range(start=recent, stop=bars.n_bars))],
+    }  # fmt: skip
+    if before is None:
+        return found
+    revised = revisions(store.load(before.run_refs.bars, BARS), bars)
+    facts = facts_of(store, before), facts_of(store, today)
+    kept, decided = store.load(before.decision, DECISION), store.load(today.decision, DECISION)
+    rows = explain_changes(kept, inputs_of(store, before), inputs_of(store, today), facts, decided)
+    return found | {
+        "revisions": [asdict(row) for row in revised[:_SHOWN]], "n_revisions": len(revised),
+        "settings": {name: list(pair) for name, pair in settings_changed(*facts).items()},
+        "weights": [
+            {"symbol": row.symbol, "before": row.before, "after": row.after, "parts": dict(row.parts), "residual": row.residual}
+            for row in rows
+        ],
+    }  # fmt: skip
+
+
+@task(name="log-decision", cache_policy=NO_CACHE)
+def logged(log: ForwardLog, nights: Nights, record: NightRecord, store: Store, now: datetime | None = None) -> Entry:
+    """Append the decision to the forward log, keep the night's record, and show the weights in the UI."""
+    decision = store.load(record.decision, DECISION)
+    nights.keep(record)
+    entry = log.append(
+        decision, record.role, record.decider, sha256=record.decision.sha256, bars=record.run_refs.bars.sha256, stale=record.stale, now=now
+    )
+    shown = decision.frame[["symbol", "held", "target", "action", "confidence", "features", "advice", "vetoed"]]
+    rows = [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in shown.to_dict("records")]
+    create_table_artifact(
+        rows, key=f"ploutos-decision-{record.role}", description=f"{record.subject}, after {record.session}, for {entry.next_open}"
+    )
+    return entry
