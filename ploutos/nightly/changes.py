@@ -248,24 +248,28 @@ def _steps(
     """Weights after each cause more, the first as they were."""
     old, new = facts
     n_before = int(np.searchsorted(after.bars.timestamps, before.bars.timestamps[-1], side="right"))
-    replayed = decide(before).weights()
+    replayed = _weights(before)
     steps: list[tuple[Cause | None, dict[str, float]]] = [(None, decided.weights()), (Cause.CODE, replayed)]
     then = after.until(n_before)
     same_shape = before.features.names == then.features.names and before.bars.symbols == then.bars.symbols
     if same_shape and len(then.folds) >= len(before.folds):
         revised = replace(before, bars=then.bars, features=then.features, folds=then.folds[: len(before.folds)], market=then.market)
         revised = replace(revised, signals=_moved(before.signals, before.bars, then.bars))
-        steps.append((Cause.REVISION, decide(revised).weights()))
+        steps.append((Cause.REVISION, _weights(revised)))
     trained = replace(then, signals=_moved(before.signals, before.bars, then.bars))
-    steps.append((retraining_cause(old, new), decide(trained).weights()))
-    steps.append((Cause.ADVICE, decide(then).weights()))
+    steps.append((retraining_cause(old, new), _weights(trained)))
+    steps.append((Cause.ADVICE, _weights(then)))
     if after.signals is not None:
         quiet = replace(after, signals=after.signals.within(0, n_before - 1))
-        steps.append((Cause.NEW_BAR, decide(quiet).weights()))
+        steps.append((Cause.NEW_BAR, _weights(quiet)))
         steps.append((Cause.ADVICE, today.weights()))
     else:
         steps.append((Cause.NEW_BAR, today.weights()))
     return steps
+
+
+def _weights(inputs: DecisionInputs) -> dict[str, float]:
+    return decide(inputs, reasons=False).weights()
 
 
 def _moved(signals: Signals | None, old: Bars, new: Bars) -> Signals | None:

@@ -142,8 +142,11 @@ class _Witness:
         return self.strategy.targets(context)
 
 
-def decide(inputs: DecisionInputs) -> Decision:
+def decide(inputs: DecisionInputs, reasons: bool = True) -> Decision:
     """The subject's decision after the last bar.
+
+    Args:
+        reasons: say what the decider listened to; weights alone are there sooner.
 
     Raises:
         ConfigError: the inputs hold no such subject.
@@ -160,8 +163,9 @@ def decide(inputs: DecisionInputs) -> Decision:
     result = run_backtests(bars, features, segments, [witness], env, keep=("weights", "targets"), decide_next=True)
     context, held, target = witness.contexts[0], result.weights[0, -1], result.targets[0, -1]
     frame = pd.DataFrame({"symbol": bars.symbols, "last_close": bars.mark[-1], "held": held, "target": target})
-    frame = frame.assign(**_leaning(inputs, features, context, by_fold[-1] if by_fold else (), env))
-    frame = frame.assign(**_advised(inputs, strategy, context))
+    if reasons:
+        frame = frame.assign(**_leaning(inputs, features, context, by_fold[-1] if by_fold else (), env))
+        frame = frame.assign(**_advised(inputs, strategy, context))
     return Decision(
         frame, str(bars.sessions[-1]), _utc(bars.available_at[-1]), _utc(next_open(bars)), inputs.subject, float(result.equity[0, -1]),
         bars.n_bars,
