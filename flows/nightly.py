@@ -11,12 +11,12 @@ import pandas as pd
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
 
-from flows.pipeline import Stages, make_runner, phases
+from flows.phases import all_phases
+from flows.stages import Stages, at_work
 from ploutos.config import PipelineConfig
 from ploutos.errors import ConfigError, VendorError
 from ploutos.evaluation.metrics import to_date
 from ploutos.evaluation.summary import SUMMARY
-from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.market import calendar as calendars
 from ploutos.market import download
 from ploutos.market.bars import BARS, Bars
@@ -34,7 +34,6 @@ from ploutos.reporting.nightly_page import Night, night_sentences, write_night
 from ploutos.run_refs import RunRefs
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.pool import shared_pools
 from tasks.advice import signals_of
 from tasks.evaluation import report
 from tasks.market import features_of, folds_of, load_bars
@@ -143,14 +142,13 @@ def _night(place: _Place, config: NightlyConfig, session: str) -> Path:
         TrialRegistry(place.settings.registry_root),
         place.settings.runs_root,
     )
-    with HardwareMonitor(run.hardware.log_interval) as monitor, make_runner(run.hardware) as runner, shared_pools():
-        stages = Stages(runner)
-        run, refs = phases(place.store, run, place.settings, stages)
+    with at_work(run, place.settings) as stages:
+        run, refs = all_phases(stages, run)
         bars = place.store.load(refs.bars, BARS)
         stale = str(bars.sessions[-1]) < session
         subject = place.store.load(refs.require("metrics"), SUMMARY).subject.slug
         decider, now = decider_digest(run, subject), standing(models, runs_root)
-        folder = report(place.store, refs, run, runs_root, stages.ended, monitor.usage)
+        folder = report(place.store, refs, run, runs_root, stages.ended, stages.monitor.usage)
         record = _decide(place, stages, refs, run, subject, session, now.role_of(decider), folder.name, stale)
         entries = [logged(place.log, place.nights, record, place.store)]
         for role, who in now.beside(decider):

@@ -134,11 +134,12 @@ def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
             yield from _keys(field.annotation, f"{prefix}{name}.")
 
 
-def _merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
+    """One nested dictionary over another, key by key."""
     merged = dict(base)
     for key, value in top.items():
         below = merged.get(key)
-        merged[key] = _merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+        merged[key] = merge(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
     return merged
 
 
@@ -205,9 +206,9 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
             raise ConfigError(f"{file} is not valid YAML: {error}") from error
         if not isinstance(given, dict):
             raise ConfigError(f"{file} holds a {type(given).__name__}; expected sections such as data: and training:")
-        values = _merge(values, given)
+        values = merge(values, given)
     for text in overrides:
-        values = _merge(values, _override(text))
+        values = merge(values, _override(text))
     return make_config(values)
 
 

@@ -1,9 +1,14 @@
 """What a run stands on, by reference."""
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from ploutos.errors import StoreError
-from ploutos.store import Ref
+from ploutos.store import Ref, Store
 
 
 @dataclass(frozen=True)
@@ -38,3 +43,50 @@ class RunRefs:
         if ref is None:
             raise StoreError(f"the run has no {name} yet")
         return ref
+
+    def until(self, phase: int) -> "RunRefs":
+        """What phase 1, or phases 1 and 2, made, without what came later."""
+        first = RunRefs(self.bars, self.quality, self.features, self.folds, policies=())
+        return first if phase == 1 else replace(first, policies=self.policies, regressions=self.regressions, teachers=self.teachers)
+
+    def all(self) -> list[Ref]:
+        """Every reference, in the order of the fields."""
+        found: list[Ref] = []
+        pending: list[Any] = [getattr(self, field.name) for field in fields(self)]
+        while pending:
+            each = pending.pop(0)
+            if isinstance(each, Ref):
+                found.append(each)
+            elif each is not None:
+                pending[:0] = each
+        return found
+
+    def as_json(self) -> dict[str, Any]:
+        """For a manifest; `read_refs` reads it again."""
+        return dict(_ADAPTER.dump_python(self, mode="json"))
+
+
+_ADAPTER = TypeAdapter(RunRefs)
+
+
+def read_refs(folder: Path, phase: int, store: Store) -> RunRefs:
+    """What the first phases of an earlier run made, every artifact verified.
+
+    Args:
+        folder: of that run, or of its last phase.
+        phase: the last one that is needed.
+
+    Raises:
+        StoreError: the folder has no such manifest, the run did not come that far, or an artifact is missing or damaged.
+    """
+    try:
+        refs = _ADAPTER.validate_python(json.loads((folder / "manifest.json").read_bytes())["refs"])
+    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, ValidationError) as error:
+        raise StoreError(f"{folder} holds no manifest.json with the references of a run; name the folder of a run or of a phase") from error
+    if phase == 2 and not refs.policies:
+        raise StoreError(f"the run in {folder} ended before phase 2, so it has no policies; start from phase 2")
+    refs = refs.until(phase)
+    for ref in refs.all():
+        if not store.holds(ref):
+            raise StoreError(f"{ref.kind} {ref.sha256[:12]} of {folder} is missing or damaged in {store.root}; repeat that run")
+    return refs

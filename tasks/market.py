@@ -1,18 +1,26 @@
 """Phase 1: bars, features and folds."""
 
+from datetime import date
 from pathlib import Path
+from typing import Any
 
-from prefect import State, task
+import pandas as pd
+from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from ploutos.features.build import FEATURES, FeatureSet, FeatureSpec, build_features
 from ploutos.features.macro_features import macro_of
+from ploutos.market import download
 from ploutos.market.bars import BARS
-from ploutos.market.data_spec import DataSpec
+from ploutos.market.data_spec import VENDOR_TIMEFRAME, DataSpec, vendor_symbols
+from ploutos.market.dataset import Dataset
 from ploutos.market.loader import fingerprint, load
 from ploutos.market.quality import require_sound
 from ploutos.market.quality_report import QUALITY
 from ploutos.market.sources import files
+from ploutos.market.sources.connect import connect
+from ploutos.market.sources.vendor import Request
+from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, FoldSpec, plan_folds
 from tasks.stage import run_stage
@@ -52,3 +60,36 @@ def folds_of(store: Store, bars: Ref, features: Ref, spec: FoldSpec) -> State[Re
         return plan_folds(store.load(bars, BARS), store.load(features, FEATURES), spec)
 
     return run_stage(store, "folds", FOLDS, spec.model_dump(mode="json"), [bars.sha256, features.sha256], compute)
+
+
+@task(name="download-bars", cache_policy=NO_CACHE)
+def download_bars(spec: DataSpec, start: date | None, end: date | None, allow_partial: bool) -> list[dict[str, Any]]:
+    """Bring the local dataset up to date, or download what it lacks of a span.
+
+    Args:
+        start: first day of the span; None updates what is stored.
+        end: exclusive; None means now.
+
+    Returns:
+        A row per symbol, those that failed among them.
+    """
+    settings, logger = Settings(), get_run_logger()
+    dataset, vendor, bar = Dataset(settings.datasets_root), connect(spec, settings), spec.bar or VENDOR_TIMEFRAME
+
+    def told(symbol: str, rows: int, pages: int) -> None:
+        logger.info("%s: %d bars, %d pages", symbol, rows, pages)
+
+    symbols = list(vendor_symbols(spec)) if start is not None or spec.symbols else []
+    if start is None:
+        result = download.update(dataset, vendor, spec.adjustment, bar, symbols, told, allow_partial=allow_partial)
+    else:
+        first, last = pd.Timestamp(start, tz="UTC"), pd.Timestamp.now("UTC").ceil("D") if end is None else pd.Timestamp(end, tz="UTC")
+        requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in symbols]
+        result = download.build(dataset, vendor, requests, told, allow_partial=allow_partial)
+    return [
+        *(
+            {"symbol": each.key.symbol, "status": each.status, "bars": each.rows, "new": each.added, "note": each.note}
+            for each in result.series
+        ),
+        *({"symbol": each.symbol, "status": "failed", "bars": 0, "new": 0, "note": each.error} for each in result.failures),
+    ]

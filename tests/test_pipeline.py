@@ -20,6 +20,7 @@ from ploutos import provenance
 from ploutos import walk_forward as folds
 from ploutos.advisor.signals import read_signals
 from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.errors import StoreError
 from ploutos.evaluation.candidates import NOT_TRIED
 from ploutos.evaluation.summary import GateName, Outcome, read_summary
 from ploutos.market.instruments import instrument
@@ -170,11 +171,30 @@ class Travelling(ThreadPoolTaskRunner):
         return super().submit(task, pickle.loads(pickle.dumps(parameters)), *args, **kwargs)
 
 
-def test_arguments_of_tasks_travel(home, tmp_path, monkeypatch):
-    """No pool, no monitor, no open handle; and the runner is chosen when the flow is called."""
-    monkeypatch.setattr("flows.pipeline.make_runner", lambda spec: Travelling(max_workers=spec.tasks))
-    stages = run(tmp_path / "run", "training.members=1", "hardware.tasks=2")
-    assert computed(stages) == set(stages)
+def test_one_phase_at_a_time_ends_in_the_bytes_of_a_whole_run_and_arguments_of_tasks_travel(home, tmp_path, monkeypatch):
+    """No pool, no monitor, no open handle is handed over; and the runner is chosen when the flow is called."""
+    from flows.pipeline import phase1_features, phase2_train, phase3_hybrid, pipeline, validate
+
+    monkeypatch.setattr("flows.stages.make_runner", lambda spec: Travelling(max_workers=spec.tasks))
+    small = load_config("full", overrides=[*SMALL, "training.members=1", "hardware.tasks=2", "evaluation.robustness.enabled=false"])
+    plan = validate(small)
+    assert (plan["folds"], plan["policies"], plan["environment steps of a policy"]) == (2, 2, 512)
+    first = phase1_features(small.model_copy(update={"out": tmp_path / "1"}))
+    second = phase2_train({"from_run": first, "training": small.training, "hardware": small.hardware, "out": tmp_path / "2"})
+    third = phase3_hybrid({"from_run": second, "evaluation": small.evaluation, "out": tmp_path / "3"})
+    whole = pipeline(small.model_copy(update={"out": tmp_path / "whole"}))
+    stages = [json.loads((folder / "manifest.json").read_text())["stages"] for folder in (first, second, third, whole)]
+    assert computed(stages[0]) == set()  # by `validate`
+    assert set(stages[0]) | set(stages[1]) | set(stages[2]) == set(stages[3])
+    assert computed(stages[3]) == set()
+    assert (third / "metrics.json").read_bytes() == (whole / "metrics.json").read_bytes()
+
+    again = pipeline({"start_phase": 3, "from_run": whole, "fusion": {"risk": {"max_consecutive_losses": 2}}, "out": tmp_path / "again"})
+    stages = json.loads((again / "manifest.json").read_text())["stages"]
+    assert {"backtests", "metrics"} <= computed(stages) == set(stages) - {"llm-features", "signals", "mirrored", "hybrid 0 0", "hybrid 1 0",
+                                                                         "ablated 0 0", "ablated 1 0", "in-sample"}  # fmt: skip
+    with pytest.raises(StoreError, match="ended before phase 2"):
+        phase3_hybrid({"from_run": first})
 
 
 def test_policies_that_give_weights_run_from_end_to_end(home, tmp_path):

@@ -117,6 +117,24 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
     return rows
 
 
+def write_phase(refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], phase: int) -> Path:
+    """The folder of a run that ends after phase 1 or 2: its configuration, and a manifest from which the next phase starts."""
+    folder = _new_folder(config, runs_root)
+    write_text(folder / "config.yaml", dump_yaml(config))
+    manifest = {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "phase": phase,
+        "commit": git_commit(),
+        "code": source_digest(*_CODE),
+        "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
+        "seed": config.seed,
+        "refs": refs.as_json(),
+        "stages": stages,
+    }
+    write_json(folder / "manifest.json", manifest)
+    return folder
+
+
 def write_run(
     store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage
 ) -> tuple[Path, RunSummary]:
@@ -161,6 +179,7 @@ def write_run(
         "seed": config.seed,
         "versions": library_versions(_LIBRARIES),
         "artifacts": artifacts,
+        "refs": refs.as_json(),
         "stages": stages,
         "source": bars.source,
         "bars": _facts_of(bars),
