@@ -4,7 +4,6 @@ import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 import pandas as pd
@@ -13,7 +12,7 @@ from prefect.artifacts import create_link_artifact
 
 from flows.phases import all_phases
 from flows.stages import Stages, at_work
-from ploutos.config import PipelineConfig
+from ploutos.config import PipelineConfig, load_config
 from ploutos.errors import ConfigError, VendorError
 from ploutos.evaluation.metrics import to_date
 from ploutos.evaluation.summary import SUMMARY
@@ -25,13 +24,13 @@ from ploutos.market.dataset import Dataset
 from ploutos.market.sources.connect import VENDORS, connect
 from ploutos.nightly.config import NightlyConfig
 from ploutos.nightly.forward_log import DeciderRole, Entry, ForwardLog
-from ploutos.nightly.night import NightRecord, Nights, code_digest, decider_digest, dump_refs
+from ploutos.nightly.night import NightRecord, Nights, code_digest, decider_digest
 from ploutos.nightly.standing import Verdict, judge_night, standing
-from ploutos.registry.models import FileModels
+from ploutos.registry.models import FileModels, Model
 from ploutos.registry.promotion import model_of
 from ploutos.registry.trials import TrialRegistry
 from ploutos.reporting.nightly_page import Night, night_sentences, write_night
-from ploutos.run_refs import RunRefs
+from ploutos.run_refs import RunRefs, read_refs
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from tasks.advice import signals_of
@@ -98,7 +97,7 @@ def _wait_for(place: _Place, config: NightlyConfig) -> tuple[str, Bars]:
 
 def _load(place: _Place, config: NightlyConfig) -> Bars:
     data = config.run.data if config.session is None else config.run.data.model_copy(update={"end": config.session})
-    ref = cast(Ref, load_bars(place.store, data, place.settings.datasets_root).result())
+    ref = load_bars(place.store, data, place.settings.datasets_root).result()
     return place.store.load(ref, BARS)
 
 
@@ -151,8 +150,8 @@ def _night(place: _Place, config: NightlyConfig, session: str) -> Path:
         folder = report(place.store, refs, run, runs_root, stages.ended, stages.monitor.usage)
         record = _decide(place, stages, refs, run, subject, session, now.role_of(decider), folder.name, stale)
         entries = [logged(place.log, place.nights, record, place.store)]
-        for role, who in now.beside(decider):
-            other = _decide_beside(place, stages, refs, role, who, session, stale)
+        for role, who, model in now.beside(decider):
+            other = _decide_beside(place, stages, refs, role, who, model, session, stale)
             entries.append(logged(place.log, place.nights, other, place.store))
         before = place.nights.before(session, record.role)
         changes = stages.run("changes", changes_of, place.store, before, record)
@@ -172,21 +171,26 @@ def _decide(
     decision = stages.run(f"decision {role}", decision_of, place.store, refs, signals, run, subject, session)
     return NightRecord(
         session=session, role=role, decider=decider_digest(run, subject), subject=subject, run=name, code=code_digest(),
-        config=run.model_dump(mode="json"), refs=dump_refs(refs), signals=signals, decision=decision, stale=stale,
+        config=run.model_dump(mode="json"), refs=refs.as_json(), signals=signals, decision=decision, stale=stale,
     )  # fmt: skip
 
 
 def _decide_beside(
-    place: _Place, stages: Stages, tonight: RunRefs, role: DeciderRole, decider: str, session: str, stale: bool
+    place: _Place, stages: Stages, tonight: RunRefs, role: DeciderRole, decider: str, model: Model, session: str, stale: bool
 ) -> NightRecord:
     """The decision of a model that is not tonight's: its policies as they are, on tonight's bars."""
     known = place.nights.last_of(decider)
-    run, old = known.pipeline, known.run_refs
+    if known is not None:
+        run, old, subject, name = known.pipeline, known.run_refs, known.subject, known.run
+    else:  # promoted from a run that was no night
+        folder = place.settings.runs_root / model.run
+        run, old = load_config("full", folder / "config.yaml"), read_refs(folder, 3, place.store)
+        subject, name = model.subject, model.run
     run = run.model_copy(update={"data": run.data.model_copy(update={"end": to_date(np.datetime64(session))})})
     features = stages.run(f"features {role}", features_of, place.store, tonight.bars, run.features, run.data)
     folds = stages.run(f"folds {role}", folds_of, place.store, tonight.bars, features, run.folds)
     refs = replace(old, bars=tonight.bars, features=features, folds=folds, llm_features=tonight.llm_features)
-    return _decide(place, stages, refs, run, known.subject, session, role, known.run, stale)
+    return _decide(place, stages, refs, run, subject, session, role, name, stale)
 
 
 def _write(place: _Place, session: str, record: NightRecord, entries: list[Entry], changes: Ref, verdict: Verdict, folder: Path) -> Path:

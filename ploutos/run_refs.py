@@ -45,7 +45,9 @@ class RunRefs:
         return ref
 
     def until(self, phase: int) -> "RunRefs":
-        """What phase 1, or phases 1 and 2, made, without what came later."""
+        """What phase 1, phases 1 and 2, or all three made, without what came later."""
+        if phase > 2:
+            return self
         first = RunRefs(self.bars, self.quality, self.features, self.folds, policies=())
         return first if phase == 1 else replace(first, policies=self.policies, regressions=self.regressions, teachers=self.teachers)
 
@@ -64,6 +66,11 @@ class RunRefs:
     def as_json(self) -> dict[str, Any]:
         """For a manifest; `read_refs` reads it again."""
         return dict(_ADAPTER.dump_python(self, mode="json"))
+
+    @staticmethod
+    def from_json(value: dict[str, Any]) -> "RunRefs":
+        """What `as_json` made."""
+        return _ADAPTER.validate_python(value)
 
 
 _ADAPTER = TypeAdapter(RunRefs)

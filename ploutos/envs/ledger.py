@@ -114,7 +114,7 @@ class Accounts:
 
     def copy(self) -> "Accounts":
         """The same accounts in arrays of their own, which policies can be asked about."""
-        copied = Accounts.open(*self.units.shape, initial_cash=1.0)
+        copied = Accounts.open(len(self.units), self.units.shape[1], initial_cash=1.0)
         for field in fields(self):
             getattr(copied, field.name)[...] = getattr(self, field.name)
         return copied

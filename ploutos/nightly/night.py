@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ValidationError
 
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
@@ -35,7 +35,6 @@ _NO_DECISION: dict[str, Any] = {
     "name": True, "out": True, "hardware": True, "pipeline": True, "checkpoint": True, "logging": True, "evaluation": True,
     "data": {"end"},
 }  # fmt: skip
-_REFS = TypeAdapter(RunRefs)
 
 
 class NightRecord(Spec):
@@ -66,7 +65,7 @@ class NightRecord(Spec):
 
     @property
     def run_refs(self) -> RunRefs:
-        return _REFS.validate_python(self.refs)
+        return RunRefs.from_json(self.refs)
 
     @property
     def pipeline(self) -> PipelineConfig:
@@ -96,11 +95,6 @@ def settings_of(config: PipelineConfig) -> dict[str, Any]:
 def decider_digest(config: PipelineConfig, subject: str) -> str:
     """Who decides: a subject and the settings that make it. Retraining by plan, and one more day, leave it as it is."""
     return digest_of([subject, settings_of(config)])[:16]
-
-
-def dump_refs(refs: RunRefs) -> dict[str, Any]:
-    """References as JSON."""
-    return dict(_REFS.dump_python(refs, mode="json"))
 
 
 def inputs_of(store: Store, record: NightRecord) -> DecisionInputs:
@@ -196,20 +190,10 @@ class Nights:
                 return (same or list(records))[0]
         return None
 
-    def last_of(self, decider: str) -> NightRecord:
-        """The last record of a decider.
-
-        Raises:
-            StoreError: it never decided on a night, so its policies are not known here.
-        """
-        for session in reversed(self.sessions()):
-            for record in self.of(session):
-                if record.decider == decider:
-                    return record
-        raise StoreError(
-            f"decider {decider} has not decided on any night, so its policies cannot be found; run one night with its settings, or "
-            "`ploutos models demote`"
-        )
+    def last_of(self, decider: str) -> NightRecord | None:
+        """The last record of a decider; None where it has decided on no night."""
+        found = (record for session in reversed(self.sessions()) for record in self.of(session) if record.decider == decider)
+        return next(found, None)
 
     def require(self, session: str) -> tuple[NightRecord, ...]:
         """Records of a session.

@@ -57,10 +57,13 @@ class Standing:
             return DeciderRole.CANDIDATE
         return DeciderRole.CHALLENGER if self.challenger_decider in (None, decider) else DeciderRole.CANDIDATE
 
-    def beside(self, decider: str) -> list[tuple[DeciderRole, str]]:
+    def beside(self, decider: str) -> list[tuple[DeciderRole, str, Model]]:
         """Who else decides tonight, with the policies it has."""
-        pairs = [(DeciderRole.CHAMPION, self.champion_decider), (DeciderRole.CHALLENGER, self.challenger_decider)]
-        return [(role, who) for role, who in pairs if who is not None and who != decider]
+        named = [
+            (DeciderRole.CHAMPION, self.champion_decider, self.champion),
+            (DeciderRole.CHALLENGER, self.challenger_decider, self.challenger),
+        ]
+        return [(role, who, model) for role, who, model in named if who is not None and model is not None and who != decider]
 
 
 def standing(store: ModelStore, runs_root: Path) -> Standing:
