@@ -11,7 +11,7 @@ from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, Vali
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.evaluation.spec import EvaluationSpec
-from ploutos.features.build import FeatureSpec
+from ploutos.features.spec import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMConfig, LLMProvider

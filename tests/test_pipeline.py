@@ -24,7 +24,8 @@ from ploutos.errors import StoreError
 from ploutos.evaluation.candidates import NOT_TRIED
 from ploutos.evaluation.summary import GateName, Outcome, read_summary
 from ploutos.market.instruments import instrument
-from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.market.synthetic.simulate import simulate
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.registry.promotion import model_of
 from ploutos.reporting.gate_table import gate_sentences
 from ploutos.reporting.names import names_of

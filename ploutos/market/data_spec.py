@@ -18,7 +18,7 @@ from ploutos.market.macro import Provider
 from ploutos.market.sources.files import FileFormat
 from ploutos.market.sources.timestamps import Ambiguous
 from ploutos.market.synthetic.scenarios import PLANTED
-from ploutos.market.synthetic.simulate import SyntheticSpec
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.specs import Spec
 
 SourceName = Literal["sample", "files", "synthetic", "alpaca", "yahoo"]
