@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from ploutos.advisor.check import find_advisor
+from ploutos.advisor.advisor import advice_of
+from ploutos.advisor.check import check_advisor
 from ploutos.errors import PloutosError
 from ploutos.hardware.machine import read_machine
 from ploutos.hardware.resources import describe
@@ -15,6 +16,7 @@ from ploutos.hardware.threads import VARIABLES, uncapped
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
+from ploutos.preflight import require_prefect
 from ploutos.settings import Settings
 from ploutos.store import Store
 
@@ -60,6 +62,10 @@ def _server() -> Check:
     except (ImportError, TypeError) as error:
         return Check("Prefect server", False, f"cannot be imported: {error}", "install 'fastapi>=0.139,<0.151' under constraints.txt")
     where = os.environ.get("PREFECT_API_URL")
+    try:
+        require_prefect(where)
+    except PloutosError as error:
+        return Check("Prefect server", False, str(error), "start the server, or unset PREFECT_API_URL")
     return Check("Prefect server", True, f"can be imported; runs report to {where or 'a temporary server of their own'}")
 
 
@@ -86,8 +92,16 @@ def _machine() -> Check:
 
 
 def _llm(config: LLMConfig) -> Check:
-    ok, found = find_advisor(config, Settings())
-    return Check("advisor", ok, found, "fix that, then run: ploutos llm check")
+    """Ask it once, about the sample."""
+    remedy = "fix that, then run: ploutos llm check"
+    try:
+        result = check_advisor(config, Settings())
+    except PloutosError as error:
+        return Check("advisor", False, str(error), remedy)
+    name, advice = f"{result.model} {result.digest[:12]}".strip(), advice_of(result.outcome)
+    if result.outcome.abstained:
+        return Check("advisor", False, f"{name} was asked once and its answer is of no use: {result.outcome.why}", remedy)
+    return Check("advisor", True, f"{name} was asked once and said {advice.action}, confidence {advice.confidence} of 100")
 
 
 def _threads() -> Check:

@@ -9,16 +9,28 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from ploutos.cli import audit, data, llm, models, nightly
-from ploutos.cli.interrupt import call_at_the_end
-from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
+from ploutos.cli.interrupt import call_at_once, call_at_the_end
+from ploutos.cli.shared import (
+    EXITS,
+    JSON_OPTION,
+    MARKET_OPTION,
+    PATH_OPTION,
+    SOURCE_OPTION,
+    WISHES,
+    console,
+    data_overrides,
+    fail,
+    log_to,
+    new_log,
+)  # fmt: skip
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
-_EXITS = "Exit codes: 0 done, 1 a run failed, 2 a setting is wrong, 3 data cannot be used, 130 interrupted."
 app = typer.Typer(
-    no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{_EXITS}",
+    no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{EXITS}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 app.add_typer(data.app, name="data")
@@ -80,8 +92,10 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the details of an error, wherever in a command this stands.")] = False,
 ) -> None:
     """No profit is promised, ever."""
+    WISHES.debug = debug
 
 
 @app.command()
@@ -102,6 +116,8 @@ def run(
             help="Continue from the checkpoints of an interrupted run (the default), or train from the start.",
         ),
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what the run would do, take and write, and do nothing.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
@@ -116,20 +132,60 @@ def run(
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)
-        make_prefect_home()
-        folder = _run_flow(config)
+        if not plan:
+            make_prefect_home()
+        outlook = _look_ahead(config)
+        if plan:
+            from ploutos.cli.plan import print_plan
+
+            print_plan(outlook, as_json)
+            return
+        folder = _run_flow(config, outlook, verbose)
     except PloutosError as error:
         raise fail(error, as_json) from error
     _print_summary(folder, as_json)
 
 
-def _run_flow(config: Any) -> Path:
+def _look_ahead(config: Any) -> Any:
+    """Find what would end the run later, before Prefect is imported."""
+    from ploutos.preflight import look_ahead
+    from ploutos.settings import Settings
+
+    return look_ahead(config, Settings(), os.environ.get("PREFECT_API_URL"))
+
+
+def _run_flow(config: Any, outlook: Any, verbose: bool) -> Path:
+    """Run the main job and show its progress; everything else that is said goes into a log file."""
+    from ploutos.cli.display import displayed, leave_terminal
+
+    if verbose:
+        return _call_flow(config)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    log = new_log("run")
+    with displayed() as display:
+        call_at_once(lambda: leave_terminal(display))
+        display.introduce(outlook)
+        folder = _call_flow(config, log)
+    _keep_rates(outlook, display.seconds())
+    return folder
+
+
+def _keep_rates(outlook: Any, seconds: dict[str, float]) -> None:
+    from ploutos.rates import keep_rates, work_of
+    from ploutos.settings import Settings
+
+    keep_rates(Settings().home, seconds, work_of(outlook))
+
+
+def _call_flow(config: Any, log: Path | None = None) -> Path:
     from flows.interrupted import tell_server
     from flows.pipeline import pipeline
 
     call_at_the_end(tell_server)
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_OneSentence())
+    if log is not None:
+        log_to(log)
     return Path(pipeline(config))
 
 
@@ -170,34 +226,40 @@ def optimize(
     import yaml
 
     from ploutos.config import load_config
+    from ploutos.preflight import require_writable
+    from ploutos.store import write_text
 
     try:
+        if out is not None:
+            require_writable(out.parent, "choose another --out")
         found = _search(load_config(preset, config_file, list(settings or [])), trials, timesteps)
     except PloutosError as error:
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
-    if out is not None:
-        out.write_text(text, encoding="utf-8")
     dropped = sum(trial.dropped for trial in found.trials)
     print(f"# score {found.score:.3f}, the best of {len(found.trials)} candidates ({dropped} dropped early): chosen, so flattered")
-    print(text, end="")
+    print(text, end="", flush=True)
+    if out is not None:
+        try:
+            write_text(out, text)
+        except PloutosError as error:
+            raise fail(error, as_json=False) from error
 
 
 def _search(config: Any, trials: int, timesteps: int) -> Any:
-    try:
-        from ploutos.research.hyperparameters import SearchSpec, search
-    except ImportError as error:
-        raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
     from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
     from ploutos.market.loader import load
     from ploutos.registry.recording import record_search
     from ploutos.registry.trials import TrialRegistry
+    from ploutos.research.hyperparameters import SearchSpec, search
+    from ploutos.resolve import resolve_for_machine
     from ploutos.settings import Settings
     from ploutos.walk_forward import plan_folds
 
     bars = load(config.data, Settings().datasets_root)
     features = build_features(bars, config.features)
+    config = resolve_for_machine(config, features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
     env = with_initial_cash(config.env, bars, fold.train)
@@ -227,9 +289,8 @@ def doctor(
     else:
         terminal = console()
         for check in checks:
-            terminal.print(
-                f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False
-            )
+            mark = ("ok  ", "green") if check.ok else ("FAIL", "red")
+            terminal.print(Text.assemble(mark, f" {check.name}: {check.found}"), highlight=False)
             if not check.ok:
                 terminal.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):

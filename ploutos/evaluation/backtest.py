@@ -21,6 +21,7 @@ from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
+from ploutos.progress import advance
 from ploutos.store import Kind
 from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, Strategy, StrategyId, account_ids, require_unique
 from ploutos.strategies.inference import PolicyInference
@@ -137,6 +138,7 @@ _COSTS = ("pnl", *ledger.COSTS, "traded", "written_off")
 _RECORDED = ("equity", *_COSTS)
 _FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
 _FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
+_TOLD = 20  # bars between two words of progress
 BY_ACCOUNT = (*_RECORDED, "weights", "targets", *_FILLS, "ruined", "last")
 
 
@@ -227,6 +229,8 @@ def run_backtests(
         decides = segment.bars if not once_more else Range(start=segment.bars.start, stop=segment.bars.stop + 1)
         inference = PolicyInference(tuple(segment.policies), bars, features, decides, arrays, env)
         for decided in range(decides.start - 1, decides.stop - 1):
+            if decided % _TOLD == 0:
+                advance(decided - first, last - first, "bars")
             bar[:] = decided
             predictions = inference.predict(accounts, bar[:n_asking])
             for rows, strategy, mine in asked:

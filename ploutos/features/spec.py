@@ -1,6 +1,7 @@
 """Which features a run builds; apart from what builds them, so that reading a configuration does not load TA-Lib."""
 
 from ploutos.errors import ConfigError
+from ploutos.faults import suggestion
 from ploutos.specs import Spec
 
 
@@ -22,7 +23,7 @@ class FeatureSpec(Spec):
 
         unknown = sorted((set(self.include) | set(self.exclude)) - set(NAMES))
         if unknown:
-            raise ConfigError(f"features has no {', '.join(unknown)}; it has {', '.join(NAMES)}")
+            raise ConfigError(f"features has no {', '.join(unknown)}; it has {', '.join(NAMES)}{suggestion(unknown[0], NAMES)}")
         chosen = tuple(n for n in NAMES if (not self.include or n in self.include) and n not in self.exclude)
         if not chosen:
             raise ConfigError("features leaves no feature; expected at least one")

@@ -13,6 +13,7 @@ import pandas as pd
 import pandas_market_calendars as mcal
 
 from ploutos.errors import ConfigError
+from ploutos.faults import suggestion
 from ploutos.types import IntArray, TimeArray
 
 DAYS_PER_YEAR = 365.2425
@@ -28,11 +29,17 @@ EARLY_CLOSES = {"CME Globex Equity": {date(2018, 12, 5): time(8, 30), date(2025,
 CLOSED = {"CME Globex Equity": (date(2024, 3, 29), date(2025, 4, 18))}
 
 
+def _require_known(calendar: str) -> None:
+    names = mcal.get_calendar_names()
+    if calendar not in names:
+        near = suggestion(calendar, names)
+        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, FX, 24/7 or CME Globex Equity{near}")
+
+
 @lru_cache(maxsize=64)
 def _schedule(calendar: str, first: date, last: date) -> pd.DataFrame:
     """Sessions of a calendar, indexed by session date, with open and close in UTC."""
-    if calendar not in mcal.get_calendar_names():
-        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, 24/7 or CME Globex Equity")
+    _require_known(calendar)
     exchange = mcal.get_calendar(calendar)
     schedule = exchange.schedule(start_date=first, end_date=last, tz="UTC")
     if calendar == "FX":  # pandas-market-calendars 5.5 gives it a session on Sunday that opens on Saturday
@@ -61,8 +68,7 @@ def zone_of(calendar: str) -> str:
     Raises:
         ConfigError: the calendar is unknown.
     """
-    if calendar not in mcal.get_calendar_names():
-        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, FX, 24/7 or CME Globex Equity")
+    _require_known(calendar)
     return str(mcal.get_calendar(calendar).tz)
 
 
