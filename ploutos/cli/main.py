@@ -11,7 +11,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ploutos.cli import audit, data, llm, models, nightly
+from ploutos.cli import audit, data, llm, models, nightly, settings
 from ploutos.cli.interrupt import call_at_once, call_at_the_end
 from ploutos.cli.shared import (
     EXITS,
@@ -22,6 +22,7 @@ from ploutos.cli.shared import (
     WISHES,
     console,
     data_overrides,
+    examples,
     fail,
     log_to,
     new_log,
@@ -33,12 +34,17 @@ app = typer.Typer(
     no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{EXITS}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.add_typer(data.app, name="data")
-app.add_typer(llm.app, name="llm")
-app.add_typer(models.app, name="models")
-app.add_typer(audit.app, name="audit")
-app.command("nightly")(nightly.nightly)
-app.command("replay")(nightly.replay)
+_RUN, _START, _CHECK, _AFTER = "Run", "Before a run", "Check", "After a run"
+app.add_typer(data.app, name="data", rich_help_panel=_START)
+app.add_typer(llm.app, name="llm", rich_help_panel=_CHECK)
+app.add_typer(models.app, name="models", rich_help_panel=_AFTER)
+app.add_typer(audit.app, name="audit", rich_help_panel=_CHECK)
+app.command("nightly", rich_help_panel=_RUN, epilog=examples("ploutos nightly --source yahoo --market SPY,QQQ"))(nightly.nightly)
+app.command("replay", rich_help_panel=_AFTER, epilog=examples("ploutos replay 2026-11-27"))(nightly.replay)
+app.command("config", rich_help_panel=_START, epilog=examples("ploutos config env.costs", "ploutos config training --preset demo"))(
+    settings.config
+)
+app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -98,7 +104,14 @@ def _main(
     WISHES.debug = debug
 
 
-@app.command()
+@app.command(
+    rich_help_panel=_RUN,
+    epilog=examples(
+        "ploutos run",
+        "ploutos run --plan --path bars.csv",
+        "ploutos run --preset quick --config mine.yaml --set training.members=5 --out a",
+    ),
+)
 def run(
     preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "demo",
     source: Annotated[str | None, SOURCE_OPTION] = None,
@@ -212,7 +225,7 @@ def _print_summary(folder: Path, as_json: bool) -> None:
     terminal.print(f"\nReport: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN, epilog=examples("ploutos optimize --preset demo --trials 20 --out best.yaml"))
 def optimize(
     preset: Annotated[str, typer.Option(help="demo, quick, test or full.")] = "full",
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
@@ -269,7 +282,7 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     return found
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECK, epilog=examples("ploutos doctor --set llm.provider=ollama"))
 def doctor(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, for its advisor.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,

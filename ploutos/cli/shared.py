@@ -18,6 +18,13 @@ EXITS = (
     "Exit codes: 0 done, 1 failed, 2 a setting is wrong, 3 data cannot be used, 4 the advisor does not answer (of audit: something was "
     "found), 5 a server does not answer, 130 interrupted."
 )
+
+
+def examples(*commands: str) -> str:
+    """Commands and exit codes for the end of a command's help."""
+    return "Examples:\n\n" + "\n\n".join(commands) + f"\n\n{EXITS}"
+
+
 JSON_OPTION = typer.Option("--json", help="Print one JSON object at the end.")
 
 
