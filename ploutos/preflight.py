@@ -7,7 +7,6 @@ has a cache of its own.
 Left out: whether memory suffices, which a run waits for, and what a vendor has, which no run asks.
 """
 
-import importlib.util
 import os
 import shutil
 import tempfile
@@ -20,6 +19,7 @@ import httpx
 
 from ploutos.config import PipelineConfig
 from ploutos.errors import ConfigError, NetworkError, StoreError
+from ploutos.extras import require_extra
 from ploutos.features.build import FeatureSet, build_features
 from ploutos.features.macro_features import macro_of
 from ploutos.llm.config import LLMConfig, LLMProvider
@@ -103,8 +103,8 @@ def require_packages(config: PipelineConfig) -> None:
     Raises:
         ConfigError: tensorboard is missing.
     """
-    if config.logging.tensorboard is not None and importlib.util.find_spec("tensorboard") is None:
-        raise ConfigError("logging.tensorboard needs tensorboard, which is not installed: pip install 'ploutos[tensorboard]'")
+    if config.logging.tensorboard is not None:
+        require_extra("tensorboard", "tensorboard", "logging.tensorboard")
 
 
 def require_device(config: PipelineConfig) -> None:
@@ -212,6 +212,8 @@ def require_advisor(config: LLMConfig, settings: Settings) -> str:
         LLMUnavailable: the server does not answer.
         LLMError: it refuses the key, or does not have the model.
     """
+    if config.provider is LLMProvider.MOCK:
+        return "mock"
     from ploutos.advisor.advisor import make_backend
 
     backend = make_backend(config, settings)

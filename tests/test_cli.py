@@ -197,6 +197,24 @@ def test_a_plan_says_what_a_run_would_take_and_does_nothing(tmp_path, monkeypatc
     assert "2,358 questions to mock" in said
 
 
+def loaded_by(code, *absent):
+    """Which heavy modules a piece of code loads, in a process in which some packages are not installed."""
+    heavy = ("torch", "numba", "talib", "scipy", "sklearn", "prefect", "pynvml")
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))"
+    shown = f"print(*(name for name in {heavy!r} if sys.modules.get(name)))"
+    return subprocess.run([sys.executable, "-c", f"{blocked}; {code}; {shown}"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_reading_settings_loads_nothing_heavy():
+    assert loaded_by("from ploutos.config import load_config; load_config('demo')") == []
+
+
+def test_the_main_job_is_there_without_the_packages_of_any_extra():
+    absent = ("alpaca", "yfinance", "ollama", "pynvml", "tensorboard", "mlflow", "openai")
+    code = "import flows.pipeline, ploutos.cli.doctor; from ploutos.hardware.machine import read_machine; assert read_machine().gpus == ()"
+    assert {"torch", "prefect"} <= set(loaded_by(code, *absent))
+
+
 @pytest.mark.parametrize("module", ["ploutos", "ploutos.cli"])
 def test_the_command_runs_as_a_module(module):
     ended = subprocess.run([sys.executable, "-m", module, "--help"], capture_output=True, text=True, check=True)

@@ -132,10 +132,18 @@ def test_a_disk_that_is_nearly_full(invoke, monkeypatch):
     assert "found 3 MiB free" in one_sentence(invoke("run"), 1)
 
 
-def test_an_extra_in_brackets_reaches_the_reader(invoke, monkeypatch):
+@pytest.mark.parametrize(
+    ("arguments", "package", "extra"),
+    [
+        (["run", *setting("logging.tensorboard=board")], "tensorboard", "tensorboard"),
+        (["run", *setting("llm.provider=ollama")], "ollama", "ollama"),
+        (["data", "build", "--source", "yahoo", "--market", "SPY"], "yfinance", "vendors"),
+        (["data", "build", "--source", "alpaca", "--market", "SPY"], "alpaca", "vendors"),
+    ],
+)
+def test_an_extra_in_brackets_reaches_the_reader(invoke, monkeypatch, arguments, package, extra):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    said = one_sentence(invoke("run", *setting("logging.tensorboard=board")), 2)
-    assert "pip install 'ploutos[tensorboard]'" in said
+    assert f"needs {package}, which is not installed: pip install 'ploutos[{extra}]'" in one_sentence(invoke(*arguments), 2)
 
 
 def test_bars_are_said_even_where_their_page_cannot_be_written(invoke):

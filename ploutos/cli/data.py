@@ -107,8 +107,9 @@ def build(
         requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in vendor_symbols(spec)]
         for symbol, served in substitutes(spec).items():
             Console(stderr=True).print(f"Alpaca has no futures: {served} stands in for {symbol}.", highlight=False)
+        vendor = _vendor(spec)
         with _progress(len(requests)) as told:
-            result = download.build(Dataset(Settings().datasets_root), _vendor(spec), requests, told, allow_partial=allow_partial)
+            result = download.build(Dataset(Settings().datasets_root), vendor, requests, told, allow_partial=allow_partial)
     except PloutosError as error:
         raise fail(error, as_json) from error
     _print_result(result, as_json)
@@ -132,9 +133,10 @@ def update(
     try:
         spec = _spec(source, market, timeframe, adjustment)
         symbols = list(vendor_symbols(spec))
+        vendor = _vendor(spec)
         with _progress(len(symbols)) as told:
             result = download.update(
-                Dataset(Settings().datasets_root), _vendor(spec), spec.adjustment, spec.bar or VENDOR_TIMEFRAME, symbols, told,
+                Dataset(Settings().datasets_root), vendor, spec.adjustment, spec.bar or VENDOR_TIMEFRAME, symbols, told,
                 allow_partial=allow_partial,
             )  # fmt: skip
     except PloutosError as error:

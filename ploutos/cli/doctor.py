@@ -1,6 +1,7 @@
 """Is this machine fit for a run? One check per line: what was found, and what to do when it is not enough."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
@@ -31,9 +32,10 @@ _NEEDED = (
     "TA-Lib",
     "prefect",
     "fastapi",
-    "ollama",
     "httpx",
 )
+_EXTRAS = {"ollama": "ollama", "alpaca": "vendors", "yfinance": "vendors", "pynvml": "gpu", "tensorboard": "tensorboard"}
+"""Modules that only some runs need, with the extra that brings each."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,8 @@ def _versions() -> Check:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
+    absent = sorted({extra for module, extra in _EXTRAS.items() if importlib.util.find_spec(module) is None})
+    found += [f"without ploutos[{extra}]" for extra in absent]
     return Check("versions", not missing, ", ".join(found), f"install {', '.join(missing)}: pip install -c constraints.txt -e .")
 
 
