@@ -20,7 +20,7 @@ from ploutos.envs.kernel import KINDS
 from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
-from ploutos.market.bars import Bars
+from ploutos.market.bars import Bars, span_in_words
 from ploutos.progress import advance
 from ploutos.store import Kind
 from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, Strategy, StrategyId, account_ids, require_unique
@@ -28,6 +28,7 @@ from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
 from ploutos.walk_forward import Range
+from ploutos.wording import enumerate_names
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,7 @@ class Segment:
     policies: Sequence[Policy] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backtests:
     """What every account did, bar by bar. k strategies, n + 1 closes (the first is the start), s symbols.
 
@@ -82,6 +83,9 @@ class Backtests:
     stop_kind: np.ndarray
     ruined: IntArray
     last: IntArray
+
+    def __repr__(self) -> str:
+        return f"Backtests({enumerate_names(self.slugs, 8)}, {len(self.timestamps) - 1:,} bars, {span_in_words(self.timestamps)})"
 
     def row(self, slug: str) -> int:
         """Which account a strategy had."""

@@ -15,12 +15,12 @@ import pandas as pd
 from ploutos.errors import DataError
 from ploutos.features import indicators
 from ploutos.features.spec import FeatureSpec as FeatureSpec
-from ploutos.market.bars import FIELDS, Bars, require_available_at
+from ploutos.market.bars import FIELDS, Bars, require_available_at, span_in_words
 from ploutos.store import Kind
 from ploutos.types import BoolArray, Float32Array, FloatArray, TimeArray
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureSet:
     """Features on the bars' clock.
 
@@ -39,6 +39,10 @@ class FeatureSet:
     available_at: TimeArray
     symbols: tuple[str, ...]
     n_required: int | None = None
+
+    def __repr__(self) -> str:
+        n_bars, n_symbols, n_features = self.values.shape
+        return f"FeatureSet({n_features} features of {n_symbols} symbols, {n_bars:,} bars, {span_in_words(self.timestamps)})"
 
     @cached_property
     def ready(self) -> BoolArray:
