@@ -174,6 +174,8 @@ class Display:
             open_ = [(kind, stage) for kind, stage in self._stages.items() if stage.over is None]
             phase = _PHASES.get((open_[-1][0] if open_ else over[-1] if over else "bars"), _LAST_PHASE)
             lines = [Text(f"Phase {phase}, {show_seconds(now - self.began)}", style="bold")]
+            if not self._stages:
+                lines.append(Text("> starting Prefect"))
             if over:
                 lines.append(Text("done: " + ", ".join(_TITLES.get(kind, kind) for kind in over), style="green"))
             for kind, stage in open_:
