@@ -96,6 +96,12 @@ class PipelineConfig(Spec):
         return self
 
     @model_validator(mode="after")
+    def _all_data_settings_are_read(self) -> "PipelineConfig":
+        if (unread := self.data.unread) is not None:
+            raise ValueError(unread)
+        return self
+
+    @model_validator(mode="after")
     def _the_subject_takes_part(self) -> "PipelineConfig":
         subject, kinds = self.evaluation.subject, self.regression.models if self.regression.enabled else ()
         there = ["auto", "vote", "fused", *(["hybrid"] if self.with_hybrid else []), *(f"regression:{kind}" for kind in kinds)]

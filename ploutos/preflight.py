@@ -74,6 +74,7 @@ def look_ahead(config: PipelineConfig, settings: Settings, prefect_url: str | No
     """
     require_prefect(prefect_url)
     require_surroundings(config, settings)
+    require_advisor(config.llm, settings)
     bars = load(config.data, settings.datasets_root)
     require_sound(bars)
     features = build_features(bars, config.features, macro_of(config.data.macro, bars, config.data.macro_provider))
@@ -89,12 +90,11 @@ def look_ahead(config: PipelineConfig, settings: Settings, prefect_url: str | No
 
 
 def require_surroundings(config: PipelineConfig, settings: Settings) -> None:
-    """The part of `look_ahead` that reads no bars: packages, device, folders and advisor; raises as it does."""
+    """The part of `look_ahead` that asks nobody and reads no bars: packages, device and folders; raises as it does."""
     require_packages(config)
     require_device(config)
     require_own_folder(config.out)
     require_writable(settings.home)
-    require_advisor(config.llm, settings)
 
 
 def require_packages(config: PipelineConfig) -> None:

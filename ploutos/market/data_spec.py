@@ -24,7 +24,7 @@ from ploutos.specs import Spec
 from ploutos.wording import enumerate_names
 
 SourceName = Literal["sample", "files", "synthetic", "alpaca", "yahoo"]
-_READ_BY = {"files": ("path", "timezone", "ambiguous", "label", "format"), "alpaca": ("feed",), "synthetic": ("synthetic",)}
+_READ_BY = {"files": ("timezone", "ambiguous", "label", "format"), "alpaca": ("feed",), "synthetic": ("synthetic",)}
 """Settings that one source alone reads; given to another they would be ignored."""
 SYNTHETIC_SYMBOLS = ("IWM", "QQQ", "SPY")
 VENDOR_TIMEFRAME = pd.Timedelta(hours=1)
@@ -78,19 +78,23 @@ class DataSpec(Spec):
     """Whose publication times hold for macro series that are not named by a vendor's own symbol."""
 
     @model_validator(mode="after")
-    def _all_is_read(self) -> "DataSpec":
+    def _path_is_read(self) -> "DataSpec":
+        if self.path is not None and self.source != "files":
+            raise ValueError(f"path is {self.path}, which source {self.source} does not read; set source to files, or leave path out")
+        return self
+
+    @property
+    def unread(self) -> str | None:
+        """A sentence about a setting that the source would ignore; None where there is none."""
         for source, names in _READ_BY.items():
             for name in names if self.source != source else ():
                 value = getattr(self, name)
                 if value != type(self).model_fields[name].get_default(call_default_factory=True):
-                    shown = "" if isinstance(value, Spec) else f" is {value}, which"
-                    raise ValueError(
-                        f"data.{name}{shown or ' holds settings that'} source {self.source} does not read; "
-                        f"set data.source to {source}, or leave data.{name} out"
-                    )
+                    shown = " holds settings that" if isinstance(value, Spec) else f" is {value}, which"
+                    return f"data.{name}{shown} source {self.source} does not read; set data.source to {source}, or leave data.{name} out"
         if self.macro is None and self.macro_provider != "yahoo":
-            raise ValueError(f"data.macro_provider is {self.macro_provider}, and there is no data.macro that it could be of; leave it out")
-        return self
+            return f"data.macro_provider is {self.macro_provider}, and there is no data.macro that it could be of; leave it out"
+        return None
 
     @property
     def bar(self) -> pd.Timedelta | None:

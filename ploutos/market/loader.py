@@ -72,6 +72,8 @@ def read_table(spec: DataSpec, datasets: Path | None = None) -> SourceTable:
         ConfigError: the spec contradicts itself, or asks for more symbols than the environment holds.
     """
     _require_room(len(spec.symbols))
+    if (unread := spec.unread) is not None:
+        raise ConfigError(unread)
     table = _read_source(spec, datasets)
     frame = select_symbols(table.frame, spec, table.origin)
     if "adj_close" in frame.columns and spec.adjustment == "raw":
