@@ -46,6 +46,7 @@ class Outlook:
 
     Attributes:
         disk_bytes: about what it will write.
+        n_questions: what it will ask a language model, what was answered before included; None with the mock, which costs nothing.
     """
 
     config: PipelineConfig
@@ -53,6 +54,7 @@ class Outlook:
     features: FeatureSet
     folds: tuple[Fold, ...]
     disk_bytes: int
+    n_questions: int | None = None
 
     @property
     def n_test_bars(self) -> int:
@@ -82,9 +84,9 @@ def look_ahead(config: PipelineConfig, settings: Settings, prefect_url: str | No
     if config.training.stopping.enabled:
         for fold in folds:
             inner_split(fold.train, fold.validation.start - fold.train.stop, config.training.stopping.validation_share)
-    if config.llm.provider is not LLMProvider.MOCK:
-        require_answerable(config, settings, bars, folds)
-    outlook = Outlook(config, bars, features, folds, _disk_bytes(config, features, folds))
+    asks = config.llm.provider is not LLMProvider.MOCK
+    n_questions = require_answerable(config, settings, bars, folds) if asks else None
+    outlook = Outlook(config, bars, features, folds, _disk_bytes(config, features, folds), n_questions)
     require_space(settings.home, outlook.disk_bytes)
     return outlook
 
@@ -221,8 +223,11 @@ def require_advisor(config: LLMConfig, settings: Settings) -> str:
     return f"{backend.name} {digest[:12]}".strip()
 
 
-def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, folds: tuple[Fold, ...]) -> None:
+def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, folds: tuple[Fold, ...]) -> int:
     """Refuse what a run would ask a model in vain: prompts that may not fit and, in a replay, answers that were never recorded.
+
+    Returns:
+        Questions about the market as it was.
 
     Raises:
         LLMError: there is such a question.
@@ -237,6 +242,7 @@ def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, f
     for time in asked[::every]:
         prompt = prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], config.llm.reveal)
         advisor.require_answerable(Query(prompt, Advice))
+    return len(asked)
 
 
 def questions_of(config: PipelineConfig, bars: Bars, market: Any, folds: tuple[Fold, ...]) -> list[Any]:

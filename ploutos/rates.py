@@ -11,10 +11,12 @@ from pathlib import Path
 from ploutos.envs.spec import with_initial_cash
 from ploutos.errors import StoreError
 from ploutos.hardware.machine import usable_cores
+from ploutos.llm.config import LLMProvider
 from ploutos.preflight import Outlook
 from ploutos.store import write_json
 
 _MEASURED_S = 2.0
+_ADVICE = ("signals", "mirrored")
 _WORLDS = 7
 
 
@@ -25,14 +27,14 @@ def work_of(outlook: Outlook) -> dict[str, float]:
     steps = config.training.planned_timesteps * len(outlook.folds) / workers_of(outlook)
     every, decided = float(outlook.bars.n_bars * n_symbols), float(tested * n_symbols)
     work = {name: every for name in ("bars", "quality", "features", "folds", "llm-features")}
-    work |= {name: decided for name in ("signals", "fusion-choice", "backtests", "in-sample", "candidates", "report")}
+    work |= {name: decided for name in (_ADVICE[0], "fusion-choice", "backtests", "in-sample", "candidates", "report")}
     work |= {"policy": steps * config.training.members, "metrics": float(tested * config.evaluation.replications)}
     if config.regression.enabled:
         work["regression"] = float(trained * len(config.regression.models))
     if config.training.is_taught:
         work["teacher"] = float(trained)
     if config.llm.mirrors:
-        work["mirrored"] = decided
+        work[_ADVICE[1]] = decided
     if config.with_hybrid:
         work["hybrid"] = 2 * steps * config.hybrid.timesteps_share * config.hybrid.members
     if config.evaluation.robustness.enabled:
@@ -45,14 +47,29 @@ def workers_of(outlook: Outlook) -> int:
     return outlook.config.hardware.workers or usable_cores()
 
 
-def keep_rates(home: Path, seconds: Mapping[str, float], work: Mapping[str, float]) -> None:
-    """Remember what stages took that were computed, beside what is known of others."""
-    found = {name: taken / work[name] for name, taken in seconds.items() if work.get(name)}
-    write_json(home / "rates.json", read_rates(home) | found)
+def keep_rates(home: Path, seconds: Mapping[str, float], outlook: Outlook) -> None:
+    """Remember what stages took that were computed, beside what is known of others; what a language model took is not known of the next."""
+    work = work_of(outlook)
+    unknown = () if _is_mock(outlook) else _ADVICE
+    found = {name: taken / work[name] for name, taken in seconds.items() if work.get(name) and name not in unknown}
+    write_json(home / "rates.json", _read(home) | found)
 
 
-def read_rates(home: Path) -> dict[str, float]:
-    """Seconds per unit by stage; empty before the first run.
+def _is_mock(outlook: Outlook) -> bool:
+    return outlook.config.llm.provider is LLMProvider.MOCK
+
+
+def rates_for(home: Path, outlook: Outlook) -> dict[str, float]:
+    """Seconds per unit by stage, as far as they are known for a run; empty before the first one.
+
+    Raises:
+        StoreError: the file is damaged.
+    """
+    return {name: rate for name, rate in _read(home).items() if _is_mock(outlook) or name not in _ADVICE}
+
+
+def _read(home: Path) -> dict[str, float]:
+    """Every rate that is known.
 
     Raises:
         StoreError: the file is damaged.

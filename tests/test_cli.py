@@ -166,8 +166,24 @@ def test_the_doctor_asks_the_advisor_of_the_configuration(llama, tmp_path, monke
     assert "FAIL advisor: Ollama at 127.0.0.1:9 cannot be reached" in result.stdout
 
 
+def test_what_a_model_would_be_asked_in_vain_is_found_before_anything_is_trained(llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("ploutos.cli.main._run_flow", lambda *_: pytest.fail("this run cannot end well"))
+    model = ["--set", "llm.provider=ollama", *TINY_MODEL, "--set", "data.symbols=[AAPL]"]
+    monkeypatch.setattr("ploutos.rates._MEASURED_S", 0.0)
+    plan = json.loads(run(app, ["run", "--plan", "--json", *model]).stdout)
+    assert plan["advisor"]["questions"] > 300
+    assert plan["seconds"]["signals"] is None  # nobody knows how long a model takes
+    assert llama.called("/api/chat") == []
+    never = run(app, ["run", "--llm-replay", *model])
+    assert (never.exit_code, "the cassette has no answer to question" in never.stderr) == (4, True)
+    cut = run(app, ["run", *model, "--set", "llm.num_ctx=600"])
+    assert (cut.exit_code, "may not fit into llm.num_ctx=600" in cut.stderr) == (4, True)
+
+
 def test_replay_and_reveal_reach_the_configuration(monkeypatch):
     given = []
+    monkeypatch.setattr("ploutos.cli.main._look_ahead", lambda config: config)
     monkeypatch.setattr(
         "ploutos.cli.main._run_flow", lambda config, *_: given.append(config.llm) or (_ for _ in ()).throw(ConfigError("enough"))
     )

@@ -27,7 +27,7 @@ _TITLES = {
     "teacher": "teachers", "policy": "policies", "llm-features": "features for the advisor", "signals": "advice",
     "mirrored": "advice on the mirrored market", "hybrid": "hybrid policies", "fusion-choice": "choice of fusion",
     "backtests": "backtests", "in-sample": "backtests in sample", "robustness": "stress tests", "candidates": "trials",
-    "metrics": "metrics and intervals", "report": "report",
+    "metrics": "metrics and intervals", "report": "report", "search": "search for settings",
 }  # fmt: skip
 _PHASES = {
     **dict.fromkeys(("bars", "quality", "features", "folds"), "1 of 3, data"),
@@ -96,9 +96,10 @@ class Display:
         config, folds, stamps = outlook.config, outlook.folds, outlook.bars.timestamps
         first, last = (str(stamps[bar].astype("datetime64[D]")) for bar in (folds[0].test.start, folds[-1].test.stop - 1))
         members = config.training.members
+        asked = "" if outlook.n_questions is None else f"; {outlook.n_questions:,} questions to {config.llm.model}"
         self.console.print(
             f"{config.name}: {outlook.bars.n_bars:,} bars of {', '.join(outlook.bars.symbols[:8])}; {len(folds)} folds, tested {first} to "
-            f"{last}; {members} policies a fold of {config.training.planned_timesteps:,} steps",
+            f"{last}; {members} policies a fold of {config.training.planned_timesteps:,} steps{asked}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 
@@ -172,8 +173,9 @@ class Display:
             now = self._clock()
             over = [kind for kind, stage in self._stages.items() if stage.over is not None]
             open_ = [(kind, stage) for kind, stage in self._stages.items() if stage.over is None]
-            phase = _PHASES.get((open_[-1][0] if open_ else over[-1] if over else "bars"), _LAST_PHASE)
-            lines = [Text(f"Phase {phase}, {show_seconds(now - self.began)}", style="bold")]
+            latest = open_[-1][0] if open_ else over[-1] if over else "bars"
+            phase = "" if latest == "search" else f"Phase {_PHASES.get(latest, _LAST_PHASE)}, "
+            lines = [Text(f"{phase}{show_seconds(now - self.began)}", style="bold")]
             if not self._stages:
                 lines.append(Text("> starting Prefect"))
             if over:

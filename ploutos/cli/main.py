@@ -184,10 +184,10 @@ def _run_flow(config: Any, outlook: Any, verbose: bool) -> Path:
 
 
 def _keep_rates(outlook: Any, seconds: dict[str, float]) -> None:
-    from ploutos.rates import keep_rates, work_of
+    from ploutos.rates import keep_rates
     from ploutos.settings import Settings
 
-    keep_rates(Settings().home, seconds, work_of(outlook))
+    keep_rates(Settings().home, seconds, outlook)
 
 
 def _call_flow(config: Any, log: Path | None = None) -> Path:
@@ -260,9 +260,11 @@ def optimize(
 
 
 def _search(config: Any, trials: int, timesteps: int) -> Any:
+    from ploutos.cli.display import displayed
     from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
     from ploutos.market.loader import load
+    from ploutos.progress import working
     from ploutos.registry.recording import record_search
     from ploutos.registry.trials import TrialRegistry
     from ploutos.research.hyperparameters import SearchSpec, search
@@ -276,7 +278,8 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
     env = with_initial_cash(config.env, bars, fold.train)
-    found = search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
+    with displayed(), working("search"):
+        found = search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
     base = spec.model_dump(mode="json", exclude={"trials"})
     record_search(TrialRegistry(Settings().registry_root), bars, found.validation, [trial.values for trial in found.trials], base, config)
     return found

@@ -16,12 +16,12 @@ def plan_of(outlook: "Outlook") -> dict[str, Any]:
     """The plan, JSON-able; `seconds` is None for a stage that this machine has not been timed in yet."""
     from ploutos.features.llm_features import market_features
     from ploutos.preflight import questions_of
-    from ploutos.rates import measure_training, read_rates, work_of, workers_of
+    from ploutos.rates import measure_training, rates_for, work_of, workers_of
     from ploutos.settings import Settings
     from ploutos.walk_forward import fold_table
 
     config, folds, bars = outlook.config, outlook.folds, outlook.bars
-    work, rates = work_of(outlook), read_rates(Settings().home)
+    work, rates = work_of(outlook), rates_for(Settings().home, outlook)
     measured = None
     if "policy" not in rates:
         measured = measure_training(outlook)
