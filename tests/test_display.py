@@ -1,13 +1,15 @@
 """What a run shows while it works: short lines where there is no terminal, honest about what is left."""
 
 import io
+import logging
 import threading
+import time
 from itertools import pairwise
 
 import pytest
 from rich.console import Console
 
-from ploutos.cli.display import Display, displayed
+from ploutos.cli.display import Display, displayed, leave_terminal
 from ploutos.progress import Progress, advance, counted, part, tell, working
 
 
@@ -89,3 +91,21 @@ def test_the_library_tells_without_knowing_of_which_stage_it_is_part():
     assert threading.active_count() == len([t for t in threading.enumerate() if t.name != "display"])
     tell(Progress("bars"))  # nobody listens any more
     assert "bars" not in display._stages
+
+
+def test_a_terminal_shows_what_is_under_way_and_warnings_above_it():
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, color_system=None)
+    with displayed(console) as display:
+        tell(Progress("backtests", "", "working", 40, 100, "bars"))
+        logging.getLogger("ploutos.training").warning("a checkpoint is damaged")
+        logging.getLogger("prefect.task_runs").error("the command itself says how it ended")
+        deadline = time.monotonic() + 10
+        while "40 of 100 bars" not in console.file.getvalue() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    shown = console.file.getvalue()
+    assert "> backtests: 40 of 100 bars" in shown
+    assert "warning: a checkpoint is damaged" in shown
+    assert "how it ended" not in shown
+    assert shown.count("\x1b[?25l") == shown.count("\x1b[?25h") == 1  # the cursor is back
+    leave_terminal(display)
+    assert display.silent

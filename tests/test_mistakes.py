@@ -69,6 +69,7 @@ MISTAKES = [
     (["optimize", "--preset", "demo", "--out", "daily.csv/best.yaml"], 2, "daily.csv: Not a directory; choose another --out"),
     (["data", "check", "--path", "nowhere.csv"], 3, "nowhere.csv"),
     (["data", "build", "--source", "sample", "--market", "AAPL"], 2, "--source is 'sample'; expected alpaca, alpaca-iex or yahoo"),
+    (["data", "build", "--source", "alpaca", "--market", "SPY", "--timeframe", "7h"], 2, "timeframe is '7h'; expected a part of a day"),
     (["audit", "features", "no.py:f"], 3, "no.py"),
 ]  # fmt: skip
 
