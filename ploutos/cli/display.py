@@ -99,7 +99,7 @@ class Display:
         asked = "" if outlook.n_questions is None else f"; {outlook.n_questions:,} questions to {config.llm.model}"
         self.console.print(
             f"{config.name}: {outlook.bars.n_bars:,} bars of {', '.join(outlook.bars.symbols[:8])}; {len(folds)} folds, tested {first} to "
-            f"{last}; {members} policies a fold of {config.training.planned_timesteps:,} steps{asked}",
+            f"{last}; {members} {'policy' if members == 1 else 'policies'} a fold of {config.training.planned_timesteps:,} steps{asked}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 
