@@ -239,13 +239,16 @@ def optimize(
     import yaml
 
     from ploutos.config import load_config
-    from ploutos.preflight import require_writable
+    from ploutos.preflight import require_surroundings, require_writable
+    from ploutos.settings import Settings
     from ploutos.store import write_text
 
     try:
         if out is not None:
             require_writable(out.parent, "choose another --out")
-        found = _search(load_config(preset, config_file, list(settings or [])), trials, timesteps)
+        config = load_config(preset, config_file, list(settings or []))
+        require_surroundings(config, Settings())
+        found = _search(config, trials, timesteps)
     except PloutosError as error:
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
