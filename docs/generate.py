@@ -4,18 +4,12 @@ MkDocs calls `on_page_markdown`; a line `<!-- generated: settings -->` in a page
 """
 
 import re
-import types
 from collections.abc import Iterator, Sequence
-from enum import Enum
-from pathlib import Path
-from typing import Annotated, Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import numpy as np
 import typer
-from annotated_types import Ge, Gt, Le, Lt
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 import ploutos
 from ploutos.cli.main import app
@@ -24,9 +18,9 @@ from ploutos.envs.observation import observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.summary import Growth, StrategyMetrics
 from ploutos.features.build import FeatureSet
+from ploutos.setting_help import describe_setting, nested, sections
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
-_BOUNDS: dict[type, tuple[str, str]] = {Gt: ("> {}", "gt"), Ge: ("≥ {}", "ge"), Lt: ("< {}", "lt"), Le: ("≤ {}", "le")}
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
@@ -41,10 +35,10 @@ def _table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def settings() -> str:
     """Every setting of a run: one table per section of the configuration."""
-    top = [_row(name, field) for name, field in PipelineConfig.model_fields.items() if _model(field.annotation) is None]
+    top = [_row(name, field) for name, field in PipelineConfig.model_fields.items() if nested(field.annotation) is None]
     parts = [_table(_HEADINGS, top)]
-    for key, doc, model in _sections(PipelineConfig):
-        rows = [_row(f"{key}.{name}", field) for name, field in model.model_fields.items() if _nested(field.annotation) is None]
+    for key, doc, model in sections(PipelineConfig):
+        rows = [_row(f"{key}.{name}", field) for name, field in model.model_fields.items() if nested(field.annotation) is None]
         parts += [f"\n## {key}\n", doc, "", _table(_HEADINGS, rows)]
     return "\n".join(parts)
 
@@ -52,64 +46,11 @@ def settings() -> str:
 _HEADINGS = ("setting", "type", "default", "what it is")
 
 
-def _sections(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, type[BaseModel]]]:
-    """Groups of settings by dotted key, each with its doc line."""
-    for name, field in model.model_fields.items():
-        inner = _nested(field.annotation)
-        if inner is not None:
-            key = prefix + name if _model(field.annotation) else f"{prefix}{name}[]"
-            yield key, field.description or "", inner
-            yield from _sections(inner, f"{key}.")
-
-
-def _model(annotation: Any) -> type[BaseModel] | None:
-    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-
-
-def _nested(annotation: Any) -> type[BaseModel] | None:
-    """The group of settings that a field holds, one or a list of them."""
-    return _model(annotation) or next((model for each in get_args(annotation) if (model := _model(each))), None)
-
-
 def _row(key: str, field: FieldInfo) -> list[str]:
-    kind, bounds = _kind(field.annotation, field.metadata)
-    shown = f"{kind}, {' and '.join(bounds)}" if bounds else kind
-    return [f"`{key}`", shown, _default(field.get_default(call_default_factory=True)), field.description or ""]
-
-
-def _default(value: Any) -> str:
-    if value is PydanticUndefined:
-        return "required"
-    if value in (None, (), {}, ""):
-        return "empty"
-    if isinstance(value, Enum):
-        value = value.value
-    return f"`{list(value) if isinstance(value, tuple) else value}`".replace("True", "true").replace("False", "false")
-
-
-def _kind(annotation: Any, metadata: Sequence[Any] = ()) -> tuple[str, list[str]]:
-    """A type in words, and the bounds of its values."""
-    bounds = [
-        text.format(f"{getattr(each, name):g}") for each in metadata for kind, (text, name) in _BOUNDS.items() if isinstance(each, kind)
-    ]
-    origin, args = get_origin(annotation), get_args(annotation)
-    if origin is Annotated:
-        kind, inner = _kind(args[0], args[1:])
-        return kind, inner + bounds
-    if origin in (Union, types.UnionType):
-        found = [_kind(each) for each in args if each is not type(None)]
-        return " or ".join(kind for kind, _ in found), [each for _, inner in found for each in inner] + bounds
-    if origin is Literal:
-        return ", ".join(f"`{value}`" for value in args), bounds
-    if origin is tuple:
-        kind, inner = _kind(args[0])
-        return f"list of {kind}", inner + bounds
-    if origin is dict:
-        return f"{_kind(args[0])[0]} to {_kind(args[1])[0]}", bounds
-    if isinstance(annotation, type) and issubclass(annotation, Enum):
-        return ", ".join(f"`{each.value}`" for each in annotation), bounds
-    words = {int: "integer", float: "number", bool: "true or false", str: "text", Path: "path"}
-    return words.get(annotation, getattr(annotation, "__name__", str(annotation))), bounds
+    row = describe_setting(key, field)
+    choices = ", ".join(f"`{choice}`" for choice in row.choices)
+    shown = f"{choices or row.kind}, {row.range}" if row.range else choices or row.kind
+    return [f"`{key}`", shown, row.default if row.default in ("required", "empty") else f"`{row.default}`", row.meaning]
 
 
 def commands() -> str:
@@ -134,7 +75,7 @@ def _option(option: Any) -> str:
 def _preset(option: Any) -> str:
     """What an option is where it is not given."""
     shown = option.default
-    return "" if shown is None or option.is_flag or callable(shown) else f"`{shown}`"
+    return "" if shown is None or getattr(option, "is_flag", False) or callable(shown) else f"`{shown}`"
 
 
 def metrics() -> str:
@@ -181,13 +122,13 @@ def observation() -> str:
 
 def environment_settings() -> str:
     """What an environment is told."""
-    return _table(_HEADINGS, [_row(name, field) for name, field in EnvSpec.model_fields.items() if _nested(field.annotation) is None])
+    return _table(_HEADINGS, [_row(name, field) for name, field in EnvSpec.model_fields.items() if nested(field.annotation) is None])
 
 
 def api() -> str:
     """Every public name, under the package that it comes from."""
     found: dict[str, list[str]] = {}
-    keys = {model: key for key, _, model in _sections(PipelineConfig)} | {PipelineConfig: ""}
+    keys = {model: key for key, _, model in sections(PipelineConfig)} | {PipelineConfig: ""}
     for name in ploutos.__all__:
         public = getattr(ploutos, name)
         room, options = public.__module__.split(".")[1], "\n    options:\n      heading_level: 3\n"

@@ -111,6 +111,7 @@ def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) ->
     """The supervised models: one task per fold and kind."""
     folds, kinds = store.load(refs.folds, FOLDS), config.regression.models if config.regression.enabled else ()
     futures = [[stages.submit(fit_regression_of, store, refs.bars, refs.features, fold, kind, config) for kind in kinds] for fold in folds]
+    stages.plan("regression", len(folds) * len(kinds))
     return stages.by_fold("regression", folds, futures) if kinds else ()
 
 
@@ -118,6 +119,7 @@ def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: S
     """The supervised model that each fold's policies start from: one task per fold."""
     folds = _by_fold(store, refs, config) if config.training.is_taught else []
     futures = [stages.submit(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
+    stages.plan("teacher", len(futures))
     return tuple(stages.ref(f"teacher {fold.index}", future) for (fold, _), future in zip(folds, futures, strict=True))
 
 
@@ -128,6 +130,7 @@ def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) 
         [stages.submit(train_member, store, refs.bars, refs.features, fold, m, sized, refs.teacher(fold.index)) for m in members]
         for fold, sized in folds
     ]
+    stages.plan("policy", len(folds) * len(members))
     return stages.by_fold("policy", [fold for fold, _ in folds], futures)
 
 
@@ -139,4 +142,6 @@ def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stag
         name: [[stages.submit(train_hybrid, store, refs, fold, m, sized, advised) for m in members] for fold, sized in folds]
         for name, advised in kinds.items()
     }
+    for name in kinds:
+        stages.plan(name, len(folds) * len(members))
     return [stages.by_fold(name, [fold for fold, _ in folds], futures[name]) for name in kinds]

@@ -13,6 +13,7 @@ from flows.forms import Phase1Form, Phase2Form, Phase3Form, PipelineForm, RunFor
 from flows.phases import fitted, phase1, phase2, phase3
 from flows.stages import at_work
 from ploutos.advisor.advisor import make_advisor
+from ploutos.preflight import require_surroundings
 from ploutos.reporting.run_folder import write_phase
 from ploutos.settings import Settings
 from ploutos.store import Store
@@ -87,6 +88,7 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
 def _run(form: RunForm) -> Path:
     """The phases that a form asks for."""
     settings, config = Settings(), form.resolve()
+    require_surroundings(config, settings)
     refs = form.refs(Store(settings.store_root))
     if form.last_phase == 3:
         make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training

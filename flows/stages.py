@@ -13,6 +13,7 @@ from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.gpu_unload import GPUMemoryManager
+from ploutos.progress import Progress, tell
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import shared_pools
@@ -42,6 +43,11 @@ class Stages:
         """Start a task; its arguments are values, so that it may run on another machine."""
         given = inspect.signature(task.fn).bind(*args, **kwargs).arguments
         return cast("PrefectFuture[State[Ref]]", self._runner.submit(task, given))
+
+    def plan(self, name: str, n: int) -> None:
+        """Say how many of a kind there will be."""
+        if n:
+            tell(Progress(name, "", "planned", total=n))
 
     def run(self, name: str, task: Task[P, State[Ref]], *args: P.args, **kwargs: P.kwargs) -> Ref:
         """Run a task and wait for its artifact."""

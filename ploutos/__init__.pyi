@@ -30,7 +30,9 @@ from .market.bars import Bars as Bars
 from .market.data_spec import DataSpec as DataSpec
 from .market.instruments import InstrumentSpec as InstrumentSpec
 from .market.loader import load_bars as load_bars
+from .reporting.plots import plot_drawdowns as plot_drawdowns
 from .reporting.plots import plot_equity as plot_equity
+from .reporting.plots import plot_weights as plot_weights
 from .strategies.advised import AdvisorStrategy as AdvisorStrategy
 from .strategies.advised import FusedStrategy as FusedStrategy
 from .strategies.base import DecisionContext as DecisionContext

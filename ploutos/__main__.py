@@ -1,5 +1,5 @@
 """`python -m ploutos` is the `ploutos` command."""
 
-from ploutos.cli.main import app
+from ploutos.cli import start
 
-app()
+start()

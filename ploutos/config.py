@@ -1,17 +1,17 @@
 """One configuration for one run: every room's spec in one tree, presets, and a YAML file or `a.b=c` on top."""
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.evaluation.spec import EvaluationSpec
-from ploutos.features.build import FeatureSpec
+from ploutos.faults import explain, suggestion
+from ploutos.features.spec import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
@@ -96,6 +96,12 @@ class PipelineConfig(Spec):
         return self
 
     @model_validator(mode="after")
+    def _all_data_settings_are_read(self) -> "PipelineConfig":
+        if (unread := self.data.unread) is not None:
+            raise ValueError(unread)
+        return self
+
+    @model_validator(mode="after")
     def _the_subject_takes_part(self) -> "PipelineConfig":
         subject, kinds = self.evaluation.subject, self.regression.models if self.regression.enabled else ()
         there = ["auto", "vote", "fused", *(["hybrid"] if self.with_hybrid else []), *(f"regression:{kind}" for kind in kinds)]
@@ -126,14 +132,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 
 
-def _keys(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
-    """Dotted names of all settings."""
-    for name, field in model.model_fields.items():
-        yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _keys(field.annotation, f"{prefix}{name}.")
-
-
 def merge(base: dict[str, Any], top: dict[str, Any]) -> dict[str, Any]:
     """One nested dictionary over another, key by key."""
     merged = dict(base)
@@ -160,18 +158,6 @@ def _override(text: str) -> dict[str, Any]:
     return dict(nested)
 
 
-def _explain(error: ValidationError) -> str:
-    """The first fault of a configuration in one sentence."""
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    if fault["type"] == "extra_forbidden":
-        near = difflib.get_close_matches(where, list(_keys(PipelineConfig)), n=1, cutoff=0.4)
-        return f"{where} is not a setting" + (f"; did you mean {near[0]}?" if near else "")
-    if fault["type"] == "value_error":
-        return str(fault["ctx"]["error"])
-    return f"{where} is {fault['input']!r}: {fault['msg'][0].lower()}{fault['msg'][1:]}"
-
-
 def make_config(values: dict[str, Any]) -> PipelineConfig:
     """A configuration from plain values.
 
@@ -181,7 +167,7 @@ def make_config(values: dict[str, Any]) -> PipelineConfig:
     try:
         return PipelineConfig.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(error)) from error
+        raise ConfigError(explain(error, PipelineConfig)) from error
 
 
 def load_config(preset: str = "full", file: Path | None = None, overrides: Sequence[str] = ()) -> PipelineConfig:
@@ -195,7 +181,7 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
         2
     """
     if preset not in PRESETS:
-        raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}")
+        raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}{suggestion(preset, list(PRESETS))}")
     values: dict[str, Any] = {"name": preset, **PRESETS[preset]}
     if file is not None:
         try:
@@ -203,7 +189,7 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
         except OSError as error:
             raise ConfigError(f"{file} cannot be read: {error.strerror}") from error
         except yaml.YAMLError as error:
-            raise ConfigError(f"{file} is not valid YAML: {error}") from error
+            raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(given, dict):
             raise ConfigError(f"{file} holds a {type(given).__name__}; expected sections such as data: and training:")
         values = merge(values, given)

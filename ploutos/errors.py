@@ -15,6 +15,7 @@
     ├── HistoryError        too little history for one walk-forward fold
     ├── StoreError          the store cannot write, or an artifact is missing or damaged
     ├── ResourceError       too little memory was free for the next phase
+    ├── NetworkError        a server that a command was pointed at does not answer
     ├── TrainingError       a training process died, or a checkpoint does not fit the run
     ├── StrategyError       a strategy breaks its contract: it peeks, or answers outside its limits
     └── LLMError            a language model cannot be called with these settings, or a cassette lacks its answer
@@ -94,6 +95,10 @@ class StoreError(PloutosError):
 
 class ResourceError(PloutosError):
     """Too little memory was free for the next phase."""
+
+
+class NetworkError(PloutosError):
+    """A server that a command was pointed at does not answer."""
 
 
 class TrainingError(PloutosError):

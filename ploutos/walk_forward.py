@@ -13,19 +13,21 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import pandas as pd
 from pydantic import NonNegativeInt, PositiveInt
 
 from ploutos.errors import HistoryError
-from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.market.calendar import DAYS_PER_YEAR
 from ploutos.specs import Spec
 from ploutos.store import Kind, write_json
 from ploutos.types import TimeArray
+
+if TYPE_CHECKING:
+    from ploutos.features.build import FeatureSet
 
 _SHORTEST = 20  # bars that a score may stand on
 
@@ -81,7 +83,7 @@ def _position(timestamps: TimeArray, moment: pd.Timestamp) -> int:
     return int(np.searchsorted(timestamps, np.datetime64(moment, "us")))
 
 
-def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
+def data_digest(bars: Bars, features: "FeatureSet", stop: int) -> str:
     """Digest of everything known before bar `stop`; bars that come later do not change it."""
     terms = [spec.model_dump(mode="json") for spec in bars.instruments]
     paid = [(int(bar), price) for bar, price in zip(bars.payout_bars, bars.payouts, strict=False) if 0 <= bar < stop]
@@ -93,7 +95,7 @@ def data_digest(bars: Bars, features: FeatureSet, stop: int) -> str:
     return digest.hexdigest()
 
 
-def plan_folds(bars: Bars, features: FeatureSet, spec: FoldSpec | None = None) -> tuple[Fold, ...]:
+def plan_folds(bars: Bars, features: "FeatureSet", spec: FoldSpec | None = None) -> tuple[Fold, ...]:
     """Lay out every fold that the history holds.
 
     Args:

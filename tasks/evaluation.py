@@ -29,6 +29,7 @@ from ploutos.market.bars import BARS, Bars
 from ploutos.market.data_spec import is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.market.sources import files
+from ploutos.progress import Progress, tell, working
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
 from ploutos.reporting.verdict import verdict
@@ -186,7 +187,9 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
 @task(name="report", cache_policy=NO_CACHE)
 def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage) -> Path:
     """Write the run's folder and put its summary, its fold table and a link into the UI. Never cached."""
-    folder, summary = write_run(store, refs, config, runs_root, stages, usage)
+    with working("report"):
+        folder, summary = write_run(store, refs, config, runs_root, stages, usage)
+    tell(Progress("report", "", "computed"))
     create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
     create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
     create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")

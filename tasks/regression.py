@@ -27,7 +27,7 @@ def fit_regression_of(store: Store, bars: Ref, features: Ref, fold: Fold, kind: 
         return fit_regression(panel, values, fold, config.env, config.regression, kind, seed)
 
     settings = _settings(fold, config, seed) | {"kind": kind}
-    return run_stage(store, f"regression-{kind}", REGRESSION, settings, [fold.data_sha256], compute)
+    return run_stage(store, f"regression-{kind}", REGRESSION, settings, [fold.data_sha256], compute, f"fold {fold.index}")
 
 
 @task(name="fit-teacher", task_run_name="fit the teacher of fold {fold.index}", cache_policy=NO_CACHE)
@@ -41,7 +41,7 @@ def fit_teacher_of(store: Store, bars: Ref, features: Ref, fold: Fold, config: P
 
     stopping = config.training.stopping.model_dump(mode="json", include={"enabled", "validation_share"})
     settings = _settings(fold, config, seed) | {"kind": config.training.teacher, "stopping": stopping}
-    return run_stage(store, "teacher", TEACHER, settings, [fold.data_sha256], compute)
+    return run_stage(store, "teacher", TEACHER, settings, [fold.data_sha256], compute, f"fold {fold.index}")
 
 
 def _settings(fold: Fold, config: PipelineConfig, seed: int) -> dict[str, Any]:

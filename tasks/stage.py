@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from prefect import State, get_run_logger
 from prefect.states import Completed
 
+from ploutos.progress import Progress, tell, working
 from ploutos.provenance import logic_of, source_digest
 from ploutos.store import Kind, Ref, Store, digest_of
 
@@ -38,10 +39,12 @@ def stage_key(name: str, kind: Kind[Any], config: Any, upstream: Sequence[str], 
     return digest_of(describe), describe
 
 
-def run_stage(store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T]) -> State[Ref]:
+def run_stage(
+    store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T], label: str = ""
+) -> State[Ref]:
     """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact."""
     key = stage_key(name, kind, config, upstream, compute)
-    return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path))
+    return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path), label)
 
 
 def keep_stage(
@@ -53,7 +56,9 @@ def keep_stage(
         key: from `stage_key`.
         label: which of many of its name, for the log.
     """
-    ref, hit = store.cached(name, key[0], kind, write, key[1])
+    with working(name, label):
+        ref, hit = store.cached(name, key[0], kind, write, key[1])
+    tell(Progress(name, label, "cached" if hit else "computed"))
     title = f"{name} {label}".strip()
     get_run_logger().info("%s: %s %s", title, "cached" if hit else "computed", ref.sha256[:12])
     return Completed(name="Cached" if hit else "Completed", message=f"{title} {ref.sha256[:12]}", data=ref)

@@ -12,6 +12,7 @@ from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
 from ploutos.fusion.jobs import HybridJob
 from ploutos.hardware.machine import usable_cores
+from ploutos.progress import Progress, tell
 from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
 from ploutos.training.checkpoint import POLICY
@@ -55,7 +56,7 @@ def train_stage(
 
     def train(paths: TrainingPaths, path: Path) -> None:
         pool = shared_pool(config.hardware.workers or usable_cores())
-        pool.result(pool.submit(run, job(paths=paths, target=path)), _progress_logger(paths, title))
+        pool.result(pool.submit(run, job(paths=paths, target=path)), _progress_logger(paths, stage, label))
 
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]
@@ -78,19 +79,21 @@ def train_member(
     return train_stage(store, "policy", settings, upstream, f"fold {fold.index} member {member}", config, run_job, job)
 
 
-def _progress_logger(paths: TrainingPaths, label: str) -> Callable[[], None]:
-    """A function that logs a member's progress whenever it passed another tenth."""
+def _progress_logger(paths: TrainingPaths, stage: str, label: str) -> Callable[[], None]:
+    """A function that tells a member's progress, and logs it whenever it passed another tenth."""
     logger, logged = get_run_logger(), [0]
 
     def log() -> None:
         progress = read_progress(paths)
         if progress is None:
             return
+        rate = f"{progress['steps_per_second']:,} steps/s"
+        tell(Progress(stage, label, "working", progress["steps"], progress["total"], "steps", rate))
         tenth = 10 * progress["steps"] // progress["total"]
         if tenth > logged[0]:
             logged[0] = tenth
             reward = progress["mean_episode_reward"]
-            told = "" if reward is None else f", mean episode reward {reward}"  # there is none before an episode has ended
-            logger.info("%s: %d of %d steps, %d steps/s%s", label, progress["steps"], progress["total"], progress["steps_per_second"], told)
+            told = rate if reward is None else f"{rate}, mean episode reward {reward}"  # there is none before an episode has ended
+            logger.info("%s %s: %d of %d steps, %s", stage, label, progress["steps"], progress["total"], told)
 
     return log

@@ -141,36 +141,94 @@ def test_the_check_of_a_mock_says_that_it_is_one():
     assert "mock (a fixed trend rule, not a language model)" in result.stdout
 
 
-def test_a_check_that_fails_ends_in_one_sentence_and_code_1(llama):
+def test_a_check_that_fails_ends_in_one_sentence_and_code_4(llama):
     nobody = run(app, ["llm", "check", "--set", "llm.provider=ollama", "--set", "llm.host=127.0.0.1:9"])
-    assert nobody.exit_code == 1
+    assert nobody.exit_code == 4
     assert "LLMUnavailable: Ollama at 127.0.0.1:9 cannot be reached; start it (ollama serve) or set OLLAMA_HOST" in nobody.stderr
     absent = run(app, ["llm", "check", "--set", "llm.provider=ollama", "--json"])
-    assert absent.exit_code == 1
+    assert absent.exit_code == 4
     assert "has no llama3.2:latest, it has tiny:latest; run: ollama pull llama3.2" in json.loads(absent.stdout)["message"]
     cut = run(app, ["llm", "check", "--set", "llm.provider=ollama", *TINY_MODEL[:2], "--set", "llm.num_predict=3"])
     assert cut.exit_code == 1
     assert "abstained: the answer was cut off after 3 tokens" in cut.stdout
 
 
-def test_the_doctor_looks_for_the_advisor_of_the_configuration(llama, tmp_path, monkeypatch):
+def test_the_doctor_asks_the_advisor_of_the_configuration(llama, tmp_path, monkeypatch):
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
-    (tmp_path / "mine.yaml").write_text("llm: {provider: ollama, model: tiny}\n")
+    (tmp_path / "mine.yaml").write_text("llm: {provider: ollama, model: tiny, num_predict: 400}\n")
     checks = json.loads(run(app, ["doctor", "--json", "--config", str(tmp_path / "mine.yaml")]).stdout)
-    assert "tiny:latest (Ollama)" in next(check for check in checks if check["name"] == "advisor")["found"]
+    assert re.search(
+        r"tiny:latest \(Ollama\).* was asked once and said", next(check for check in checks if check["name"] == "advisor")["found"]
+    )
+    assert len(llama.called("/api/chat")) == 1
     result = run(app, ["doctor", "--set", "llm.provider=ollama", "--set", "llm.host=127.0.0.1:9"])
     assert result.exit_code == 1
     assert "FAIL advisor: Ollama at 127.0.0.1:9 cannot be reached" in result.stdout
 
 
+def test_what_a_model_would_be_asked_in_vain_is_found_before_anything_is_trained(llama, tmp_path, monkeypatch):
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("ploutos.cli.main._run_flow", lambda *_: pytest.fail("this run cannot end well"))
+    model = ["--set", "llm.provider=ollama", *TINY_MODEL, "--set", "data.symbols=[AAPL]"]
+    monkeypatch.setattr("ploutos.rates._MEASURED_S", 0.0)
+    plan = json.loads(run(app, ["run", "--plan", "--json", *model]).stdout)
+    assert plan["advisor"]["questions"] > 300
+    assert plan["seconds"]["signals"] is None  # nobody knows how long a model takes
+    assert llama.called("/api/chat") == []
+    never = run(app, ["run", "--llm-replay", *model])
+    assert (never.exit_code, "the cassette has no answer to question" in never.stderr) == (4, True)
+    cut = run(app, ["run", *model, "--set", "llm.num_ctx=600"])
+    assert (cut.exit_code, "may not fit into llm.num_ctx=600" in cut.stderr) == (4, True)
+
+
 def test_replay_and_reveal_reach_the_configuration(monkeypatch):
     given = []
+    monkeypatch.setattr("ploutos.cli.main._look_ahead", lambda config: config)
     monkeypatch.setattr(
-        "ploutos.cli.main._run_flow", lambda config: given.append(config.llm) or (_ for _ in ()).throw(ConfigError("enough"))
+        "ploutos.cli.main._run_flow", lambda config, *_: given.append(config.llm) or (_ for _ in ()).throw(ConfigError("enough"))
     )
     for arguments in (["--llm-replay"], ["--reveal"], ["--set", "llm.replay=true"], []):
         assert run(app, ["run", "--preset", "demo", *arguments]).exit_code == 2
     assert [(llm.replay, llm.reveal) for llm in given] == [(True, False), (False, True), (True, False), (False, False)]
+
+
+def test_a_plan_says_what_a_run_would_take_and_does_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("ploutos.rates._MEASURED_S", 0.0)
+    plan = json.loads(run(app, ["run", "--plan", "--json", "--set", "hardware.workers=2"]).stdout)
+    assert (len(plan["folds"]), plan["policies"]["n"], plan["policies"]["hybrids"]) == (7, 21, 14)
+    assert plan["measured_now"]
+    steps_of_a_process = 21 * plan["policies"]["steps"] / 2
+    assert plan["seconds"]["policy"] == pytest.approx(steps_of_a_process / plan["steps_per_second"])
+    assert plan["seconds"]["metrics"] is None
+    assert not (tmp_path / "home").exists()
+    rates = dict.fromkeys(plan["seconds"], 0.0) | {"policy": 2e-4, "metrics": 1e-5}  # as the last run kept them
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "rates.json").write_text(json.dumps(rates))
+    said = run(app, ["run", "--plan", "--set", "hardware.workers=2"]).stdout
+    tested = sum(bars for bars in (251, 252, 253, 251, 252, 252, 251))
+    whole = round(steps_of_a_process * 2e-4 + tested * 1000 * 1e-5)
+    assert f"about {whole // 60} min {whole % 60:02d} s, at the rates of the last runs on this machine (training: 5,000 steps/s" in said
+    assert "21 policies (3 a fold) of 40,960 steps, then 14 hybrid policies; 2 at once" in said
+    assert "2,358 questions to mock" in said
+
+
+def loaded_by(code, *absent):
+    """Which heavy modules a piece of code loads, in a process in which some packages are not installed."""
+    heavy = ("torch", "numba", "talib", "scipy", "sklearn", "prefect", "pynvml")
+    blocked = f"import sys; sys.modules.update(dict.fromkeys({absent!r}))"
+    shown = f"print(*(name for name in {heavy!r} if sys.modules.get(name)))"
+    return subprocess.run([sys.executable, "-c", f"{blocked}; {code}; {shown}"], capture_output=True, text=True, check=True).stdout.split()
+
+
+def test_reading_settings_loads_nothing_heavy():
+    assert loaded_by("from ploutos.config import load_config; load_config('demo')") == []
+
+
+def test_the_main_job_is_there_without_the_packages_of_any_extra():
+    absent = ("alpaca", "yfinance", "ollama", "pynvml", "tensorboard", "mlflow", "openai")
+    code = "import flows.pipeline, ploutos.cli.doctor; from ploutos.hardware.machine import read_machine; assert read_machine().gpus == ()"
+    assert {"torch", "prefect"} <= set(loaded_by(code, *absent))
 
 
 @pytest.mark.parametrize("module", ["ploutos", "ploutos.cli"])

@@ -17,7 +17,7 @@ from servers.llama import LlamaServer
 from servers.tiny_gguf import write_tiny_gguf
 
 from ploutos.advisor.advisor import SCHEMA, Advice, Advisor, advice_of, advise, prompt_at
-from ploutos.advisor.check import check_advisor, find_advisor
+from ploutos.advisor.check import check_advisor
 from ploutos.advisor.signals import write_signals
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.features.llm_features import market_features
@@ -27,6 +27,7 @@ from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import Outcome
 from ploutos.llm.config import LLMConfig
+from ploutos.preflight import require_advisor
 from ploutos.settings import Settings
 
 ASK = (Message("system", "Decide."), Message("user", "rsi_15min: 0.512"))
@@ -402,12 +403,11 @@ def test_the_check_asks_one_question_and_records_nothing(server, tmp_path, monke
     assert not (tmp_path / "home").exists()
 
 
-def test_the_doctor_finds_the_model_without_loading_it(server):
+def test_a_run_to_be_finds_the_model_without_loading_it(server):
     digest = ollama(server).digest()
-    assert find_advisor(LLMConfig(model="tiny", host=server.host), Settings()) == (True, f"tiny:latest (Ollama) {digest[:12]}")
-    ok, found = find_advisor(LLMConfig(host="127.0.0.1:9"), Settings())
-    assert not ok
-    assert "cannot be reached" in found
+    assert require_advisor(LLMConfig(model="tiny", host=server.host), Settings()) == f"tiny:latest (Ollama) {digest[:12]}"
+    with pytest.raises(LLMUnavailable, match="cannot be reached"):
+        require_advisor(LLMConfig(host="127.0.0.1:9"), Settings())
     assert server.loads == 0
 
 

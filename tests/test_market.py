@@ -242,7 +242,7 @@ def test_what_is_wrong_with_a_path_is_one_clear_sentence(tmp_path):
 
 
 def test_what_is_wrong_with_a_choice_is_one_clear_sentence():
-    with pytest.raises(UnknownSymbol, match="has no symbol TSLA; it holds AAPL, FB, GOOG, IBM, MSFT"):
+    with pytest.raises(UnknownSymbol, match="has no symbol TSLA; it holds AAPL, FB, GOOG, IBM and MSFT"):
         load(DataSpec(symbols=("AAPL", "TSLA")))
     with pytest.raises(DataError, match="no bars between 2020-01-01 and its end; it spans 2000-03-01 to 2013-03-01"):
         load(DataSpec(start="2020-01-01"))

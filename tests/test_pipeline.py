@@ -2,7 +2,13 @@
 
 import html
 import json
+import os
 import pickle
+import runpy
+import socket
+import subprocess
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -24,7 +30,8 @@ from ploutos.errors import StoreError
 from ploutos.evaluation.candidates import NOT_TRIED
 from ploutos.evaluation.summary import GateName, Outcome, read_summary
 from ploutos.market.instruments import instrument
-from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.market.synthetic.simulate import simulate
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.registry.promotion import model_of
 from ploutos.reporting.gate_table import gate_sentences
 from ploutos.reporting.names import names_of
@@ -44,8 +51,20 @@ SMALL = [
 ]  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def tried(tmp_path_factory):
+    """A file with every address outside this host that this process, its server or its workers try to reach."""
+    file = tmp_path_factory.mktemp("network") / "tried"
+    guard = str(Path(__file__).parent / "network_guard")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PLOUTOS_TEST_TRIED", str(file))
+        patch.setenv("PYTHONPATH", guard, prepend=os.pathsep)
+        runpy.run_path(f"{guard}/sitecustomize.py")
+        yield file
+
+
 @pytest.fixture(scope="module", autouse=True)
-def prefect_server():
+def prefect_server(tried):
     with prefect_test_harness(server_startup_timeout=120):
         yield
 
@@ -356,3 +375,12 @@ def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkey
     assert {"bars", "features", "folds", "quality", "policy", "signals", "backtests", "in-sample", "metrics"} <= set(ran)
     for name, modules in ran.items():
         assert {module for module in modules - keys[name] if module.startswith("ploutos.")} == set(), name
+
+
+def test_nothing_of_all_this_asked_a_host_outside(tried):
+    """Server, flows and workers of this file: no telemetry, no look for updates, no bars."""
+    assert not tried.exists(), tried.read_text()
+    with suppress(OSError):  # the guard is awake, here and in children
+        socket.create_connection(("192.0.2.1", 80), timeout=0.01)
+    subprocess.run([sys.executable, "-c", "import socket; socket.getaddrinfo('192.0.2.2', 80)"], check=True)
+    assert {line.split()[0] for line in tried.read_text().splitlines()} == {"192.0.2.1", "192.0.2.2"}

@@ -19,7 +19,7 @@ from ploutos.market.loader import load
 from ploutos.market.synthetic.optimum import autoregression, garleanu_pedersen, optimal_targets, sharpe_of_rule, signal_chain
 from ploutos.market.synthetic.planted import LAG, PERSISTENCE, REFERENCE_COST, amplitude_of, chain_of, pace_of
 from ploutos.market.synthetic.scenarios import PLANTED
-from ploutos.market.synthetic.simulate import SyntheticSpec
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.oracles import OracleStrategy, garleanu_pedersen_oracle, oracle

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import ploutos
-from ploutos.errors import DataError
+from ploutos.errors import ConfigError, DataError
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load_bars
@@ -17,8 +17,8 @@ NAMES = [
     "EnsembleStrategy", "EnvSpec", "FeatureSet", "FeatureSpec", "Fold", "FoldSpec", "FusedStrategy", "FusionSpec", "InstrumentSpec",
     "LLMConfig", "MarketEnv", "MarketVecEnv", "PipelineConfig", "PloutosError", "Policy", "PrecomputedTargets", "Range", "Reply",
     "RewardSpec", "Segment", "Signals", "Strategy", "TrainingSpec", "advise", "backtest_folds", "build_features", "check_strategy",
-    "load_bars", "load_config", "load_policy", "make_env", "market_features", "metrics_frame", "plan_folds", "plot_equity",
-    "run_backtests", "train_policy",
+    "load_bars", "load_config", "load_policy", "make_env", "market_features", "metrics_frame", "plan_folds", "plot_drawdowns",
+    "plot_equity", "plot_weights", "run_backtests", "train_policy",
 ]  # fmt: skip
 
 
@@ -48,14 +48,10 @@ def test_importing_ploutos_loads_nothing_heavy():
 def test_bars_come_from_a_path_or_from_settings(tmp_path, sample_bars):
     shipped = load_bars()
     np.testing.assert_array_equal(shipped.close, sample_bars.close)
-    days = np.datetime_as_string(shipped.timestamps, unit="D")
-    rows = [
-        f"{day},{o},{high},{low},{c},{v}"
-        for day, o, high, low, c, v in zip(
-            days, *(getattr(shipped, name)[:, 0] for name in ("open", "high", "low", "close", "volume")), strict=True
-        )
-    ]
-    (tmp_path / "AAPL.csv").write_text("\n".join(["date,open,high,low,close,volume", *rows]))
+    table = shipped.to_frame()
+    assert list(table.columns) == ["symbol", "timestamp", "open", "high", "low", "close", "volume"]
+    assert len(table) == shipped.tradable.sum()
+    table[table["symbol"] == "AAPL"].drop(columns="symbol").to_csv(tmp_path / "AAPL.csv", index=False)
     np.testing.assert_allclose(load_bars(tmp_path / "AAPL.csv").close[:, 0], shipped.close[:, 0])
     assert load_bars(DataSpec(symbols=("IBM",))).symbols == ("IBM",)
 
@@ -85,3 +81,32 @@ def test_a_feature_of_ones_own_stands_before_those_that_are_not_required(panel):
 def test_a_feature_that_does_not_fit_is_refused(panel_features, name, shape, says):
     with pytest.raises(DataError, match=says):
         panel_features.with_column(name, np.zeros(shape))
+
+
+def test_what_a_notebook_prints_is_short(sample_bars, panel, panel_features):
+    assert repr(sample_bars) == (
+        "Bars(3,270 of AAPL, FB, GOOG, IBM and MSFT, 2000-03-01 to 2013-03-01, sample: 5 US shares, daily, 2000-2013)"
+    )
+    assert len(repr(panel_features)) < 120
+    assert f"{len(panel_features.names)} features of {panel.n_symbols} symbols" in repr(panel_features)
+
+
+def test_figures_draw_what_accounts_did(sample_bars):
+    folds = ploutos.plan_folds(sample_bars, build_features(sample_bars))[-1:]
+    result = ploutos.backtest_folds(sample_bars, folds)
+    assert repr(result).startswith("Backtests(flat, ")
+    depths = {line.name: line.y for line in ploutos.plot_drawdowns(result).data}
+    assert tuple(depths) == result.slugs
+    own = result.equity[result.row("buy-and-hold")]
+    assert depths["buy-and-hold"].min() == pytest.approx(min(own[t] / own[: t + 1].max() for t in range(len(own))) - 1)
+    held = ploutos.plot_weights(result, "buy-and-hold").data
+    assert [line.name for line in held] == list(sample_bars.symbols)
+    assert held[0].y[-1] == result.weights[result.row("buy-and-hold"), -1, 0]
+
+
+def test_training_takes_single_settings_and_refuses_one_that_is_none(panel, panel_features, panel_fold):
+    settings = {"n_envs": 2, "n_steps": 16, "batch_size": 32, "total_timesteps": 32, "teacher": "none"}
+    policy = ploutos.train_policy(panel, panel_features, panel_fold, net_arch=(8,), **settings)
+    assert (policy.meta["training"]["net_arch"], policy.meta["timesteps"]) == ([8], 32)
+    with pytest.raises(ConfigError, match="totl_timesteps is not a setting; did you mean total_timesteps"):
+        ploutos.train_policy(panel, panel_features, panel_fold, totl_timesteps=32)

@@ -24,7 +24,8 @@ from ploutos.market.synthetic.scenarios import (
     UNEVENTFUL,
     Scenario,
 )
-from ploutos.market.synthetic.simulate import SyntheticSpec, planned_events, simulate
+from ploutos.market.synthetic.simulate import planned_events, simulate
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.market.synthetic.stylised_facts import BANDS, MIN_BARS, check_stylised_facts, stylised_facts
 
 PRICES = ["open", "high", "low", "close"]

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ploutos.advisor.advisor import Advice, Advisor, make_backend, prompt_at
-from ploutos.errors import LLMError, LLMUnavailable
+from ploutos.errors import LLMUnavailable
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
 from ploutos.llm.client import Outcome
 from ploutos.llm.config import LLMConfig
@@ -49,13 +49,3 @@ def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
     if outcome.unanswered:
         raise LLMUnavailable(outcome.why)
     return CheckResult(advisor.name, advisor.digest, outcome, features.cache)
-
-
-def find_advisor(config: LLMConfig, settings: Settings) -> tuple[bool, str]:
-    """Whether the advisor's server has its model, and what was found in words. No question is asked, nothing is loaded."""
-    backend = make_backend(config, settings)
-    try:
-        digest = backend.digest()
-    except LLMError as error:
-        return False, str(error)
-    return True, f"{backend.name} {digest[:12]}".strip()

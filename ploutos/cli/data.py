@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from rich.text import Text
 
 from ploutos.cli.shared import JSON_OPTION, PATH_OPTION, console, data_overrides, exit_code, fail
 from ploutos.errors import ConfigError, DataError, PloutosError
@@ -106,8 +107,9 @@ def build(
         requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in vendor_symbols(spec)]
         for symbol, served in substitutes(spec).items():
             Console(stderr=True).print(f"Alpaca has no futures: {served} stands in for {symbol}.", highlight=False)
+        vendor = _vendor(spec)
         with _progress(len(requests)) as told:
-            result = download.build(Dataset(Settings().datasets_root), _vendor(spec), requests, told, allow_partial=allow_partial)
+            result = download.build(Dataset(Settings().datasets_root), vendor, requests, told, allow_partial=allow_partial)
     except PloutosError as error:
         raise fail(error, as_json) from error
     _print_result(result, as_json)
@@ -131,9 +133,10 @@ def update(
     try:
         spec = _spec(source, market, timeframe, adjustment)
         symbols = list(vendor_symbols(spec))
+        vendor = _vendor(spec)
         with _progress(len(symbols)) as told:
             result = download.update(
-                Dataset(Settings().datasets_root), _vendor(spec), spec.adjustment, spec.bar or VENDOR_TIMEFRAME, symbols, told,
+                Dataset(Settings().datasets_root), vendor, spec.adjustment, spec.bar or VENDOR_TIMEFRAME, symbols, told,
                 allow_partial=allow_partial,
             )  # fmt: skip
     except PloutosError as error:
@@ -161,7 +164,11 @@ def _print_result(result: "BuildResult", as_json: bool) -> None:
         return
     _print_table(series, "symbol")
     for failure in failures:
-        console().print(f"[red]{failure['symbol']}[/] failed: {failure['error']}", highlight=False)
+        _say("red", failure["symbol"], f" failed: {failure['error']}")
+
+
+def _say(style: str, head: str, rest: str) -> None:
+    console().print(Text.assemble((head, style), rest), highlight=False)
 
 
 def _print_table(rows: list[dict[str, Any]], left: str, title: str | None = None) -> None:
@@ -230,26 +237,38 @@ def check(
         spec = load_config("demo", None, [*overrides, *(settings or [])]).data
         table = read_table(spec, Settings().datasets_root)
         report, bars, fault = _examine(table, spec)
-        with writing(out) as temporary:
-            write_quality_report(report, bars, temporary)
     except PloutosError as error:
         raise fail(error, as_json) from error
+    unwritten: PloutosError | None = None
+    try:
+        with writing(out) as temporary:
+            write_quality_report(report, bars, temporary)
+    except PloutosError as error:  # what was found is said all the same
+        unwritten = error
     notes = list(table.notes if fault else bars.notes)
     if spec.source == "synthetic" and fault is None:
         notes += missing_facts(bars)
     if as_json:
         refused = {"error": type(fault).__name__, "message": str(fault)} if fault else {}
-        found = {"symbols": symbol_rows(report.summary), "findings": finding_rows(report), "notes": notes, "page": str(out)}
+        found = {
+            "symbols": symbol_rows(report.summary),
+            "findings": finding_rows(report),
+            "notes": notes,
+            "page": None if unwritten else str(out),
+        }
         print(json.dumps({"ok": fault is None and not report.errors} | refused | found))
     else:
         _print_table(symbol_rows(report.summary), "symbol", table.origin)
         for note in notes:
             console().print(note, highlight=False)
         for finding in report.errors:
-            console().print(f"[red]{finding.check}[/]: {finding.sentence}", highlight=False)
+            _say("red", finding.check, f": {finding.sentence}")
         for warning in report.summary.warnings:
-            console().print(f"[yellow]{warning.check}[/]: {warning.sentence}", highlight=False)
-        console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
+            _say("yellow", warning.check, f": {warning.sentence}")
+        if unwritten is None:
+            console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
+    if unwritten is not None:
+        raise typer.Exit(exit_code(unwritten)) if as_json else fail(unwritten, as_json)
     if fault is not None:
         raise typer.Exit(exit_code(fault)) if as_json else fail(fault, as_json)
     if report.errors:

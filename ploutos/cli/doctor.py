@@ -1,13 +1,15 @@
 """Is this machine fit for a run? One check per line: what was found, and what to do when it is not enough."""
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 
-from ploutos.advisor.check import find_advisor
+from ploutos.advisor.advisor import advice_of
+from ploutos.advisor.check import check_advisor
 from ploutos.errors import PloutosError
 from ploutos.hardware.machine import read_machine
 from ploutos.hardware.resources import describe
@@ -15,6 +17,7 @@ from ploutos.hardware.threads import VARIABLES, uncapped
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
+from ploutos.preflight import require_prefect
 from ploutos.settings import Settings
 from ploutos.store import Store
 
@@ -29,9 +32,10 @@ _NEEDED = (
     "TA-Lib",
     "prefect",
     "fastapi",
-    "ollama",
     "httpx",
 )
+_EXTRAS = {"ollama": "ollama", "alpaca": "vendors", "yfinance": "vendors", "pynvml": "gpu", "tensorboard": "tensorboard"}
+"""Modules that only some runs need, with the extra that brings each."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,8 @@ def _versions() -> Check:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
             missing.append(name)
+    absent = sorted({extra for module, extra in _EXTRAS.items() if importlib.util.find_spec(module) is None})
+    found += [f"without ploutos[{extra}]" for extra in absent]
     return Check("versions", not missing, ", ".join(found), f"install {', '.join(missing)}: pip install -c constraints.txt -e .")
 
 
@@ -60,6 +66,10 @@ def _server() -> Check:
     except (ImportError, TypeError) as error:
         return Check("Prefect server", False, f"cannot be imported: {error}", "install 'fastapi>=0.139,<0.151' under constraints.txt")
     where = os.environ.get("PREFECT_API_URL")
+    try:
+        require_prefect(where)
+    except PloutosError as error:
+        return Check("Prefect server", False, str(error), "start the server, or unset PREFECT_API_URL")
     return Check("Prefect server", True, f"can be imported; runs report to {where or 'a temporary server of their own'}")
 
 
@@ -86,8 +96,16 @@ def _machine() -> Check:
 
 
 def _llm(config: LLMConfig) -> Check:
-    ok, found = find_advisor(config, Settings())
-    return Check("advisor", ok, found, "fix that, then run: ploutos llm check")
+    """Ask it once, about the sample."""
+    remedy = "fix that, then run: ploutos llm check"
+    try:
+        result = check_advisor(config, Settings())
+    except PloutosError as error:
+        return Check("advisor", False, str(error), remedy)
+    name, advice = f"{result.model} {result.digest[:12]}".strip(), advice_of(result.outcome)
+    if result.outcome.abstained:
+        return Check("advisor", False, f"{name} was asked once and its answer is of no use: {result.outcome.why}", remedy)
+    return Check("advisor", True, f"{name} was asked once and said {advice.action}, confidence {advice.confidence} of 100")
 
 
 def _threads() -> Check:

@@ -14,7 +14,13 @@ from types import FrameType
 _PATIENCE = 2.0  # seconds that processes are given to end
 
 
+_first: list[Callable[[], None]] = []
 _calls: list[Callable[[], None]] = []
+
+
+def call_at_once(call: Callable[[], None]) -> None:
+    """What an interruption does before it says anything: give the terminal back."""
+    _first.append(call)
 
 
 def call_at_the_end(call: Callable[[], None]) -> None:
@@ -32,6 +38,8 @@ def _end(number: int, _: FrameType | None) -> None:
     for each in (signal.SIGINT, signal.SIGTERM):
         signal.signal(each, signal.SIG_IGN)
     logging.disable(logging.CRITICAL)
+    for call in _first:
+        call()
     os.write(2, b"\ninterrupted; run the same command again to go on\n")
     sys.stderr.flush()
     _end_children()

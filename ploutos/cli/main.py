@@ -9,24 +9,42 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
-from ploutos.cli import audit, data, llm, models, nightly
-from ploutos.cli.interrupt import call_at_the_end
-from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
+from ploutos.cli import audit, data, llm, models, nightly, settings
+from ploutos.cli.interrupt import call_at_once, call_at_the_end
+from ploutos.cli.shared import (
+    EXITS,
+    JSON_OPTION,
+    MARKET_OPTION,
+    PATH_OPTION,
+    SOURCE_OPTION,
+    WISHES,
+    console,
+    data_overrides,
+    examples,
+    fail,
+    log_to,
+    new_log,
+)  # fmt: skip
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
-_EXITS = "Exit codes: 0 done, 1 a run failed, 2 a setting is wrong, 3 data cannot be used, 130 interrupted."
 app = typer.Typer(
-    no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{_EXITS}",
+    no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{EXITS}",
     context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
-app.add_typer(data.app, name="data")
-app.add_typer(llm.app, name="llm")
-app.add_typer(models.app, name="models")
-app.add_typer(audit.app, name="audit")
-app.command("nightly")(nightly.nightly)
-app.command("replay")(nightly.replay)
+_RUN, _START, _CHECK, _AFTER = "Run", "Before a run", "Check", "After a run"
+app.add_typer(data.app, name="data", rich_help_panel=_START)
+app.add_typer(llm.app, name="llm", rich_help_panel=_CHECK)
+app.add_typer(models.app, name="models", rich_help_panel=_AFTER)
+app.add_typer(audit.app, name="audit", rich_help_panel=_CHECK)
+app.command("nightly", rich_help_panel=_RUN, epilog=examples("ploutos nightly --source yahoo --market SPY,QQQ"))(nightly.nightly)
+app.command("replay", rich_help_panel=_AFTER, epilog=examples("ploutos replay 2026-11-27"))(nightly.replay)
+app.command("config", rich_help_panel=_START, epilog=examples("ploutos config env.costs", "ploutos config training --preset demo"))(
+    settings.config
+)
+app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -80,11 +98,20 @@ def _print_version(asked: bool) -> None:
 @app.callback()
 def _main(
     version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the details of an error, wherever in a command this stands.")] = False,
 ) -> None:
     """No profit is promised, ever."""
+    WISHES.debug = debug
 
 
-@app.command()
+@app.command(
+    rich_help_panel=_RUN,
+    epilog=examples(
+        "ploutos run",
+        "ploutos run --plan --path bars.csv",
+        "ploutos run --preset quick --config mine.yaml --set training.members=5 --out a",
+    ),
+)
 def run(
     preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "demo",
     source: Annotated[str | None, SOURCE_OPTION] = None,
@@ -102,6 +129,8 @@ def run(
             help="Continue from the checkpoints of an interrupted run (the default), or train from the start.",
         ),
     ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print what the run would do, take and write, and do nothing.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
@@ -116,20 +145,60 @@ def run(
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
     try:
         config = load_config(preset, config_file, overrides)
-        make_prefect_home()
-        folder = _run_flow(config)
+        if not plan:
+            make_prefect_home()
+        outlook = _look_ahead(config)
+        if plan:
+            from ploutos.cli.plan import print_plan
+
+            print_plan(outlook, as_json)
+            return
+        folder = _run_flow(config, outlook, verbose)
     except PloutosError as error:
         raise fail(error, as_json) from error
     _print_summary(folder, as_json)
 
 
-def _run_flow(config: Any) -> Path:
+def _look_ahead(config: Any) -> Any:
+    """Find what would end the run later, before Prefect is imported."""
+    from ploutos.preflight import look_ahead
+    from ploutos.settings import Settings
+
+    return look_ahead(config, Settings(), os.environ.get("PREFECT_API_URL"))
+
+
+def _run_flow(config: Any, outlook: Any, verbose: bool) -> Path:
+    """Run the main job and show its progress; everything else that is said goes into a log file."""
+    from ploutos.cli.display import displayed, leave_terminal
+
+    if verbose:
+        return _call_flow(config)
+    os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    log = new_log("run")
+    with displayed() as display:
+        call_at_once(lambda: leave_terminal(display))
+        display.introduce(outlook)
+        folder = _call_flow(config, log)
+    _keep_rates(outlook, display.seconds())
+    return folder
+
+
+def _keep_rates(outlook: Any, seconds: dict[str, float]) -> None:
+    from ploutos.rates import keep_rates
+    from ploutos.settings import Settings
+
+    keep_rates(Settings().home, seconds, outlook)
+
+
+def _call_flow(config: Any, log: Path | None = None) -> Path:
     from flows.interrupted import tell_server
     from flows.pipeline import pipeline
 
     call_at_the_end(tell_server)
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_OneSentence())
+    if log is not None:
+        log_to(log)
     return Path(pipeline(config))
 
 
@@ -156,7 +225,7 @@ def _print_summary(folder: Path, as_json: bool) -> None:
     terminal.print(f"\nReport: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
-@app.command()
+@app.command(rich_help_panel=_RUN, epilog=examples("ploutos optimize --preset demo --trials 20 --out best.yaml"))
 def optimize(
     preset: Annotated[str, typer.Option(help="demo, quick, test or full.")] = "full",
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
@@ -170,44 +239,56 @@ def optimize(
     import yaml
 
     from ploutos.config import load_config
+    from ploutos.preflight import require_surroundings, require_writable
+    from ploutos.settings import Settings
+    from ploutos.store import write_text
 
     try:
-        found = _search(load_config(preset, config_file, list(settings or [])), trials, timesteps)
+        if out is not None:
+            require_writable(out.parent, "choose another --out")
+        config = load_config(preset, config_file, list(settings or []))
+        require_surroundings(config, Settings())
+        found = _search(config, trials, timesteps)
     except PloutosError as error:
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
-    if out is not None:
-        out.write_text(text, encoding="utf-8")
     dropped = sum(trial.dropped for trial in found.trials)
     print(f"# score {found.score:.3f}, the best of {len(found.trials)} candidates ({dropped} dropped early): chosen, so flattered")
-    print(text, end="")
+    print(text, end="", flush=True)
+    if out is not None:
+        try:
+            write_text(out, text)
+        except PloutosError as error:
+            raise fail(error, as_json=False) from error
 
 
 def _search(config: Any, trials: int, timesteps: int) -> Any:
-    try:
-        from ploutos.research.hyperparameters import SearchSpec, search
-    except ImportError as error:
-        raise ConfigError("a search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
+    from ploutos.cli.display import displayed
     from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
     from ploutos.market.loader import load
+    from ploutos.progress import working
     from ploutos.registry.recording import record_search
     from ploutos.registry.trials import TrialRegistry
+    from ploutos.research.hyperparameters import SearchSpec, search
+    from ploutos.resolve import resolve_for_machine
     from ploutos.settings import Settings
     from ploutos.walk_forward import plan_folds
 
     bars = load(config.data, Settings().datasets_root)
     features = build_features(bars, config.features)
+    config = resolve_for_machine(config, features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps)
     env = with_initial_cash(config.env, bars, fold.train)
-    found = search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
+    with displayed(), working("search"):
+        found = search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)
     base = spec.model_dump(mode="json", exclude={"trials"})
     record_search(TrialRegistry(Settings().registry_root), bars, found.validation, [trial.values for trial in found.trials], base, config)
     return found
 
 
-@app.command()
+@app.command(rich_help_panel=_CHECK, epilog=examples("ploutos doctor --set llm.provider=ollama"))
 def doctor(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, for its advisor.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
@@ -227,9 +308,8 @@ def doctor(
     else:
         terminal = console()
         for check in checks:
-            terminal.print(
-                f"[{'green' if check.ok else 'red'}]{'ok  ' if check.ok else 'FAIL'}[/] {check.name}: {check.found}", highlight=False
-            )
+            mark = ("ok  ", "green") if check.ok else ("FAIL", "red")
+            terminal.print(Text.assemble(mark, f" {check.name}: {check.found}"), highlight=False)
             if not check.ok:
                 terminal.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):

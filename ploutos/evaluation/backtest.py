@@ -20,13 +20,15 @@ from ploutos.envs.kernel import KINDS
 from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
-from ploutos.market.bars import Bars
+from ploutos.market.bars import Bars, span_in_words
+from ploutos.progress import advance
 from ploutos.store import Kind
 from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, Strategy, StrategyId, account_ids, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
 from ploutos.walk_forward import Range
+from ploutos.wording import enumerate_names
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Segment:
     policies: Sequence[Policy] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Backtests:
     """What every account did, bar by bar. k strategies, n + 1 closes (the first is the start), s symbols.
 
@@ -81,6 +83,9 @@ class Backtests:
     stop_kind: np.ndarray
     ruined: IntArray
     last: IntArray
+
+    def __repr__(self) -> str:
+        return f"Backtests({enumerate_names(self.slugs, 8)}, {len(self.timestamps) - 1:,} bars, {span_in_words(self.timestamps)})"
 
     def row(self, slug: str) -> int:
         """Which account a strategy had."""
@@ -137,6 +142,7 @@ _COSTS = ("pnl", *ledger.COSTS, "traded", "written_off")
 _RECORDED = ("equity", *_COSTS)
 _FILLS: dict[str, Any] = {"fill_units": 0.0, "fill_price": np.nan, "fill_kind": np.int8(0)}
 _FILLS |= {name.replace("fill", "stop"): nothing for name, nothing in _FILLS.items()}
+_TOLD = 20  # bars between two words of progress
 BY_ACCOUNT = (*_RECORDED, "weights", "targets", *_FILLS, "ruined", "last")
 
 
@@ -227,6 +233,8 @@ def run_backtests(
         decides = segment.bars if not once_more else Range(start=segment.bars.start, stop=segment.bars.stop + 1)
         inference = PolicyInference(tuple(segment.policies), bars, features, decides, arrays, env)
         for decided in range(decides.start - 1, decides.stop - 1):
+            if decided % _TOLD == 0:
+                advance(decided - first, last - first, "bars")
             bar[:] = decided
             predictions = inference.predict(accounts, bar[:n_asking])
             for rows, strategy, mine in asked:

@@ -14,6 +14,7 @@ from ploutos.features.build import FeatureSet
 from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, Lead, candidates, fit_calibration
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
+from ploutos.progress import part
 from ploutos.strategies.advised import FusedStrategy
 from ploutos.strategies.base import DecisionContext, StrategyId
 from ploutos.strategies.ensemble import EnsembleStrategy, ensemble_action
@@ -42,10 +43,11 @@ def choose_fusion(
         policies: one sequence of members per fold; they were trained before the validation range.
     """
     advice = _Advice(*signals.align_to_bars(bars), signals.freshness(bars) == 1, signals.cadence_bars)
-    return tuple(
-        _choose(bars, features, fold, Segment(fold.validation, tuple(members)), advice, env, fusion)
-        for fold, members in zip(folds, policies, strict=True)
-    )
+    choices = []
+    for fold, members in zip(folds, policies, strict=True):
+        with part(f"fold {fold.index}"):
+            choices.append(_choose(bars, features, fold, Segment(fold.validation, tuple(members)), advice, env, fusion))
+    return tuple(choices)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, Robustness, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
+from ploutos.progress import counted
 from ploutos.strategies.base import Role
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.walk_forward import Fold, Range, tested_decisions
@@ -71,7 +72,7 @@ def summarise(
     """
     periods, contenders = periods_of(bars, backtests), backtests.contenders()
     ruined = {slug: day for slug in backtests.slugs if (day := ruin_date(bars, backtests, slug))}
-    strategies = {slug: _metrics(contenders, slug, periods, ruined, bootstrap, seed) for slug in contenders.slugs}
+    strategies = {slug: _metrics(contenders, slug, periods, ruined, bootstrap, seed) for slug in counted(contenders.slugs, "accounts")}
     dates = bars.sessions[backtests.positions[periods.ends[1:]]]
     tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
     equity = dict(zip(contenders.slugs, contenders.equity, strict=True))
@@ -79,7 +80,7 @@ def summarise(
     counts = np.array([tag in COUNTS for tag in tags])
     about = subject_of(subject, contenders.slugs, signals.is_mock, bool(counts.any()))
     compared, supervised = (
-        [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in found]
+        [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in counted(found, "comparisons")]
         for found in (pairs(backtests.slugs), supervised_pairs(backtests))
     )
     ended = bool(ruined.keys() & {about.slug, BUY_AND_HOLD})

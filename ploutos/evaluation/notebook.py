@@ -6,14 +6,18 @@ A run does the same with an advisor, placebos and paired comparisons besides; se
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pandas as pd
+from pydantic import ValidationError
 
 from ploutos.envs.spec import EnvSpec, with_initial_cash
+from ploutos.errors import ConfigError
 from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of, session_returns
 from ploutos.evaluation.significance import sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec
+from ploutos.faults import explain
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
 from ploutos.strategies.base import Strategy
@@ -35,6 +39,7 @@ def train_policy(
     env: EnvSpec | None = None,
     seed: int = 0,
     path: Path | None = None,
+    **settings: Any,
 ) -> Policy:
     """Train one member in this process, with its teacher, for a notebook: nothing is cached and nothing resumes.
 
@@ -43,14 +48,25 @@ def train_policy(
         env: account, costs and reward.
         seed: of weights, actions, minibatches and episode starts.
         path: where to keep the policy's file; `load_policy` reads it.
+        settings: single ones of `TrainingSpec` that differ from `training`, such as `total_timesteps=20_000`.
+
+    Raises:
+        ConfigError: a setting is unknown, or does not fit.
     """
     with TemporaryDirectory() as folder:
         target = path or Path(folder) / "policy.zip"
-        env, training = with_initial_cash(env or EnvSpec(), bars, fold.train), training or TrainingSpec()
+        env, training = with_initial_cash(env or EnvSpec(), bars, fold.train), _changed(training or TrainingSpec(), settings)
         paths, once = TrainingPaths(Path(folder) / "training"), CheckpointSpec(enabled=False)
         teacher = fit_teacher(bars, features, fold, env, training, RegressionSpec(), seed) if training.is_taught else None
         train_member(bars, features, fold, env, training, once, seed, paths, target, teacher=teacher)
         return load_policy(target)
+
+
+def _changed(training: TrainingSpec, settings: dict[str, Any]) -> TrainingSpec:
+    try:
+        return TrainingSpec.model_validate(training.model_dump() | settings)
+    except ValidationError as error:
+        raise ConfigError(explain(error, TrainingSpec)) from error
 
 
 def backtest_folds(

@@ -25,6 +25,7 @@ from ploutos.evaluation.spec import RobustnessSpec
 from ploutos.evaluation.summary import Paths, Regime, Robustness, StressRow, StressTest
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
+from ploutos.progress import part
 from ploutos.seeding import generator, seed_integer
 from ploutos.store import Kind, write_json
 from ploutos.strategies.base import Strategy
@@ -70,7 +71,11 @@ def robustness(
     """
     arrays, env = make_market_arrays(bars), own_env(backtests, env)
     again = _decided_again(bars, segments, decider, [*slugs, benchmark], env, spec, seed) if decider else {}
-    return tuple(_tested(bars, arrays, backtests, slug, benchmark, env, spec, seed, again) for slug in slugs)
+    tested = []
+    for slug in slugs:
+        with part(f"paths of {slug}"):
+            tested.append(_tested(bars, arrays, backtests, slug, benchmark, env, spec, seed, again))
+    return tuple(tested)
 
 
 _Again = dict[tuple[StressTest, int], dict[str, tuple[FloatArray, int, bool]]]
@@ -80,14 +85,15 @@ _Again = dict[tuple[StressTest, int], dict[str, tuple[FloatArray, int, bool]]]
 def _decided_again(
     bars: Bars, segments: Sequence[Segment], decider: Decider, slugs: Sequence[str], env: EnvSpec, spec: RobustnessSpec, seed: int
 ) -> _Again:
-    part = Range(start=segments[0].bars.start, stop=segments[-1].bars.stop)
+    tested = Range(start=segments[0].bars.start, stop=segments[-1].bars.stop)
     changed: list[tuple[StressTest, int, worlds.World]] = [(test, 0, world) for test, world in _WORLDS.items()]
     changed += [(StressTest.NOISE, draw, worlds.noise(spec.noise)) for draw in range(spec.perturbations)]
     found: _Again = {}
-    for test, draw, world in changed:
-        other = world(bars, part, generator(seed, f"stress {test}", draw))
+    for number, (test, draw, world) in enumerate(changed, 1):
+        other = world(bars, tested, generator(seed, f"stress {test}", draw))
         features, strategies = decider(other)
-        result = run_backtests(other, features, segments, strategies, env, keep=())
+        with part(f"world {number} of {len(changed)}"):
+            result = run_backtests(other, features, segments, strategies, env, keep=())
         rows = {slug: result.row(slug) for slug in slugs}
         found[test, draw] = {slug: (result.equity[row], int(result.last[row]), result.ruined[row] >= 0) for slug, row in rows.items()}
     return found

@@ -12,38 +12,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ploutos.errors import ConfigError, DataError
+from ploutos.errors import DataError
 from ploutos.features import indicators
-from ploutos.market.bars import FIELDS, Bars, require_available_at
-from ploutos.specs import Spec
+from ploutos.features.spec import FeatureSpec as FeatureSpec
+from ploutos.market.bars import FIELDS, Bars, require_available_at, span_in_words
 from ploutos.store import Kind
 from ploutos.types import BoolArray, Float32Array, FloatArray, TimeArray
 
 
-class FeatureSpec(Spec):
-    """Which features a policy sees."""
-
-    include: tuple[str, ...] = ()
-    """Names to keep; empty keeps all of `ploutos.features.indicators.NAMES`."""
-    exclude: tuple[str, ...] = ()
-    """Names to leave out."""
-
-    def names(self) -> tuple[str, ...]:
-        """The chosen names, in the documented order.
-
-        Raises:
-            ConfigError: a name is not a feature, or none is left.
-        """
-        unknown = sorted((set(self.include) | set(self.exclude)) - set(indicators.NAMES))
-        if unknown:
-            raise ConfigError(f"features has no {', '.join(unknown)}; it has {', '.join(indicators.NAMES)}")
-        chosen = tuple(n for n in indicators.NAMES if (not self.include or n in self.include) and n not in self.exclude)
-        if not chosen:
-            raise ConfigError("features leaves no feature; expected at least one")
-        return chosen
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FeatureSet:
     """Features on the bars' clock.
 
@@ -62,6 +39,10 @@ class FeatureSet:
     available_at: TimeArray
     symbols: tuple[str, ...]
     n_required: int | None = None
+
+    def __repr__(self) -> str:
+        n_bars, n_symbols, n_features = self.values.shape
+        return f"FeatureSet({n_features} features of {n_symbols} symbols, {n_bars:,} bars, {span_in_words(self.timestamps)})"
 
     @cached_property
     def ready(self) -> BoolArray:

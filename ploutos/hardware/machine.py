@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import psutil
-import pynvml
 
 from ploutos.hardware.cgroup import Limits, read_limits
 
@@ -70,8 +69,24 @@ def usable_memory(limits: Limits, host_total: int, host_free: int) -> tuple[int,
     return total, free
 
 
-def read_gpus(nvml: Any = pynvml) -> tuple[Gpu, ...]:
-    """NVIDIA devices by NVML; empty without a driver. A device that does not say its memory is left out, with a warning."""
+def find_nvml() -> Any:
+    """NVIDIA's library; None where its Python package is not installed."""
+    try:
+        import pynvml
+    except ImportError:
+        return None
+    return pynvml
+
+
+def read_gpus(nvml: Any = None) -> tuple[Gpu, ...]:
+    """NVIDIA devices by NVML; empty without a driver. A device that does not say its memory is left out, with a warning.
+
+    Args:
+        nvml: the module that answers; `pynvml` by default.
+    """
+    nvml = nvml or find_nvml()
+    if nvml is None:
+        return ()
     try:
         nvml.nvmlInit()
     except nvml.NVMLError:

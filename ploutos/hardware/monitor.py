@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-import pynvml
 
 from ploutos.errors import ResourceError
 from ploutos.hardware.cgroup import read_limits
-from ploutos.hardware.machine import usable_memory
+from ploutos.hardware.machine import find_nvml, usable_memory
 from ploutos.store import writing
 
 logger = logging.getLogger(__name__)
@@ -155,6 +154,8 @@ class _Gpus:
         self.nvml = nvml
         self.handles: list[Any] = []
         self._open, self._warned = False, False
+        if nvml is None:
+            return
         try:
             nvml.nvmlInit()
         except nvml.NVMLError:
@@ -164,6 +165,8 @@ class _Gpus:
 
     def _ask(self, function: str, field: str) -> list[int] | None:
         """A field of every device's answer; None when there is no device or one does not report it."""
+        if not self.handles:
+            return None
         try:
             answers = [int(getattr(getattr(self.nvml, function)(handle), field)) for handle in self.handles]
         except self.nvml.NVMLError as error:
@@ -171,7 +174,7 @@ class _Gpus:
                 logger.warning("NVML does not answer %s (%s): it is %s", function, error, NOT_EVALUATED)
             self._warned = True
             return None
-        return answers or None
+        return answers
 
     def utilization(self) -> float | None:
         rates = self._ask("nvmlDeviceGetUtilizationRates", "gpu")
@@ -199,18 +202,18 @@ class HardwareMonitor:
 
     Args:
         log_interval: seconds between two readings; longer when readings would take more than 2 % of a core.
-        nvml: the module that answers for GPUs.
+        nvml: the module that answers for GPUs; `pynvml` by default.
 
     Raises:
         ResourceError: the interval is not positive.
     """
 
-    def __init__(self, log_interval: float = 1.0, nvml: Any = pynvml) -> None:
+    def __init__(self, log_interval: float = 1.0, nvml: Any = None) -> None:
         if not log_interval > 0:
             raise ResourceError(f"log_interval is {log_interval}; expected seconds above 0")
         self.log_interval = log_interval
         self.samples: list[Sample] = []
-        self._nvml = nvml
+        self._nvml = nvml or find_nvml()
         self._gpus: _Gpus | None = None
         self._root = psutil.Process()
         self._stop = threading.Event()

@@ -23,6 +23,7 @@ from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
 from ploutos.llm.config import LLMConfig
 from ploutos.llm.reading import Unreadable, read_answer
+from ploutos.progress import advance
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -172,6 +173,22 @@ class LLMClient:
             )
         return [answered[query] for query in queries]
 
+    def require_answerable(self, query: Query[Form]) -> None:
+        """Refuse a question that would fail later for certain; nobody is asked.
+
+        Raises:
+            LLMError: the prompt might not fit, or this is a replay and its answer was never recorded.
+        """
+        self._require_fit(query.messages)
+        if self.config.replay and not self.is_mock and self._known(query.messages, schema_of(query.form), self.config.seed) is None:
+            raise LLMError(self._never_recorded(self._question(query.messages, schema_of(query.form), self.config.seed)))
+
+    def _never_recorded(self, question: Question) -> str:
+        return (
+            f"the cassette has no answer to question {question.key[:12]} of {self.name}, and a replay makes no calls; "
+            "run once without llm.replay, with the settings that it was recorded under"
+        )
+
     def _ask_round(
         self, queries: Sequence[Query[Form]], n_asked: int, answered: dict[Query[Form], Outcome[Form]], max_unusable: float
     ) -> None:
@@ -209,6 +226,7 @@ class LLMClient:
 
     def _log(self, n_asked: int, answered: dict[Query[Form], Outcome[Form]]) -> None:
         outcomes = answered.values()
+        advance(len(answered), n_asked, "questions", f"{sum(o.tokens for o in outcomes):,} tokens, {self.calls} calls")
         level = logging.DEBUG if self.is_mock else logging.INFO
         _LOG.log(
             level, "%s: %d of %d answered, %d abstained, %d tokens, %.1f s, %d calls", self.name, len(answered), n_asked,
@@ -251,10 +269,7 @@ class LLMClient:
         if known is not None:
             return known
         if self.config.replay:
-            raise LLMError(
-                f"the cassette has no answer to question {question.key[:12]} of {self.name}, and a replay makes no calls; "
-                "run once without llm.replay, with the settings that it was recorded under"
-            )
+            raise LLMError(self._never_recorded(question))
         recorded = self._call(messages, schema, seed)
         return recorded if recorded.failure else self._cassette.keep(question, recorded)
 

@@ -14,11 +14,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ploutos.errors import LLMError
-from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.settings import Settings
+
+if TYPE_CHECKING:
+    from ploutos.llm.backends.ollama import OllamaBackend
 
 _LOG = logging.getLogger(__name__)
 _ON, _OFF = {"true", "1", "yes"}, {"false", "0", "no", ""}
@@ -75,7 +78,7 @@ class GPUMemoryManager:
         config: LLMConfig,
         settings: Settings,
         unload: bool | None = None,
-        backend: OllamaBackend | None = None,
+        backend: "OllamaBackend | None" = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -86,7 +89,9 @@ class GPUMemoryManager:
         self._server: OllamaBackend | None = None
         self._due: UnloadRecord | None = None
         if self.wanted and config.provider is LLMProvider.OLLAMA and not config.replay:
-            self._server = backend or OllamaBackend(config, config.host or settings.ollama_host)
+            from ploutos.llm.backends import ollama
+
+            self._server = backend or ollama.OllamaBackend(config, config.host or settings.ollama_host)
         self._was_there = self._is_loaded()
 
     @contextmanager

@@ -18,6 +18,7 @@ from ploutos.market import calendar as calendars
 from ploutos.market.instruments import InstrumentSpec, equity
 from ploutos.store import Kind
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
+from ploutos.wording import enumerate_names
 
 _NIGHT = pd.Timedelta(hours=20)
 """Bars at least this far apart are days, weeks or months."""
@@ -30,7 +31,7 @@ MAX_SYMBOLS = 512
 """Symbols that the environment has room for; a run that lists more is refused before its bars are read."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Bars:
     """Aligned bars.
 
@@ -66,6 +67,9 @@ class Bars:
     zone: str = "UTC"
     label: str = "start"
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        return f"Bars({self.n_bars:,} of {enumerate_names(self.symbols, 8)}, {span_in_words(self.timestamps)}, {self.source})"
 
     @property
     def n_bars(self) -> int:
@@ -114,11 +118,27 @@ class Bars:
         paid = np.isfinite(self.payouts) if self.payouts else np.zeros(self.n_symbols, dtype=np.bool_)
         return np.where(paid & self.tradable.any(axis=0), last + 1, -1)
 
+    def to_frame(self) -> pd.DataFrame:
+        """The bars that are there, by symbol and time: symbol, timestamp (bar start, UTC), open, high, low, close, volume."""
+        column, row = np.nonzero(self.tradable.T)
+        stamps = pd.DatetimeIndex(self.timestamps[row]).tz_localize("UTC")
+        columns = {name: getattr(self, name)[row, column] for name in FIELDS}
+        return pd.DataFrame({"symbol": np.array(self.symbols, dtype=object)[column], "timestamp": stamps, **columns})
+
     def head(self, n_bars: int) -> "Bars":
         """The first `n_bars` bars: what was known then. A delisting whose payout lies beyond them has not happened."""
         paid = (self.payout_bars >= 0) & (self.payout_bars < n_bars)
         arrays: dict[str, Any] = {name: getattr(self, name)[:n_bars] for name in ("timestamps", "available_at", *FIELDS)}
         return replace(self, payouts=tuple(np.where(paid, self.payouts, np.nan).tolist()) if paid.any() else (), **arrays)
+
+
+def span_in_words(timestamps: TimeArray) -> str:
+    """First and last day.
+
+    >>> span_in_words(np.array(["2024-01-02T14", "2024-01-05T20"], dtype="datetime64[us]"))
+    '2024-01-02 to 2024-01-05'
+    """
+    return " to ".join(str(timestamps[at].astype("datetime64[D]")) for at in (0, -1)) if len(timestamps) else "no days"
 
 
 def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:

@@ -7,12 +7,13 @@ Sunday 17:00 to Friday 17:00 in New York, cut there into five sessions; what tra
 from dataclasses import dataclass
 from datetime import date, time, timedelta
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandas_market_calendars as mcal
 
 from ploutos.errors import ConfigError
+from ploutos.faults import suggestion
 from ploutos.types import IntArray, TimeArray
 
 DAYS_PER_YEAR = 365.2425
@@ -28,12 +29,25 @@ EARLY_CLOSES = {"CME Globex Equity": {date(2018, 12, 5): time(8, 30), date(2025,
 CLOSED = {"CME Globex Equity": (date(2024, 3, 29), date(2025, 4, 18))}
 
 
+def _exchanges() -> Any:
+    """pandas-market-calendars, which takes longer to import than settings take to be read."""
+    import pandas_market_calendars
+
+    return pandas_market_calendars
+
+
+def _require_known(calendar: str) -> None:
+    names = _exchanges().get_calendar_names()
+    if calendar not in names:
+        near = suggestion(calendar, names)
+        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, FX, 24/7 or CME Globex Equity{near}")
+
+
 @lru_cache(maxsize=64)
 def _schedule(calendar: str, first: date, last: date) -> pd.DataFrame:
     """Sessions of a calendar, indexed by session date, with open and close in UTC."""
-    if calendar not in mcal.get_calendar_names():
-        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, 24/7 or CME Globex Equity")
-    exchange = mcal.get_calendar(calendar)
+    _require_known(calendar)
+    exchange = _exchanges().get_calendar(calendar)
     schedule = exchange.schedule(start_date=first, end_date=last, tz="UTC")
     if calendar == "FX":  # pandas-market-calendars 5.5 gives it a session on Sunday that opens on Saturday
         schedule = schedule[schedule.index.day_of_week < 5]
@@ -61,9 +75,8 @@ def zone_of(calendar: str) -> str:
     Raises:
         ConfigError: the calendar is unknown.
     """
-    if calendar not in mcal.get_calendar_names():
-        raise ConfigError(f"calendar {calendar!r} is unknown; use one such as NYSE, FX, 24/7 or CME Globex Equity")
-    return str(mcal.get_calendar(calendar).tz)
+    _require_known(calendar)
+    return str(_exchanges().get_calendar(calendar).tz)
 
 
 @dataclass(frozen=True)
@@ -100,7 +113,7 @@ def extended_hours(calendar: str, sessions: Sessions) -> tuple[TimeArray, TimeAr
 
 @lru_cache(maxsize=64)
 def _extended_hours(calendar: str, first: date, last: date) -> tuple[TimeArray, TimeArray] | None:
-    exchange = mcal.get_calendar(calendar)
+    exchange = _exchanges().get_calendar(calendar)
     if "pre" not in exchange.regular_market_times:
         return None
     days = exchange.schedule(start_date=first, end_date=last, tz="UTC", start="pre", end="post")
@@ -161,7 +174,7 @@ def sessions(timestamps: TimeArray, timeframe: pd.Timedelta, calendar: str) -> T
     if timeframe >= DAY:
         return timestamps.astype("datetime64[D]")
     schedule = _schedule_around(timestamps, calendar)
-    zone = mcal.get_calendar(calendar).tz
+    zone = _exchanges().get_calendar(calendar).tz
     local = pd.DatetimeIndex(timestamps).tz_localize("UTC").tz_convert(zone).tz_localize(None).to_numpy()
     dates = local.astype("datetime64[D]")
     opens = schedule["market_open"].dt.tz_convert(zone).dt.tz_localize(None).dt.normalize()
@@ -256,7 +269,7 @@ def expected_bars(calendar: str, timeframe: pd.Timedelta, first: date, last: dat
     if timeframe == DAY or schedule.empty:
         return schedule.index.to_numpy().astype("datetime64[us]")
     opens = schedule["market_open"].dt.as_unit("us")
-    local = opens.dt.tz_convert(mcal.get_calendar(calendar).tz).dt.tz_localize(None)
+    local = opens.dt.tz_convert(_exchanges().get_calendar(calendar).tz).dt.tz_localize(None)
     starts = _utc(opens - (local - local.dt.normalize() - pd.Timedelta(minutes=minute)) % timeframe)
     step = timeframe.to_timedelta64().astype("timedelta64[us]")
     counts = -((starts - _utc(schedule["market_close"])) // step)

@@ -68,8 +68,18 @@ def parse_timeframe(text: str) -> pd.Timedelta:
     except ValueError as error:
         raise ConfigError(f"data.timeframe is {text!r}; expected a length such as 15min, 1h, 1D, 1W or 1M (a month)") from error
     if found <= pd.Timedelta(0) or (found > DAY and found != WEEK) or (found < DAY and DAY % found):
-        raise ConfigError(f"data.timeframe is {text!r}; expected a part of a day such as 15min or 1h, or 1D, 1W or 1M (a month)")
+        raise ConfigError(
+            f"data.timeframe is {text!r}; expected a part of a day such as 15min or 1h, or 1D, 1W or 1M (a month){_nearest(found)}"
+        )
     return found
+
+
+def _nearest(asked: pd.Timedelta) -> str:
+    """Words that name the nearest length of whole hours or minutes that fills a day; nothing where there is none near."""
+    near = [
+        length for minutes in range(1, 1441) if 1440 % minutes == 0 and abs(asked - (length := pd.Timedelta(minutes=minutes))) < asked / 4
+    ]
+    return f"; did you mean {show_timeframe(min(near, key=lambda each: abs(each - asked)))}?" if near else ""
 
 
 def show_timeframe(timeframe: pd.Timedelta) -> str:

@@ -12,16 +12,20 @@ import pandas as pd
 from pydantic import model_validator
 
 from ploutos.errors import ConfigError, UnknownSymbol
+from ploutos.faults import suggestion
 from ploutos.market.clock import Label, parse_timeframe
 from ploutos.market.instruments import AssetClass, InstrumentSpec, equity, instrument
 from ploutos.market.macro import Provider
 from ploutos.market.sources.files import FileFormat
 from ploutos.market.sources.timestamps import Ambiguous
 from ploutos.market.synthetic.scenarios import PLANTED
-from ploutos.market.synthetic.simulate import SyntheticSpec
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.specs import Spec
+from ploutos.wording import enumerate_names
 
 SourceName = Literal["sample", "files", "synthetic", "alpaca", "yahoo"]
+_READ_BY = {"files": ("timezone", "ambiguous", "label", "format"), "alpaca": ("feed",), "synthetic": ("synthetic",)}
+"""Settings that one source alone reads; given to another they would be ignored."""
 SYNTHETIC_SYMBOLS = ("IWM", "QQQ", "SPY")
 VENDOR_TIMEFRAME = pd.Timedelta(hours=1)
 
@@ -78,6 +82,19 @@ class DataSpec(Spec):
         if self.path is not None and self.source != "files":
             raise ValueError(f"path is {self.path}, which source {self.source} does not read; set source to files, or leave path out")
         return self
+
+    @property
+    def unread(self) -> str | None:
+        """A sentence about a setting that the source would ignore; None where there is none."""
+        for source, names in _READ_BY.items():
+            for name in names if self.source != source else ():
+                value = getattr(self, name)
+                if value != type(self).model_fields[name].get_default(call_default_factory=True):
+                    shown = " holds settings that" if isinstance(value, Spec) else f" is {value}, which"
+                    return f"data.{name}{shown} source {self.source} does not read; set data.source to {source}, or leave data.{name} out"
+        if self.macro is None and self.macro_provider != "yahoo":
+            return f"data.macro_provider is {self.macro_provider}, and there is no data.macro that it could be of; leave it out"
+        return None
 
     @property
     def bar(self) -> pd.Timedelta | None:
@@ -144,6 +161,8 @@ def select_symbols(frame: pd.DataFrame, spec: DataSpec, origin: str) -> pd.DataF
     wanted = [found.symbol for found in asked_instruments(spec)]
     unknown = sorted(set(wanted) - set(available))
     if unknown:
-        raise UnknownSymbol(f"{origin} has no symbol {', '.join(unknown)}; it holds {', '.join(available)}")
+        raise UnknownSymbol(
+            f"{origin} has no symbol {', '.join(unknown)}; it holds {enumerate_names(available, 20)}{suggestion(unknown[0], available)}"
+        )
     kept = frame[frame["symbol"].isin(wanted)] if wanted else frame
     return kept.sort_values(["symbol", "timestamp"], ignore_index=True, kind="stable")

@@ -34,7 +34,7 @@ from ploutos.market.instruments import FUTURES, AssetClass, InstrumentSpec, plai
 from ploutos.market.quality import ENDS_EARLY_SESSIONS, check_bars, inspect_adjustment
 from ploutos.market.rolls import back_adjust, find_rolls
 from ploutos.market.sources import files, sample
-from ploutos.market.synthetic.simulate import SyntheticSpec, simulate
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.settings import Settings
 from ploutos.store import digest_of, file_sha256
 
@@ -72,6 +72,8 @@ def read_table(spec: DataSpec, datasets: Path | None = None) -> SourceTable:
         ConfigError: the spec contradicts itself, or asks for more symbols than the environment holds.
     """
     _require_room(len(spec.symbols))
+    if (unread := spec.unread) is not None:
+        raise ConfigError(unread)
     table = _read_source(spec, datasets)
     frame = select_symbols(table.frame, spec, table.origin)
     if "adj_close" in frame.columns and spec.adjustment == "raw":
@@ -103,6 +105,8 @@ def _read_source(spec: DataSpec, datasets: Path | None) -> SourceTable:
 
 
 def _simulated(spec: DataSpec) -> SourceTable:
+    from ploutos.market.synthetic.simulate import simulate  # loads numba and scipy, which no other source needs
+
     chosen = synthetic_spec(spec)
     frame = simulate(chosen, [served_by(spec, symbol) for symbol in spec.symbols or SYNTHETIC_SYMBOLS])
     return SourceTable(frame, f"synthetic: {chosen.scenario}, {chosen.timeframe}, seed {chosen.seed}")

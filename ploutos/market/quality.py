@@ -417,7 +417,7 @@ def inspect_bars(
         ConfigError: a calendar is unknown.
     """
     if isinstance(bars, Bars):
-        frame, source = _long(bars), bars.source
+        frame, source = bars.to_frame(), bars.source
         timeframe, calendar = timeframe or bars.timeframe, calendar or bars.calendar
         instruments = instruments or [spec for spec in bars.instruments if spec.asset_class != "equity"]
     else:
@@ -450,14 +450,6 @@ def require_sound(bars: Bars) -> QualitySummary:
     report = inspect_bars(bars)
     report.raise_errors()
     return report.summary
-
-
-def _long(bars: Bars) -> pd.DataFrame:
-    """The bars that are there, as a long frame, by symbol and time."""
-    column, row = np.nonzero(bars.tradable.T)
-    stamps = pd.DatetimeIndex(bars.timestamps[row]).tz_localize("UTC")
-    columns = {name: getattr(bars, name)[row, column] for name in FIELDS}
-    return pd.DataFrame({"symbol": np.array(bars.symbols, dtype=object)[column], "timestamp": stamps, **columns})
 
 
 def _usable(table: _Table, faults: list[_Fault], source: str) -> IntArray:

@@ -19,6 +19,7 @@ from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import drawdowns, periods_of, session_returns, sharpe_ratio
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import Bars
+from ploutos.progress import advance
 from ploutos.seeding import seed_integer
 from ploutos.specs import Spec
 from ploutos.strategies.ensemble import EnsembleStrategy
@@ -148,6 +149,7 @@ def search(
             with matmul_precision(training.speed.fast_matmul, device):
                 model.learn(until - model.num_timesteps, log_interval=cast(int, None), reset_num_timesteps=report == 1)
             model.policy.set_training_mode(False)
+            advance(trial.number * spec.reports + report, spec.trials * spec.reports, "scores", f"candidate {trial.number + 1}")
             scores.append(score_policy(bars, features, policy, validation, env))
             trial.report(scores[-1], report)
             if report < spec.reports and trial.should_prune():

@@ -18,7 +18,7 @@ from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.synthetic.optimum import PartialAdjustment, garleanu_pedersen, optimal_targets
 from ploutos.market.synthetic.planted import PERSISTENCE, Pace, amplitude_of, chain_of, pace_of, read_states
 from ploutos.market.synthetic.scenarios import PLANTED, Scenario
-from ploutos.market.synthetic.simulate import SyntheticSpec
+from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.strategies.base import DecisionContext, Role, StrategyId
 from ploutos.types import FloatArray, IntArray
 

@@ -43,7 +43,13 @@ class OpenAIBackend:
         )
 
     def digest(self) -> str:
-        """Empty: this API tells no content digest, so a model that is replaced under its name goes unnoticed."""
+        """Empty: this API tells no content digest, so a model that is replaced under its name goes unnoticed.
+
+        The server is asked for its models all the same, which shows whether it is there and takes the key; one that lists none is taken.
+        """
+        answer = self._send("GET", "/models")
+        if answer.status_code in (401, 403):
+            raise self._fault(answer)
         return ""
 
     def complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
@@ -57,7 +63,7 @@ class OpenAIBackend:
         }
         while True:
             kind = self._formats[0]
-            answer = self._post(request | _format(kind, schema))
+            answer = self._send("POST", "/chat/completions", request | _format(kind, schema))
             if answer.is_success:
                 return self._reply(answer, time.perf_counter() - started)
             refused = answer.status_code in _MAY_REFUSE_A_FORMAT and any(word in answer.text for word in _REFUSED)
@@ -66,9 +72,9 @@ class OpenAIBackend:
             if self._formats[0] == kind:  # another thread may have taken the step already
                 self._formats = self._formats[1:]
 
-    def _post(self, body: dict[str, Any]) -> httpx.Response:
+    def _send(self, method: str, path: str, body: dict[str, Any] | None = None) -> httpx.Response:
         try:
-            return self._http.post("/chat/completions", json=body)
+            return self._http.request(method, path, json=body)
         except httpx.TimeoutException as error:
             raise LLMUnavailable(
                 f"{self.base_url} did not answer within {self._config.timeout_s:g} s; raise llm.timeout_s or use a smaller model"

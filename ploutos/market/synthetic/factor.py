@@ -13,10 +13,10 @@ from numba import njit
 
 from ploutos.market import calendar as calendars
 from ploutos.market.synthetic.scenarios import TREND_SHARPE, UNEVENTFUL, Scenario, event_session, staged_moves
+from ploutos.market.synthetic.spec import DAY, HALF_HOUR
 from ploutos.seeding import generator
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
 
-DAY, HALF_HOUR = pd.Timedelta(days=1), pd.Timedelta(minutes=30)
 ONE_DAY = np.timedelta64(1, "D")
 SESSIONS_PER_YEAR = 252
 
