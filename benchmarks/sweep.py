@@ -95,9 +95,8 @@ def measure(interpreter: Path | None, rounds: int, folder: Path) -> None:
     if others:
         others.close()
         print(", ".join(f"{name}: {trades:.0f} trades a set" for name, trades in others.trades.items()))
-    print(
-        f"{len(sets)} sets, {bars.n_bars:,} bars, {sweep.n_fills.mean():.0f} fills a set (a reversal is one); one core, {rounds} rounds in turns, medians"
-    )
+    fills = f"{sweep.n_fills.mean():.0f} fills a set (a reversal is one)"
+    print(f"{len(sets)} sets, {bars.n_bars:,} bars, {fills}; one core, {rounds} rounds in turns, medians")
     for name, seconds in taken.items():
         ratio = statistics.median(other / own for other, own in zip(seconds, taken["ploutos"], strict=True))
         target = f", ploutos is {ratio:.1f} x (target {TARGETS[name]:g})" if name in TARGETS else ""
