@@ -1166,3 +1166,104 @@ def decayed(values, known, decay, out):
                 mean = decay * mean + (1.0 - decay) * values[t, j] if seen else values[t, j]
                 seen = True
             out[t, j] = mean
+
+
+# tallies[field, account] of a run of orders
+DEEPEST, N_FILLS = range(2)
+
+
+@inlined
+def _gather(which, n, width, from_money, from_ruined, from_positions, from_counts, money, ruined, positions, counts, back):
+    """Copy some accounts to the first places of another set of accounts; or from there to where they were."""
+    for k in range(n):
+        i = which[k]
+        source, target = (k, i) if back else (i, k)
+        ruined[target] = from_ruined[source]
+        for field in range(money.shape[0]):
+            money[field, target] = from_money[field, source]
+        for j in range(width):
+            for field in range(positions.shape[0]):
+                positions[field, target * width + j] = from_positions[field, source * width + j]
+            for field in range(counts.shape[0]):
+                counts[field, target * width + j] = from_counts[field, source * width + j]
+
+
+@inlined
+def _touches_stop(i, t, prices, rules, positions, n_symbols):
+    """Whether bar t+1 reaches the stop of anything that an account holds."""
+    touched = False
+    for j in range(n_symbols):
+        lane = i * prices.shape[2] + j
+        units = positions[UNITS, lane]
+        if units != 0.0 and prices[t + 1, OPEN, j] == prices[t + 1, OPEN, j]:
+            side = _side(units)
+            level = side * _stop_level(side, positions[ENTRY, lane], rules[STOP])
+            reached = prices[t + 1, LOW, j] if units > 0.0 else -prices[t + 1, HIGH, j]
+            touched |= (reached <= level) | (side * prices[t + 1, OPEN, j] <= level)
+    return touched
+
+
+@inlined
+def _marked(i, t, prices, contract_terms, money, positions):
+    """Equity of an account at a close, if nothing has happened to it since the last one."""
+    holdings = 0.0
+    for j in range(contract_terms.shape[1]):
+        mark = prices[t, MARK, j]
+        units = positions[UNITS, i * prices.shape[2] + j]
+        holdings += units * (mark if mark == mark else 0.0) * contract_terms[MULTIPLIER, j]
+    return money[CASH_HELD, i] + holdings
+
+
+@compiled
+def run_orders(first, orders, w, prices, contract_terms, n_tradable, years, rules, money, ruined, positions, counts,
+               room_money, room_ruined, room_positions, room_counts, kept, equity, tallies):  # fmt: skip
+    """Move accounts over consecutive bars, and step only those to which something happens: all others are marked at the close.
+
+    An account steps where it has an order, a bar reaches its stop, or its equity falls to the ruin's level; every account steps on every
+    bar under rules that act by themselves (borrow fees, margin calls, session ends, payouts). What is booked bar by bar for people and
+    networks is not kept: profit before costs, that of the open trade, its best and worst, and outcomes.
+
+    Args:
+        first: the bar after whose close the first decision is made.
+        orders: shape (n_steps, n_accounts, n_symbols), nan for no order.
+        room_money, room_ruined, room_positions, room_counts: another set of accounts of the same shape.
+        kept: shape (n_steps,), the row of `equity` that a step's close is written to, -1 for none.
+    """
+    n_steps, n, n_symbols = orders.shape
+    width = prices.shape[2]
+    which, bar, targets = np.empty(n, dtype=np.int64), np.empty(n, dtype=np.int64), np.empty((n, n_symbols))
+    peak, parts = money[PEAK, :n].copy(), np.zeros((0, n * width))
+    always = (rules[BORROW] > 0.0) | (rules[MARGIN_CALLS] != 0.0) | (rules[CLOSE_BY_SESSION_END] != 0.0)
+    for j in range(n_symbols):
+        always |= contract_terms[PAYOUT_BAR, j] >= 0.0
+    for step in range(n_steps):
+        t, m = first + step, 0
+        for i in range(n):
+            acts = always
+            for j in range(n_symbols):
+                acts |= orders[step, i, j] == orders[step, i, j]
+            if rules[STOP] > 0.0 and not acts:
+                acts = _touches_stop(i, t, prices, rules, positions, n_symbols)
+            value = _marked(i, t + 1, prices, contract_terms, money, positions)
+            if acts or value <= rules[RUIN_EQUITY]:
+                which[m], bar[m] = i, t
+                for j in range(n_symbols):
+                    targets[m, j] = orders[step, i, j]
+                m += 1
+            else:
+                money[EQUITY, i] = value
+        if m > 0:
+            _gather(which, m, width, money, ruined, positions, counts, room_money, room_ruined, room_positions, room_counts, False)
+            step_accounts(bar[:m], targets[:m], w, prices, contract_terms, n_tradable, years, rules, room_money, room_ruined,
+                          room_positions, room_counts, parts)  # fmt: skip
+            _gather(which, m, width, room_money, room_ruined, room_positions, room_counts, money, ruined, positions, counts, True)
+            for k in range(m):
+                for lane in range(k * width, k * width + n_symbols):
+                    tallies[N_FILLS, which[k]] += (room_positions[FILL_UNITS, lane] != 0.0) + (room_positions[STOP_UNITS, lane] != 0.0)
+        for i in range(n):
+            value = money[EQUITY, i]
+            peak[i] = max(peak[i], value)
+            tallies[DEEPEST, i] = min(tallies[DEEPEST, i], value / peak[i] - 1.0)
+        if kept[step] >= 0:
+            for i in range(n):
+                equity[kept[step], i] = money[EQUITY, i]
