@@ -25,6 +25,7 @@ COLOURS = (ORANGE, BLUE, GREEN, PINK, YELLOW)
 GREY, INK = "#98a2b3", "#1c2430"
 MINUS = "\N{MINUS SIGN}"
 _NONE = "-"
+_PLOTLY = "<!-- what draws -->"
 _FORMATS = {"percent": ".1%", "ratio": ".2f", "times": ".1f", "count": ",.0f", "p": ".3f"}
 
 
@@ -105,10 +106,11 @@ def _plotly() -> str:
 
 
 def render_page(template: str, **values: Any) -> str:
-    """A template of this package as one self-contained file, with the script that its figures need."""
+    """A template of this package as one self-contained file, with the script that its figures need, if it has any."""
     environment = Environment(
         loader=PackageLoader("ploutos.reporting", "."), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         finalize=lambda value: typeset(value) if type(value) is str else value,
     )  # fmt: skip
     environment.filters["plural"] = plural
-    return environment.get_template(template).render(plotly=Markup(_plotly()), **values)
+    page = environment.get_template(template).render(plotly=Markup(_PLOTLY), **values)
+    return page.replace(_PLOTLY, _plotly() if 'data-figure="' in page else "")
