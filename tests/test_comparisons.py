@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from markets import QUALITY, mock_advisor
+from pages import figures
 
 from ploutos.advisor.advisor import Advisor, advise, prompt_at
 from ploutos.advisor.cutoff import Certificate, HitRate, Tag
@@ -28,7 +29,8 @@ from ploutos.llm.backends.base import Reply
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.names import names_of
-from ploutos.reporting.report import render_report
+from ploutos.reporting.page import typeset
+from ploutos.reporting.report import RunFacts, render_report
 from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, difference_sentence, mirror_sentence, verdict
 from ploutos.strategies.base import Role
 from ploutos.walk_forward import Range, fold_table
@@ -154,7 +156,7 @@ def test_placebos_have_accounts_and_pairs_and_no_place_among_the_strategies(mock
     assert not set(placebos) & set(summary.strategies)
     assert not set(placebos) & set(summary.folds[0].sharpe)
     assert [row.draws for row in summary.comparisons] == [1, 1, 1, 2, 2, 2, 1]
-    page = render_report(result, summary, QUALITY, fold_table(tuple(folds), panel.timestamps), [])
+    page = render_report(result, summary, panel, QUALITY, RunFacts(fold_table(tuple(folds), panel.timestamps), []))
     assert not any(name in page for slug in placebos for name in (slug, slug.replace("-", " ")))
     assert 'href="advisor.html"' in page
     paths = result.equity[[result.row(slug) for slug in placebos]]
@@ -314,16 +316,16 @@ def test_the_page_is_one_file_that_holds_every_comparison_and_says_what_was_not_
     body = page[page.index("<body>") :]
     for row in summary.comparisons:
         assert QUESTIONS[row.question] in body
-        assert comparison_sentence(summary, row) in body
+        assert typeset(comparison_sentence(summary, row)) in body
     for wanted in (
         conclusion(summary),
         mirror_sentence(summary.advisor.mirrored),
-        *verdict(summary),
+        *map(typeset, verdict(summary)),
         "has no memory to probe",
     ):
         assert wanted in body
     assert "none of this is about a language model" in body
-    assert body.count("plotly-graph-div") == 2
+    assert len(figures(body)) == 2
     for forbidden in ('src="http', "src='http", "<link", "@import"):
         assert forbidden not in body
     bare = render_advisor_page(*play(scripted(panel, market, knowing(panel)), draws=0))
@@ -358,7 +360,7 @@ def test_the_page_shows_a_certificate_spans_and_chosen_fusion_where_there_are_an
     advisor = summary.advisor.model_copy(update={"is_mock": False, "certificate": certificate})
     known = summary.model_copy(update={"advisor": advisor, "spans": (span,), "fusion": (choice,)})
     page = render_advisor_page(result, known)
-    shown = ("reidentification: symbol: rate", "0.25", "2023-12-01", "contaminated", "12.5 %", "not evidence")
+    shown = ("reidentification: symbol: rate", "0.25", "2023-12-01", "contaminated", "12.5%", "not evidence")
     for wanted in (*shown, "<td>0.62 x +0.00</td>", "<td>0.5</td>"):
         assert wanted in page[page.index("<body>") :]
     assert "Not probed" not in page
@@ -380,4 +382,5 @@ def test_a_pair_that_never_differed_has_no_bar_on_the_page(mock_run):
     never = first.model_copy(update={"low": None, "high": None, "sign": 0})
     page = render_advisor_page(result, summary.model_copy(update={"comparisons": (never, *others)}))
     assert f"{names_of(summary)['fused']} never differed from fused without advice" in page
-    assert render_advisor_page(result, summary).count('"error_x"') - page.count('"error_x"') == 1
+    bars = [sum("error_x" in trace for trace in figures(each)[0]["data"]) for each in (render_advisor_page(result, summary), page)]
+    assert bars[0] - bars[1] == 1

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from markets import QUALITY, mock_advisor, random_panel
+from pages import figures
 
 from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import CostSpec, EnvSpec
@@ -23,7 +24,8 @@ from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
 from ploutos.reporting.names import names_of
-from ploutos.reporting.report import comparison, render_markdown, render_report
+from ploutos.reporting.page import typeset
+from ploutos.reporting.report import RunFacts, comparison, render_markdown, render_report
 from ploutos.reporting.verdict import comparison_sentence, conclusion, verdict
 from ploutos.strategies import baselines
 from ploutos.strategies.base import PrecomputedTargets, Role
@@ -205,30 +207,30 @@ def test_backtests_survive_their_file_and_give_the_same_bytes(assessed, tmp_path
     assert len(trades) == np.isfinite(result.fill_price).sum()
 
 
-def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed):
+def test_the_page_is_one_file_with_every_figure_and_the_mock_is_named(assessed, panel):
     result, summary, plan = assessed
-    page = render_report(result, summary, QUALITY, plan, [("seed", "1")])
+    page = render_report(result, summary, panel, QUALITY, RunFacts(plan, [("seed", "1")]))
     head = page[page.index("<body>") :]
     for wanted in (
         "Equity, log scale",
-        "Drawdown",
+        "Drawdowns",
         "Every fold, every policy",
         "Learning curves",
         "What trading cost",
         "Provenance",
         *names_of(summary).values(),
-        *verdict(summary),
+        *map(typeset, verdict(summary)),
     ):
         assert wanted in head
     for forbidden in ('src="http', "src='http", "<link", "@import"):
         assert forbidden not in head
-    assert head.count("plotly-graph-div") == 6
+    assert len(figures(head)) == 10 + len(panel.symbols)  # a figure of trades for each
     assert "mock" in render_markdown(summary)
 
 
-def test_a_name_with_markup_does_no_harm(assessed):
+def test_a_name_with_markup_does_no_harm(assessed, panel):
     result, summary, plan = assessed
-    page = render_report(result, summary.model_copy(update={"symbols": ("<b>X</b>",)}), QUALITY, plan, [])
+    page = render_report(result, summary.model_copy(update={"symbols": ("<b>X</b>",)}), panel, QUALITY, RunFacts(plan, []))
     assert "&lt;b&gt;X&lt;/b&gt;" in page
     assert "<b>X</b>" not in page
 
@@ -293,7 +295,7 @@ def test_a_ruined_strategy_is_called_so_first_and_beats_nothing(tested):
     summary = summarise(result, *tested[1], reduced=False, subject="fused")
     date, shown = tested[1][0].sessions[result.positions[20]].item(), "fused (mock advisor)"
     found, sentences = summary.strategies["fused"], verdict(summary)
-    assert sentences[0] == f"{shown} was ruined on {date}: it lost 100.0 % of its equity; nothing after that day counts."
+    assert sentences[0] == f"{shown} was ruined on {date}: it lost 100.0% of its equity; nothing after that day counts."
     assert not any("than buy and hold" in sentence or "indistinguishable from buy and hold" in sentence for sentence in sentences)
     assert (found.ruined, found.total_return, found.cagr) == (date, -1, -1)
     assert [found.excess_return, found.excess_low, found.excess_high] == [None] * 3
@@ -308,9 +310,12 @@ def test_a_ruined_strategy_is_called_so_first_and_beats_nothing(tested):
     first, later = summary.folds
     assert (first.total_return["fused"], later.total_return["fused"], later.sharpe["fused"]) == (-1, None, None)
     assert summary.spans[0].strategies["fused"].sharpe == found.sharpe
-    page = render_report(result, summary, QUALITY, fold_table(tuple(tested[1][1]), tested[1][0].timestamps), [])
-    for text in (comparison(summary)[0]["total return"], render_markdown(summary), page):
-        assert f"-100.0 %, ruined {date}" in text
+    page = render_report(result, summary, tested[1][0], QUALITY, RunFacts(fold_table(tuple(tested[1][1]), tested[1][0].timestamps), []))
+    ruined = f"-100.0%, ruined {date}"
+    assert comparison(summary)[0]["total return"] == ruined
+    assert ruined in render_markdown(summary)
+    assert typeset(ruined) in page
+    assert f"<title>Ruined: {shown} lost 100.0% by {date}</title>" in page
 
 
 def test_what_came_before_the_ruin_is_measured_alone(tested):
@@ -327,7 +332,7 @@ def test_what_came_before_the_ruin_is_measured_alone(tested):
 
 def test_a_ruined_benchmark_is_compared_with_nothing(tested):
     summary = summarise(ruined_result(tested[0], "buy-and-hold"), *tested[1], reduced=False)
-    assert verdict(summary)[0].endswith("it lost 100.0 % of its equity; nothing is compared with it.")
+    assert verdict(summary)[0].endswith("it lost 100.0% of its equity; nothing is compared with it.")
     assert {row.excess_return for row in summary.strategies.values()} == {None}
     assert not any("than buy and hold" in sentence for sentence in verdict(summary))
     assert comparison_sentence(summary, summary.comparisons[2]).startswith("buy and hold was ruined on")
@@ -415,8 +420,8 @@ def test_a_users_own_strategy_stands_in_summary_and_page_under_a_name_of_its_own
     summary = summarise(concat(result, own), *tested[1], reduced=True)
     assert summary.of(Role.STRATEGY) == ("mean-reversion",)
     assert {slug: metrics for slug, metrics in summary.strategies.items() if slug != "mean-reversion"} == assessed[1].strategies
-    page = render_report(concat(result, own), summary, QUALITY, assessed[2], [])
-    assert "<td>mean reversion</td>" in page
+    page = render_report(concat(result, own), summary, panel, QUALITY, RunFacts(assessed[2], []))
+    assert '<th scope="row">mean reversion</th>' in page
     assert comparison(summary)[-1]["strategy"] == "mean reversion"
 
 

@@ -23,7 +23,7 @@ from ploutos.features.llm_features import market_features
 from ploutos.fusion.calibration import Calibration, Uncalibrated, candidates, fit_calibration, read_choices, write_choices
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS
-from ploutos.reporting.report import render_report
+from ploutos.reporting.report import RunFacts, render_report
 from ploutos.reporting.verdict import verdict
 from ploutos.strategies.advised import FUSED, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets, StrategyId
@@ -210,7 +210,7 @@ def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_feat
     summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices=choices)
     assert summary.fusion == choices
     assert any("hybrid never differed from hybrid without advice" in sentence for sentence in verdict(summary))
-    page = render_report(result, summary, QUALITY, fold_table(tuple(folds), panel.timestamps), [])
+    page = render_report(result, summary, panel, QUALITY, RunFacts(fold_table(tuple(folds), panel.timestamps), []))
     assert "Fusion, chosen on validation" in page
     assert f"{choices[0].calibration.n_right} of {choices[0].calibration.n}" in page
     np.testing.assert_array_equal(result.equity[result.row("hybrid")], result.equity[result.row("vote")])

@@ -35,6 +35,7 @@ from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.registry.promotion import model_of
 from ploutos.reporting.gate_table import gate_sentences
 from ploutos.reporting.names import names_of
+from ploutos.reporting.page import typeset
 from ploutos.reporting.verdict import conclusion, verdict
 from ploutos.store import Store
 from ploutos.strategies.regression import load_regression
@@ -124,7 +125,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert "The advisor was a mock" in page
     assert "Fusion, chosen on validation" in page
     assert "hybrid without advice" in page
-    assert all(sentence in page for sentence in verdict(summary))
+    assert all(typeset(sentence) in page for sentence in verdict(summary))
     assert [name for name in names_of(summary).values() if "mock" in name] == ["fused (mock advisor)", "advisor (mock)"]
     assert 'src="http' not in page
     equity = pd.read_parquet(folder / "equity.parquet")
@@ -141,7 +142,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert summary.gates.trials.counts["training"] == (2 + 1 + 1) * len(summary.folds)  # members, a hybrid, its ablated copy
     assert json.loads((folder / "gates.json").read_text()) == summary.gates.model_dump(mode="json")
     assert summary.gates.outcome is not Outcome.PROMOTE
-    assert all(sentence in html.unescape(page) for sentence in gate_sentences(summary))
+    assert all(typeset(sentence) in html.unescape(page) for sentence in gate_sentences(summary))
     assert model_of(folder).members["policy 0 1"] == json.loads((folder / "manifest.json").read_text())["artifacts"]["policy 0 1"]
 
     second = run(tmp_path / "second")

@@ -14,6 +14,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pages import figures
 
 from ploutos.errors import ConfigError, DataError
 from ploutos.market import calendar as calendars
@@ -277,7 +278,7 @@ def test_bars_longer_than_a_day_are_held_against_no_calendar():
     report = inspect_bars(weeks, 7 * DAY, "NYSE")
     assert report.findings == ()
     assert report.coverage[0].n_expected == 0
-    assert symbol_rows(report.summary)[0]["complete"] == "-"
+    assert symbol_rows(report.summary, daily=True)[0]["complete"] == "-"
 
 
 # --- gaps
@@ -685,7 +686,7 @@ def test_warnings_travel_as_a_little_json_however_many_symbols_there_are(trouble
 
 def test_the_tables_hold_every_finding_errors_first_and_every_symbol(troubled):
     report, _ = troubled
-    findings, symbols = finding_rows(report), symbol_rows(report.summary)
+    findings, symbols = finding_rows(report), symbol_rows(report.summary, daily=False)
     assert len(findings) == len(report.findings) == 81
     assert (findings[0]["symbol"], findings[0]["check"], findings[0]["severity"], findings[0]["count"]) == (
         "S00",
@@ -694,7 +695,7 @@ def test_the_tables_hold_every_finding_errors_first_and_every_symbol(troubled):
         "1",
     )
     assert [row["symbol"] for row in symbols] == [f"S{s:02}" for s in range(40)]
-    assert (symbols[1]["bars"], symbols[1]["expected"], symbols[1]["missing"], symbols[1]["complete"]) == ("206", "221", "15", "93.21 %")
+    assert (symbols[1]["bars"], symbols[1]["expected"], symbols[1]["missing"], symbols[1]["complete"]) == ("206", "221", "15", "93.21%")
     assert (symbols[0]["errors"], symbols[0]["warnings"]) == ("1", "2")
     assert all(isinstance(cell, str) for row in [*findings, *symbols] for cell in row.values())
 
@@ -711,7 +712,7 @@ def test_the_page_is_one_file_that_needs_nothing_else(tmp_path, aligned):
     report = inspect_bars(bars, HOUR, "NYSE", source="<mine> & theirs")
     write_quality_report(report, bars, tmp_path / "quality.html")
     page = (tmp_path / "quality.html").read_text()
-    outside_plotly = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
+    outside_plotly = page[: page.index('id="plotly"')] + json.dumps(figures(page))
     assert not re.search(r"<(script|link|img)[^>]+(src|href)=", outside_plotly)
     assert "&lt;mine&gt; &amp; theirs" in page
     assert "<mine>" not in page
@@ -741,11 +742,11 @@ def test_every_symbol_of_the_page_has_its_marks_at_the_price_beside_them():
 
 
 def test_a_long_line_is_thinned_and_keeps_its_spikes_and_its_ends():
-    from ploutos.reporting.quality_page import POINTS, _thinned
+    from ploutos.reporting.lines import POINTS, thinned
 
     values = np.sin(np.arange(300_000) / 5_000)
     values[[77_777, 222_222]] = 9.0, -9.0
-    kept = _thinned(values)
+    kept = thinned(values)
     assert len(kept) <= POINTS
     assert {0, 77_777, 222_222, 299_999} <= set(kept.tolist())
     assert (np.diff(kept) > 0).all()
@@ -760,10 +761,10 @@ def test_the_page_says_what_it_leaves_out(monkeypatch):
         monkeypatch.setattr(quality_page, name, bound)
     page = render_quality_report(inspect_bars(frame, HOUR, "NYSE"), frame)
     page = re.sub(r"<script>.*?</script>", "", page, count=1, flags=re.DOTALL)
-    assert "1 more rows are left out here" in page
+    assert "1 more row left out here" in page
     assert re.findall("<h2>(S.)</h2>", page) == ["S3", "S0"]
-    assert "3 other symbols are left out" in page
-    assert "gaps (15, 10 shown)" in page
+    assert "3 other symbols left out" in page
+    assert "gaps (15, 10 shown)" in json.dumps(figures(page))
 
 
 def test_a_huge_report_is_a_small_page():

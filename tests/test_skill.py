@@ -42,7 +42,7 @@ from ploutos.fusion.calibration import Candidate, fit_calibration
 from ploutos.fusion.decisions import VectorizedDecisionFusion
 from ploutos.fusion.spec import FusionSpec, RiskSpec
 from ploutos.reporting.report import render_markdown
-from ploutos.reporting.verdict import conclusion, verdict
+from ploutos.reporting.verdict import conclusion, headline, verdict
 from ploutos.strategies.base import Role
 
 SPEC = BootstrapSpec(replications=199)
@@ -244,7 +244,7 @@ def play(panel, panel_features, panel_policies, panel_fold):
 def test_with_a_mock_the_headline_is_about_the_vote_and_says_why(play):
     _, run = play
     _, summary = run()
-    assert render_markdown(summary).startswith("## RL vote, out of sample")
+    assert render_markdown(summary).startswith(f"## {headline(summary)}\n\nRL vote, out of sample")
     assert any(sentence.startswith("The verdict is about RL vote: the advisor is a mock") for sentence in verdict(summary))
     _, asked = run(subject="fused")
     assert "The verdict is about fused (mock advisor): evaluation.subject names it." in verdict(asked)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from markets import QUALITY, mock_advisor
+from pages import tables
 from typer.testing import CliRunner
 
 import ploutos.evaluation
@@ -25,8 +26,8 @@ from ploutos.evaluation.summary import RunSummary, SpanMetrics, StrategyMetrics,
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import show
-from ploutos.reporting.report import comparison, measure_rows, render_report
+from ploutos.reporting.page import show, typeset
+from ploutos.reporting.report import RunFacts, comparison, drawdown_rows, measure_rows, render_report
 from ploutos.reporting.verdict import verdict
 from ploutos.walk_forward import Range, fold_table
 
@@ -76,9 +77,9 @@ def test_what_has_no_value_is_none_here_and_null_in_the_file(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 1}, "has schema version 1; expected 3: repeat the run, or read it with the ploutos that wrote it"),
-        ({"schema_version": 4}, "has schema version 4; expected 3"),
-        ({"schema_version": None}, "has no schema version; expected 3"),
+        ({"schema_version": 1}, "has schema version 1; expected 4: repeat the run, or read it with the ploutos that wrote it"),
+        ({"schema_version": 5}, "has schema version 5; expected 4"),
+        ({"schema_version": None}, "has no schema version; expected 4"),
         ({"sharp": 1.0}, "is not the summary of a run: sharp: Extra inputs are not permitted; repeat the run"),
         ({"n_bars": "many"}, "is not the summary of a run: n_bars: Input should be a valid integer"),
     ],
@@ -101,26 +102,42 @@ def test_a_file_that_is_no_summary_is_refused(tmp_path, content):
         read_summary(tmp_path / "missing.json")
 
 
-def test_every_number_of_the_report_is_the_summarys(run):
+def typeset_rows(rows):
+    return [[typeset(cell) for cell in row] for row in rows]
+
+
+def test_every_number_of_the_report_is_the_summarys(run, panel):
     result, _, summary, plan = run
-    page = render_report(result, summary, QUALITY, plan, [])
-    table, stands_on = page[page.index("Against the baselines") : page.index("Equity, log scale")].split("What the verdict stands on")
-    rows, measured = ([re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr.*?</tr>", each)][1:] for each in (table, stands_on))
-    assert measured == measure_rows(summary)
-    assert len(measured) == len(summary.against_benchmark.tests) == 5
-    metrics = summary.strategies.values()
-    assert rows == [list(row.values()) for row in comparison(summary)]
+    page = render_report(result, summary, panel, QUALITY, RunFacts(plan, []))
+    shown = tables(page)
+    by_heading = {headings[1] if headings[0] == "account" else headings[0]: rows for headings, *rows in shown}
+    assert by_heading["RL vote less buy and hold"] == typeset_rows(measure_rows(summary))
+    assert len(summary.against_benchmark.tests) == 5
+    rows, metrics = by_heading["strategy"], summary.strategies.values()
+    assert rows == typeset_rows(row.values() for row in comparison(summary))
     assert [row[0] for row in rows] == list(names_of(summary).values())
-    assert [row[1] for row in rows] == [show(each.total_return, "percent") for each in metrics]
-    sharpes = [f"{each.sharpe:.2f} [{each.sharpe_low:.2f}, {each.sharpe_high:.2f}]" if each.sharpe is not None else "-" for each in metrics]
-    assert [row[2] for row in rows] == sharpes
-    assert [row[3] for row in rows] == [show(each.max_drawdown, "percent") for each in metrics]
-    assert [row[4].split(" [")[0] for row in rows] == [show(each.excess_return, "percent") for each in metrics]
-    kinds = {"costs": "money", "turnover": "times", "exposure": "percent", "n_fills": "count", "cagr": "percent", "ann_vol": "percent"}
-    for column, (name, kind) in enumerate({**kinds, "sortino": "ratio", "calmar": "ratio"}.items(), 5):
-        assert [row[column] for row in rows] == [show(getattr(each, name), kind) for each in metrics]
-    assert [row[13].split(" [")[0] for row in rows] == [show(each.alpha, "percent") for each in metrics]
-    assert [row[14].split(" [")[0] for row in rows] == [show(each.beta, "ratio") for each in metrics]
+    kinds = {"total_return": "percent", "sharpe": "ratio", "max_drawdown": "percent", "excess_return": "percent", "costs": "money"}
+    kinds |= {"turnover": "times", "exposure": "percent", "n_fills": "count", "cagr": "percent", "ann_vol": "percent"}
+    for column, (name, kind) in enumerate({**kinds, "sortino": "ratio", "calmar": "ratio", "alpha": "percent", "beta": "ratio"}.items(), 1):
+        assert [row[column].split(" [")[0] for row in rows] == [typeset(show(getattr(each, name), kind)) for each in metrics]
+    for slug, each in summary.strategies.items():
+        ends = f"[{show(each.sharpe_low, 'ratio')}, {show(each.sharpe_high, 'ratio')}]"
+        assert each.sharpe_low is None or typeset(ends) in rows[list(summary.strategies).index(slug)][2]
+    assert [each.slug for each in summary.histories] == ["vote", "buy-and-hold"]
+    assert [rows for headings, *rows in shown if headings[0] == "depth"] == [
+        typeset_rows(drawdown_rows(each)) for each in summary.histories
+    ]
+    heats = [rows for headings, *rows in shown if headings[-1] == "year"]
+    for history, heat in zip(summary.histories, heats, strict=True):
+        cells = [cell for row in heat for cell in row[1:-1] if cell]
+        assert cells == [typeset(show(value, "percent")) for value in history.months.values()]
+        assert [row[-1] for row in heat] == [typeset(show(value, "percent")) for value in history.years.values()]
+    for slug, row in zip(("vote", "buy-and-hold"), by_heading["value at risk, 95%"], strict=True):
+        tail = [getattr(summary.strategies[slug], name) for name in ("value_at_risk", "expected_shortfall", "ann_vol")]
+        assert row[1:] == [typeset(show(value, "percent")) for value in tail]
+    sharpes = [[fold.sharpe[slug] for fold in summary.folds] for slug in ("buy-and-hold", "vote")]
+    heat = next(rows for headings, *rows in shown if headings[1].startswith("fold 0, "))
+    assert [row[1:] for row in heat[:2]] == [[typeset(show(value, "ratio")) for value in row] for row in sharpes]
 
 
 def test_the_command_prints_the_sentences_beside_the_facts(run, tmp_path, monkeypatch):

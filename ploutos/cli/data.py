@@ -224,6 +224,7 @@ def check(
     """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; of simulated bars also the facts of real markets
     that they lack. A table here and a page with every symbol."""
     from ploutos.config import load_config
+    from ploutos.market.calendar import DAY
     from ploutos.market.loader import read_table
     from ploutos.market.synthetic.stylised_facts import missing_facts
     from ploutos.reporting.quality_page import finding_rows, symbol_rows, write_quality_report
@@ -251,14 +252,14 @@ def check(
     if as_json:
         refused = {"error": type(fault).__name__, "message": str(fault)} if fault else {}
         found = {
-            "symbols": symbol_rows(report.summary),
+            "symbols": symbol_rows(report.summary, report.timeframe >= DAY),
             "findings": finding_rows(report),
             "notes": notes,
             "page": None if unwritten else str(out),
         }
         print(json.dumps({"ok": fault is None and not report.errors} | refused | found))
     else:
-        _print_table(symbol_rows(report.summary), "symbol", table.origin)
+        _print_table(symbol_rows(report.summary, report.timeframe >= DAY), "symbol", table.origin)
         for note in notes:
             console().print(note, highlight=False)
         for finding in report.errors:

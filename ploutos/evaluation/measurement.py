@@ -14,6 +14,7 @@ from ploutos.evaluation.benchmark import purchase_of
 from ploutos.evaluation.comparisons import compare, corrected, mirror_of, pairs, supervised_pairs
 from ploutos.evaluation.contamination import COUNTS, spans_of
 from ploutos.evaluation.experiment import InSample
+from ploutos.evaluation.history import history_of
 from ploutos.evaluation.metrics import (
     Periods,
     measure,
@@ -107,6 +108,7 @@ def summarise(
         folds=tuple(_fold(contenders, bars, fold, row, periods.per_year) for fold, row in zip(folds, inside, strict=True)),
         fusion=tuple(choices),
         attribution=attribution,
+        histories=tuple(history_of(contenders, slug, bars, periods) for slug in dict.fromkeys([about.slug, BUY_AND_HOLD])),
         robustness=robustness,
     )
 

@@ -108,6 +108,39 @@ def drawdowns(equity: FloatArray) -> FloatArray:
     return equity / np.maximum.accumulate(equity, axis=-1) - 1
 
 
+def drawdown_spans(equity: FloatArray) -> list[tuple[int, int, int | None]]:
+    """Peak, trough and recovery of every fall below the highest close so far, as positions, the deepest first.
+
+    Args:
+        equity: shape (n,), the start first; a recovery of None is still to come.
+    """
+    fallen = drawdowns(equity)
+    under = np.r_[fallen < 0, False]
+    begins, ends = np.flatnonzero(under[1:] & ~under[:-1]), np.flatnonzero(~under[1:] & under[:-1]) + 1
+    found = [
+        (peak, peak + int(equity[peak:back].argmin()), back if back < len(equity) else None)
+        for peak, back in zip(begins.tolist(), ends.tolist(), strict=True)
+    ]
+    return sorted(found, key=lambda span: float(fallen[span[1]]))
+
+
+def value_at_risk(returns: FloatArray, tail: float = 0.05) -> float:
+    """Historical value at risk, as a return: the quantile of session returns, linear between two of them; nan with fewer than 1 / tail.
+
+    Source: Jorion (2006), "Value at Risk".
+    """
+    return float(np.quantile(returns, tail)) if len(returns) >= 1 / tail else math.nan
+
+
+def expected_shortfall(returns: FloatArray, tail: float = 0.05) -> float:
+    """Mean of the session returns at or below the value at risk; nan where that is.
+
+    Source: Acerbi and Tasche (2002), "On the Coherence of Expected Shortfall".
+    """
+    limit = value_at_risk(returns, tail)
+    return float(returns[returns <= limit].mean()) if math.isfinite(limit) else math.nan
+
+
 def sharpe_and_return(equity: FloatArray, periods: Periods, last: int) -> tuple[float, float]:
     """Sharpe ratio and total return of a path up to its last close that counts; nan for an account that had ended before it."""
     if last <= 0:
@@ -150,4 +183,6 @@ def measure(backtests: Backtests, row: int, periods: Periods) -> PathMetrics:
         n_fills=int(np.isfinite(backtests.fill_price[row]).sum() + np.isfinite(backtests.stop_price[row]).sum()),
         costs=costs,
         cost_share=costs / float(equity[0]),
+        value_at_risk=value_at_risk(returns),
+        expected_shortfall=expected_shortfall(returns),
     )

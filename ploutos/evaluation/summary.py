@@ -19,7 +19,7 @@ from ploutos.fusion.calibration import FusionChoice
 from ploutos.store import Kind, write_json
 from ploutos.strategies.base import Role
 
-SCHEMA_VERSION: Literal[3] = 3
+SCHEMA_VERSION: Literal[4] = 4
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -63,6 +63,10 @@ class PathMetrics(Part):
     """Commission, slippage, impact and borrow fees paid, account currency."""
     cost_share: float
     """Costs over initial cash."""
+    value_at_risk: Number = None
+    """Return that one session in twenty stays below, as they were; None with fewer than 20 sessions."""
+    expected_shortfall: Number = None
+    """Mean return of those sessions."""
 
 
 class StrategyMetrics(PathMetrics):
@@ -96,6 +100,34 @@ class StrategyMetrics(PathMetrics):
     """Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it."""
     oracle_capture: Number = None
     """On a planted market: log growth over the oracle's, which knows how the market was made."""
+
+
+class Drawdown(Part):
+    """One fall of an account below its highest close, and the way back."""
+
+    peak: date
+    """Session of the highest close."""
+    trough: date
+    """Session of the lowest close since."""
+    recovered: date | None
+    """Session that closed at the peak or above again; None where none did."""
+    depth: float
+    """From peak to trough, decimal, bar by bar."""
+    n_sessions: int
+    """From the peak to the recovery, or to the end."""
+
+
+class AccountHistory(Part):
+    """How one account got to where it is."""
+
+    slug: str
+    """Whose."""
+    drawdowns: tuple[Drawdown, ...]
+    """The deepest five, the deepest first."""
+    months: dict[str, float]
+    """Return of each calendar month, as 2024-07; the first and the last may be cut short."""
+    years: dict[str, float]
+    """Of each calendar year."""
 
 
 class SpanMetrics(Part):
@@ -724,7 +756,7 @@ class Robustness(Part):
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
-    schema_version: Literal[3] = SCHEMA_VERSION
+    schema_version: Literal[4] = SCHEMA_VERSION
     """Of this form."""
     first: date
     """First session out of sample."""
@@ -771,6 +803,8 @@ class RunSummary(Part):
 
     attribution: tuple[Attribution, ...] = ()
     """Where growth came from: of the account that the run is about, of the policies' vote and of the benchmark."""
+    histories: tuple[AccountHistory, ...] = ()
+    """Drawdowns, months and years of the account that the run is about and of the benchmark."""
     robustness: tuple[Robustness, ...] = ()
     """How the fused account and the policies' vote stand stress tests; empty where none were run."""
 

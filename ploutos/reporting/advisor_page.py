@@ -4,20 +4,22 @@ from collections.abc import Iterator
 from textwrap import wrap
 from typing import Any
 
+import numpy as np
 import plotly.graph_objects as go
 
 from ploutos.advisor.cutoff import Tag
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.contamination import counting_spans
 from ploutos.evaluation.summary import RunSummary
+from ploutos.reporting.lines import POINTS, spread, times
 from ploutos.reporting.names import names_of, names_of_accounts
-from ploutos.reporting.page import figure_html, render_page, show
+from ploutos.reporting.page import BLUE, GREY, INK, ORANGE, figure_html, render_page, show
 from ploutos.reporting.report import choice_rows
-from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, mirror_sentence, verdict
+from ploutos.reporting.verdict import QUESTIONS, advisor_headline, comparison_sentence, conclusion, mirror_sentence, verdict
 from ploutos.strategies.advised import FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role
 
-_COLOURS = {1: "#067647", 0: "#98a2b3", -1: "#b42318"}
+_COLOURS = {1: BLUE, 0: GREY, -1: ORANGE}
 _WIDEST = 30
 _TAGS = {
     Tag.CONTAMINATED: "the model may have read what happened next; its numbers here are not evidence",
@@ -39,7 +41,7 @@ def _intervals(summary: RunSummary) -> go.Figure:
             error_x={"array": [row.high - row.difference], "arrayminus": [row.difference - row.low], "thickness": 2.5, "width": 6},
             hovertext=comparison_sentence(summary, row), hoverinfo="text", showlegend=False,
         )  # fmt: skip
-    figure.add_vline(x=0, line={"width": 1.5, "color": "#1c2430"})
+    figure.add_vline(x=0, line={"width": 1.5, "color": INK})
     figure.update_xaxes(tickformat="+.0%", title="yearly difference; left of the line is worse", title_font_size=12)
     return figure.update_yaxes(autorange="reversed", automargin=True, tickfont_size=11)
 
@@ -47,16 +49,20 @@ def _intervals(summary: RunSummary) -> go.Figure:
 def _paths(backtests: Backtests, summary: RunSummary) -> go.Figure:
     """The fused account among those with placebos in the advisor's place."""
     figure, names = go.Figure(), names_of_accounts(backtests, summary)
-    stamps = backtests.timestamps.astype("datetime64[ms]").astype(object)
+    at = spread(len(backtests.timestamps), POINTS)
+    stamps = times(backtests.timestamps[at])
     placebos = [slug for slug in backtests.of(Role.PLACEBO) if slug != MIRRORED.slug]
     for place, slug in enumerate(placebos):
         figure.add_scatter(
-            x=stamps, y=backtests.equity[backtests.row(slug)], name="placebos", legendgroup="placebos", showlegend=place == 0,
-            hovertext=names[slug], hoverinfo="text", line={"width": 1, "color": "#d0d5dd"},
+            x=stamps, y=backtests.equity[backtests.row(slug), at].astype(np.float32), name="placebos", legendgroup="placebos",
+            showlegend=place == 0,
+            hovertext=names[slug], hoverinfo="text", line={"width": 1, "color": GREY}, opacity=0.5, mode="lines",
         )  # fmt: skip
-    for slug, colour in zip(reversed(_with_and_without()), ("#175cd3", "#b54708"), strict=True):
-        figure.add_scatter(x=stamps, y=backtests.equity[backtests.row(slug)], name=names[slug], line={"width": 2.2, "color": colour})
-    return figure.update_yaxes(type="log", title="account, $")
+    for slug, colour in zip(reversed(_with_and_without()), (BLUE, ORANGE), strict=True):
+        path = backtests.equity[backtests.row(slug), at].astype(np.float32)
+        line = {"width": 2.2, "color": colour}
+        figure.add_scatter(x=stamps, y=path, name=names[slug], line=line, mode="lines", hovertemplate="%{x|%Y-%m-%d}: $%{y:,.0f}")
+    return figure.update_xaxes(type="date").update_yaxes(type="log", title="account, $", tickformat="$,.3~s")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -112,17 +118,18 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
         "advisor.html.j2",
         m=summary,
         conclusion=conclusion(summary),
+        headline=advisor_headline(summary),
         verdict=verdict(summary),
         mirrored=mirror_sentence(advisor.mirrored) if advisor.mirrored else None,
         comparisons=_comparison_rows(summary),
         n_expected=summary.n_corrected * (1 - summary.confidence),
         placebos=bool(backtests.of(Role.PLACEBO)),
         figures={
-            "intervals": figure_html(_intervals(summary), 110 + 62 * n),
-            "paths": figure_html(_paths(backtests, summary), 380),
+            "intervals": figure_html(_intervals(summary), 110 + 62 * n, "Dots with bars: every yearly difference and its interval."),
+            "paths": figure_html(_paths(backtests, summary), 380, "Lines: the account with the advisor, without it, and with placebos."),
         },
         certificate=list(_flat(certificate.model_dump(mode="json"))) if certificate else [],
-        spans=_span_rows(summary),
+        spans=[[row["tag"], row["when"], row["n"], *row["of"], row["means"]] for row in _span_rows(summary)],
         counts=bool(counting_spans(summary)),
         compared=[names[slug] for slug in _with_and_without()],
         choices=choice_rows(summary),

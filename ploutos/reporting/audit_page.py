@@ -123,7 +123,7 @@ def render_decisions(audit: DecisionsAudit) -> str:
         "audit.html.j2",
         title=f"What our ledger makes of these {audit.kind}",
         sentences=decisions_sentences(audit),
-        figures=[figure_html(waterfall(growth.growth, shown), 380)],
+        figures=[figure_html(waterfall(growth.growth, shown), 380, "Waterfall: the parts of the growth.")],
         tables=[
             ("Beside the market", _ACCOUNT, accounts),
             ("Skill or luck", _LUCK, luck),

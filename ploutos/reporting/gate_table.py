@@ -2,6 +2,7 @@
 
 from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, RunSummary
 from ploutos.reporting.names import names_of
+from ploutos.reporting.page import show
 
 _GATES = {
     GateName.PSR: "probability that the true Sharpe ratio is above 0",
@@ -45,6 +46,16 @@ _DOUBTS = {
 }
 
 
+_KINDS = {
+    "candidate": "accounts on test bars",
+    "training": "policies trained",
+    "looks": "looks at a validation curve",
+    "search": "candidates of a search of settings",
+    "prompt": "ways of asking a model",
+    "settings": "configurations",
+}
+
+
 def gate_sentences(summary: RunSummary) -> list[str]:
     """The outcome, and what stands in its way; nothing for a run of which nobody kept count."""
     if (gates := summary.gates) is None:
@@ -75,6 +86,15 @@ def _tried(gates: Gates) -> str:
         f"{trials.n_trials:,} {'path was' if one else 'paths were'} tried on these sessions so far, as many as {trials.n_independent:,} "
         f"independent {'one' if trials.n_independent == 1 else 'ones'}; the bars take that into account."
     )
+
+
+def trial_rows(gates: Gates) -> list[list[str]]:
+    """Everything that was recorded, by kind, and what luck is measured by."""
+    trials = gates.trials
+    counted = {"paths that were tried": trials.n_trials, "independent ones among them": trials.n_independent}
+    counted |= {"paths compared one by one": trials.n_compared}
+    recorded = {_KINDS.get(kind, kind): n for kind, n in trials.counts.items()}
+    return [[name, show(n, "count")] for name, n in (recorded | counted).items()]
 
 
 def gate_rows(gates: Gates) -> list[list[str]]:

@@ -1,12 +1,14 @@
 """The part of a report that says where growth came from: a waterfall, a table, and what the advice changed."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import plotly.graph_objects as go
+from markupsafe import Markup
 
 from ploutos.evaluation.summary import Attribution, Growth, RunSummary
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import figure_html, show
+from ploutos.reporting.page import BLUE, INK, ORANGE, figure_html, show, typeset
 
 PARTS = {
     "market": "market exposure",
@@ -31,7 +33,8 @@ class GrowthPart:
     """What the template shows."""
 
     lead: str
-    figure: str
+    figure: Markup
+    symbols: Markup
     twins: list[str]
     tables: list[tuple[str, list[str], list[list[str]]]]
 
@@ -50,7 +53,12 @@ def growth_part(summary: RunSummary) -> GrowthPart | None:
     headings = [*(PARTS[name] for name in shown), "together"]
     return GrowthPart(
         lead=lead_sentence(own, names[own.slug]),
-        figure=figure_html(waterfall(own.growth, shown), 380),
+        figure=figure_html(waterfall(own.growth, shown), 380, f"Waterfall: the parts of the growth of {names[own.slug]}."),
+        symbols=figure_html(
+            by_symbol({names[slug]: found[slug] for slug in dict.fromkeys([own.slug, summary.benchmark]) if slug in found}),
+            110 + 34 * len(own.by_symbol),
+            f"Bars: what {names[own.slug]} gained or lost with every symbol.",
+        ),
         twins=twin_sentences(own, names[own.slug]),
         tables=[
             ("Account by account", ["account", *headings], accounts),
@@ -83,18 +91,30 @@ def twin_sentences(own: Attribution, name: str) -> list[str]:
     return sentences
 
 
+def by_symbol(accounts: Mapping[str, Attribution]) -> go.Figure:
+    """What each account gained or lost with every symbol, net of costs."""
+    figure = go.Figure()
+    for (name, each), colour in zip(accounts.items(), (ORANGE, BLUE), strict=False):
+        figure.add_bar(
+            y=list(each.by_symbol), x=[growth.total for growth in each.by_symbol.values()], orientation="h", name=name,
+            marker={"color": colour}, hovertemplate=f"%{{y}}: $%{{x:,.0f}}<extra>{name}</extra>",
+        )  # fmt: skip
+    figure.update_layout(barmode="group", showlegend=True).update_yaxes(autorange="reversed")
+    return figure.update_xaxes(title="profit and loss, $", tickformat="$,.3~s", zeroline=True)
+
+
 def waterfall(growth: Growth, shown: list[str]) -> go.Figure:
     """From nothing to the whole growth, part by part."""
     labels, values = [PARTS[name] for name in shown], [getattr(growth, name) for name in shown]
     figure = go.Figure(
         go.Waterfall(
             x=[*labels, "growth"], y=[*values, None], measure=[*("relative" for _ in values), "total"],
-            text=[_signed(value) for value in [*values, growth.total]], textposition="outside",
-            increasing={"marker": {"color": "#175cd3"}}, decreasing={"marker": {"color": "#b54708"}},
-            totals={"marker": {"color": "#344054"}},
+            text=[typeset(_signed(value)) for value in [*values, growth.total]], textposition="outside",
+            increasing={"marker": {"color": BLUE}}, decreasing={"marker": {"color": ORANGE}},
+            totals={"marker": {"color": INK}},
         )
     )  # fmt: skip
-    return figure.update_yaxes(title="account, $", automargin=True)
+    return figure.update_yaxes(title="account, $", tickformat="$,.3~s")
 
 
 def _cells(growth: Growth, shown: list[str]) -> list[str]:
@@ -103,7 +123,7 @@ def _cells(growth: Growth, shown: list[str]) -> list[str]:
 
 def _signed(value: float) -> str:
     """Money with its sign."""
-    return f"{'-' if value <= -0.5 else ''}{show(abs(value), 'money')}"
+    return show(value, "money")
 
 
 def _moved(value: float) -> str:

@@ -199,7 +199,7 @@ def _weight(value: float) -> str:
 
 
 def _signed(value: float) -> str:
-    return "-" if abs(value) <= _SMALL else f"{100 * value:+.1f} %"
+    return "-" if abs(value) <= _SMALL else f"{value:+.1%}"
 
 
 def _features(text: str) -> str:

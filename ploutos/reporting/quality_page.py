@@ -1,10 +1,7 @@
 """Pages and tables of what an inspection of bars found: two tables for a terminal, and one self-contained HTML page."""
 
-import json
 from base64 import b64encode
 from collections.abc import Iterator, Sequence
-from importlib.resources import files
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +12,13 @@ from ploutos.market import calendar as calendars
 from ploutos.market.bars import Bars
 from ploutos.market.clock import show_timeframe
 from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, QualitySummary
-from ploutos.types import Float32Array, FloatArray, IntArray, TimeArray
+from ploutos.reporting.lines import POINTS, thinned, times
+from ploutos.types import Float32Array, FloatArray, TimeArray
 
 ROWS = 2_000
 """Rows of a table of the page; more make it slow to open and are for the JSON of the command."""
 FIGURES = 40
 """Symbols drawn on the page, those with errors and the most findings first."""
-POINTS = 1_500
-"""Points of a line and columns of a strip: more than a screen has."""
 MARKERS = 200
 """Marks of one check in one figure."""
 
@@ -30,30 +26,36 @@ MARKERS = 200
 def finding_rows(report: QualityReport) -> list[dict[str, str]]:
     """The findings as text, one dictionary per symbol and check, errors first."""
     ranked = sorted(report.findings, key=lambda finding: finding.severity != "error")
+    daily = report.timeframe >= calendars.DAY
     return [
         {
             "symbol": finding.symbol,
             "check": finding.check,
             "severity": finding.severity,
             "count": f"{finding.count:,}",
-            "first": ", ".join(finding.first[:2]),
-            "finding": finding.sentence,
+            "first": days(", ".join(finding.first[:2]), daily),
+            "finding": days(finding.sentence, daily),
         }
         for finding in ranked
     ]
 
 
-def symbol_rows(summary: QualitySummary) -> list[dict[str, str]]:
+def days(text: str, daily: bool) -> str:
+    """A text whose times are dates where bars are daily or longer."""
+    return text.replace("T00:00Z", "") if daily else text
+
+
+def symbol_rows(summary: QualitySummary, daily: bool) -> list[dict[str, str]]:
     """What there is of each symbol as text, one dictionary per symbol."""
     return [
         {
             "symbol": row.symbol,
             "bars": f"{row.n_bars:,}",
-            "first": row.first,
-            "last": row.last,
+            "first": days(row.first, daily),
+            "last": days(row.last, daily),
             "expected": f"{row.n_expected:,}",
             "missing": f"{row.n_missing:,}",
-            "complete": f"{100 * (1 - row.n_missing / row.n_expected):.2f} %" if row.n_expected else "-",
+            "complete": f"{100 * (1 - row.n_missing / row.n_expected):.2f}%" if row.n_expected else "-",
             "errors": str(row.n_errors),
             "warnings": str(row.n_warnings),
         }
@@ -91,30 +93,19 @@ def _closes(bars: pd.DataFrame | Bars, symbols: Sequence[str]) -> Iterator[tuple
         yield stamps[priced], close[priced]
 
 
-def _thinned(values: FloatArray) -> IntArray:
-    """Positions, increasing, of about `POINTS` values: of every stretch the first, the lowest, the highest and the last."""
-    if len(values) <= POINTS:
-        return np.arange(len(values))
-    edges = np.linspace(0, len(values), POINTS // 4 + 1).astype("int64")
-    stretches = [(start, values[start:stop]) for start, stop in pairwise(edges)]
-    kept = [(start, start + part.argmin(), start + part.argmax(), start + len(part) - 1) for start, part in stretches]
-    return np.unique(kept)
-
-
 def _packed(values: FloatArray | Float32Array) -> dict[str, str]:
     """Numbers as plotly reads them in the least space."""
     return {"dtype": f"f{values.dtype.itemsize}", "bdata": b64encode(values.tobytes()).decode()}
 
 
 def _times(stamps: TimeArray) -> dict[str, str]:
-    """Milliseconds since 1970: plotly packs numbers, and writes dates out as text."""
-    return _packed(stamps.astype("datetime64[ms]").astype("float64"))
+    return _packed(times(stamps))
 
 
 def _traces(report: QualityReport, found: Sequence[Finding], calendar: str, stamps: TimeArray, close: FloatArray) -> list[Trace]:
     """Close with every finding marked where it lies, over the number of bars of each session."""
-    kept = _thinned(close)
-    line = {"width": 1.2, "color": "#475467"}
+    kept = thinned(close)
+    line = {"width": 1.2, "color": "#98a2b3"}
     traces: list[Trace] = [
         {
             "type": "scatter",
@@ -136,7 +127,7 @@ def _traces(report: QualityReport, found: Sequence[Finding], calendar: str, stam
             where = {"x": _times(at), "y": _packed(close[beside].astype("float32"))}
             traces.append({"type": "scatter", "name": name, "mode": "markers", "marker": marker, **where})
     days, counts = _bars_per_session(stamps, report, calendar)
-    strip = {"type": "heatmap", "yaxis": "y2", "y": ["bars"], "colorscale": [[0, "#ffffff"], [1, "#3f74b5"]], "zmin": 0, "showscale": False}
+    strip = {"type": "heatmap", "yaxis": "y2", "y": ["bars"], "colorscale": [[0, "#ffffff"], [1, "#0072b2"]], "zmin": 0, "showscale": False}
     cells = {"x": _times(days), "z": [counts.astype("int64").tolist()], "hovertemplate": "%{x|%Y-%m-%d}: %{z} bars<extra></extra>"}
     return [*traces, strip | cells]
 
@@ -180,25 +171,37 @@ def render_quality_report(report: QualityReport, bars: pd.DataFrame | Bars) -> s
         report: from `ploutos.market.quality.inspect_bars`.
         bars: the bars that were inspected.
     """
-    from jinja2 import Environment, StrictUndefined  # with the page alone: the gate imports this module
-    from plotly.offline import get_plotlyjs
+    from ploutos.reporting.page import chart_html, plural, render_page  # with the page alone: the gate imports this module
 
-    drawn, figures = _drawn(report), []
+    drawn, charts = _drawn(report), []
     for (entry, found), (stamps, close) in zip(drawn, _closes(bars, [entry.symbol for entry, _ in drawn]), strict=True):
-        scale = "log" if (close > 0).all() else "linear"
-        traces = json.dumps(_traces(report, found, entry.calendar, stamps, close))
-        figures.append((entry.symbol, scale, traces))
-    template = files("ploutos.reporting").joinpath("quality.html.j2").read_text(encoding="utf-8")
-    return Environment(autoescape=True, undefined=StrictUndefined).from_string(template).render(
+        figure = {
+            "data": _traces(report, found, entry.calendar, stamps, close),
+            "layout": _layout("log" if (close > 0).all() else "linear"),
+        }
+        alt = f"Closes of {entry.symbol} with every finding marked, and the number of bars of each session."
+        charts.append((entry.symbol, chart_html(figure, 420, alt)))
+    n_warnings = len(report.findings) - len(report.errors)
+    return render_page(
+        "quality.html.j2",
         report=report,
+        headline=f"{plural(len(report.errors), 'error')}, {plural(n_warnings, 'warning')}",
         timeframe=show_timeframe(report.timeframe),
-        n_warnings=len(report.findings) - len(report.errors),
-        tables=[("Findings", finding_rows(report)), ("Symbols", symbol_rows(report.summary))],
+        tables=[("Findings", finding_rows(report)), ("Symbols", symbol_rows(report.summary, report.timeframe >= calendars.DAY))],
         n_rows=ROWS,
-        figures=figures,
+        figures=charts,
         checks=CHECKS,
-        plotly_js=get_plotlyjs(),
-    )  # fmt: skip
+    )
+
+
+def _layout(scale: str) -> dict[str, Any]:
+    """Closes above, the number of bars of every session below."""
+    return {
+        "height": 420, "margin": {"l": 60, "r": 20, "t": 10, "b": 30}, "hovermode": "closest",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "xaxis": {"type": "date", "anchor": "y2"},
+        "yaxis": {"type": scale, "title": {"text": f"close, {scale} scale" if scale == "log" else "close"}, "domain": [0.17, 1]},
+        "yaxis2": {"domain": [0, 0.12]},
+    }  # fmt: skip
 
 
 def write_quality_report(report: QualityReport, bars: pd.DataFrame | Bars, path: Path) -> None:

@@ -1,27 +1,31 @@
-"""The page a researcher reads: one self-contained HTML file. Percent and currency signs appear here and nowhere else."""
+"""The page a researcher reads: one self-contained HTML file. Percent and currency signs appear here and nowhere else.
 
+Numbers in words and tables are the run summary's; figures are drawn of the accounts under it.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import plotly.graph_objects as go
+from markupsafe import Markup
 
-from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
-from ploutos.evaluation.metrics import drawdowns
-from ploutos.evaluation.summary import Measure, RunSummary, StrategyMetrics
+from ploutos.evaluation.history import DEEPEST
+from ploutos.evaluation.summary import AccountHistory, Measure, RunSummary, StrategyMetrics
 from ploutos.fusion.calibration import FEWEST, Calibration, Uncalibrated
+from ploutos.market.bars import Bars
 from ploutos.market.quality_report import QualitySummary
-from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences
+from ploutos.reporting import figures
+from ploutos.reporting.figures import Material
+from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences, trial_rows
 from ploutos.reporting.growth import growth_part
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import figure_html, render_page, show
-from ploutos.reporting.quality_page import symbol_rows
+from ploutos.reporting.page import figure_html, render_page, show, typeset
+from ploutos.reporting.quality_page import days, symbol_rows
 from ploutos.reporting.stress import stress_part
-from ploutos.reporting.verdict import MEASURES, conclusion, verdict
+from ploutos.reporting.verdict import MEASURES, conclusion, headline, verdict, vote_sentence
 from ploutos.strategies.base import Role
 
-_COLOURS = ("#b54708", "#175cd3", "#7a5af8", "#12b76a", "#dd2590")
-_GREY = "#d0d5dd"
 _COLUMNS = (
     ("total_return", "total return", "percent"),
     ("sharpe", "Sharpe", "ratio"),
@@ -40,9 +44,16 @@ _COLUMNS = (
 )
 _CAPTURE = ("oracle_capture", "of the oracle's growth", "percent")
 _CARDS = ("total_return", "sharpe", "max_drawdown", "excess_return", "costs")
+_TAIL = (
+    ("value_at_risk", "value at risk, 95%", "percent"), ("expected_shortfall", "expected shortfall, 95%", "percent"),
+    ("ann_vol", "volatility", "percent"),
+)  # fmt: skip
 _INTERVALS = {"sharpe": ("sharpe_low", "sharpe_high"), "excess_return": ("excess_low", "excess_high")}
 _INTERVALS |= {name: (f"{name}_low", f"{name}_high") for name in ("alpha", "beta")}
 _DESCRIPTIONS = {name: str(field.description) for name, field in StrategyMetrics.model_fields.items()}
+_MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
+Table = tuple[list[str], list[list[str]]]
+"""Headings and rows, as text."""
 
 
 def _cell(metrics: StrategyMetrics, name: str, kind: str) -> str:
@@ -52,6 +63,12 @@ def _cell(metrics: StrategyMetrics, name: str, kind: str) -> str:
         if low is not None:
             text += f" [{show(low, kind)}, {show(high, kind)}]"
     return f"{text}, ruined {metrics.ruined}" if name == "total_return" and metrics.ruined else text
+
+
+def _stacked(text: str) -> str:
+    """A cell whose interval stands below its value."""
+    value, bracket, interval = typeset(text).partition(" [")
+    return Markup("{}<small>[{}</small>").format(value, interval) if bracket else text
 
 
 def _columns(summary: RunSummary) -> tuple[tuple[str, str, str], ...]:
@@ -77,110 +94,54 @@ def fold_rows(summary: RunSummary) -> list[dict[str, Any]]:
     ]
 
 
-def _paths(backtests: Backtests, summary: RunSummary, values: np.ndarray) -> go.Figure:
-    """One line per account, the members left out: five in colour, the subject bold, the others grey and drawn first."""
-    figure = go.Figure()
-    stamps, names = _stamps(backtests), names_of(summary)
-    emphasised = dict(zip(_emphasised(summary), _COLOURS, strict=False))
-    shown = [
-        slug for slug, role in zip(backtests.slugs, backtests.roles, strict=True) if role is not Role.MEMBER and slug not in emphasised
-    ]
-    for slug in [*shown, *reversed(emphasised)]:
-        row = backtests.row(slug)
-        stop, width = int(backtests.last[row]) + 1, 2.6 if slug == summary.subject.slug else 1.5 if slug in emphasised else 1.0
-        line = {"width": width, "color": emphasised.get(slug, _GREY)}
-        figure.add_scatter(x=stamps[:stop], y=values[row, :stop], name=names[slug], line=line)
-    return figure.update_layout(hovermode="x unified", legend={"traceorder": "reversed"})
+# --- maps of heat: a name, and cells of a text and its share of the scale
 
 
-def _emphasised(summary: RunSummary) -> list[str]:
-    """The subject, the benchmark, and what they are most often asked about: at most five accounts."""
-    asked = (Role.FUSED, Role.VOTE, Role.ORACLE, Role.HYBRID, Role.REGRESSION)
-    others = [slug for role in asked for slug in summary.of(role)[:1]]
-    return list(dict.fromkeys([summary.subject.slug, summary.benchmark, *others]))[:5]
+_Heat = tuple[list[str], list[tuple[str, list[tuple[str, float | None]]]]]
 
 
-def _stamps(backtests: Backtests) -> list[str]:
-    """Closes as text: days where every bar is one, else minutes."""
-    days = backtests.timestamps.astype("datetime64[D]")
-    whole = len(np.unique(days)) == len(days)
-    return [str(each) for each in (days if whole else backtests.timestamps.astype("datetime64[m]"))]
+def _shade(value: float | None, kind: str, scale: float) -> tuple[str, float | None]:
+    return show(value, kind), None if value is None else max(-1.0, min(1.0, value / scale))
 
 
-def _equity(backtests: Backtests, summary: RunSummary) -> go.Figure:
-    figure = _paths(backtests, summary, backtests.equity.round())
-    for fold in summary.folds:
-        figure.add_vline(x=str(fold.first), line={"width": 1, "dash": "dot", "color": "#98a2b3"})
-    return figure.update_yaxes(type="log", title="account, $")
+def fold_heat(summary: RunSummary) -> _Heat:
+    """Sharpe ratios of every test range: the benchmark, the subject, then who decides, the members last."""
+    names = names_of(summary)
+    policies = (Role.FUSED, Role.VOTE, Role.HYBRID, Role.ABLATION, Role.REGRESSION, Role.ORACLE, Role.STRATEGY, Role.MEMBER)
+    slugs = dict.fromkeys([summary.benchmark, summary.subject.slug, *(slug for role in policies for slug in summary.of(role))])
+    rows = [(names[slug], [_shade(fold.sharpe[slug], "ratio", 2.0) for fold in summary.folds]) for slug in slugs]
+    return ["", *(f"fold {fold.fold}, {fold.first}" for fold in summary.folds)], rows
 
 
-def _drawdown(backtests: Backtests, summary: RunSummary) -> go.Figure:
-    return _paths(backtests, summary, drawdowns(backtests.equity).round(4)).update_yaxes(tickformat=".0%")
+def month_heat(history: AccountHistory) -> _Heat:
+    """Returns by year and month, and of the whole year."""
+    scale = max([0.01, *(abs(value) for value in history.months.values())])
+    rows = []
+    for year, whole in history.years.items():
+        months = [history.months.get(f"{year}-{month:02}") for month in range(1, 13)]
+        cells = [("", None) if value is None else _shade(value, "percent", scale) for value in months]
+        rows.append((year, [*cells, (show(whole, "percent"), None)]))
+    return ["", *_MONTHS, "year"], rows
 
 
-def _heat_map(summary: RunSummary) -> go.Figure:
-    names, policies = (
-        names_of(summary),
-        (Role.FUSED, Role.VOTE, Role.HYBRID, Role.ABLATION, Role.REGRESSION, Role.ORACLE, Role.STRATEGY, Role.MEMBER),
-    )
-    rows = list(dict.fromkeys([summary.benchmark, summary.subject.slug, *(slug for role in policies for slug in summary.of(role))]))
-    values = [[fold.sharpe[slug] for fold in summary.folds] for slug in rows]
-    columns = [f"fold {fold.fold}<br>{fold.first}" for fold in summary.folds]
-    figure = go.Figure(
-        go.Heatmap(
-            z=values, x=columns, y=[names[slug] for slug in rows], colorscale="RdYlGn", zmid=0, zmin=-2, zmax=2,
-            text=[[show(v, "ratio") for v in row] for row in values], texttemplate="%{text}", colorbar={"title": "Sharpe"},
-        )
-    )  # fmt: skip
-    return figure.update_yaxes(autorange="reversed", automargin=True)
+# --- tables
 
 
-def _in_sample(summary: RunSummary) -> go.Figure:
-    dots = [(fold.fold, member) for fold in summary.folds for member in fold.members]
-    figure = go.Figure()
-    for part, colour in (("test", "#b54708"), ("validation", "#175cd3")):
-        figure.add_scatter(
-            x=[dot.train for _, dot in dots], y=[getattr(dot, part) for _, dot in dots], mode="markers", name=f"{part} range",
-            marker={"size": 9, "color": colour}, text=[f"fold {fold}, member {dot.member}" for fold, dot in dots],
-        )  # fmt: skip
-    known = [v for _, dot in dots for v in (dot.train, dot.validation, dot.test) if v is not None] or [0.0, 1.0]
-    ends = [min(known), max(known)]
-    figure.add_scatter(x=ends, y=ends, mode="lines", name="equal", line={"dash": "dot", "color": "#98a2b3"})
-    return figure.update_xaxes(title="Sharpe in training range").update_yaxes(title="Sharpe outside it")
+def drawdown_rows(history: AccountHistory) -> list[list[str]]:
+    """The deepest drawdowns as text."""
+    return [
+        [show(each.depth, "percent"), str(each.peak), str(each.trough), "not yet" if each.recovered is None else str(each.recovered),
+         f"{each.n_sessions:,}"]
+        for each in history.drawdowns
+    ]  # fmt: skip
 
 
-def _learning(summary: RunSummary) -> go.Figure | None:
-    """Growth where the members learnt and on the bars held out from them, over steps; None where no member was scored on any."""
-    curves = [(fold.fold, m, curve) for fold in summary.folds for m, curve in enumerate(fold.learning) if curve.looks]
-    if not curves:
-        return None
-    figure = go.Figure()
-    for place, (fold, m, curve) in enumerate(curves):
-        who = f"fold {fold}, member {m}"
-        for name, colour, steps, growth in (
-            ("where it learnt", "#98a2b3", curve.steps, curve.train), ("held out", "#175cd3", curve.looks, curve.held_out),
-        ):  # fmt: skip
-            figure.add_scatter(
-                x=steps, y=[None if each is None else 1e4 * each for each in growth], name=name, legendgroup=name, showlegend=not place,
-                mode="lines", line={"width": 1.2, "color": colour}, opacity=0.7, hovertext=who,
-            )  # fmt: skip
-    kept = [
-        (curve.chosen, 1e4 * curve.held_out[curve.looks.index(curve.chosen)], f"fold {fold}, member {m}: kept")
-        for fold, m, curve in curves
-        if curve.chosen is not None
-    ]
-    x, y, text = zip(*kept, strict=True)
-    figure.add_scatter(x=x, y=y, text=text, name="kept", mode="markers", marker={"size": 8, "color": "#b54708"})
-    return figure.update_xaxes(title="environment steps").update_yaxes(title="growth per bar, bp", zeroline=True)
-
-
-def _costs(backtests: Backtests, summary: RunSummary) -> go.Figure:
-    figure, names = go.Figure(), names_of(summary)
-    for kind, colour in zip(COSTS, ("#175cd3", "#b54708", "#7a5af8", "#12b76a"), strict=True):
-        paid = getattr(backtests, kind)[:, -1]
-        if paid.any():
-            figure.add_bar(x=[names[slug] for slug in backtests.slugs], y=paid, name=kind, marker={"color": colour})
-    return figure.update_layout(barmode="stack").update_yaxes(title="paid over the whole span, $")
+def tail_table(summary: RunSummary) -> Table:
+    """The worst sessions of the subject and the benchmark."""
+    names = names_of(summary)
+    slugs = dict.fromkeys([summary.subject.slug, summary.benchmark])
+    rows = [[names[slug], *(show(getattr(summary.strategies[slug], key), kind) for key, _, kind in _TAIL)] for slug in slugs]
+    return ["account", *(label for _, label, _ in _TAIL)], rows
 
 
 def _log_odds(fitted: Calibration) -> str:
@@ -189,7 +150,7 @@ def _log_odds(fitted: Calibration) -> str:
         case None:
             return f"{fitted.slope:.2f} x {fitted.intercept:+.2f}"
         case Uncalibrated.TOO_FEW:
-            return f"not used: {fitted.n} decisions, fewer than {FEWEST}"
+            return f"not used: {fitted.n} decision{'' if fitted.n == 1 else 's'}, fewer than {FEWEST}"
         case Uncalibrated.ALL_RIGHT | Uncalibrated.NONE_RIGHT as why:
             return f"not used: {'all' if why is Uncalibrated.ALL_RIGHT else 'none'} of {fitted.n} decisions were right"
 
@@ -222,70 +183,131 @@ def _gates(summary: RunSummary) -> dict[str, Any] | None:
     """The section on promotion; None where nobody kept count of what was tried."""
     if summary.gates is None:
         return None
-    return {"sentences": gate_sentences(summary), "rows": gate_rows(summary.gates), "doubts": doubts(summary.gates)}
+    found = {"sentences": gate_sentences(summary), "rows": gate_rows(summary.gates), "doubts": doubts(summary.gates)}
+    return found | {"trials": trial_rows(summary.gates)}
 
 
-def render_report(
-    backtests: Backtests,
-    summary: RunSummary,
-    quality: QualitySummary,
-    folds: list[dict[str, str]],
-    provenance: list[tuple[str, str]],
-) -> str:
+def coverage_table(quality: QualitySummary, daily: bool) -> Table:
+    """What there is of each symbol."""
+    rows = symbol_rows(quality, daily)
+    return list(rows[0]) if rows else [], [list(row.values()) for row in rows]
+
+
+# --- the page
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """What a page says about a run beside its numbers.
+
+    Attributes:
+        folds: from `ploutos.walk_forward.fold_table`.
+        provenance: name and value of everything that the numbers stand on.
+        command: what repeats the run.
+    """
+
+    folds: list[dict[str, str]]
+    provenance: list[tuple[str, str]]
+    command: str = ""
+
+
+def render_report(backtests: Backtests, summary: RunSummary, bars: Bars, quality: QualitySummary, facts: RunFacts) -> str:
     """The page; placebos are left to the advisor's own.
 
     Args:
+        bars: that the accounts traded.
         quality: of the bars' inspection.
-        folds: from `ploutos.walk_forward.fold_table`.
-        provenance: name and value of everything that the numbers stand on.
     """
-    final = summary.strategies[summary.subject.slug]
-    backtests = backtests.only(list(summary.strategies))
-    learning = _learning(summary)
-    headings = [{"label": "strategy", "title": "who decided"}]
-    headings += [{"label": label, "title": _DESCRIPTIONS[key]} for key, label, _ in _columns(summary)]
-    table = [
-        {"cells": list(row.values()), "final": slug == summary.subject.slug}
-        for slug, row in zip(summary.strategies, comparison(summary), strict=True)
-    ]
+    names, own = names_of(summary), summary.strategies[summary.subject.slug]
+    m = Material(backtests.only(list(summary.strategies)), summary, bars)
+    histories = {names[each.slug]: each for each in summary.histories}
     return render_page(
         "report.html.j2",
         m=summary,
-        name=names_of(summary)[summary.subject.slug],
-        benchmark=names_of(summary)[summary.benchmark],
-        measures=measure_rows(summary),
+        name=names[summary.subject.slug],
+        benchmark=names[summary.benchmark],
+        headline=headline(summary),
         verdict=verdict(summary),
         conclusion=conclusion(summary),
-        warnings=quality.warnings,
-        coverage=symbol_rows(quality),
-        cards=[(label, _cell(final, key, kind)) for key, label, kind in _COLUMNS if key in _CARDS],
-        table={"headings": headings, "rows": table},
-        figures={
-            "equity": figure_html(_equity(backtests, summary), 460),
-            "drawdown": figure_html(_drawdown(backtests, summary), 320),
-            "heat_map": figure_html(_heat_map(summary), 120 + 34 * (5 + len(summary.folds[0].members))),
-            "in_sample": figure_html(_in_sample(summary), 420),
-            "learning": "" if learning is None else figure_html(learning, 420),
-            "costs": figure_html(_costs(backtests, summary), 360),
-        },
+        vote=vote_sentence(summary),
+        measures=measure_rows(summary),
+        warnings=[(warning.check, days(warning.sentence, m.daily)) for warning in quality.warnings],
+        coverage=coverage_table(quality, m.daily),
+        cards=[(label, _stacked(_cell(own, key, kind))) for key, label, kind in _COLUMNS if key in _CARDS],
+        table_headings=list(comparison(summary)[0]),
+        table_rows=[[_stacked(cell) for cell in row.values()] for row in comparison(summary)],
+        titles={label: _DESCRIPTIONS[key] for key, label, _ in _columns(summary)},
+        marked=list(summary.strategies).index(summary.subject.slug),
+        deepest=DEEPEST,
+        drawdowns={name: drawdown_rows(each) for name, each in histories.items()},
+        months={name: month_heat(each) for name, each in histories.items()},
+        tails=tail_table(summary),
+        fold_heat=fold_heat(summary),
+        charts=_charts(m),
+        trades=_trades(m),
+        window=0 if m.rolling is None else m.rolling.window,
         growth=growth_part(summary),
         stress=stress_part(summary),
-        folds=folds,
         choices=choice_rows(summary),
         gates=_gates(summary),
-        descriptions={label: _DESCRIPTIONS[key] for key, label, _ in _columns(summary)},
-        provenance=provenance,
+        facts=facts,
+        fold_plan=[[row[name].replace(" .. ", " to ") for name in ("fold", "train", "validation", "test")] for row in facts.folds],
+        command=Markup.escape(facts.command),
     )
+
+
+def _charts(m: Material) -> dict[str, Markup]:
+    """Every figure of the page by name; one that has nothing to show is empty."""
+    name, other = m.names[m.summary.subject.slug], m.names[m.summary.benchmark]
+    span, learning = f"from {m.summary.first} to {m.summary.last}", figures.learning(m.summary)
+    charts = {
+        "equity": figure_html(figures.equity(m), 480, f"Lines of account values {span} on a log scale; {name} is bold."),
+        "underwater": figure_html(figures.underwater(m), 320, f"Lines of drawdowns {span}; {name} is bold."),
+        "returns": figure_html(figures.returns_histogram(m), 340, f"Histogram of session returns of {name} beside {other}."),
+        "exposure": figure_html(figures.exposure(m), 300, f"Lines of the share of equity that {name} and {other} held {span}."),
+        "weights": figure_html(figures.weights(m), 90 + 22 * min(len(m.bars.symbols), 40), f"What {name} held of every symbol {span}."),
+        "in_sample": figure_html(figures.in_sample(m.summary), 420, "Dots: Sharpe ratio of every policy in and out of its training range."),
+        "costs": figure_html(
+            figures.costs(m.backtests, m.names), 100 + 20 * len(m.names), "Bars: what every account paid, by kind of cost."
+        ),
+        "learning": Markup(), "rolling_sharpe": Markup(), "rolling_beta": Markup(),
+    }  # fmt: skip
+    if learning is not None:
+        charts["learning"] = figure_html(learning, 420, "Lines: growth per bar of every policy while it learnt, and on held-out bars.")
+    if m.rolling is not None:
+        charts["rolling_sharpe"] = figure_html(
+            figures.rolling_sharpe(m, m.rolling), 300, f"Lines: rolling Sharpe ratio of {name} and {other}."
+        )
+        charts["rolling_beta"] = figure_html(figures.rolling_beta(m, m.rolling), 240, f"Line: rolling beta of {name} to {other}.")
+    return charts
+
+
+def _trades(m: Material) -> list[tuple[str, str, Markup]]:
+    """Symbol, how many fills are drawn, and the figure."""
+    found = []
+    for symbol in figures.drawn_symbols(m):
+        figure, shown = figures.trades(m, symbol)
+        alt = f"Closes of {symbol} with what {m.names[m.summary.subject.slug]} bought and sold."
+        found.append((symbol, shown, figure_html(figure, 300, alt)))
+    return found
 
 
 SHORT_COLUMNS = ("strategy", "total return", "Sharpe", "max drawdown", "costs", "excess / y over buy and hold")
 """Of the table against the baselines, for a terminal or a chat."""
 
 
+def markdown_table(headings: list[str] | tuple[str, ...], rows: Iterable[Iterable[str]]) -> list[str]:
+    """Lines of a table."""
+    lines = ["| " + " | ".join(headings) + " |", "|" + "---|" * len(headings)]
+    return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+
+
 def render_markdown(summary: RunSummary) -> str:
-    """A short summary for a chat or a run page."""
-    lines = [f"## {names_of(summary)[summary.subject.slug]}, out of sample {summary.first} to {summary.last}", ""]
-    lines += [*verdict(summary), *gate_sentences(summary), ""]
-    lines += ["| " + " | ".join(SHORT_COLUMNS) + " |", "|" + "---|" * len(SHORT_COLUMNS)]
-    lines += ["| " + " | ".join(row[name] for name in SHORT_COLUMNS) + " |" for row in comparison(summary)]
-    return "\n".join(lines)
+    """The run on a card: the answer, what stands behind it, the key table and the gates."""
+    name = names_of(summary)[summary.subject.slug]
+    lines = [f"## {headline(summary)}", "", f"{name}, out of sample {summary.first} to {summary.last}, net of costs.", ""]
+    lines += [f"- {sentence}" for sentence in [*verdict(summary), *gate_sentences(summary)]]
+    lines += ["", *markdown_table(SHORT_COLUMNS, ([row[column] for column in SHORT_COLUMNS] for row in comparison(summary)))]
+    if summary.gates is not None:
+        lines += ["", *markdown_table(("gate", "value", "bar", "margin", "result"), gate_rows(summary.gates))]
+    return "\n".join(lines) + "\n"

@@ -1,5 +1,6 @@
 """A run's folder: everything one needs to believe it, or not, in files that stand alone. The manifest comes last."""
 
+import shlex
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -20,7 +21,7 @@ from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import QUALITY
 from ploutos.provenance import git_commit, library_versions, source_digest
 from ploutos.reporting.advisor_page import render_advisor_page
-from ploutos.reporting.report import render_report
+from ploutos.reporting.report import RunFacts, render_markdown, render_report
 from ploutos.run_refs import RunRefs
 from ploutos.store import Store, digest_of, write_json, write_text, writing
 from ploutos.walk_forward import FOLDS, Fold, fold_table
@@ -135,6 +136,12 @@ def write_phase(refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: 
     return folder
 
 
+def repeating_command(folder: Path, config: PipelineConfig) -> str:
+    """What repeats a run from its folder, into another one; stages that are still in the store are not computed again."""
+    elsewhere = [] if config.out is None else ["--out", str(folder.with_name(f"{folder.name}-again"))]
+    return shlex.join(["ploutos", "run", "--config", str(folder / "config.yaml"), *elsewhere])
+
+
 def write_run(
     store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage
 ) -> tuple[Path, RunSummary]:
@@ -187,10 +194,11 @@ def write_run(
         "data_quality": [asdict(warning) for warning in quality.warnings],
         "hardware": usage.summary(),
     }
-    plan = fold_table(folds, bars.timestamps)
+    facts = RunFacts(fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config))
     for name, text in (
         ("config.yaml", dump_yaml(config)),
-        ("report.html", render_report(backtests, summary, quality, plan, _provenance(manifest, bars, folds, config))),
+        ("report.html", render_report(backtests, summary, bars, quality, facts)),
+        ("report.md", render_markdown(summary)),
         ("advisor.html", render_advisor_page(backtests, summary)),
     ):
         write_text(folder / name, text)

@@ -11,7 +11,7 @@ TESTS = {
     StressTest.NO_COSTS: "trading is free",
     StressTest.DOUBLE_COSTS: "every cost doubled",
     StressTest.ONE_BAR_LATER: "every order one bar later",
-    StressTest.CRASH: "all prices fall by 20 % over six bars",
+    StressTest.CRASH: "all prices fall by 20% over six bars",
     StressTest.GAPS: "sudden gaps of three sessions' moves, once in 21 sessions",
     StressTest.WILD: "every move about the trend doubled",
     StressTest.CALM: "every move about the trend halved",

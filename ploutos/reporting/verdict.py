@@ -9,6 +9,7 @@ from ploutos.evaluation.summary import (
     Comparison,
     Measure,
     Mirror,
+    Outcome,
     Purchase,
     Question,
     RunSummary,
@@ -58,6 +59,40 @@ _SHORTENED = (
 )
 
 
+def headline(summary: RunSummary) -> str:
+    """The answer in one line, for a title; `verdict` says what stands behind it."""
+    names, own, other = names_of(summary), summary.strategies[summary.subject.slug], summary.strategies[summary.benchmark]
+    if own.ruined:
+        return f"Ruined: {names[summary.subject.slug]} lost {-own.total_return:.1%} by {own.ruined}"
+    if other.ruined:
+        return f"Nothing to compare: {names[summary.benchmark]} was ruined on {other.ruined}"
+    tests = summary.against_benchmark.tests
+    skill = [row.sign for row in tests if row.measure in SKILL]
+    raw = summary.against_benchmark.test(Measure.EXCESS)
+    if 1 in skill:
+        found = next(_measured(row) for row in tests if row.measure in SKILL and row.sign > 0)
+        shown = "Better in a shortened run, which is no evidence" if summary.reduced else "Edge shown"
+        if not summary.reduced and summary.gates is not None and summary.gates.outcome is not Outcome.PROMOTE:
+            shown = "Edge shown, not to be promoted"
+        return f"{shown}: {found} against {names[summary.benchmark]}"
+    finding = "Worse than buying and holding" if -1 in skill else "No edge shown"
+    if raw is None or raw.value is None or raw.low is None or raw.high is None:
+        return finding
+    return f"{finding}: {raw.value:+.1%} a year against {names[summary.benchmark]}, interval {raw.low:+.1%} to {raw.high:+.1%}"
+
+
+def vote_sentence(summary: RunSummary) -> str:
+    """Why the vote's return lies where it does among its members'; empty where there are no two of them."""
+    votes, members = summary.of(Role.VOTE), [summary.strategies[slug].total_return for slug in summary.of(Role.MEMBER)]
+    if not votes or len(members) < 2:
+        return ""
+    return (
+        f"{names_of(summary)[votes[0]]} returned {summary.strategies[votes[0]].total_return:.1%}, its {len(members)} members "
+        f"{min(members):.1%} to {max(members):.1%}. The vote is an account of its own and not the mean of its members: it holds what they "
+        "decide together, trades at other times than each of them alone, and pays its own costs."
+    )
+
+
 def verdict(summary: RunSummary) -> list[str]:
     """The finding first, then everything that takes from the numbers."""
     ruins = [_ruin(summary, slug) for slug in (summary.subject.slug, summary.benchmark) if summary.strategies[slug].ruined]
@@ -100,6 +135,16 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
             f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
         )
     return difference_sentence(name, other, row.low, row.high) + won
+
+
+def advisor_headline(summary: RunSummary) -> str:
+    """Whether the advice helped, in one line for a title; `conclusion` says what stands behind it."""
+    row, helped = summary.comparison(Question.ADVICE), _help(summary).startswith("The advice helped")
+    if row is None or row.ruined or row.difference is None:
+        return "The advisor: no benefit shown"
+    found = "The advisor helped" if helped else "The advisor cost money" if row.sign < 0 else "The advisor: no benefit shown"
+    interval = "" if row.low is None or row.high is None else f", interval {row.low:+.1%} to {row.high:+.1%}"
+    return f"{found}, {row.difference:+.1%} a year{interval}"
 
 
 def conclusion(summary: RunSummary) -> str:
@@ -147,7 +192,7 @@ def mirror_sentence(mirror: Mirror) -> str:
 def _ruin(summary: RunSummary, slug: str) -> str:
     metrics = summary.strategies[slug]
     after = "nothing is compared with it" if slug == summary.benchmark else "nothing after that day counts"
-    return f"{names_of(summary)[slug]} was ruined on {metrics.ruined}: it lost {-100 * metrics.total_return:.1f} % of its equity; {after}."
+    return f"{names_of(summary)[slug]} was ruined on {metrics.ruined}: it lost {-100 * metrics.total_return:.1f}% of its equity; {after}."
 
 
 def benchmark_sentences(summary: RunSummary) -> list[str]:
@@ -156,7 +201,7 @@ def benchmark_sentences(summary: RunSummary) -> list[str]:
     name, other = names[summary.subject.slug], names[summary.benchmark]
     better, worse = ([row for row in found.tests if row.sign == sign] for sign in (1, -1))
     skill = [row for row in better if row.measure in SKILL]
-    counted = f"{summary.confidence * 100:g} % intervals of this one history; p-values corrected for {found.n_corrected} measures"
+    counted = f"{summary.confidence * 100:g}% intervals of this one history; p-values corrected for {found.n_corrected} measures"
     untold = [row.measure for row in found.tests if row.p is None or row.sign == 0]
     if not found.n_corrected:
         return [f"{name} never differed from {other}, so there is nothing to compare."]

@@ -12,7 +12,7 @@ from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.evaluation.attribution import attribute
 from ploutos.evaluation.backtest import Segment, run_backtests
-from ploutos.evaluation.metrics import drawdowns, measure, periods_of, session_returns
+from ploutos.evaluation.metrics import drawdown_spans, measure, periods_of, session_returns
 from ploutos.evaluation.overfitting import (
     SharpeMoments,
     chance_deviation,
@@ -179,21 +179,16 @@ def audit_returns(table: pd.DataFrame, trials: int | None = None, benchmark: str
 def falls_of(returns: FloatArray, dates: Sequence[str], n: int = _DEEPEST) -> tuple[Fall, ...]:
     """The deepest drawdowns of a path, each from its peak to its return; the deepest first."""
     equity = np.r_[1.0, np.cumprod(1 + returns)]
-    under = np.r_[drawdowns(equity) < 0, False]
-    begins, ends = np.flatnonzero(under[1:] & ~under[:-1]), np.flatnonzero(~under[1:] & under[:-1]) + 1
     labels = ["start", *dates]
-    found = []
-    for peak, back in zip(begins.tolist(), ends.tolist(), strict=True):
-        low = peak + int(equity[peak:back].argmin())
-        found.append(
-            Fall(
-                depth=float(equity[low] / equity[peak] - 1),
-                first=labels[peak],
-                deepest=labels[low],
-                back=labels[back] if back < len(labels) else None,
-            )
+    return tuple(
+        Fall(
+            depth=float(equity[low] / equity[peak] - 1),
+            first=labels[peak],
+            deepest=labels[low],
+            back=None if back is None else labels[back],
         )
-    return tuple(sorted(found, key=lambda fall: fall.depth)[:n])
+        for peak, low, back in drawdown_spans(equity)[:n]
+    )
 
 
 @dataclass(frozen=True)
