@@ -170,10 +170,12 @@ def _look_ahead(config: Any) -> Any:
 def _run_flow(config: Any, outlook: Any, verbose: bool) -> Path:
     """Run the main job and show its progress; everything else that is said goes into a log file."""
     from ploutos.cli.display import displayed, leave_terminal
+    from ploutos.training.pool import quiet_workers
 
     if verbose:
         return _call_flow(config)
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
+    quiet_workers()
     log = new_log("run")
     with displayed() as display:
         call_at_once(lambda: leave_terminal(display))

@@ -26,6 +26,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+_quiet = threading.Event()
+
+
+def quiet_workers() -> None:
+    """From now on workers start that say warnings alone: a display has the terminal."""
+    _quiet.set()
+
+
+def _log_level() -> int:
+    return logging.WARNING if _quiet.is_set() else logging.getLogger("ploutos").getEffectiveLevel()
+
+
 def _end_with(pool: Connection) -> None:
     """Leave at once when the parent process ends, however it ends, or when the pool drops its end of the pipe."""
     parent = multiprocessing.parent_process()
@@ -85,7 +97,7 @@ class WorkerPool:
                     self.workers,
                     mp_context=multiprocessing.get_context("spawn"),
                     initializer=_start_worker,
-                    initargs=(logging.getLogger("ploutos").getEffectiveLevel(), self._workers_end),
+                    initargs=(_log_level(), self._workers_end),
                 )
             with _environment(capped_environment(1)), _uninterruptible():  # workers are spawned on submit
                 return self._executor.submit(function, *args, **kwargs)
