@@ -210,3 +210,18 @@ def test_an_interrupted_command_says_one_line_and_leaves_no_process(tmp_path, nu
     assert process.returncode == code
     assert said.split("\n") == ["", "interrupted; run the same command again to go on", ""]
     assert marked(f"INTERRUPTED={mark}") == []
+
+
+def test_a_script_without_a_guard_trains_once(tmp_path):
+    """A worker that ran the script again would start a pool within a pool, and wait for it for ever."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\n"
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r})\n"
+        "from light_jobs import count\n"
+        "from ploutos.training.pool import WorkerPool\n"
+        "print('begun', flush=True)\n"
+        "with WorkerPool(1) as pool:\n    print(pool.result(pool.submit(count, 1000), lambda: None))\n"
+    )
+    said = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, check=False)
+    assert (said.returncode, said.stdout.count("begun")) == (0, 1), said.stderr[-2000:]

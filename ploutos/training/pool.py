@@ -80,6 +80,20 @@ def _uninterruptible() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """What is spawned in this block does not run the user's script: one that starts a run at its top level would start it again there."""
+    main, names = sys.modules["__main__"], ("__spec__", "__file__")
+    before = {name: getattr(main, name) for name in names if hasattr(main, name)}
+    for name in before:
+        setattr(main, name, None)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(main, name, value)
+
+
 class WorkerPool:
     """A bounded pool of training processes; safe to use from several threads."""
 
@@ -99,7 +113,7 @@ class WorkerPool:
                     initializer=_start_worker,
                     initargs=(_log_level(), self._workers_end),
                 )
-            with _environment(capped_environment(1)), _uninterruptible():  # workers are spawned on submit
+            with _environment(capped_environment(1)), _uninterruptible(), _without_main():  # workers are spawned on submit
                 return self._executor.submit(function, *args, **kwargs)
 
     def result(self, future: "Future[T]", every_second: Callable[[], None]) -> T:
