@@ -86,8 +86,8 @@ def compared_sentences(found: RunComparison, roles: tuple[Role, Role], mocks: tu
     sentences = [_finding(found, one, other)]
     sentences.append(
         f"Sharpe ratio, first less second: {show(found.sharpe.value, 'ratio')}{_interval(found.sharpe, 'ratio')}. "
-        f"{found.n_sessions:,} sessions in common, {found.first} to {found.last}; {100 * found.confidence:g}% intervals of paired sessions, "
-        "p-values corrected for both measures."
+        f"{found.n_sessions:,} sessions in common, {found.first} to {found.last}; {100 * found.confidence:g}% intervals of paired "
+        "sessions, p-values corrected for both measures."
     )
     if not found.same_bars:
         sentences.append("The runs stand on different bars, so the difference is one of data too.")
