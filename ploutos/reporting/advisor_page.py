@@ -42,7 +42,7 @@ def _intervals(summary: RunSummary) -> go.Figure:
             hovertext=comparison_sentence(summary, row), hoverinfo="text", showlegend=False,
         )  # fmt: skip
     figure.add_vline(x=0, line={"width": 1.5, "color": INK})
-    figure.update_xaxes(tickformat="+.0%", title="yearly difference; left of the line is worse", title_font_size=12)
+    figure.update_xaxes(tickformat="+.0%", title="yearly difference", title_font_size=12)
     return figure.update_yaxes(autorange="reversed", automargin=True, tickfont_size=11)
 
 

@@ -177,7 +177,7 @@ def render_quality_report(report: QualityReport, bars: pd.DataFrame | Bars) -> s
     for (entry, found), (stamps, close) in zip(drawn, _closes(bars, [entry.symbol for entry, _ in drawn]), strict=True):
         figure = {
             "data": _traces(report, found, entry.calendar, stamps, close),
-            "layout": _layout("log" if (close > 0).all() else "linear"),
+            "layout": _layout(close),
         }
         alt = f"Closes of {entry.symbol} with every finding marked, and the number of bars of each session."
         charts.append((entry.symbol, chart_html(figure, 420, alt)))
@@ -194,12 +194,14 @@ def render_quality_report(report: QualityReport, bars: pd.DataFrame | Bars) -> s
     )
 
 
-def _layout(scale: str) -> dict[str, Any]:
-    """Closes above, the number of bars of every session below."""
+def _layout(close: FloatArray) -> dict[str, Any]:
+    """Closes above, on a log scale where it can be; the number of bars of every session below."""
+    scale = "log" if (close > 0).all() else "linear"
+    ticks = {"dtick": "D2"} if scale == "log" and close.max() > 4 * close.min() else {}
     return {
         "height": 420, "margin": {"l": 60, "r": 20, "t": 10, "b": 30}, "hovermode": "closest",
         "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom"}, "xaxis": {"type": "date", "anchor": "y2"},
-        "yaxis": {"type": scale, "title": {"text": f"close, {scale} scale" if scale == "log" else "close"}, "domain": [0.17, 1]},
+        "yaxis": {"type": scale, "title": {"text": f"close, {scale} scale" if scale == "log" else "close"}, "domain": [0.17, 1]} | ticks,
         "yaxis2": {"domain": [0, 0.12]},
     }  # fmt: skip
 
