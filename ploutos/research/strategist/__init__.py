@@ -1,0 +1,1 @@
+"""A language model that tunes a rule: it proposes, code backtests, refits, counts, and decides."""

@@ -1,0 +1,407 @@
+"""What a search was worth: its find against the last window and against searches on the same budget without a model.
+
+Every set that was looked at is a trial in the registry, and the find is judged deflated by all of them, whoever tried them. The last window
+is opened once per search; each look at it is a trial there. Random searches give the rank: of 100 that no model guided, how many ended in
+as good a score. Whatever the model said of its find is not read here.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ploutos.evaluation.metrics import to_date
+from ploutos.evaluation.overfitting import chance_deviation, deflated_sharpe, sharpe_moments
+from ploutos.evaluation.significance import estimate, mean
+from ploutos.evaluation.spec import BootstrapSpec
+from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
+from ploutos.research.strategist.executor import BacktestExecutor, Evaluation, LastWindow
+from ploutos.research.strategist.loop import Iteration, Search, best_of, describe
+from ploutos.research.sweep import Sweeper, sample_sets, search_sets
+from ploutos.seeding import seed_integer
+from ploutos.specs import Spec
+from ploutos.store import digest_of
+from ploutos.strategies.rules import Rule, Values
+from ploutos.types import FloatArray, TimeArray
+
+_CHANCE = 0.05
+_ROUND = 12
+
+
+class IterationRow(Spec):
+    """One turn, for people and files."""
+
+    number: int
+    """0 is the rule's defaults."""
+    action: str
+    """What the model wanted."""
+    parameters: dict[str, float] | None
+    """What was run."""
+    failed: str = ""
+    """Why it has no score."""
+    walk_forward: float | None = None
+    """Annualised Sharpe ratio of the stitched tests."""
+    in_sample: float | None = None
+    """The same over all development bars."""
+    max_drawdown: float | None = None
+    """Of the stitched tests, decimal."""
+    n_fills: int = 0
+    """In the tests."""
+    swept: int = 0
+    """Sets of a sweep that it was picked from."""
+    notes: tuple[str, ...] = ()
+    """What code did about the answer."""
+    reasoning: str = ""
+    """In the model's words; evidence of nothing."""
+    tokens: int = 0
+    """Read and written."""
+    seconds: float = 0.0
+    """Of the answer."""
+
+
+class WindowRow(Spec):
+    """A strategy on the last window."""
+
+    parameters: dict[str, float] | None
+    """As refitted; None for a strategy without."""
+    sharpe: float | None
+    """Annualised."""
+    total_return: float
+    """Decimal."""
+    max_drawdown: float
+    """Decimal, <= 0."""
+    n_fills: int
+    """Orders and stops that were filled."""
+
+
+class ControlRow(Spec):
+    """Searches on the same budget, without the model or without the truth."""
+
+    name: str
+    """`random`, `optuna` or `exchanged feedback`."""
+    n_searches: int
+    """How many."""
+    walk_forward: float | None
+    """Median of the scores that they ended with."""
+    sharpe: float | None
+    """Median Sharpe ratio of their finds on the last window."""
+    p: float | None
+    """Chance that such a search ends with as good a score as the model's: its rank among them."""
+    p_window: float | None
+    """The same on the last window."""
+    lead: float | None = None
+    """Yearly mean return of the find less the control's on the last window; of a single control."""
+    lead_p: float | None = None
+    """Of no lead, both sides."""
+
+
+class StrategistResult(Spec):
+    """All that a search by a language model came to."""
+
+    rule: str
+    """Its name."""
+    model: str
+    """Who was asked."""
+    is_mock: bool
+    """Whether that is a fixed rule."""
+    blind: bool
+    """Whether prompts named no asset and no date."""
+    ended: str
+    """Why the search ended."""
+    n_questions: int
+    """Asked."""
+    n_tokens: int
+    """Read and written."""
+    seconds: float
+    """Of answers and backtests."""
+    development: tuple[str, str]
+    """First and last session that the model's scores come from."""
+    window: tuple[str, str]
+    """First and last session of the last window."""
+    iterations: tuple[IterationRow, ...]
+    """Turn by turn."""
+    best: dict[str, float] | None
+    """Proposal that was put forward."""
+    n_trials: int
+    """Trials on the development sessions, of every search and run in this registry."""
+    n_independent: float
+    """What they amount to: groups of paths that move together, and no fewer than the model's proposals."""
+    deflated: float | None
+    """Probability that the find's Sharpe ratio is above what the best of so many trials shows by luck."""
+    n_looks: int
+    """Finds that were shown the last window, this one included."""
+    deflated_window: float | None
+    """The same on the last window."""
+    found: WindowRow | None
+    """The find on the last window."""
+    defaults: WindowRow
+    """The rule's defaults, refitted, on the last window."""
+    buy_and_hold: WindowRow
+    """Equal shares, bought once, on the last window."""
+    controls: tuple[ControlRow, ...]
+    """What the same budget finds otherwise."""
+    unloads: tuple[dict[str, Any], ...] = ()
+    """Every time that the model left the GPU."""
+    promoted: bool
+    """Whether the find is worth anything."""
+    reasons: tuple[str, ...]
+    """Why it is not."""
+    sentences: tuple[str, ...]
+    """The verdict, the finding first."""
+
+
+@dataclass(frozen=True)
+class Judge:
+    """What a verdict needs beside the search.
+
+    Attributes:
+        registry: where trials are kept; None keeps none and counts this search's alone.
+        market: of the trials, as `ploutos.registry.recording.market_of` names it.
+        seed: of the controls.
+    """
+
+    executor: BacktestExecutor
+    registry: TrialRegistry | None
+    market: str
+    seed: int
+
+    def judge(
+        self, search: Search, other: Search | None, about: dict[str, Any], unloads: Sequence[dict[str, Any]] = ()
+    ) -> StrategistResult:
+        """Record the trials, run the controls, open the last window, and say what came of it.
+
+        Args:
+            other: the same search with exchanged feedback.
+            about: `model`, `is_mock` and `blind` of the result.
+        """
+        executor, best = self.executor, search.best
+        tried = self._trials(search)
+        n_trials, clusters = self._count(tried, best)
+        independent = max(clusters, float(len(search.proposals)))  # alike or not, each was chosen after the scores of the others
+        window = executor.open_last_window(best.values) if best else None
+        looks, n_looks = self._look(window)
+        deflated = _deflated(best.returns, independent) if best else None
+        deflated_window = _deflated(window.returns, looks) if window else None
+        held = self._buy_and_hold()
+        controls = self._controls(search, other, window)
+        reasons = self._reasons(search, deflated, deflated_window, window, held, about)
+        result = StrategistResult(
+            rule=executor.rule.name, **about, ended=search.ended, n_questions=search.n_questions, n_tokens=search.n_tokens,
+            seconds=round(search.seconds, 3), development=self._days(executor.tests[0].start, executor.tests[-1].stop),
+            window=self._days(executor.last_window.start, executor.last_window.stop),
+            iterations=tuple(_row(each) for each in search.iterations), best=best.values if best else None, n_trials=n_trials,
+            n_independent=independent, deflated=deflated, n_looks=n_looks, deflated_window=deflated_window,
+            found=_window_row(window) if window else None, defaults=_window_row(executor.open_last_window(executor.rule.defaults)),
+            buy_and_hold=held, controls=controls, unloads=tuple(unloads), promoted=not reasons, reasons=reasons, sentences=(),
+        )  # fmt: skip
+        return result.model_copy(update={"sentences": sentences_of(result)})
+
+    # --- trials
+
+    def _trials(self, search: Search) -> list[Trial]:
+        """Every set that was looked at, with its path over the development bars; proposals by the path of their tests."""
+        found: list[Trial] = []
+        for each in search.iterations:
+            if each.evaluation is not None and len(each.evaluation.returns):
+                found.append(self._trial("proposal", each.evaluation.values, each.evaluation.sessions, each.evaluation.returns))
+            near = each.evaluation.tried if each.evaluation is not None else None
+            for what, sweep in (("neighbour", near), ("sweep", each.swept)):
+                if sweep is not None:
+                    found += [
+                        self._trial(what, values, sweep.sessions, path) for values, path in zip(sweep.sets, sweep.returns, strict=True)
+                    ]
+        return list({trial.key: trial for trial in found}.values())
+
+    def _trial(self, what: str, values: Values, sessions: TimeArray, returns: FloatArray) -> Trial:
+        rule, run = self.executor.rule.name, digest_of([self.executor.rule.name, self.executor.spec.model_dump(mode="json")])
+        span = to_date(sessions[0]), to_date(sessions[-1])
+        path = self.registry.keep_path(sessions, returns) if self.registry else digest_of([returns.round(_ROUND).tolist()])
+        facts = {"slug": f"{rule} {describe(values)}", "path": path, "by": f"strategist {what}"}
+        return make_trial(TrialKind.CANDIDATE, path, self.market, self.executor.bars.symbols, span, run, facts=facts)
+
+    def _count(self, tried: Sequence[Trial], best: Evaluation | None) -> tuple[int, float]:
+        """Trials on the development sessions, and how many independent ones they amount to."""
+        if self.registry is None or best is None:
+            return len(tried), float(len(tried))
+        self.registry.record(tried)
+        span = to_date(best.sessions[0]), to_date(best.sessions[-1])
+        found = self.registry.candidates(self.registry.overlapping(self.market, self.executor.bars.symbols, *span), best.sessions)
+        return found.n_trials, float(max(found.independent(), 1))
+
+    def _look(self, window: LastWindow | None) -> tuple[float, int]:
+        """Record that the last window was opened; independent looks at it, and how many there were."""
+        if window is None:
+            return 0.0, 0
+        if self.registry is None:
+            return 1.0, 1
+        self.registry.record([self._trial("last window", window.values, window.sessions, window.returns)])
+        span = to_date(window.sessions[0]), to_date(window.sessions[-1])
+        trials = self.registry.overlapping(self.market, self.executor.bars.symbols, *span)
+        found = self.registry.candidates(trials, window.sessions)
+        return float(max(found.independent(), 1)), found.n_trials
+
+    # --- controls
+
+    def _controls(self, search: Search, other: Search | None, window: LastWindow | None) -> tuple[ControlRow, ...]:
+        spec, budgets = self.executor.spec, [each.budget for each in search.proposals]
+        if not budgets:
+            return ()
+        rows = [self._ranked("random", [self._random(budgets, k) for k in range(spec.random_searches)], search, window)]
+        if spec.optuna_searches:
+            rows.append(self._ranked("optuna", [self._optuna(len(budgets), k) for k in range(spec.optuna_searches)], search, window))
+        if other is not None:
+            rows.append(self._ranked("exchanged feedback", [other.best], search, window))
+        return tuple(rows)
+
+    def _random(self, budgets: Sequence[int], k: int) -> Evaluation | None:
+        """What chance finds with as many proposals, each picked from as many sets."""
+        executor, found = self.executor, []
+        sets = list(sample_sets(executor.rule, "random", sum(budgets), seed_integer(self.seed, "random search", k)))
+        for budget in budgets:
+            some, sets = sets[:budget], sets[budget:]
+            if len(some) > 1:
+                some = [some[int(np.argmax(np.nan_to_num(executor.in_sample(some).sharpe, nan=-np.inf)))]]
+            found += [executor.evaluate(values) for values in some]
+        return best_of(executor, found)
+
+    def _optuna(self, n: int, k: int) -> Evaluation | None:
+        """What Optuna finds with as many proposals."""
+        executor = self.executor
+
+        def score(values: Values) -> float:
+            return executor.evaluate(values).score
+
+        found = search_sets(executor.rule, score, n, seed_integer(self.seed, "optuna search", k))
+        return best_of(executor, [executor.evaluate(values) for values, _ in found])
+
+    def _ranked(self, name: str, finds: Sequence[Evaluation | None], search: Search, window: LastWindow | None) -> ControlRow:
+        """A control's scores and the model's rank among them; nothing to rank counts as the worst."""
+        windows = [self.executor.open_last_window(found.values) if found else None for found in finds]
+        scores = [found.score if found else -math.inf for found in finds]
+        sharpes = [each.sharpe if each and math.isfinite(each.sharpe) else -math.inf for each in windows]
+        own = search.best.score if search.best else -math.inf
+        shown = window.sharpe if window and math.isfinite(window.sharpe) else -math.inf
+        single = len(finds) == 1
+        lead = self._lead(window, windows[0]) if single else (None, None)
+        return ControlRow(
+            name=name, n_searches=len(finds), walk_forward=_finite(float(np.median(scores))), sharpe=_finite(float(np.median(sharpes))),
+            p=None if single else _rank(own, scores), p_window=None if single else _rank(shown, sharpes), lead=lead[0], lead_p=lead[1],
+        )  # fmt: skip
+
+    def _lead(self, window: LastWindow | None, other: LastWindow | None) -> tuple[float | None, float | None]:
+        """Yearly mean difference on the last window and its p-value."""
+        if window is None or other is None:
+            return None, None
+        found = estimate(mean, [window.returns - other.returns], BootstrapSpec(), seed_integer(self.seed, "strategist lead"))
+        return _finite(found.value * self.executor.bars.sessions_per_year), _finite(found.p)
+
+    def _buy_and_hold(self) -> WindowRow:
+        executor = self.executor
+        held = Rule("buy_and_hold", lambda bars, p: np.ones(len(bars.close)), {})
+        run = Sweeper(held, executor.bars, executor.env).run([{}], executor.last_window)
+        return WindowRow(
+            parameters=None, sharpe=_finite(float(run.sharpe[0])), total_return=float(run.total_return[0]),
+            max_drawdown=float(run.max_drawdown[0]), n_fills=int(run.n_fills[0]),
+        )  # fmt: skip
+
+    # --- the verdict
+
+    def _reasons(
+        self, search: Search, deflated: float | None, deflated_window: float | None, window: LastWindow | None, held: WindowRow,
+        about: dict[str, Any],
+    ) -> tuple[str, ...]:  # fmt: skip
+        """Why the find is not promoted; empty where it is."""
+        spec = self.executor.spec
+        if search.best is None or window is None:
+            return ("the model proposed nothing that has a score",)
+        reasons = list(self.executor.faults(search.best))
+        if not (deflated or 0.0) >= spec.confidence:
+            reasons.append(f"deflated for all that was tried, its Sharpe ratio is above luck with {_percent(deflated)}, "
+                           f"{spec.confidence:.0%} is needed")  # fmt: skip
+        if not (deflated_window or 0.0) >= spec.confidence:
+            reasons.append(f"on the last window its Sharpe ratio is above luck with {_percent(deflated_window)}, "
+                           f"{spec.confidence:.0%} is needed")  # fmt: skip
+        if not (_finite(window.sharpe) or -math.inf) > (held.sharpe or -math.inf):
+            reasons.append("on the last window its Sharpe ratio is not above that of buying and holding")
+        if not about["blind"]:
+            reasons.append("the prompts named assets and dates (llm.reveal): an ablation, never a result")
+        return tuple(reasons)
+
+    def _days(self, start: int, stop: int) -> tuple[str, str]:
+        sessions = self.executor.bars.sessions
+        return str(sessions[start])[:10], str(sessions[stop - 1])[:10]
+
+
+def sentences_of(result: StrategistResult) -> tuple[str, ...]:
+    """The verdict in plain words, the finding first."""
+    found = []
+    if result.promoted and result.found:
+        found.append(f"Found: {describe(result.best or {})}. On the last window, which nobody had seen, its Sharpe ratio is "
+                     f"{result.found.sharpe:.2f}, that of buying and holding {_number(result.buy_and_hold.sharpe)}.")  # fmt: skip
+    else:
+        found.append(f"Nothing is promoted: {'; '.join(result.reasons)}.")
+    for control in result.controls:
+        found.append(_against(result, control))
+    found.append(f"{result.n_trials} trials on these sessions count as {result.n_independent:.0f} independent ones; the last window was "
+                 f"opened for {result.n_looks} find{'s' * (result.n_looks != 1)}.")  # fmt: skip
+    if result.is_mock:
+        found.append("The strategist was a fixed rule, not a language model.")
+    return tuple(found)
+
+
+def _against(result: StrategistResult, control: ControlRow) -> str:
+    own = max((row.walk_forward for row in result.iterations[1:] if row.parameters == result.best and row.walk_forward is not None),
+              default=None)  # fmt: skip
+    if control.p is None:
+        if control.lead_p is None or control.lead is None:
+            return f"With {control.name} the same model ended with {_number(control.walk_forward)}: nothing to tell apart."
+        beyond = "beyond chance" if control.lead_p <= _CHANCE else "within chance"
+        return (f"With {control.name} the same model ended with {_number(control.walk_forward)}; on the last window its true find leads by "
+                f"{control.lead:.1%} a year (p = {control.lead_p:.3f}): {beyond}.")  # fmt: skip
+    beyond = "better than chance" if control.p <= _CHANCE else "no better than chance"
+    return (f"The find scores {_number(own)} walk-forward; {control.n_searches} {control.name} searches on the same budget score "
+            f"{_number(control.walk_forward)} in the median (p = {control.p:.3f}, on the last window {_number(control.p_window, 3)}): "
+            f"the model searched {beyond}.")  # fmt: skip
+
+
+def _row(each: Iteration) -> IterationRow:
+    found = each.evaluation
+    scores: dict[str, Any] = {} if found is None else {
+        "failed": found.failed, "walk_forward": _finite(found.walk_forward), "in_sample": _finite(found.in_sample),
+        "max_drawdown": _finite(found.max_drawdown), "n_fills": found.n_fills,
+    }  # fmt: skip
+    return IterationRow(
+        number=each.number, action=each.action, parameters=found.values if found else None, swept=len(each.swept.sets) if each.swept else 0,
+        notes=each.notes, reasoning=each.reasoning or each.raw, tokens=each.tokens, seconds=round(each.seconds, 3), **scores,
+    )  # fmt: skip
+
+
+def _window_row(window: LastWindow) -> WindowRow:
+    return WindowRow(
+        parameters=window.values, sharpe=_finite(window.sharpe), total_return=window.total_return, max_drawdown=window.max_drawdown,
+        n_fills=window.n_fills,
+    )  # fmt: skip
+
+
+def _deflated(returns: FloatArray, n_trials: float) -> float | None:
+    moments = sharpe_moments(returns)
+    return None if moments is None else _finite(deflated_sharpe(moments, n_trials, chance_deviation(len(returns))))
+
+
+def _rank(own: float, others: Sequence[float]) -> float:
+    """Share of others that are as good, itself counted."""
+    return (1 + sum(each >= own for each in others)) / (1 + len(others))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "nothing" if value is None else f"{value:.{digits}f}"
+
+
+def _percent(value: float | None) -> str:
+    return "no probability" if value is None else f"{value:.0%}"
