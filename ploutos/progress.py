@@ -22,6 +22,7 @@ class Progress:
         label: which of many of its kind, such as fold 0 member 1.
         state: what it has come to; `planned` says how many of its kind there will be, in `total`.
         done, total: units of work; total is 0 while nobody knows it.
+        resumed_at: units that an earlier process did.
         unit: what is counted.
         note: anything else in words.
     """
@@ -33,6 +34,7 @@ class Progress:
     total: int = 0
     unit: str = ""
     note: str = ""
+    resumed_at: int = 0
 
 
 Listener = Callable[[Progress], None]

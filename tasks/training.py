@@ -88,7 +88,7 @@ def _progress_logger(paths: TrainingPaths, stage: str, label: str) -> Callable[[
         if progress is None:
             return
         rate = f"{progress['steps_per_second']:,} steps/s"
-        tell(Progress(stage, label, "working", progress["steps"], progress["total"], "steps", rate))
+        tell(Progress(stage, label, "working", progress["steps"], progress["total"], "steps", rate, progress["resumed_at"]))
         tenth = 10 * progress["steps"] // progress["total"]
         if tenth > logged[0]:
             logged[0] = tenth

@@ -53,6 +53,20 @@ def test_what_is_left_is_what_half_of_the_work_took(shown):
     assert "fold 0 member 1, 500 of 1,000 steps, 900 steps/s" in str(display.__rich__())
 
 
+def test_what_an_earlier_process_did_says_nothing_about_the_speed_of_this_one(shown):
+    display, clock, lines = shown
+    display.hear(Progress("policy", state="planned", total=2))
+    display.hear(Progress("policy", "fold 0 member 0"))
+    clock.now = 10.0
+    display.hear(Progress("policy", "fold 0 member 0", "working", 600, 1000, "steps", "", 500))
+    display.tick()  # a tenth of a policy in 10 s; 1.4 are left
+    assert lines() == ["   10 s  policies: 0 of 2, about 2 min 20 s left"]
+    clock.now = 50.0
+    display.hear(Progress("policy", "fold 0 member 0", "computed"))
+    display.tick()  # half a policy in 50 s; one is left
+    assert lines()[-1] == "   50 s  policies: 1 of 2, about 1 min 40 s left"
+
+
 def test_a_silence_is_broken_after_five_seconds_and_later_after_a_fifth_of_the_run(shown):
     display, clock, lines = shown
     display.hear(Progress("robustness", "world 3 of 8", "working", 400, 1700, "bars"))

@@ -58,17 +58,20 @@ class _Stage:
     ended: dict[str, bool] = field(default_factory=dict)
     """By label, whether it was found in the store."""
     running: dict[str, Progress] = field(default_factory=dict)
+    found: dict[str, float] = field(default_factory=dict)
+    """By label, the share that an earlier process had done."""
     over: float | None = None
 
     @property
     def all_cached(self) -> bool:
         return all(self.ended.values())
 
-    def done(self) -> float:
-        """Pieces that are computed, with parts of those that are under way."""
-        return sum(not cached for cached in self.ended.values()) + sum(
-            each.done / each.total for each in self.running.values() if each.total and self.planned
-        )
+    def done_and_left(self) -> tuple[float, float]:
+        """Pieces that were computed here, and pieces that are left, each with parts of those that are under way."""
+        under_way = [each for each in self.running.values() if each.total]
+        ended = sum(1 - self.found.get(label, 0.0) for label, cached in self.ended.items() if not cached)
+        here = ended + sum((each.done - each.resumed_at) / each.total for each in under_way)
+        return here, self.planned - len(self.ended) - sum(each.done / each.total for each in under_way)
 
 
 def _kind(stage: str) -> str:
@@ -115,6 +118,8 @@ class Display:
             elif progress.state == "working":
                 key = label if stage.planned else ""
                 stage.running[key] = progress
+                if progress.resumed_at:
+                    stage.found[f"{progress.stage} {label}"] = progress.resumed_at / progress.total
             else:
                 stage.running.pop(label if stage.planned else "", None)
                 stage.ended[f"{progress.stage} {label}"] = progress.state == "cached"
@@ -164,8 +169,8 @@ class Display:
         return f"{title}: {len(stage.ended)} of {stage.planned}{kept}{self._left(stage, now)}"
 
     def _left(self, stage: _Stage, now: float) -> str:
-        done, left = stage.done(), stage.planned - sum(stage.ended.values())
-        return f", about {show_seconds((now - stage.began) * (left - done) / done)} left" if done > 0 and left > done else ""
+        done, left = stage.done_and_left()
+        return f", about {show_seconds((now - stage.began) * left / done)} left" if done > 0 and left > 0 else ""
 
     def __rich__(self) -> Text:
         """The live display."""

@@ -175,6 +175,7 @@ class ReportProgress(_BetweenRollouts):
         progress = {
             "steps": self.num_timesteps,
             "total": self.total,
+            "resumed_at": self.first_step,
             "steps_per_second": round((self.num_timesteps - self.first_step) / max(seconds, 1e-9)),
             "mean_episode_reward": None if reward is None else round(reward, 3),
         }
