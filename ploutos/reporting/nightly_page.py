@@ -149,6 +149,7 @@ def write_night(night: Night, target: Path) -> Path:
         sentences=night_sentences(night),
         figures=[],
         tables=_tables(night, frame),
+        footer="What is decided here was not traded by anybody. No profit is promised.",
     )
     write_text(target / "index.html", page)
     return target
