@@ -43,7 +43,8 @@ SYMBOLS = ("AAA", "BBB", "CCC", "DDD")
 def simulated(seed: int) -> pd.DataFrame:
     """Seven years of daily bars of four symbols, as a vendor's file."""
     spec = DataSpec(
-        source="synthetic", symbols=SYMBOLS, timeframe="1D", asset_class="equity", synthetic=SyntheticSpec(seed=seed, start=date(2019, 1, 2)),
+        source="synthetic", symbols=SYMBOLS, timeframe="1D", asset_class="equity",
+        synthetic=SyntheticSpec(seed=seed, start=date(2019, 1, 2)),
     )  # fmt: skip
     bars = load(spec)
     days = np.repeat(np.datetime_as_string(bars.sessions), bars.n_symbols)
