@@ -47,6 +47,8 @@ class FoldSpec(Spec):
     """Bars dropped before a boundary because their reward reaches over it: one, the reward's horizon."""
     embargo_bars: NonNegativeInt = 5
     """Further bars dropped at a boundary."""
+    holdout_months: NonNegativeInt = 0
+    """Months at the end that no fold touches: neither trained nor chosen nor tested on. `ploutos models holdout` reads them, once."""
     scheme: Literal["anchored", "rolling"] = "anchored"
     """`anchored` always trains from the first bar, `rolling` on the last `train_years`."""
 
@@ -95,6 +97,22 @@ def data_digest(bars: Bars, features: "FeatureSet", stop: int) -> str:
     return digest.hexdigest()
 
 
+def holdout(bars: Bars, spec: FoldSpec) -> Range:
+    """The bars at the end that no fold touches; empty where none are held out.
+
+    Raises:
+        HistoryError: nothing would be left.
+    """
+    if not spec.holdout_months:
+        return Range(start=bars.n_bars, stop=bars.n_bars)
+    start = _position(bars.timestamps, _after(pd.Timestamp(bars.timestamps[-1]), 0, -spec.holdout_months))
+    if start < _SHORTEST:
+        raise HistoryError(
+            f"folds.holdout_months is {spec.holdout_months}, which leaves {start} bars; use a longer history, or fewer months"
+        )
+    return Range(start=start, stop=bars.n_bars)
+
+
 def plan_folds(bars: Bars, features: "FeatureSet", spec: FoldSpec | None = None) -> tuple[Fold, ...]:
     """Lay out every fold that the history holds.
 
@@ -109,7 +127,8 @@ def plan_folds(bars: Bars, features: "FeatureSet", spec: FoldSpec | None = None)
     gap = spec.purge_bars + spec.embargo_bars
     if warmup >= bars.n_bars - 1:
         raise HistoryError(f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years; use a longer history")
-    anchor = pd.Timestamp(stamps[warmup])
+    anchor, n_bars = pd.Timestamp(stamps[warmup]), holdout(bars, spec).start
+    last = pd.Timestamp(stamps[n_bars - 1])
     folds: list[Fold] = []
     while True:
         months = len(folds) * spec.test_months
@@ -117,9 +136,9 @@ def plan_folds(bars: Bars, features: "FeatureSet", spec: FoldSpec | None = None)
         test_from = _after(anchor, spec.train_years, months + spec.validation_months)
         train_stop = _position(stamps, train_end)
         test_start = _position(stamps, test_from) + 2 * gap
-        test_stop = min(_position(stamps, _after(test_from, 0, spec.test_months)) + 2 * gap, bars.n_bars)
-        last_needed = _after(pd.Timestamp(stamps[min(test_start, bars.n_bars - 1)]), 0, spec.min_test_months)
-        if test_start >= bars.n_bars or last_needed > pd.Timestamp(stamps[-1]) + pd.Timedelta(days=4):
+        test_stop = min(_position(stamps, _after(test_from, 0, spec.test_months)) + 2 * gap, n_bars)
+        last_needed = _after(pd.Timestamp(stamps[min(test_start, n_bars - 1)]), 0, spec.min_test_months)
+        if test_start >= n_bars or last_needed > last + pd.Timedelta(days=4):
             break
         rolling_from = _position(stamps, _after(anchor, 0, months))
         folds.append(
@@ -141,11 +160,13 @@ def _zero_folds(bars: Bars, warmup: int, spec: FoldSpec, gap: int) -> str:
     span = pd.Timestamp(bars.timestamps[-1]) - pd.Timestamp(bars.timestamps[0])
     years = span.days / DAYS_PER_YEAR
     per_bar = years / bars.n_bars
-    needed = spec.train_years + (spec.validation_months + spec.min_test_months) / 12 + (warmup + 2 * gap) * per_bar
+    months = spec.validation_months + spec.min_test_months + spec.holdout_months
+    needed = spec.train_years + months / 12 + (warmup + 2 * gap) * per_bar
+    held_out = f" + {spec.holdout_months} months held out" if spec.holdout_months else ""
     return (
         f"found {years:.1f} years of bars, too few for one fold; expected {needed:.1f} "
         f"({spec.train_years} training + {spec.validation_months} months validation + at least {spec.min_test_months} months "
-        f"test + warm-up); {max(needed - years, 0.1):.1f} years are missing: use a longer history or lower folds.train_years"
+        f"test{held_out} + warm-up); {max(needed - years, 0.1):.1f} years are missing: use a longer history or lower folds.train_years"
     )
 
 

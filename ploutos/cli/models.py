@@ -160,6 +160,31 @@ def demote(
     _say(move, as_json)
 
 
+@app.command()
+def holdout(
+    run: Annotated[Path, typer.Argument(help="Folder of a run that was planned with folds.holdout_months.")],
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Read the bars that a run held out, once: every read is recorded, and only the first one counts."""
+    from ploutos.nightly.holdout import inputs_of_run, read_holdout
+    from ploutos.registry.trials import TrialRegistry
+    from ploutos.reporting.nightly_page import holdout_sentences
+    from ploutos.settings import Settings
+    from ploutos.store import Store
+
+    try:
+        place = Settings()
+        inputs, config = inputs_of_run(Store(place.store_root), run, place)
+        read = read_holdout(inputs, config, TrialRegistry(place.registry_root))
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    if as_json:
+        print(json.dumps({"ok": True, **read.model_dump(mode="json"), "sentences": holdout_sentences(read)}))
+        return
+    for sentence in holdout_sentences(read):
+        console().print(sentence, highlight=False)
+
+
 def _say(move: Any, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"ok": True, **move.model_dump(mode="json")}))

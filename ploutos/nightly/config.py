@@ -30,4 +30,6 @@ class NightlyConfig(Spec):
     def _in_its_own_folder(cls, run: PipelineConfig) -> PipelineConfig:
         if run.out is not None:
             raise ValueError(f"run.out is {run.out}; every night has a folder of its own, so leave it out")
+        if run.folds.holdout_months:
+            raise ValueError("folds.holdout_months holds bars back, and a night decides on the last one; set it to 0")
         return run

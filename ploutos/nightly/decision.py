@@ -156,8 +156,8 @@ def decide(inputs: DecisionInputs, reasons: bool = True) -> Decision:
     if ranges[-1].n_bars < 1:
         raise DataError(f"the bars end at {bars.n_bars}, before the last test range begins at {ranges[-1].start}; use a longer history")
     env = with_initial_cash(hybrid_env(inputs.env) if inputs.subject == HYBRID.slug else inputs.env, bars, *ranges)
-    features, by_fold = _observed(inputs)
-    strategy = _strategy(inputs, features, env)
+    features, by_fold = observed(inputs)
+    strategy = strategy_of(inputs, features, env)
     witness = _Witness(strategy)
     segments = [Segment(part, members) for part, members in zip(ranges, by_fold or [()] * len(ranges), strict=True)]
     result = run_backtests(bars, features, segments, [witness], env, keep=("weights", "targets"), decide_next=True)
@@ -172,7 +172,7 @@ def decide(inputs: DecisionInputs, reasons: bool = True) -> Decision:
     )  # fmt: skip
 
 
-def _observed(inputs: DecisionInputs) -> tuple[FeatureSet, Sequence[Sequence[Policy]]]:
+def observed(inputs: DecisionInputs) -> tuple[FeatureSet, Sequence[Sequence[Policy]]]:
     """What the subject's policies observe, and the policies by fold; none for a supervised model."""
     if inputs.subject == HYBRID.slug:
         if inputs.market is None or not inputs.hybrids:
@@ -181,7 +181,12 @@ def _observed(inputs: DecisionInputs) -> tuple[FeatureSet, Sequence[Sequence[Pol
     return inputs.features, inputs.policies if inputs.subject in (VOTE.slug, FUSED.slug) else ()
 
 
-def _strategy(inputs: DecisionInputs, features: FeatureSet, env: EnvSpec) -> Strategy:
+def strategy_of(inputs: DecisionInputs, features: FeatureSet, env: EnvSpec) -> Strategy:
+    """The subject as a strategy, over the inputs' ranges.
+
+    Raises:
+        ConfigError: the inputs hold no such subject.
+    """
     bars = inputs.bars
     if inputs.subject == VOTE.slug:
         return EnsembleStrategy(bars=bars, env=env)

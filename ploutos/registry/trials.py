@@ -44,6 +44,8 @@ class TrialKind(StrEnum):
     """A way of asking a model."""
     SETTINGS = "settings"
     """A configuration that was run."""
+    HOLDOUT = "holdout"
+    """A read of bars that no fold touches."""
 
 
 class Trial(Spec):

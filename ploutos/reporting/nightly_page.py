@@ -11,10 +11,12 @@ import pandas as pd
 from ploutos.nightly.changes import Cause
 from ploutos.nightly.decision import DECISION, Decision
 from ploutos.nightly.forward_log import DeciderRole, Entry
+from ploutos.nightly.holdout import HoldoutRead
 from ploutos.nightly.night import CHANGES, NightRecord
 from ploutos.nightly.standing import MoveKind, Verdict
 from ploutos.registry.promotion import PROBATION_SESSIONS
 from ploutos.reporting.page import render_page, show
+from ploutos.reporting.verdict import MEASURES
 from ploutos.store import Ref, Store, write_json, write_text, writing
 from ploutos.wording import enumerate_names
 
@@ -102,6 +104,19 @@ def _changed(changes: dict[str, Any]) -> list[str]:
         several = f"{len(drifted)} features are" if len(drifted) > 1 else "1 feature is"
         found.append(f"{several} far from what the policies were trained on (PSI above {_DRIFTED}), {drifted[0]} farthest.")
     return found
+
+
+def holdout_sentences(read: HoldoutRead) -> list[str]:
+    """What the held-out bars said, and whether they were still untouched."""
+    passed = [test for test in read.against.tests if test.sign]
+    told = [f"{'better' if test.sign > 0 else 'worse'} in {MEASURES[test.measure]}" for test in passed]
+    found = f"{read.subject} is {enumerate_names(told)} than" if told else f"{read.subject} is not told apart from"
+    own, held = (show(each.total_return, "percent") for each in (read.own, read.benchmark))
+    sentences = [f"On the bars held out, {read.first} to {read.last}, {found} buy and hold: it earned {own}, buy and hold {held}."]
+    if read.read_before:
+        times = "once" if read.read_before == 1 else f"{read.read_before} times"
+        sentences.append(f"These bars were read {times} before, so this is no untouched test: the first read is the one that counts.")
+    return sentences
 
 
 def _due(verdict: Verdict) -> list[str]:
