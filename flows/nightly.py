@@ -26,6 +26,7 @@ from ploutos.nightly.config import NightlyConfig
 from ploutos.nightly.forward_log import DeciderRole, Entry, ForwardLog
 from ploutos.nightly.night import NightRecord, Nights, code_digest, decider_digest
 from ploutos.nightly.standing import Verdict, judge_night, standing
+from ploutos.progress import working
 from ploutos.registry.models import FileModels, Model
 from ploutos.registry.promotion import model_of
 from ploutos.registry.trials import TrialRegistry
@@ -92,7 +93,8 @@ def _wait_for(place: _Place, config: NightlyConfig) -> tuple[str, Bars]:
             logger.warning("no bars of %s came: those up to %s decide, and nothing is promoted", session, last)
             return session, bars
         logger.info("bars end on %s; waiting for those of %s, %.0f minutes left", last, session, left / 60)
-        time.sleep(min(60 * config.retry_minutes, left))
+        with working("wait", f"for bars of {session}"):
+            time.sleep(min(60 * config.retry_minutes, left))
 
 
 def _load(place: _Place, config: NightlyConfig) -> Bars:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -171,21 +172,43 @@ def _look_ahead(config: Any) -> Any:
 
 
 def _run_flow(config: Any, outlook: Any, verbose: bool) -> Path:
-    """Run the main job and show its progress; everything else that is said goes into a log file."""
+    """Run the main job and show its progress."""
+
+    def call() -> Path:
+        from flows.pipeline import pipeline
+
+        return Path(pipeline(config))
+
+    folder, seconds = show_flow("run", call, verbose, outlook)
+    if seconds is not None:
+        _keep_rates(outlook, seconds)
+    return folder
+
+
+def show_flow(name: str, call: Callable[[], Path], verbose: bool, outlook: Any = None) -> tuple[Path, dict[str, float] | None]:
+    """Call a flow and show its progress; everything else that is said goes into a log file.
+
+    Args:
+        name: of the log file.
+        verbose: print Prefect's log in place of the progress.
+        outlook: what is to come, if it was looked at.
+
+    Returns:
+        What the flow returns, and seconds by stage, where they were taken.
+    """
     from ploutos.cli.display import displayed, leave_terminal
     from ploutos.training.pool import quiet_workers
 
     if verbose:
-        return _call_flow(config)
+        return _call_flow(call), None
     os.environ.setdefault("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
     quiet_workers()
-    log = new_log("run")
+    log = new_log(name)
     with displayed() as display:
         call_at_once(lambda: leave_terminal(display))
-        display.introduce(outlook)
-        folder = _call_flow(config, log)
-    _keep_rates(outlook, display.seconds())
-    return folder
+        if outlook is not None:
+            display.introduce(outlook)
+        return _call_flow(call, log), display.seconds()
 
 
 def _keep_rates(outlook: Any, seconds: dict[str, float]) -> None:
@@ -195,16 +218,15 @@ def _keep_rates(outlook: Any, seconds: dict[str, float]) -> None:
     keep_rates(Settings().home, seconds, outlook)
 
 
-def _call_flow(config: Any, log: Path | None = None) -> Path:
+def _call_flow(call: Callable[[], Path], log: Path | None = None) -> Path:
     from flows.interrupted import tell_server
-    from flows.pipeline import pipeline
 
     call_at_the_end(tell_server)
     for name in ("prefect.task_runs", "prefect.flow_runs"):
         logging.getLogger(name).addFilter(_OneSentence())
     if log is not None:
         log_to(log)
-    return Path(pipeline(config))
+    return call()
 
 
 def _print_summary(folder: Path, as_json: bool) -> None:

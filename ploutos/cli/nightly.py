@@ -1,14 +1,18 @@
 """`ploutos nightly` and `ploutos replay`: decide for the next open, and take an earlier decision again."""
 
 import json
+import os
 from datetime import date
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
+
+if TYPE_CHECKING:
+    from ploutos.nightly.config import NightlyConfig
 
 
 def nightly(
@@ -24,6 +28,7 @@ def nightly(
     wait_minutes: Annotated[float, typer.Option("--wait", min=0, help="Minutes to wait for late bars.")] = 60.0,
     catch_up: Annotated[int, typer.Option(min=0, help="Most missed sessions that are made up for, in order.")] = 20,
     automatic: Annotated[bool, typer.Option("--promote", help="Carry out a promotion that is due; else it is only said.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Run the walk-forward test up to a session and decide for the next open; what is unchanged is found in the cache."""
@@ -31,16 +36,15 @@ def nightly(
 
     prepare_process()
     from ploutos.config import load_config
-    from ploutos.nightly.config import NightlyConfig
 
     try:
         run = load_config(preset, config_file, [*(settings or []), *data_overrides(source, path, market)])
-        config = NightlyConfig(
-            run=run, session=None if session is None else _day(session, "--date"), wait_minutes=wait_minutes, catch_up=catch_up,
-            promotion="automatic" if automatic else "said",
-        )  # fmt: skip
+        config = _config({
+            "run": run, "session": None if session is None else _day(session, "--date"), "wait_minutes": wait_minutes, "catch_up": catch_up,
+            "promotion": "automatic" if automatic else "said",
+        })  # fmt: skip
         make_prefect_home()
-        folder = _run_flow(config)
+        folder = _run_flow(config, verbose)
     except PloutosError as error:
         raise fail(error, as_json) from error
     said = json.loads((folder / "night.json").read_bytes())
@@ -52,13 +56,33 @@ def nightly(
     console().print(f"\nNight: {(folder / 'index.html').resolve()}", soft_wrap=True, highlight=False)
 
 
-def _run_flow(config: Any) -> Path:
-    from flows.interrupted import tell_server
-    from flows.nightly import nightly as flow
-    from ploutos.cli.interrupt import call_at_the_end
+def _config(values: dict[str, Any]) -> "NightlyConfig":
+    from pydantic import ValidationError
 
-    call_at_the_end(tell_server)
-    return Path(flow(config))
+    from ploutos.faults import explain
+    from ploutos.nightly.config import NightlyConfig
+
+    try:
+        return NightlyConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(explain(error, NightlyConfig)) from error
+
+
+def _run_flow(config: "NightlyConfig", verbose: bool) -> Path:
+    from ploutos.cli.main import show_flow
+    from ploutos.preflight import require_advisor, require_prefect, require_surroundings
+    from ploutos.settings import Settings
+
+    require_surroundings(config.run, Settings())
+    require_prefect(os.environ.get("PREFECT_API_URL"))
+    require_advisor(config.run.llm, Settings())
+
+    def call() -> Path:
+        from flows.nightly import nightly as flow
+
+        return Path(flow(config))
+
+    return show_flow("nightly", call, verbose)[0]
 
 
 def replay(
