@@ -99,7 +99,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert computed(first) == set(first)
     require_artifacts()
     folder = tmp_path / "first"
-    names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html"}
+    names = {"config.yaml", "manifest.json", "metrics.json", "folds.json", "report.html", "report.md"}
     names |= {"advisor.html", "gates.json", "mirrored.parquet", "signals.parquet", "equity.parquet", "trades.parquet", "hardware.csv"}
     assert names <= {path.name for path in folder.iterdir()}
     summary = read_summary(folder / "metrics.json")

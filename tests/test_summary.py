@@ -143,7 +143,7 @@ def test_every_number_of_the_report_is_the_summarys(run, panel):
 def test_the_command_prints_the_sentences_beside_the_facts(run, tmp_path, monkeypatch):
     summary = run[2]
     write_summary(summary, tmp_path / "metrics.json")
-    monkeypatch.setattr("ploutos.cli.main._run_flow", lambda config: tmp_path)
+    monkeypatch.setattr("ploutos.cli.main._run_flow", lambda *_: tmp_path)
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     answer = json.loads(CliRunner().invoke(app, ["run", "--preset", "demo", "--json"]).stdout)
     assert answer["verdict"] == verdict(summary)

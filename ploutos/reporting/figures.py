@@ -134,7 +134,7 @@ def _paths(m: Material, values: FloatArray, hover: str, place: bool) -> go.Figur
     left = [
         slug for slug, role in zip(m.backtests.slugs, m.backtests.roles, strict=True) if role is not Role.MEMBER and slug not in coloured
     ]
-    for slug in [*coloured, *left]:
+    for slug in [*left, *reversed(coloured)]:  # what comes later is drawn over it
         row = m.backtests.row(slug)
         at = m.kept[m.kept <= m.backtests.last[row]]
         width = 2.6 if row == m.subject else 1.6
@@ -152,7 +152,7 @@ def _paths(m: Material, values: FloatArray, hover: str, place: bool) -> go.Figur
         low, span = low - 0.05 * span, 1.1 * span
         figure.update_yaxes(range=[low / np.log(10), (low + span) / np.log(10)])
         end_labels(figure, [(name, (np.log(path[-1]) - low) / span, colour) for name, path, colour in drawn], _PLOT)
-    return figure.update_layout(hovermode="x unified")
+    return figure.update_layout(hovermode="x unified", legend={"traceorder": "reversed"})
 
 
 def equity(m: Material) -> go.Figure:
@@ -264,7 +264,7 @@ def weights(m: Material) -> go.Figure:
         go.Heatmap(
             z=f32(held[at - 1][:, order].T), x=times(m.backtests.timestamps[at]), y=[m.bars.symbols[j] for j in order],
             colorscale=[[0, ORANGE], [0.5, "#ffffff"], [1, BLUE]], zmin=-most, zmax=most,
-            colorbar={"tickformat": ".0%", "thickness": 12}, hovertemplate="%{x|%Y-%m-%d} %{y}: %{z:.1%}<extra></extra>",
+            colorbar={"tickformat": ".0%", "thickness": 12, "nticks": 3}, hovertemplate="%{x|%Y-%m-%d} %{y}: %{z:.1%}<extra></extra>",
         )
     )  # fmt: skip
     return figure.update_xaxes(type="date").update_yaxes(autorange="reversed")

@@ -265,7 +265,7 @@ def _charts(m: Material) -> dict[str, Markup]:
         "underwater": figure_html(figures.underwater(m), 320, f"Lines of drawdowns {span}; {name} is bold."),
         "returns": figure_html(figures.returns_histogram(m), 340, f"Histogram of session returns of {name} beside {other}."),
         "exposure": figure_html(figures.exposure(m), 300, f"Lines of the share of equity that {name} and {other} held {span}."),
-        "weights": figure_html(figures.weights(m), 90 + 22 * min(len(m.bars.symbols), 40), f"What {name} held of every symbol {span}."),
+        "weights": figure_html(figures.weights(m), 130 + 22 * min(len(m.bars.symbols), 40), f"What {name} held of every symbol {span}."),
         "in_sample": figure_html(figures.in_sample(m.summary), 420, "Dots: Sharpe ratio of every policy in and out of its training range."),
         "costs": figure_html(
             figures.costs(m.backtests, m.names), 100 + 20 * len(m.names), "Bars: what every account paid, by kind of cost."
