@@ -41,7 +41,7 @@ def echo(bars, p):
 RULE = Rule("echo", echo, {{"lag": Parameter(20, 2, {LAGS}, 1)}}, (), "Follows the sign that the return had lag bars ago.")
 '''
 FREE = EnvSpec(allow_short=True, costs={"commission_bps": 0, "slippage_bps": 0})
-SPEC = StrategistSpec(max_iterations=4, warmup_bars=401, random_searches=100, optuna_searches=2, exchange_feedback=False)
+SPEC = StrategistSpec(max_iterations=4, warmup_bars=401, random_searches=60, optuna_searches=1, exchange_feedback=False)
 EMA = StrategistSpec(max_iterations=5, random_searches=5, optuna_searches=1, exchange_feedback=False)
 
 
@@ -341,11 +341,11 @@ def test_what_was_tried_elsewhere_raises_the_bar(planted, rule, home):
     registry = TrialRegistry(home / "registry")
     spec = SPEC.model_copy(update={"random_searches": 2, "optuna_searches": 0})
     result, _ = optimise(skilled, planted, spec, rule, FREE, registry)
-    for lag in range(10):  # each of another seed, so that the cassette knows none of its questions
+    for lag in range(6):  # each of another seed, so that the cassette knows none of its questions
         tries = lambda body, number, lag=lag: propose({"lag": 200 + 16 * lag + 4 * number})  # noqa: E731
         optimise(tries, planted, spec, rule, FREE, registry, seed=1 + lag)
     again, _ = optimise(skilled, planted, spec, rule, FREE, registry)
-    assert again.n_independent > 5 * result.n_independent > 5
+    assert again.n_independent > 3 * result.n_independent > 5
     assert again.n_looks > result.n_looks
     assert again.deflated < result.deflated
 

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ploutos.cli import audit, data, llm, models, nightly, runs, settings
+from ploutos.cli import audit, data, llm, models, nightly, runs, settings, strategist
 from ploutos.cli.interrupt import call_at_once, call_at_the_end
 from ploutos.cli.shared import (
     EXITS,
@@ -40,6 +40,7 @@ app.add_typer(data.app, name="data", rich_help_panel=_START)
 app.add_typer(llm.app, name="llm", rich_help_panel=_CHECK)
 app.add_typer(models.app, name="models", rich_help_panel=_AFTER)
 app.add_typer(audit.app, name="audit", rich_help_panel=_CHECK)
+app.add_typer(strategist.app, name="strategist", rich_help_panel=_RUN)
 app.command("nightly", rich_help_panel=_RUN, epilog=examples("ploutos nightly --source yahoo --market SPY,QQQ"))(nightly.nightly)
 app.command("replay", rich_help_panel=_AFTER, epilog=examples("ploutos replay 2026-11-27"))(nightly.replay)
 app.command("runs", rich_help_panel=_AFTER, epilog=examples("ploutos runs --most 5"))(runs.runs)

@@ -19,6 +19,7 @@ from ploutos.envs.order_run import OrderRun, run_orders
 from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import ConfigError, DataError
 from ploutos.evaluation.metrics import Periods, session_closes, session_returns
+from ploutos.extras import require_extra
 from ploutos.market.bars import Bars
 from ploutos.seeding import generator, seed_integer
 from ploutos.strategies.rules import Rule, SymbolBars, Values, rule_env, rule_targets, symbol_bars
@@ -101,10 +102,9 @@ def search_sets(rule: Rule, score: Callable[[Values], float], n: int, seed: int)
     Raises:
         ConfigError: Optuna is not installed.
     """
-    try:
-        import optuna
-    except ImportError as error:
-        raise ConfigError("this search needs optuna, which is not installed: pip install 'ploutos[search]'") from error
+    require_extra("optuna", "search", "a search")
+    import optuna
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed_integer(seed, "sweep optuna")))
     known: dict[tuple[float, ...], float] = {}

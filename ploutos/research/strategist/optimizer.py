@@ -118,7 +118,4 @@ class Optimizer:
         llm = strategist.llm
         about = {"model": llm.name, "is_mock": llm.is_mock, "blind": not llm.config.reveal}
         unloads = [asdict(each) for each in strategist.memory.unloads] if strategist.memory is not None else []
-        result = Judge(self.executor, self.registry, self.market, self.seed).judge(search, other, about, unloads)
-        for sentence in result.sentences:
-            logger.info("%s", sentence)
-        return result
+        return Judge(self.executor, self.registry, self.market, self.seed).judge(search, other, about, unloads)

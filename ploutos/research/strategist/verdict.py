@@ -14,7 +14,7 @@ import numpy as np
 
 from ploutos.evaluation.metrics import to_date
 from ploutos.evaluation.overfitting import chance_deviation, deflated_sharpe, sharpe_moments
-from ploutos.evaluation.significance import estimate, mean
+from ploutos.evaluation.significance import Estimate, Statistic, estimate, matched_volatility, mean
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
 from ploutos.research.strategist.executor import BacktestExecutor, Evaluation, LastWindow
@@ -26,6 +26,7 @@ from ploutos.store import digest_of
 from ploutos.strategies.rules import Rule, Values
 from ploutos.types import FloatArray, TimeArray
 
+EXCHANGED = "exchanged feedback"
 _CHANCE = 0.05
 _ROUND = 12
 
@@ -140,6 +141,10 @@ class StrategistResult(Spec):
     """The rule's defaults, refitted, on the last window."""
     buy_and_hold: WindowRow
     """Equal shares, bought once, on the last window."""
+    lead_over_market: float | None
+    """Yearly mean return of the find on the last window, less that of buying and holding at the same volatility."""
+    lead_over_market_p: float | None
+    """Of no lead, both sides."""
     controls: tuple[ControlRow, ...]
     """What the same budget finds otherwise."""
     unloads: tuple[dict[str, Any], ...] = ()
@@ -184,17 +189,19 @@ class Judge:
         looks, n_looks = self._look(window)
         deflated = _deflated(best.returns, independent) if best else None
         deflated_window = _deflated(window.returns, looks) if window else None
-        held = self._buy_and_hold()
+        held, market = self._buy_and_hold()
+        lead = self._estimate(matched_volatility, window.returns, market) if window else Estimate(math.nan)
         controls = self._controls(search, other, window)
-        reasons = self._reasons(search, deflated, deflated_window, window, held, about)
+        reasons = self._reasons(search, deflated, deflated_window, lead, about)
         result = StrategistResult(
             rule=executor.rule.name, **about, ended=search.ended, n_questions=search.n_questions, n_tokens=search.n_tokens,
             seconds=round(search.seconds, 3), development=self._days(executor.tests[0].start, executor.tests[-1].stop),
             window=self._days(executor.last_window.start, executor.last_window.stop),
-            iterations=tuple(_row(each) for each in search.iterations), best=best.values if best else None, n_trials=n_trials,
+            iterations=tuple(iteration_row(each) for each in search.iterations), best=best.values if best else None, n_trials=n_trials,
             n_independent=independent, deflated=deflated, n_looks=n_looks, deflated_window=deflated_window,
             found=_window_row(window) if window else None, defaults=_window_row(executor.open_last_window(executor.rule.defaults)),
-            buy_and_hold=held, controls=controls, unloads=tuple(unloads), promoted=not reasons, reasons=reasons, sentences=(),
+            buy_and_hold=held, lead_over_market=_finite(lead.value), lead_over_market_p=_finite(lead.p),
+            controls=controls, unloads=tuple(unloads), promoted=not reasons, reasons=reasons, sentences=(),
         )  # fmt: skip
         return result.model_copy(update={"sentences": sentences_of(result)})
 
@@ -252,7 +259,7 @@ class Judge:
         if spec.optuna_searches:
             rows.append(self._ranked("optuna", [self._optuna(len(budgets), k) for k in range(spec.optuna_searches)], search, window))
         if other is not None:
-            rows.append(self._ranked("exchanged feedback", [other.best], search, window))
+            rows.append(self._ranked(EXCHANGED, [other.best], search, window))
         return tuple(rows)
 
     def _random(self, budgets: Sequence[int], k: int) -> Evaluation | None:
@@ -283,7 +290,7 @@ class Judge:
         sharpes = [each.sharpe if each and math.isfinite(each.sharpe) else -math.inf for each in windows]
         own = search.best.score if search.best else -math.inf
         shown = window.sharpe if window and math.isfinite(window.sharpe) else -math.inf
-        single = len(finds) == 1
+        single = name == EXCHANGED
         lead = self._lead(window, windows[0]) if single else (None, None)
         return ControlRow(
             name=name, n_searches=len(finds), walk_forward=_finite(float(np.median(scores))), sharpe=_finite(float(np.median(sharpes))),
@@ -294,27 +301,33 @@ class Judge:
         """Yearly mean difference on the last window and its p-value."""
         if window is None or other is None:
             return None, None
-        found = estimate(mean, [window.returns - other.returns], BootstrapSpec(), seed_integer(self.seed, "strategist lead"))
-        return _finite(found.value * self.executor.bars.sessions_per_year), _finite(found.p)
+        found = self._estimate(mean, window.returns - other.returns)
+        return _finite(found.value), _finite(found.p)
 
-    def _buy_and_hold(self) -> WindowRow:
+    def _estimate(self, statistic: Statistic, *series: FloatArray) -> Estimate:
+        """A yearly figure of session returns on the last window."""
+        found = estimate(statistic, series, BootstrapSpec(), seed_integer(self.seed, "strategist lead"))
+        return found.times(self.executor.bars.sessions_per_year)
+
+    def _buy_and_hold(self) -> tuple[WindowRow, FloatArray]:
+        """What buying and holding came to on the last window, and its path."""
         executor = self.executor
         held = Rule("buy_and_hold", lambda bars, p: np.ones(len(bars.close)), {})
         run = Sweeper(held, executor.bars, executor.env).run([{}], executor.last_window)
-        return WindowRow(
+        row = WindowRow(
             parameters=None, sharpe=_finite(float(run.sharpe[0])), total_return=float(run.total_return[0]),
             max_drawdown=float(run.max_drawdown[0]), n_fills=int(run.n_fills[0]),
         )  # fmt: skip
+        return row, run.returns[0]
 
     # --- the verdict
 
     def _reasons(
-        self, search: Search, deflated: float | None, deflated_window: float | None, window: LastWindow | None, held: WindowRow,
-        about: dict[str, Any],
+        self, search: Search, deflated: float | None, deflated_window: float | None, lead: Estimate, about: dict[str, Any]
     ) -> tuple[str, ...]:  # fmt: skip
         """Why the find is not promoted; empty where it is."""
         spec = self.executor.spec
-        if search.best is None or window is None:
+        if search.best is None:
             return ("the model proposed nothing that has a score",)
         reasons = list(self.executor.faults(search.best))
         if not (deflated or 0.0) >= spec.confidence:
@@ -323,8 +336,9 @@ class Judge:
         if not (deflated_window or 0.0) >= spec.confidence:
             reasons.append(f"on the last window its Sharpe ratio is above luck with {_percent(deflated_window)}, "
                            f"{spec.confidence:.0%} is needed")  # fmt: skip
-        if not (_finite(window.sharpe) or -math.inf) > (held.sharpe or -math.inf):
-            reasons.append("on the last window its Sharpe ratio is not above that of buying and holding")
+        if not (lead.value > 0 and lead.p <= 1 - spec.confidence):
+            reasons.append("on the last window its lead over buying and holding at the same volatility, "
+                           f"{lead.value:.1%} a year, is within chance (p = {lead.p:.2f})")  # fmt: skip
         if not about["blind"]:
             reasons.append("the prompts named assets and dates (llm.reveal): an ablation, never a result")
         return tuple(reasons)
@@ -339,7 +353,9 @@ def sentences_of(result: StrategistResult) -> tuple[str, ...]:
     found = []
     if result.promoted and result.found:
         found.append(f"Found: {describe(result.best or {})}. On the last window, which nobody had seen, its Sharpe ratio is "
-                     f"{result.found.sharpe:.2f}, that of buying and holding {_number(result.buy_and_hold.sharpe)}.")  # fmt: skip
+                     f"{_number(result.found.sharpe)}, that of buying and holding {_number(result.buy_and_hold.sharpe)}; at the same "
+                     f"volatility it leads by {result.lead_over_market or 0:.1%} a year "
+                     f"(p = {_number(result.lead_over_market_p, 3)}).")  # fmt: skip
     else:
         found.append(f"Nothing is promoted: {'; '.join(result.reasons)}.")
     for control in result.controls:
@@ -354,7 +370,7 @@ def sentences_of(result: StrategistResult) -> tuple[str, ...]:
 def _against(result: StrategistResult, control: ControlRow) -> str:
     own = max((row.walk_forward for row in result.iterations[1:] if row.parameters == result.best and row.walk_forward is not None),
               default=None)  # fmt: skip
-    if control.p is None:
+    if control.name == EXCHANGED or control.p is None:
         if control.lead_p is None or control.lead is None:
             return f"With {control.name} the same model ended with {_number(control.walk_forward)}: nothing to tell apart."
         beyond = "beyond chance" if control.lead_p <= _CHANCE else "within chance"
@@ -366,7 +382,8 @@ def _against(result: StrategistResult, control: ControlRow) -> str:
             f"the model searched {beyond}.")  # fmt: skip
 
 
-def _row(each: Iteration) -> IterationRow:
+def iteration_row(each: Iteration) -> IterationRow:
+    """A turn for people and files."""
     found = each.evaluation
     scores: dict[str, Any] = {} if found is None else {
         "failed": found.failed, "walk_forward": _finite(found.walk_forward), "in_sample": _finite(found.in_sample),

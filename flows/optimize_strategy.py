@@ -1,0 +1,32 @@
+"""A language model tunes a rule, turn by turn, and code decides what that was worth."""
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.artifacts import create_link_artifact
+
+from ploutos.config import PipelineConfig
+from ploutos.reporting.strategist_page import new_folder, write_strategist
+from ploutos.research.strategist.spec import StrategistSpec
+from ploutos.settings import Settings
+from ploutos.store import Store
+from tasks.market import load_bars
+from tasks.strategist import optimize_rule
+
+DEFAULT, LIMITS = PipelineConfig(), StrategistSpec()
+
+
+@flow(name="optimize-strategy", persist_result=False)
+def optimize_strategy(config: PipelineConfig = DEFAULT, spec: StrategistSpec = LIMITS) -> Path:
+    """Search for a rule's parameters; of the configuration, `data`, `env`, `llm`, `seed` and `out` are read.
+
+    Returns:
+        A folder with strategist.html and strategist.json.
+    """
+    settings = Settings()
+    store, folder = Store(settings.store_root), new_folder(settings.runs_root, config.out, spec)
+    bars = load_bars(store, config.data, settings.datasets_root).result()
+    result = optimize_rule(store, bars, config, spec, settings.registry_root)
+    page = write_strategist(result, config, spec, folder)
+    create_link_artifact(page.resolve().as_uri(), link_text="strategist.html", key="ploutos-strategist-page")
+    return folder
