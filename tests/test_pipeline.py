@@ -13,11 +13,8 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-import yaml
-from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
-from prefect.flows import load_flow_from_entrypoint
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.testing.utilities import prefect_test_harness
 from tracing import modules_of, traced
@@ -25,7 +22,7 @@ from tracing import modules_of, traced
 from ploutos import provenance
 from ploutos import walk_forward as folds
 from ploutos.advisor.signals import read_signals
-from ploutos.config import PRESETS, PipelineConfig, load_config, make_config
+from ploutos.config import PipelineConfig, load_config
 from ploutos.errors import StoreError
 from ploutos.evaluation.candidates import NOT_TRIED
 from ploutos.evaluation.summary import GateName, Outcome, read_summary
@@ -333,16 +330,6 @@ def require_artifacts() -> None:
     assert set(found) == {"ploutos-summary", "ploutos-folds", "ploutos-report"}
     assert "mock" in str(found["ploutos-summary"].data)
     assert "report.html" in str(found["ploutos-report"].data)
-
-
-def test_every_deployment_names_a_flow_that_loads_and_a_configuration_that_is_a_preset():
-    declared = yaml.safe_load((Path(__file__).parents[1] / "deployments" / "prefect.yaml").read_text())
-    for deployment in declared["deployments"]:
-        flow = load_flow_from_entrypoint(deployment["entrypoint"], use_placeholder_flow=False)
-        assert isinstance(flow, Flow)
-        values = deployment["parameters"]["config"]
-        assert make_config(values) == make_config({"name": values["name"], **PRESETS[values["name"]]})
-        assert set(flow.parameters.properties) == {"config"}
 
 
 def test_a_misspelt_parameter_is_refused_before_anything_runs():
