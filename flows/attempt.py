@@ -44,9 +44,10 @@ def begin_attempt() -> None:
     context = FlowRunContext.get()
     if "PREFECT_API_URL" not in os.environ or context is None or context.flow_run is None:
         return
-    run, now = context.flow_run, code_of_tasks()
+    now = code_of_tasks()
     with get_client(sync_client=True) as client:
+        run = client.read_flow_run(context.flow_run.id)
         if run.run_count > 1:
-            closed, said = close_earlier_attempt(client, run.id), about_change(changed_since(client.read_flow_run(run.id), now))
+            closed, said = close_earlier_attempt(client, run.id), about_change(changed_since(run, now))
             get_run_logger().info("attempt %d; %d task runs of the one before were closed; %s", run.run_count, closed, said)
-        client.update_flow_run_labels(run.id, own_process() | {f"{_LABEL}{name}": digest for name, digest in now.items()})
+        client.update_flow_run_labels(run.id, own_process(run) | {f"{_LABEL}{name}": digest for name, digest in now.items()})

@@ -69,6 +69,7 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
         What the run would do; it is a table in the UI as well.
     """
     settings, chosen = Settings(), config.resolve()
+    begin_attempt()
     advisor = make_advisor(chosen.llm, settings)
     with at_work(chosen, settings) as stages:
         refs = phase1(stages, chosen)

@@ -25,7 +25,7 @@ from prefect.states import Cancelled, Crashed
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _TASKS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])))
 _PAGE = 200
-HOST, PROCESS, STARTED = "ploutos.host", "ploutos.pid", "ploutos.started"
+HOST, PROCESS, STARTED, ATTEMPT = "ploutos.host", "ploutos.pid", "ploutos.started", "ploutos.attempt"
 """Labels of a run: where its process is. Prefect keeps the number alone, which says nothing on another host."""
 
 
@@ -50,7 +50,9 @@ def sweep(client: SyncPrefectClient) -> list[str]:
 def is_gone(run: FlowRun) -> bool:
     """Whether a run had a process on this host that has ended; of one that has not told its process, or of another host's, nobody knows."""
     pid, started = run.labels.get(PROCESS), run.labels.get(STARTED)
-    if run.labels.get(HOST) != platform.node() or not isinstance(pid, int) or not isinstance(started, float):
+    if (run.labels.get(HOST), run.labels.get(ATTEMPT)) != (platform.node(), run.run_count):
+        return False
+    if not isinstance(pid, int) or not isinstance(started, float):
         return False
     try:
         process = psutil.Process(pid)
@@ -59,9 +61,9 @@ def is_gone(run: FlowRun) -> bool:
         return True
 
 
-def own_process() -> dict[str, str | int | float]:
+def own_process(run: FlowRun) -> dict[str, str | int | float]:
     """The labels by which `is_gone` knows this process."""
-    return {HOST: platform.node(), PROCESS: os.getpid(), STARTED: psutil.Process().create_time()}
+    return {HOST: platform.node(), PROCESS: os.getpid(), STARTED: psutil.Process().create_time(), ATTEMPT: run.run_count}
 
 
 def close_task_runs(client: SyncPrefectClient) -> int:
