@@ -1,1 +1,1 @@
-"""Deployments: `prefect.yaml` and nothing else."""
+"""What a Prefect server is told: deployments and their schedules, one server for one host, runs that are over although it says Running."""

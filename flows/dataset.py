@@ -5,6 +5,7 @@ from typing import Any
 from prefect import flow
 from prefect.artifacts import create_table_artifact
 
+from flows.attempt import begin_attempt
 from flows.forms import DatasetForm
 from tasks.market import download_bars
 
@@ -18,6 +19,7 @@ def build_dataset(config: DatasetForm = _UPDATE) -> list[dict[str, Any]]:
     Returns:
         A row per symbol; it is a table in the UI as well.
     """
+    begin_attempt()
     rows = download_bars(config.data, config.start, config.end, config.allow_partial)
     create_table_artifact(rows, key="ploutos-dataset", description="Bars in the local dataset")
     return rows

@@ -10,6 +10,7 @@ import pandas as pd
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
 
+from flows.attempt import begin_attempt
 from flows.phases import all_phases
 from flows.stages import Stages, at_work
 from ploutos.config import PipelineConfig, load_config
@@ -66,6 +67,7 @@ def nightly(config: NightlyConfig = DEFAULT) -> Path:
         The night's folder.
     """
     place = _Place.of(Settings())
+    begin_attempt()
     session, bars = _wait_for(place, config)
     missed = _missed(place, config, session, bars)
     if missed:

@@ -9,6 +9,7 @@ from typing import Any
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_table_artifact
 
+from flows.attempt import begin_attempt
 from flows.forms import Phase1Form, Phase2Form, Phase3Form, PipelineForm, RunForm, ValidateForm, WalkForwardForm
 from flows.phases import fitted, phase1, phase2, phase3
 from flows.stages import at_work
@@ -68,6 +69,7 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
         What the run would do; it is a table in the UI as well.
     """
     settings, chosen = Settings(), config.resolve()
+    begin_attempt()
     advisor = make_advisor(chosen.llm, settings)
     with at_work(chosen, settings) as stages:
         refs = phase1(stages, chosen)
@@ -88,6 +90,7 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
 def _run(form: RunForm) -> Path:
     """The phases that a form asks for."""
     settings, config = Settings(), form.resolve()
+    begin_attempt()
     require_surroundings(config, settings)
     refs = form.refs(Store(settings.store_root))
     if form.last_phase == 3:

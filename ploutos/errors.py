@@ -17,6 +17,7 @@
     ├── ResourceError       too little memory was free for the next phase
     ├── NetworkError        a server that a command was pointed at does not answer
     ├── TrainingError       a training process died, or a checkpoint does not fit the run
+    ├── OrchestratorError   there is no Prefect server, it refused, or a run cannot be resumed
     ├── StrategyError       a strategy breaks its contract: it peeks, or answers outside its limits
     └── LLMError            a language model cannot be called with these settings, or a cassette lacks its answer
         └── LLMUnavailable  its server does not answer
@@ -103,6 +104,10 @@ class NetworkError(PloutosError):
 
 class TrainingError(PloutosError):
     """A training process died, or a checkpoint does not fit the run."""
+
+
+class OrchestratorError(PloutosError):
+    """There is no Prefect server, it refused, or a run cannot be resumed."""
 
 
 class StrategyError(PloutosError):

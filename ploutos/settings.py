@@ -19,6 +19,8 @@ class Settings(BaseSettings):
     """Its secret."""
     alpaca_url: str | None = None
     """Another address of Alpaca's data API: a proxy, or a server of your own."""
+    database: SecretStr | None = None
+    """Address of a Postgres for `ploutos serve`, such as postgresql+asyncpg://user:password@host/prefect; empty keeps a SQLite file."""
     proxy: str | None = None
     """Proxy for Yahoo and FRED."""
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TypeVar
 
+import httpx
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -190,10 +191,13 @@ def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path,
     with working("report"):
         folder, summary = write_run(store, refs, config, runs_root, stages, usage)
     tell(Progress("report", "", "computed"))
-    create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
-    create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
-    create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")
     logger = get_run_logger()
+    try:
+        create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
+        create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
+        create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")
+    except httpx.HTTPError as error:  # the run is finished and its folder whole, whoever is away
+        logger.warning("the server shows no artifacts of this run, it does not answer: %s", error or type(error).__name__)
     for sentence in verdict(summary):
         logger.info(sentence)
     logger.info("report: %s", folder / "report.html")

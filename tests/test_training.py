@@ -481,13 +481,14 @@ from ploutos.training.pool import WorkerPool
 if __name__ == "__main__":
     pool = WorkerPool(1)
     print(pool.submit(eval, "__import__('os').getpid()").result(), flush=True)
-    pool.submit(eval, "__import__('time').sleep(60)").result()
+    pool.submit(eval, "BUSY").result()
 """
 
 
-def test_workers_are_gone_when_their_parent_is_killed(tmp_path):
+@pytest.mark.parametrize("busy", ["__import__('time').sleep(60)", "pow(7, 10**8)"])  # the second holds the interpreter: no thread runs
+def test_workers_are_gone_when_their_parent_is_killed(tmp_path, busy):
     script = tmp_path / "parent.py"
-    script.write_text(_ORPHAN)
+    script.write_text(_ORPHAN.replace("BUSY", busy))
     parent = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
     assert parent.stdout is not None
     worker = int(parent.stdout.readline())
@@ -500,6 +501,19 @@ def test_workers_are_gone_when_their_parent_is_killed(tmp_path):
     assert not Path(f"/proc/{worker}").exists()
 
 
-def test_a_worker_that_dies_is_one_clear_sentence():
-    with WorkerPool(1) as pool, pytest.raises(TrainingError, match="a training process died"):
-        pool.result(pool.submit(eval, "__import__('os')._exit(9)"), lambda: None)
+@pytest.mark.parametrize(
+    ("death", "said"),
+    [
+        ("__import__('os')._exit(9)", "ended with exit code 9; finished"),
+        ("__import__('os').kill(__import__('os').getpid(), 11)", "was ended by SIGSEGV; finished"),
+        ("__import__('os').kill(__import__('os').getpid(), 9)", "was ended by SIGKILL, which is what the system does when memory runs out"),
+    ],
+)
+def test_a_worker_that_dies_is_one_clear_sentence_about_what_ended_it(death, said):
+    with WorkerPool(1) as pool:
+        with pytest.raises(TrainingError, match=said):
+            pool.result(pool.submit(eval, death), lambda: None)
+        with pytest.raises(TrainingError, match=said):
+            pool.submit(eval, "1")
+    with pytest.raises(TrainingError, match="the run is ending"):
+        pool.submit(eval, "1")

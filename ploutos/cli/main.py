@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ploutos.cli import audit, data, llm, models, nightly, runs, settings, strategist
+from ploutos.cli import audit, data, llm, models, nightly, operations, runs, settings, strategist
 from ploutos.cli.interrupt import call_at_once, call_at_the_end
 from ploutos.cli.shared import (
     EXITS,
@@ -49,6 +49,11 @@ app.command("compare", rich_help_panel=_AFTER, epilog=examples("ploutos compare 
 app.command("config", rich_help_panel=_START, epilog=examples("ploutos config env.costs", "ploutos config training --preset demo"))(
     settings.config
 )
+app.command("serve", rich_help_panel=_RUN, epilog=examples("ploutos serve", "ploutos serve --stop", "ploutos serve --unit"))(
+    operations.serve
+)
+app.command("deploy", rich_help_panel=_RUN, epilog=examples("ploutos deploy", "ploutos deploy --calendar LSE"))(operations.deploy)
+app.command("resume", rich_help_panel=_RUN, epilog=examples("ploutos resume", "ploutos resume curious-otter"))(operations.resume)
 app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
 
 _PREFECT_DEFAULTS = {

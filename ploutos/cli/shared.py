@@ -11,7 +11,17 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from ploutos.errors import ConfigError, DataError, HistoryError, LLMError, NetworkError, PloutosError, RateLimited, VendorDown
+from ploutos.errors import (
+    ConfigError,
+    DataError,
+    HistoryError,
+    LLMError,
+    NetworkError,
+    OrchestratorError,
+    PloutosError,
+    RateLimited,
+    VendorDown,
+)
 
 EXIT_FAILED, EXIT_CONFIG, EXIT_DATA, EXIT_ADVISOR, EXIT_NETWORK = 1, 2, 3, 4, 5
 EXITS = (
@@ -40,7 +50,7 @@ WISHES = _Wishes()
 def exit_code(error: PloutosError) -> int:
     """1 for a run that failed, 2 for a setting, 3 for data, 4 for the advisor, 5 for a server that does not answer."""
     for kinds, code in (
-        (ConfigError, EXIT_CONFIG), (LLMError, EXIT_ADVISOR), ((NetworkError, VendorDown, RateLimited), EXIT_NETWORK),
+        (ConfigError, EXIT_CONFIG), (LLMError, EXIT_ADVISOR), ((NetworkError, VendorDown, RateLimited, OrchestratorError), EXIT_NETWORK),
         ((DataError, HistoryError), EXIT_DATA),
     ):  # fmt: skip
         if isinstance(error, kinds):

@@ -1,7 +1,7 @@
 """Worker processes for training: spawned, capped to one thread each, and gone when their parent is gone.
 
 The thread caps are in the environment that the workers are born with, before they import numpy or torch. A worker that
-loses its parent, to `kill -9` even, ends itself within a second. A worker whose pool is interrupted ends at once as well;
+loses its parent, to `kill -9` even, is ended by the kernel (Linux) or ends itself. A worker whose pool is interrupted ends at once as well;
 its training continues from its checkpoint next time.
 """
 
@@ -12,14 +12,16 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
+from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
 from ploutos.errors import TrainingError
+from ploutos.hardware.processes import end_with_parent
 from ploutos.hardware.threads import capped_environment
 
 P = ParamSpec("P")
@@ -52,6 +54,7 @@ def _end_with(pool: Connection) -> None:
 
 
 def _start_worker(log_level: int, pool: Connection) -> None:
+    end_with_parent(signal.SIGKILL)  # the thread below waits while compiled code holds the interpreter, minutes even
     _end_with(pool)
     logging.basicConfig(level=log_level, format="%(levelname)s %(name)s: %(message)s")
 
@@ -100,12 +103,21 @@ class WorkerPool:
     def __init__(self, workers: int) -> None:
         self.workers = workers
         self._executor: ProcessPoolExecutor | None = None
+        self._workers: list[BaseProcess] = []
+        self._closed = False
+        self._starter = ThreadPoolExecutor(1)  # a worker ends with the thread that started it, so that thread is the pool's own
         self._lock = threading.Lock()
         self._workers_end, self._our_end = multiprocessing.Pipe(duplex=False)
 
     def submit(self, function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Run a module-level function in a worker."""
+        """Run a module-level function in a worker.
+
+        Raises:
+            TrainingError: the pool has ended, or one of its workers died.
+        """
         with self._lock:
+            if self._closed:
+                raise TrainingError("no training is started: the run is ending; run again to go on")
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     self.workers,
@@ -113,14 +125,34 @@ class WorkerPool:
                     initializer=_start_worker,
                     initargs=(_log_level(), self._workers_end),
                 )
-            with _environment(capped_environment(1)), _uninterruptible(), _without_main():  # workers are spawned on submit
-                return self._executor.submit(function, *args, **kwargs)
+            executor = self._executor
+
+            def start() -> "Future[T]":
+                with _environment(capped_environment(1)), _uninterruptible(), _without_main():  # workers are spawned on submit
+                    return executor.submit(function, *args, **kwargs)
+
+            try:
+                future = self._starter.submit(start).result()
+            except BrokenProcessPool as error:
+                raise TrainingError(self._cause()) from error
+            self._workers = self._workers or list(multiprocessing.active_children())
+            return future
+
+    def _cause(self) -> str:
+        """Why a worker died, as far as its exit code tells; the others are then ended by SIGTERM."""
+        codes = [each.exitcode for each in self._workers if each.exitcode]
+        code = next((each for each in codes if each != -signal.SIGTERM), codes[0] if codes else 0)
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
+        hint = ", which is what the system does when memory runs out" if code == -signal.SIGKILL else ""
+        return f"a training process {how}{hint}; finished members are kept and the others continue from their checkpoints: run again" + (
+            ", with fewer hardware.workers if it happens again" if hint else ""
+        )
 
     def result(self, future: "Future[T]", every_second: Callable[[], None]) -> T:
         """Wait for a job and call `every_second` meanwhile.
 
         Raises:
-            TrainingError: the worker died; most often it was killed for memory.
+            TrainingError: a worker died.
         """
         while True:
             try:
@@ -130,17 +162,16 @@ class WorkerPool:
                     raise
                 every_second()
             except BrokenProcessPool as error:
-                raise TrainingError(
-                    "a training process died, usually because memory ran out; finished members are kept and the others "
-                    "continue from their checkpoints: run again, with fewer hardware.workers if it happens again"
-                ) from error
+                raise TrainingError(self._cause()) from error
 
     def close(self) -> None:
         """End the workers when their jobs are done; jobs that have not started are dropped, and no job is taken after."""
         with self._lock:
+            self._closed = True
             if self._executor is not None:
                 self._executor.shutdown(wait=True, cancel_futures=True)
                 self._executor = None
+        self._starter.shutdown()
         self._our_end.close()
         self._workers_end.close()
 

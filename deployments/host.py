@@ -1,0 +1,26 @@
+"""What a deployed run does on its host before its flow is loaded."""
+
+import os
+from pathlib import Path
+
+from ploutos.errors import ConfigError
+from ploutos.settings import Settings
+
+
+def work_beside_home() -> dict[str, str]:
+    """Change into the folder that holds PLOUTOS_HOME; a pull step of Prefect.
+
+    A worker starts a run in a temporary folder, where a relative PLOUTOS_HOME would be lost with all that is in it.
+
+    Returns:
+        The folder.
+
+    Raises:
+        ConfigError: PLOUTOS_HOME is not absolute.
+    """
+    home = Settings().home
+    if not home.is_absolute():
+        raise ConfigError(f"PLOUTOS_HOME is {home} where this worker runs; start the worker with an absolute folder in PLOUTOS_HOME")
+    folder = Path(home).parent
+    os.chdir(folder)
+    return {"directory": str(folder)}

@@ -1,0 +1,53 @@
+"""What an attempt at a run does first: it closes what an earlier attempt left open, and says what of the code has changed since."""
+
+import os
+from hashlib import sha256
+
+from prefect import Task, get_run_logger
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import FlowRun
+from prefect.context import FlowRunContext
+
+from flows.sweep import close_earlier_attempt, own_process
+from ploutos.provenance import logic_of, source_digest
+from tasks import advice, evaluation, market, registry, regression, training
+
+_LABEL = "ploutos.code."
+
+
+def code_of_tasks() -> dict[str, str]:
+    """Digest, by task, of its own source and of every library module that it stands on."""
+    found = {}
+    for module in (market, regression, training, advice, evaluation, registry):
+        for task in vars(module).values():
+            if isinstance(task, Task):
+                logic, named = logic_of(task.fn, ("tasks",))
+                found[task.name] = sha256(f"{logic} {source_digest(*sorted(named))}".encode()).hexdigest()[:16]
+    return found
+
+
+def changed_since(run: FlowRun, now: dict[str, str]) -> list[str]:
+    """Tasks whose code is not what it was when a run was last attempted; none for a run that was not."""
+    before = {name.removeprefix(_LABEL): value for name, value in run.labels.items() if name.startswith(_LABEL)}
+    return sorted(name for name, digest in now.items() if name in before and before[name] != digest)
+
+
+def about_change(changed: list[str]) -> str:
+    """What a changed code means for a run that goes on, in a sentence."""
+    if not changed:
+        return "the code is the same as then: what is finished is found again"
+    return f"the code has changed since: {', '.join(changed)} and all that stands on them are computed again"
+
+
+def begin_attempt() -> None:
+    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing without a server of its own."""
+    context = FlowRunContext.get()
+    if "PREFECT_API_URL" not in os.environ or context is None or context.flow_run is None:
+        return
+    now = code_of_tasks()
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(context.flow_run.id)
+        if run.run_count > 1:
+            closed, said = close_earlier_attempt(client, run.id), about_change(changed_since(run, now))
+            get_run_logger().info("attempt %d; %d task runs of the one before were closed; %s", run.run_count, closed, said)
+        client.update_flow_run_labels(run.id, own_process(run) | {f"{_LABEL}{name}": digest for name, digest in now.items()})

@@ -1,0 +1,98 @@
+"""Runs that say Running although nothing runs any more.
+
+A worker notices when a flow's process ends; nobody does when the worker is killed as well, and nobody ever closes the task runs that were
+under way. Runs that wait, for a person or for their time, have no process and are left alone.
+"""
+
+import os
+import platform
+from uuid import UUID
+
+import psutil
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+)
+from prefect.client.schemas.objects import FlowRun, State, StateType
+from prefect.states import Cancelled, Crashed
+
+_AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+_TASKS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])))
+_PAGE = 200
+HOST, PROCESS, STARTED, ATTEMPT = "ploutos.host", "ploutos.pid", "ploutos.started", "ploutos.attempt"
+"""Labels of a run: where its process is. Prefect keeps the number alone, which says nothing on another host."""
+
+
+def sweep(client: SyncPrefectClient) -> list[str]:
+    """Close what is over on this host: flow runs whose process is gone, and task runs of flow runs that have ended.
+
+    Returns:
+        A sentence for each flow run, and one for the task runs.
+    """
+    said = []
+    for run in _flow_runs(client, _AT_WORK):
+        if is_gone(run):
+            state: State[None] = (
+                Cancelled() if run.state_type is StateType.CANCELLING else Crashed(message="Its process is gone; `ploutos resume` goes on.")
+            )
+            client.set_flow_run_state(run.id, state, force=True)
+            said.append(f"{run.name} said {run.state_name} and its process is gone: {state.name}")
+    closed = close_task_runs(client)
+    return [*said, f"{closed} task runs of runs that are over were closed"] if closed else said
+
+
+def is_gone(run: FlowRun) -> bool:
+    """Whether a run had a process on this host that has ended; of one that has not told its process, or of another host's, nobody knows."""
+    pid, started = run.labels.get(PROCESS), run.labels.get(STARTED)
+    if (run.labels.get(HOST), run.labels.get(ATTEMPT)) != (platform.node(), run.run_count):
+        return False
+    if not isinstance(pid, int) or not isinstance(started, float):
+        return False
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - started) > 1  # a number is used again
+    except psutil.NoSuchProcess:
+        return True
+
+
+def own_process(run: FlowRun) -> dict[str, str | int | float]:
+    """The labels by which `is_gone` knows this process."""
+    return {HOST: platform.node(), PROCESS: os.getpid(), STARTED: psutil.Process().create_time(), ATTEMPT: run.run_count}
+
+
+def close_task_runs(client: SyncPrefectClient) -> int:
+    """Mark task runs as crashed that say Running in a flow run that has ended; how many there were."""
+    task_runs = [each for each in client.read_task_runs(task_run_filter=_TASKS_AT_WORK, limit=_PAGE) if each.flow_run_id is not None]
+    parents = {each.flow_run_id for each in task_runs if each.flow_run_id is not None}
+    over = _ended(client, parents)
+    orphans = [each for each in task_runs if each.flow_run_id in over]
+    for each in orphans:
+        client.set_task_run_state(each.id, Crashed(message="Its flow run is over."), force=True)
+    return len(orphans)
+
+
+def close_earlier_attempt(client: SyncPrefectClient, run: UUID) -> int:
+    """The same for task runs of an earlier attempt at a run that is starting, before it has tasks of its own; how many there were."""
+    mine = FlowRunFilter(id=FlowRunFilterId(any_=[run]))
+    left = client.read_task_runs(flow_run_filter=mine, task_run_filter=_TASKS_AT_WORK, limit=_PAGE)
+    for each in left:
+        client.set_task_run_state(each.id, Crashed(message="The attempt that it belonged to is over."), force=True)
+    return len(left)
+
+
+def _ended(client: SyncPrefectClient, runs: set[UUID]) -> set[UUID]:
+    if not runs:
+        return set()
+    found = client.read_flow_runs(flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=list(runs))), limit=_PAGE)
+    return {run.id for run in found if run.state is not None and run.state.is_final()}
+
+
+def _flow_runs(client: SyncPrefectClient, states: list[StateType]) -> list[FlowRun]:
+    wanted = FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=states)))
+    return client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE)

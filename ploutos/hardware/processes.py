@@ -1,0 +1,22 @@
+"""Processes that end with the one that started them, however that ends."""
+
+import ctypes
+import os
+import signal
+import sys
+
+_PR_SET_PDEATHSIG = 1
+
+
+def end_with_parent(number: int = signal.SIGTERM) -> None:
+    """From now on the kernel sends this process a signal when the thread that started it ends, to `kill -9` even; Linux only.
+
+    A process is started by a thread, so that thread must live as long as the process should. Nothing is held up by what this process is
+    busy with, unlike a watching thread, which waits for the interpreter.
+    """
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
+    if os.getppid() != parent:  # it ended meanwhile
+        os.kill(os.getpid(), number)
