@@ -120,6 +120,13 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     assert not (tmp_path / "a").exists()  # no checkpoints or progress are left
 
 
+def test_a_training_leaves_nothing_in_the_temporary_folder(tmp_path, panel, panel_features, panel_fold, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    member(tmp_path, "a", panel, panel_features, panel_fold)
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("algorithm", "actions"),
     [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete"), (RecurrentPPO, "discrete"), (RecurrentPPO, "weights")],

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from stable_baselines3.common.logger import Logger
 from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import LinearSchedule
 
@@ -52,7 +53,7 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
     if spec.weight_decay:
         network |= {"optimizer_class": torch.optim.AdamW, "optimizer_kwargs": {"eps": _EPSILON, "weight_decay": spec.weight_decay}}
     algorithm: Any = _FAST[spec.algorithm] if fast else ALGORITHMS[spec.algorithm]
-    return cast(
+    model = cast(
         OnPolicyAlgorithm,
         algorithm(
             _SHARED[spec.algorithm] if spec.network == "shared" else "MlpLstmPolicy" if recurrent else "MlpPolicy",
@@ -74,6 +75,8 @@ def build_model(env: MarketVecEnv, spec: TrainingSpec, seed: int, device: str) -
             **({"share_rows": spec.speed.share_rows, "half": spec.speed.bf16} if fast else {}),
         ),
     )
+    model.set_logger(Logger(folder=None, output_formats=[]))  # its own would leave a folder in /tmp with every training
+    return model
 
 
 def fit_range_scaler(features: FeatureSet, train: Range) -> Scaler:
