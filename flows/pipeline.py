@@ -29,7 +29,7 @@ def pipeline(config: PipelineForm = _DEFAULT) -> Path:
     """Data and features, policies walk-forward, fusion with an advisor; ends in a folder with a report.
 
     Args:
-        config: the form, or a `PipelineConfig`.
+        config: what to run; from Python, a `PipelineConfig` will do.
 
     Returns:
         The run's folder.
