@@ -1,7 +1,7 @@
-"""What the seed documents write works: every snippet is executed from the documents' own text, every command is parsed and started.
+"""What the seed documents write works: every Python snippet of document 001 is executed from the document's own text.
 
-`tests/data/documents` holds their code blocks. Runs are cut down by the presets below; no text of a document is changed but the package that
-the names come from (`src` and `agents` there, `ploutos` here).
+`tests/data/documents` holds their code blocks. Runs are cut down by the presets below; no text of a document is changed but the package
+that the names come from (`src` there, `ploutos` here).
 """
 
 import json
@@ -34,7 +34,7 @@ TINY = {
 
 def blocks(document: str, language: str) -> list[tuple[str, str]]:
     """Code blocks of one language, each with the heading above it."""
-    heading, found, lines = "", [], None
+    heading, kind, found, lines = "", "", [], None
     for line in (DOCUMENTS / f"{document}.md").read_text(encoding="utf-8").splitlines():
         if lines is not None and line.strip() == "```":
             if kind == language:

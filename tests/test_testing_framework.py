@@ -7,7 +7,9 @@ import time
 import gymnasium
 import pytest
 import yaml
+from typer.testing import CliRunner
 
+from ploutos.cli.main import app
 from ploutos.config import PipelineConfig, load_config
 from ploutos.config_aliases import KEYS, translate
 from ploutos.errors import ConfigError, PoolError
@@ -61,7 +63,10 @@ def test_the_documents_steps_are_a_tenth_of_production_and_phase_three_is_a_shar
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("hardware: {batch_size: 512}\ntraining: {batch_size: 256}", "training.batch_size sets training.batch_size to 256, and another key"),
+        (
+            "hardware: {batch_size: 512}\ntraining: {batch_size: 256}",
+            "sets training.batch_size to 256, and another key",
+        ),
         ("net_arch: {pi: [64], vf: [32]}", "policy and value function have the same layers here"),
         ("phase2: {total_timesteps: many}", "phase2.total_timesteps is 'many'; expected a number of steps"),
         ("phase3: {total_timesteps: 25000}", "give phase2.total_timesteps too"),
@@ -238,3 +243,20 @@ def test_a_loan_is_given_back_once():
         pool.release(first)  # it would take the environment from whoever has it now
     pool.release(second)
     pool.close()
+
+
+# --- the command
+
+
+@pytest.mark.parametrize(("state", "code"), [("Completed", 0), ("Cached", 1)])
+def test_the_command_ends_with_0_on_what_it_measured_and_with_1_otherwise(tmp_path, monkeypatch, state, code):
+    monkeypatch.setattr("ploutos.testing_framework._run_flow", ran(tmp_path, {"policy 0 0": state}))
+    monkeypatch.setattr("ploutos.testing_framework.HardwareMonitor", lambda interval: HardwareMonitor(interval, nvml=NoGpu()))
+    monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
+    output = tmp_path / "logs" / "validation_report.json"
+    result = CliRunner().invoke(app, ["validate", "--market", "YM", "--quick", "--output", str(output)])
+    assert result.exit_code == code, result.output
+    assert "the bars of YM are simulated" in result.stderr
+    assert f"Hardware-Maximized Validation: {'passed' if code == 0 else 'not passed'}" in result.stdout
+    assert "gpu_utilization > 90: not evaluated: no GPU" in result.stdout
+    assert json.loads(output.read_text())["validation_passed"] is (code == 0)
