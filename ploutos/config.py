@@ -1,5 +1,6 @@
 """One configuration for one run: every room's spec in one tree, presets, and a YAML file or `a.b=c` on top."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -7,6 +8,7 @@ from typing import Any
 import yaml
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
+from ploutos.config_aliases import translate
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.evaluation.spec import EvaluationSpec
@@ -20,6 +22,8 @@ from ploutos.specs import Spec
 from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.spec import CheckpointSpec, Device, LogSpec, TrainingSpec
 from ploutos.walk_forward import FoldSpec
+
+logger = logging.getLogger(__name__)
 
 
 class HardwareSpec(Spec):
@@ -170,8 +174,23 @@ def make_config(values: dict[str, Any]) -> PipelineConfig:
         raise ConfigError(explain(error, PipelineConfig)) from error
 
 
-def load_config(preset: str = "full", file: Path | None = None, overrides: Sequence[str] = ()) -> PipelineConfig:
+def _translated(values: dict[str, Any]) -> dict[str, Any]:
+    """Values in ploutos' own keys; what has no effect is said."""
+    translated, notes = translate(values)
+    for note in notes:
+        logger.warning(note)
+    return translated
+
+
+def load_config(
+    preset: str = "full", file: Path | None = None, overrides: Sequence[str] = (), defaults: dict[str, Any] | None = None
+) -> PipelineConfig:
     """A preset, then a YAML file, then `a.b=c` overrides; the later one wins.
+
+    Keys of the seed documents' files are taken as well; a warning names each that has no effect (`ploutos.config_aliases`).
+
+    Args:
+        defaults: values between the preset and the file.
 
     Raises:
         ConfigError: unknown preset, unreadable file, unknown key, or a value that does not fit.
@@ -182,7 +201,7 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
     """
     if preset not in PRESETS:
         raise ConfigError(f"preset {preset!r} is unknown; use one of {', '.join(PRESETS)}{suggestion(preset, list(PRESETS))}")
-    values: dict[str, Any] = {"name": preset, **PRESETS[preset]}
+    values: dict[str, Any] = merge({"name": preset, **PRESETS[preset]}, defaults or {})
     if file is not None:
         try:
             given = yaml.safe_load(file.read_text(encoding="utf-8")) or {}
@@ -192,9 +211,9 @@ def load_config(preset: str = "full", file: Path | None = None, overrides: Seque
             raise ConfigError(f"{file} is not valid YAML: {' '.join(str(error).split())}") from error
         if not isinstance(given, dict):
             raise ConfigError(f"{file} holds a {type(given).__name__}; expected sections such as data: and training:")
-        values = merge(values, given)
+        values = merge(values, _translated(given))
     for text in overrides:
-        values = merge(values, _override(text))
+        values = merge(values, _translated(_override(text)))
     return make_config(values)
 
 

@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ploutos.cli import audit, data, llm, models, nightly, operations, runs, settings, strategist
+from ploutos.cli import audit, data, llm, models, nightly, operations, runs, settings, strategist, validate
 from ploutos.cli.interrupt import call_at_once, call_at_the_end
 from ploutos.cli.shared import (
     EXITS,
@@ -54,6 +54,9 @@ app.command("serve", rich_help_panel=_RUN, epilog=examples("ploutos serve", "plo
 )
 app.command("deploy", rich_help_panel=_RUN, epilog=examples("ploutos deploy", "ploutos deploy --calendar LSE"))(operations.deploy)
 app.command("resume", rich_help_panel=_RUN, epilog=examples("ploutos resume", "ploutos resume curious-otter"))(operations.resume)
+app.command("validate", rich_help_panel=_CHECK, epilog=examples("ploutos validate --market NQ --quick --output logs/report.json"))(
+    validate.validate
+)
 app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
 
 _PREFECT_DEFAULTS = {

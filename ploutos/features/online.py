@@ -7,8 +7,10 @@ closed, and several accounts and advisors ask for the same bar: the cache answer
 import hashlib
 import threading
 from collections import OrderedDict
+from collections.abc import Hashable
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from ploutos.features.llm_features import MARKET_NAMES, compute
 from ploutos.market.bars import FIELDS, Bars
@@ -30,10 +32,10 @@ class OptimizedFeatureCache:
         self.max_size = max_size
         self.hits = 0
         self.misses = 0
-        self._rows: OrderedDict[Key, FloatArray] = OrderedDict()
+        self._rows: OrderedDict[Hashable, FloatArray] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, key: Key) -> FloatArray | None:
+    def get(self, key: Hashable) -> FloatArray | None:
         """The row of a key, read-only; None when it is not there, which counts as a miss."""
         with self._lock:
             row = self._rows.get(key)
@@ -44,9 +46,9 @@ class OptimizedFeatureCache:
             self._rows.move_to_end(key)
             return row
 
-    def put(self, key: Key, row: FloatArray) -> None:
+    def put(self, key: Hashable, row: ArrayLike) -> None:
         """Keep a copy of a row, as the one used last."""
-        kept = row.copy()
+        kept = np.array(row, dtype=np.float64)
         kept.flags.writeable = False
         with self._lock:
             self._rows[key] = kept
