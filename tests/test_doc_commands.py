@@ -24,7 +24,7 @@ def commands():
     for page in PAGES:
         for block in _CODE.findall(page.read_text(encoding="utf-8")):
             for line in block.replace("\\\n", " ").splitlines():
-                for part in re.split(r"&&|;", line.split("  #")[0]):
+                for part in re.split(r"&&|;|>", line.split("  #")[0]):
                     words = shlex.split(part, comments=True) if part.strip().startswith("ploutos ") else []
                     if words and not any(mark in part for mark in ("...", "COMMAND", "KEY")):
                         found.setdefault(" ".join(words), words[1:])

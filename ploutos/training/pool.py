@@ -11,6 +11,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -25,6 +26,7 @@ from ploutos.hardware.processes import end_with_parent
 from ploutos.hardware.threads import capped_environment
 
 P = ParamSpec("P")
+_REAPED_S = 5.0
 T = TypeVar("T")
 
 
@@ -140,6 +142,9 @@ class WorkerPool:
 
     def _cause(self) -> str:
         """Why a worker died, as far as its exit code tells; the others are then ended by SIGTERM."""
+        until = time.monotonic() + _REAPED_S
+        while not any(each.exitcode for each in self._workers) and time.monotonic() < until:
+            time.sleep(0.01)  # the executor knows of a death before its exit code is there
         codes = [each.exitcode for each in self._workers if each.exitcode]
         code = next((each for each in codes if each != -signal.SIGTERM), codes[0] if codes else 0)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

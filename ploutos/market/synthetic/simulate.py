@@ -67,6 +67,7 @@ def simulate(spec: SyntheticSpec, instruments: Sequence[InstrumentSpec]) -> pd.D
             on such bars, or `planted_cross` of symbols that do not trade together.
         NoData: a calendar has no session in the span.
 
+    >>> from datetime import date
     >>> from ploutos.market.instruments import instrument
     >>> day = date(2024, 7, 3)  # closes at 13:00 in New York
     >>> frame = simulate(SyntheticSpec(start=day, end=day), [instrument("SPY")])
