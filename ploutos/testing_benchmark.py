@@ -177,7 +177,7 @@ def _update(policy: ActorCriticPolicy) -> Case:
         assert entropy is not None
         loss = values.pow(2).mean() - log_prob.mean() - entropy.mean()
         policy.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         policy.optimizer.step()
 
     return work
