@@ -7,23 +7,17 @@ from typing import Annotated, Any, cast, get_args
 import typer
 from rich.table import Table
 
-from ploutos.cli.shared import JSON_OPTION, console, examples, fail
+from ploutos.cli.shared import JSON_OPTION, console, fail
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
 
-app = typer.Typer(help="Measure cache, fusion, pool and network of the seed document, without them and with them.")
 
-
-@app.callback(invoke_without_command=True, epilog=examples("ploutos benchmark --mode baseline", "ploutos benchmark --mode optimized"))
-def run(
-    context: typer.Context,
-    mode: Annotated[str | None, typer.Option(help="baseline (without the optimisations) or optimized.")] = None,
+def benchmark(
+    mode: Annotated[str, typer.Option(help="baseline (without the optimisations) or optimized.")],
     output: Annotated[Path | None, typer.Option("--output", help="JSON file; MODE.json in this folder by default.")] = None,
     rounds: Annotated[int, typer.Option(min=1, help="Of which the median is taken.")] = 5,
 ) -> None:
-    """Measure one mode and write it as JSON."""
-    if context.invoked_subcommand is not None:
-        return
+    """Measure cache, fusion, pool and network of the seed document, without them or with them, and write JSON."""
     cap_threads(1)
     from ploutos.store import write_json
     from ploutos.testing_benchmark import Mode, measure

@@ -57,7 +57,9 @@ app.command("resume", rich_help_panel=_RUN, epilog=examples("ploutos resume", "p
 app.command("validate", rich_help_panel=_CHECK, epilog=examples("ploutos validate --market NQ --quick --output logs/report.json"))(
     validate.validate
 )
-app.add_typer(benchmark.app, name="benchmark", rich_help_panel=_CHECK)
+app.command(
+    "benchmark", rich_help_panel=_CHECK, epilog=examples("ploutos benchmark --mode baseline", "ploutos benchmark --mode optimized")
+)(benchmark.benchmark)
 app.command("compare-benchmarks", rich_help_panel=_CHECK, epilog=examples("ploutos compare-benchmarks baseline.json optimized.json"))(
     benchmark.compare
 )
