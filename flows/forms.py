@@ -36,6 +36,11 @@ _PATHS = {
 _OF_PHASE = {1: ("data", "features", "folds"), 2: ("env", "training", "regression"), 3: ("llm", "fusion", "hybrid", "evaluation")}
 
 
+def settled_before(phase: int) -> list[str]:
+    """Sections of a configuration that were settled in the phases before this one; the seed is one of them once policies are trained."""
+    return [name for before, names in _OF_PHASE.items() if before < phase for name in names] + (["seed"] if phase == 3 else [])
+
+
 class RunForm(Spec):
     """What all forms of a run share.
 
@@ -95,10 +100,10 @@ class RunForm(Spec):
 
     def _refuse_settled(self) -> None:
         """Settings of a phase that is not repeated are those of the earlier run."""
-        settled = [name for phase, names in _OF_PHASE.items() if phase < self.first_phase for name in names]
+        settled = settled_before(self.first_phase)
         for name in self.model_fields_set:
             section = _PATHS.get(name, name).split(".")[0]
-            if (section in settled or (section == "seed" and self.first_phase == 3)) and getattr(self, name) is not None:
+            if section in settled and getattr(self, name) is not None:
                 raise ConfigError(f"{name} was settled in an earlier phase of {self.earlier}; leave it empty, or start from that phase")
 
 

@@ -208,6 +208,17 @@ def test_work_that_was_found_in_the_store_is_no_measurement(tmp_path):
     assert "1 trainings came from the store (policy 0 0 first)" in report.targets["execution_time"].reason
 
 
+def test_a_run_that_started_from_a_later_phase_did_not_do_the_whole_work(tmp_path):
+    report = TestingFramework(create_test_config("pipeline"), ran(tmp_path, {"policy 0 0": "Completed"})).run_automated_pipeline()
+    assert report.targets["execution_time"].reason == "not evaluated: the run started from a later phase"
+    assert not report.validation_passed
+
+
+def test_a_file_that_names_a_source_has_all_of_its_symbols(tmp_path):
+    (tmp_path / "mine.yaml").write_text("data: {source: sample}")
+    assert create_test_config("pipeline", file=tmp_path / "mine.yaml").run.data.symbols == ()
+
+
 def test_a_run_above_its_time_or_memory_is_not_passed(tmp_path):
     config = create_test_config("hardware_maximized")
     for limit in ({"execution_time": 0.001}, {"peak_memory_gb": 0.001}):
@@ -250,7 +261,7 @@ def test_a_loan_is_given_back_once():
 
 @pytest.mark.parametrize(("state", "code"), [("Completed", 0), ("Cached", 1)])
 def test_the_command_ends_with_0_on_what_it_measured_and_with_1_otherwise(tmp_path, monkeypatch, state, code):
-    monkeypatch.setattr("ploutos.testing_framework._run_flow", ran(tmp_path, {"policy 0 0": state}))
+    monkeypatch.setattr("ploutos.testing_framework._run_flow", ran(tmp_path, {"bars": "Cached", "policy 0 0": state}))
     monkeypatch.setattr("ploutos.testing_framework.HardwareMonitor", lambda interval: HardwareMonitor(interval, nvml=NoGpu()))
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path / "prefect"))
     output = tmp_path / "logs" / "validation_report.json"

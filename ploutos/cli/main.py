@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ploutos.cli import audit, data, llm, models, nightly, operations, runs, settings, strategist, validate
+from ploutos.cli import audit, benchmark, data, llm, models, modes, nightly, operations, runs, settings, strategist, validate
 from ploutos.cli.interrupt import call_at_once, call_at_the_end
 from ploutos.cli.shared import (
     EXITS,
@@ -56,6 +56,12 @@ app.command("deploy", rich_help_panel=_RUN, epilog=examples("ploutos deploy", "p
 app.command("resume", rich_help_panel=_RUN, epilog=examples("ploutos resume", "ploutos resume curious-otter"))(operations.resume)
 app.command("validate", rich_help_panel=_CHECK, epilog=examples("ploutos validate --market NQ --quick --output logs/report.json"))(
     validate.validate
+)
+app.command(
+    "benchmark", rich_help_panel=_CHECK, epilog=examples("ploutos benchmark --mode baseline", "ploutos benchmark --mode optimized")
+)(benchmark.benchmark)
+app.command("compare-benchmarks", rich_help_panel=_CHECK, epilog=examples("ploutos compare-benchmarks baseline.json optimized.json"))(
+    benchmark.compare
 )
 app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
 
@@ -123,10 +129,14 @@ def _main(
         "ploutos run",
         "ploutos run --plan --path bars.csv",
         "ploutos run --preset quick --config mine.yaml --set training.members=5 --out a",
+        "ploutos run --mode pipeline --market NQ --quick",
     ),
 )
 def run(
-    preset: Annotated[str, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized.")] = "demo",
+    preset: Annotated[
+        str | None, typer.Option(help="demo, quick (1 % of the steps), test (10 %), full or hardware_maximized; demo by default.")
+    ] = None,
+    mode: Annotated[str | None, modes.MODE_OPTION] = None,
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
@@ -142,6 +152,11 @@ def run(
             help="Continue from the checkpoints of an interrupted run (the default), or train from the start.",
         ),
     ] = None,
+    quick: Annotated[bool, modes.QUICK_OPTION] = False,
+    mock_llm: Annotated[bool, modes.MOCK_OPTION] = False,
+    batch_size: Annotated[int | None, modes.BATCH_OPTION] = None,
+    vectorized_envs: Annotated[int | None, modes.ENVS_OPTION] = None,
+    start_phase: Annotated[int, modes.PHASE_OPTION] = 1,
     plan: Annotated[bool, typer.Option("--plan", help="Print what the run would do, take and write, and do nothing.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
@@ -156,20 +171,26 @@ def run(
     if auto_resume is not None:
         overrides.append(f"checkpoint.auto_resume={json.dumps(auto_resume)}")
     overrides += [f"llm.{name}=true" for name, given in (("replay", llm_replay), ("reveal", reveal)) if given]
+    overrides += modes.shortcuts(quick, mock_llm, batch_size, vectorized_envs)
     try:
-        config = load_config(preset, config_file, overrides)
+        asked = None if mode is None else modes.asked_for(mode, preset, source or path, config_file, overrides)
+        config = load_config(preset or "demo", config_file, overrides) if asked is None else asked.run
         if not plan:
             make_prefect_home()
         outlook = _look_ahead(config)
+        form = config if start_phase == 1 else modes.going_on(outlook.config, start_phase)
         if plan:
             from ploutos.cli.plan import print_plan
 
             print_plan(outlook, as_json)
             return
-        folder = _run_flow(config, outlook, verbose)
+        report = None if asked is None else modes.watched(asked, lambda _: _run_flow(form, outlook, verbose))
+        folder = _run_flow(form, outlook, verbose) if report is None else report.folder
     except PloutosError as error:
         raise fail(error, as_json) from error
     _print_summary(folder, as_json)
+    if report is not None and not as_json:
+        modes.print_findings(report)
 
 
 def _look_ahead(config: Any) -> Any:
