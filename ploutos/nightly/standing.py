@@ -144,12 +144,15 @@ def _challenge(
     if returns is None:
         return Verdict(MoveKind.NONE, faults)
     evidence, n_nights = promotion.nightly_decision(returns.one, returns.other), len(returns.sessions)
-    if evidence.decided_after is None or stale:
-        return Verdict(MoveKind.NONE, faults, evidence, n_nights)
     was_champion = any(move.alias is Alias.CHAMPION and move.model == now.challenger.name for move in store.history())
+    if evidence.decided_after is None or stale:
+        if was_champion and not promotion.on_probation(store, n_nights):
+            promotion.dismiss(store, BY, f"the champion stood its probation of {n_nights} nights")
+        return Verdict(MoveKind.NONE, faults, evidence, n_nights)
     if was_champion:
         if automatic:
             promotion.rollback(store, BY, f"better on {n_nights} nights, p = {evidence.p:.3f}")
+            promotion.dismiss(store, BY, "it is champion again")
         return Verdict(MoveKind.ROLLBACK, evidence=evidence, n_nights=n_nights, done=automatic)
     if faults or decider != now.challenger_decider:
         return Verdict(MoveKind.NONE, faults, evidence, n_nights)

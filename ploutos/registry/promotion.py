@@ -127,6 +127,20 @@ def challenge(store: ModelStore, model: Model, by: str, reason: str = "") -> Mov
     return move
 
 
+def dismiss(store: ModelStore, by: str, reason: str) -> Move:
+    """Let no model run beside the champion.
+
+    Raises:
+        StoreError: none does.
+    """
+    challenger = store.aliases().get(Alias.CHALLENGER)
+    if challenger is None:
+        raise StoreError("there is no challenger to dismiss")
+    move = _move(Alias.CHALLENGER, None, challenger, "dismiss", by, reason)
+    store.move(move)
+    return move
+
+
 def demote(store: ModelStore, by: str, reason: str) -> Move:
     """Leave nobody in charge.
 
