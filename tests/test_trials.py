@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import zipfile
-from datetime import date
+from datetime import date, timedelta
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +18,7 @@ from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.candidates import paths_of, sessions_tested
 from ploutos.registry.recording import record_run, record_search
-from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
+from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, counted, make_trial
 from ploutos.strategies.base import PrecomputedTargets, Role
 from ploutos.training.checkpoint import META
 from ploutos.walk_forward import Range
@@ -73,7 +73,7 @@ def test_a_damaged_line_is_an_error_and_never_fewer_trials(tmp_path):
 
 WRITER = """
 import sys
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
 registry = TrialRegistry(Path(sys.argv[1]))
@@ -115,6 +115,18 @@ def test_overlapping_means_shared_market_shared_sessions_and_a_shared_symbol(tmp
     found = registry.overlapping("exchange", ("A", "B"), *SPAN)
     assert {each.key for each in found} == {inside.key, touching.key, wider.key}
     assert [each.key for each in found] == sorted(each.key for each in found)
+
+
+def test_the_same_procedure_on_a_longer_span_is_no_further_try(tmp_path):
+    """A year of nights would else be a year of tries."""
+    registry, later = TrialRegistry(tmp_path), (SPAN[0], SPAN[1] + timedelta(days=1))
+    for content, span in (("one night", SPAN), ("the next", later)):
+        registry.record([trial(content, TrialKind.CANDIDATE, span=span, procedure="p")])
+    registry.record([trial("another", TrialKind.CANDIDATE, span=SPAN, procedure="q"), trial("none", TrialKind.CANDIDATE, span=SPAN)])
+    found = registry.overlapping("exchange", ("A", "B"), *SPAN)
+    assert len(registry.trials()) == 4
+    assert counted(found) == 3
+    assert {each.last for each in found if each.procedure == "p"} == {later[1]}
 
 
 def candidate(registry, days, returns, slug="vote"):

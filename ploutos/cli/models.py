@@ -12,6 +12,8 @@ from ploutos.cli.shared import JSON_OPTION, console, fail
 from ploutos.errors import PloutosError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ploutos.registry.models import Model, ModelStore
 
 app = typer.Typer(no_args_is_help=True, help="Champion, challenger and their history.")
@@ -136,11 +138,7 @@ def rollback(
     """Put the champion of before back."""
     from ploutos.registry import promotion
 
-    try:
-        move = promotion.rollback(_store(mlflow), by or getpass.getuser(), reason)
-    except PloutosError as error:
-        raise fail(error, as_json) from error
-    _say(move, as_json)
+    _carry_out(promotion.rollback, mlflow, by, reason, as_json)
 
 
 @app.command()
@@ -153,11 +151,7 @@ def demote(
     """Leave nobody in charge."""
     from ploutos.registry import promotion
 
-    try:
-        move = promotion.demote(_store(mlflow), by or getpass.getuser(), reason)
-    except PloutosError as error:
-        raise fail(error, as_json) from error
-    _say(move, as_json)
+    _carry_out(promotion.demote, mlflow, by, reason, as_json)
 
 
 @app.command()
@@ -183,6 +177,15 @@ def holdout(
         return
     for sentence in holdout_sentences(read):
         console().print(sentence, highlight=False)
+
+
+def _carry_out(action: "Callable[[ModelStore, str, str], Any]", mlflow: str | None, by: str | None, reason: str, as_json: bool) -> None:
+    """Move an alias and say so."""
+    try:
+        move = action(_store(mlflow), by or getpass.getuser(), reason)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    _say(move, as_json)
 
 
 def _say(move: Any, as_json: bool) -> None:

@@ -81,7 +81,7 @@ class Move(Spec):
     before: str | None
     """What it pointed at until then."""
     action: str
-    """promote, demote or rollback."""
+    """promote, demote, rollback, challenge or dismiss."""
     by: str
     """Who approved."""
     reason: str

@@ -1,8 +1,9 @@
 """From a run's folder to champion, and back: who may be promoted, who approved, and what was known.
 
-Champion and challenger are moved by four actions. *Promote* makes a run's subject champion; a champion of before becomes what a rollback
-returns to. *Demote* leaves nobody in charge. *Rollback* puts the champion of before back. *Challenge* names who runs beside the champion. A
-new champion is on probation for a quarter, in which the one before it runs on as its challenger: the same nightly test demotes it.
+Champion and challenger are moved by five actions. *Promote* makes a run's subject champion; a champion of before becomes what a rollback
+returns to. *Demote* leaves nobody in charge. *Rollback* puts the champion of before back. *Challenge* names who runs beside the champion,
+*dismiss* nobody. A champion that a night promoted is on probation for a quarter, in which the one before it runs on as its challenger:
+the same nightly test brings that one back.
 """
 
 import json
@@ -133,12 +134,7 @@ def dismiss(store: ModelStore, by: str, reason: str) -> Move:
     Raises:
         StoreError: none does.
     """
-    challenger = store.aliases().get(Alias.CHALLENGER)
-    if challenger is None:
-        raise StoreError("there is no challenger to dismiss")
-    move = _move(Alias.CHALLENGER, None, challenger, "dismiss", by, reason)
-    store.move(move)
-    return move
+    return _vacate(store, Alias.CHALLENGER, "dismiss", by, reason)
 
 
 def demote(store: ModelStore, by: str, reason: str) -> Move:
@@ -147,10 +143,15 @@ def demote(store: ModelStore, by: str, reason: str) -> Move:
     Raises:
         StoreError: there is no champion.
     """
-    champion = store.aliases().get(Alias.CHAMPION)
-    if champion is None:
-        raise StoreError("there is no champion to demote")
-    move = _move(Alias.CHAMPION, None, champion, "demote", by, reason)
+    return _vacate(store, Alias.CHAMPION, "demote", by, reason)
+
+
+def _vacate(store: ModelStore, alias: Alias, action: str, by: str, reason: str) -> Move:
+    """Point an alias at nobody."""
+    held = store.aliases().get(alias)
+    if held is None:
+        raise StoreError(f"there is no {alias} to {action}")
+    move = _move(alias, None, held, action, by, reason)
     store.move(move)
     return move
 
