@@ -6,6 +6,7 @@ under way. Runs that wait, for a person or for their time, have no process and a
 
 import os
 import platform
+from datetime import UTC, datetime, timedelta
 from uuid import UUID
 
 import psutil
@@ -23,6 +24,7 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed
 
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+_STARTING = timedelta(minutes=10)
 _TASKS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])))
 _PAGE = 200
 HOST, PROCESS, STARTED, ATTEMPT = "ploutos.host", "ploutos.pid", "ploutos.started", "ploutos.attempt"
@@ -48,7 +50,12 @@ def sweep(client: SyncPrefectClient) -> list[str]:
 
 
 def is_gone(run: FlowRun) -> bool:
-    """Whether a run had a process on this host that has ended; of one that has not told its process, or of another host's, nobody knows."""
+    """Whether a run had a process on this host that has ended; of one that has not told its process, or of another host's, nobody knows.
+
+    A run that is Pending has no process of this attempt yet, and the one of the attempt before has ended: it is given time to start.
+    """
+    if run.state_type is StateType.PENDING and run.state is not None and datetime.now(UTC) - run.state.timestamp < _STARTING:
+        return False
     pid, started = run.labels.get(PROCESS), run.labels.get(STARTED)
     if (run.labels.get(HOST), run.labels.get(ATTEMPT)) != (platform.node(), run.run_count):
         return False

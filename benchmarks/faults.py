@@ -1,0 +1,458 @@
+"""Faults in the middle of a run under `ploutos serve`, and what becomes of it; `python -m benchmarks.faults --home DIR`.
+
+Each fault meets a server, a worker and a run of its own in a fresh PLOUTOS_HOME. Counted are the states that the server shows and for how
+long after the fault the run goes on saying that it is at work, the finished stages that are computed again, the processes of that home
+that outlive what started them, and whether everything ends in the bytes of a run that nothing happened to. A benchmark that is stopped
+goes on with the next fault.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+import psutil
+
+SETTINGS: dict[str, Any] = {
+    "preset": "demo", "name": "fault", "source": "sample", "symbols": ["AAPL", "IBM"], "members": 2,
+    "folds": {"train_years": 3, "test_months": 60},
+    "training": {"total_timesteps": 40_000, "timesteps_reduction": 1, "n_envs": 4, "n_steps": 64, "batch_size": 128, "net_arch": [16]},
+    "checkpoint": {"every_rollouts": 4},
+    "evaluation": {"replications": 100, "placebo_draws": 20, "robustness": {"enabled": False}},
+    "fusion": {"choose": False}, "hybrid": {"enabled": False}, "pipeline": {"pause_between_phases": 0}, "hardware": {"workers": 1},
+}  # fmt: skip
+AT_WORK = {"RUNNING", "PENDING", "CANCELLING"}
+ENDED_BADLY = {"FAILED", "CRASHED", "CANCELLED"}
+_LIMIT_S = 420.0
+
+
+@dataclass
+class Outcome:
+    """What became of a run that a fault met.
+
+    Attributes:
+        states: that the server showed after the fault, in order.
+        at_work_s: seconds after the fault until the run was Running no more, or Running again because it goes on by itself; None where
+            it never stopped.
+        resumed: whether somebody had to say `ploutos resume`, or the like.
+        finished: stages that were done when the fault came.
+        repeated: those of them that were computed again.
+        orphans: processes that nobody looked after any more ten seconds after the fault.
+        left: processes of this home after `ploutos serve --stop`.
+        equal: whether numbers and every artifact have the bytes of the undisturbed run.
+        note: what a person was told.
+    """
+
+    states: list[str] = field(default_factory=list)
+    at_work_s: float | None = None
+    resumed: bool = False
+    finished: int = 0
+    repeated: int = 0
+    orphans: int = 0
+    left: int = 0
+    equal: bool = False
+    note: str = ""
+
+
+class Host:
+    """A home with a server, a worker and one run."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")} | {
+            "PLOUTOS_HOME": str(home)
+        }
+        self.keeper: subprocess.Popen[bytes] | None = None
+        self.run_id = ""
+
+    @property
+    def tree(self) -> set[int]:
+        """What the keeper has started, and what that has."""
+        if self.keeper is None or self.keeper.poll() is not None:
+            return set()
+        return {self.keeper.pid, *(each.pid for each in psutil.Process(self.keeper.pid).children(recursive=True))}
+
+    @property
+    def client(self) -> httpx.Client:
+        user, _, password = (self.home / "serve" / "auth").read_text().strip().partition(":")
+        return httpx.Client(base_url=f"http://127.0.0.1:{self.port}/api", auth=(user, password), timeout=20)
+
+    def up(self) -> None:
+        log = (self.home.parent / f"{self.home.name}.log").open("ab")
+        command = [sys.executable, "-m", "ploutos", "serve", "--port", str(self.port)]
+        self.keeper = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
+        self.until(lambda: "is up" in Path(log.name).read_text().rpartition("ending")[2] and self.said("health"), 180, "the server is up")
+
+    def said(self, path: str) -> Any:
+        """An answer of the server; None while it is away."""
+        try:
+            with self.client as client:
+                answer = client.get(path)
+                return answer.json() if answer.is_success else None
+        except (httpx.HTTPError, OSError):
+            return None
+
+    def start(self, deployment: str = "ploutos-pipeline/pipeline") -> None:
+        with self.client as client:
+            found = client.get(f"deployments/name/{deployment}").raise_for_status().json()
+            made = client.post(f"deployments/{found['id']}/create_flow_run", json={"parameters": {"config": SETTINGS}})
+            self.run_id = made.raise_for_status().json()["id"]
+
+    def state(self) -> str | None:
+        run = self.said(f"flow_runs/{self.run_id}")
+        return None if run is None else str(run["state_type"])
+
+    def cancel(self) -> None:
+        with self.client as client:
+            state = {"state": {"type": "CANCELLING", "name": "Cancelling"}}
+            client.post(f"flow_runs/{self.run_id}/set_state", json=state).raise_for_status()
+
+    def resume(self) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "ploutos", "resume", self.run_id], env=self.environment, capture_output=True, text=True, check=False
+        )
+        if done.returncode:
+            raise SystemExit(f"resume: {done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    def down(self) -> None:
+        if self.keeper is not None and self.keeper.poll() is None:
+            self.keeper.terminate()
+            self.keeper.wait(90)
+
+    def keys(self) -> dict[str, tuple[int, str]]:
+        """When each finished stage was written, and the artifact that it gave."""
+        found = {}
+        for file in sorted((self.home / "store" / "keys").glob("*/*.json")):
+            found[file.relative_to(self.home).as_posix()] = (file.stat().st_mtime_ns, json.loads(file.read_text())["ref"]["sha256"])
+        return found
+
+    def done(self, stage: str) -> int:
+        return len(list((self.home / "store" / "keys" / stage).glob("*.json")))
+
+    def checkpoints(self) -> int:
+        return sum("checkpoint" in str(each) for each in self.home.rglob("*.zip"))
+
+    def metrics(self) -> bytes:
+        (found,) = (self.home / "runs").glob("*/metrics.json")
+        return found.read_bytes()
+
+    def processes(self) -> list[psutil.Process]:
+        """Every process that works for this home."""
+        found = []
+        for each in psutil.process_iter():
+            with contextlib.suppress(psutil.Error):
+                if each.environ().get("PLOUTOS_HOME") == str(self.home) and each.status() != psutil.STATUS_ZOMBIE:
+                    found.append(each)
+        return found
+
+    def flow(self) -> psutil.Process:
+        """The process of the run: a child of the worker."""
+        return next(
+            each for each in self.worker().children() if "flow_engine" in " ".join(each.cmdline()) or "prefect" in " ".join(each.cmdline())
+        )
+
+    def server(self) -> psutil.Process:
+        return self._part("server")
+
+    def worker(self) -> psutil.Process:
+        return self._part("worker")
+
+    def trainer(self) -> psutil.Process:
+        """A process that trains: the busiest of the run's children."""
+        children = self.flow().children(recursive=True)
+        return max(children, key=lambda each: sum(each.cpu_times()[:2]))
+
+    def until(self, holds: Callable[[], Any], limit: float, what: str) -> float:
+        """Wait; the seconds that it took."""
+        began = time.monotonic()
+        while not holds():
+            if time.monotonic() - began > limit:
+                raise SystemExit(f"{self.home.name}: waited {limit:.0f} s for this: {what}")
+            time.sleep(0.25)
+        return time.monotonic() - began
+
+    def in_training(self) -> None:
+        """Wait until one policy is finished and another has written a checkpoint."""
+        self.until(lambda: self.done("policy") >= 1 and self.checkpoints(), _LIMIT_S, "a policy is trained, another one half")
+
+    def in_evaluation(self) -> None:
+        """Wait until everything is trained and the advice is there."""
+        self.until(lambda: self.done("signals") >= 1, _LIMIT_S, "the advice is there")
+
+    def _part(self, name: str) -> psutil.Process:
+        assert self.keeper is not None
+        return next(each for each in psutil.Process(self.keeper.pid).children() if f" {name} start" in " ".join(each.cmdline()))
+
+
+def kill(*processes: psutil.Process) -> None:
+    for each in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            os.kill(each.pid, signal.SIGKILL)
+
+
+def flow_killed(host: Host) -> None:
+    host.in_training()
+    kill(host.flow())
+
+
+def flow_killed_late(host: Host) -> None:
+    host.in_evaluation()
+    kill(host.flow())
+
+
+def flow_asked_to_end(host: Host) -> None:
+    host.in_training()
+    host.flow().terminate()
+
+
+def worker_killed(host: Host) -> None:
+    host.in_training()
+    kill(host.worker())
+
+
+def worker_and_flow_killed(host: Host) -> None:
+    host.in_training()
+    flow = host.flow()
+    kill(host.worker(), flow)
+
+
+def server_killed(host: Host) -> None:
+    host.in_training()
+    kill(host.server())
+
+
+def server_away(host: Host, seconds: float) -> None:
+    host.in_training()
+    server = host.server()
+    parts = [server, *server.children(recursive=True)]
+    for each in parts:
+        each.suspend()
+    time.sleep(seconds)
+    for each in parts:
+        each.resume()
+
+
+def server_away_shortly(host: Host) -> None:
+    server_away(host, 20)
+
+
+def server_away_long(host: Host) -> None:
+    server_away(host, 150)
+
+
+def keeper_killed(host: Host) -> None:
+    host.in_training()
+    assert host.keeper is not None
+    host.keeper.kill()
+    host.keeper.wait()
+    time.sleep(10)
+    host.up()
+
+
+def all_killed(host: Host) -> None:
+    """As if the power had gone."""
+    host.in_training()
+    kill(*host.processes())
+    assert host.keeper is not None
+    host.keeper.wait()
+    host.up()
+
+
+def trainer_killed(host: Host) -> None:
+    host.in_training()
+    kill(host.trainer())
+
+
+def cancelled(host: Host) -> None:
+    host.in_training()
+    host.cancel()
+
+
+def artifact_deleted(host: Host) -> None:
+    host.in_training()
+    kill(host.flow())
+    _features(host).unlink()
+
+
+def artifact_damaged(host: Host) -> None:
+    host.in_training()
+    kill(host.flow())
+    file = _features(host)
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def checkpoint_damaged(host: Host) -> None:
+    host.in_training()
+    kill(host.flow())
+    for each in host.home.rglob("*.zip"):
+        if "checkpoint" in str(each):
+            each.write_bytes(each.read_bytes()[:100])
+
+
+def disk_full(host: Host) -> None:
+    """The store lies on a disk of its own, which another program fills."""
+    host.in_training()
+    filler = host.home / "store" / "filler"
+    free = shutil.disk_usage(host.home / "store").free
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        for _ in range(free // 65_536 + 2):
+            file.write(bytes(65_536))
+    host.until(lambda: host.state() in ENDED_BADLY, _LIMIT_S, "a full disk ends the run")
+    filler.unlink()
+
+
+def started_twice(host: Host) -> None:
+    """The same run a second time while the first is under way."""
+    host.in_training()
+    first = host.run_id
+    host.start("ploutos-pipeline/demo")
+    second, host.run_id = host.run_id, first
+    host.until(lambda: (host.said(f"flow_runs/{second}") or {}).get("state_type") == "COMPLETED", _LIMIT_S, "the second run completes")
+
+
+def _features(host: Host) -> Path:
+    (key,) = (host.home / "store" / "keys" / "features").glob("*.json")
+    return host.home / "store" / str(json.loads(key.read_text())["ref"]["path"])
+
+
+FAULTS: dict[str, tuple[str, Callable[[Host], None]]] = {
+    "flow-killed": ("flow killed in training (`kill -9`)", flow_killed),
+    "flow-killed-late": ("flow killed in evaluation", flow_killed_late),
+    "flow-terminated": ("flow told to end (SIGTERM)", flow_asked_to_end),
+    "worker-killed": ("worker killed", worker_killed),
+    "worker-and-flow": ("worker and flow killed", worker_and_flow_killed),
+    "server-killed": ("server killed", server_killed),
+    "server-20": ("server away for 20 s", server_away_shortly),
+    "server-150": ("server away for 150 s", server_away_long),
+    "keeper-killed": ("`ploutos serve` killed, started again", keeper_killed),
+    "power": ("everything killed at once, as by a power cut", all_killed),
+    "trainer-killed": ("a training process killed", trainer_killed),
+    "cancelled": ("cancelled in the UI", cancelled),
+    "artifact-deleted": ("flow killed, an artifact deleted", artifact_deleted),
+    "artifact-damaged": ("flow killed, an artifact cut in half", artifact_damaged),
+    "checkpoint-damaged": ("flow killed, every checkpoint damaged", checkpoint_damaged),
+    "disk-full": ("disk full", disk_full),
+    "twice": ("the same run started twice", started_twice),
+}
+
+
+@contextlib.contextmanager
+def hosted(folder: Path, name: str, small_disk: bool = False) -> Iterator[Host]:
+    """A fresh home with a server, and nothing left of its processes afterwards."""
+    home = folder / name
+    shutil.rmtree(home, ignore_errors=True)
+    (home / "store").mkdir(parents=True)
+    if small_disk:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(home / "store")], check=True)
+    host = Host(home)
+    try:
+        host.up()
+        yield host
+    finally:
+        host.down()
+        kill(*host.processes())
+        if small_disk:
+            subprocess.run(["umount", str(home / "store")], check=False)
+
+
+def undisturbed(folder: Path) -> tuple[bytes, dict[str, str], float]:
+    """Numbers, artifacts and seconds of a run that nothing happens to."""
+    kept = folder / "undisturbed.json"
+    if not kept.exists():
+        with hosted(folder, "undisturbed") as host:
+            host.start()
+            seconds = host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "an undisturbed run completes")
+            found = {"metrics": host.metrics().decode(), "keys": {key: sha for key, (_, sha) in host.keys().items()}, "seconds": seconds}
+            kept.write_text(json.dumps(found))
+    found = json.loads(kept.read_text())
+    return found["metrics"].encode(), found["keys"], found["seconds"]
+
+
+def meet(folder: Path, name: str, metrics: bytes, keys: dict[str, str]) -> Outcome:
+    """A run that a fault meets."""
+    outcome = Outcome()
+    with hosted(folder, name, small_disk=name == "disk-full") as host:
+        host.start()
+        fault = FAULTS[name][1]
+        host.in_evaluation() if name == "flow-killed-late" else host.in_training()
+        before = host.keys()
+        outcome.finished = len(before)
+        began = time.monotonic()
+        fault(host)
+        if name in ("artifact-deleted", "artifact-damaged"):
+            before = {key: value for key, value in before.items() if "/features/" not in key}
+        outcome.at_work_s = _watch(host, outcome, began)
+        known = host.tree
+        outcome.orphans = sum(each.pid not in known for each in host.processes())
+        if outcome.states[-1] in ENDED_BADLY:
+            run = host.said(f"flow_runs/{host.run_id}")
+            outcome.note = " ".join(str(run["state"].get("message") or "").split())[:160]
+            outcome.resumed = True
+            host.resume()
+            host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "the run completes after all")
+        after = host.keys()
+        outcome.repeated = sum(after[key][0] != written for key, (written, _) in before.items())
+        outcome.equal = host.metrics() == metrics and {key: sha for key, (_, sha) in after.items()} == keys
+        host.down()
+        outcome.left = len(host.processes())
+    return outcome
+
+
+def _watch(host: Host, outcome: Outcome, began: float) -> float | None:
+    """Follow the run to an end, good or bad; the seconds until it said something else than being at work, None if it went on."""
+    limit = time.monotonic() + _LIMIT_S
+    while time.monotonic() < limit:
+        state = host.state()
+        shown = "away" if state is None else state
+        if not outcome.states or outcome.states[-1] != shown:
+            outcome.states.append(shown)
+        if state in ENDED_BADLY:
+            seconds = time.monotonic() - began
+            time.sleep(max(0.0, 10 - seconds))
+            return seconds
+        if state == "COMPLETED":
+            return None
+        time.sleep(0.25)
+    raise SystemExit(f"{host.home.name}: still {outcome.states[-1]} after {_LIMIT_S:.0f} s")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--home", type=Path, required=True, help="folder to keep everything in")
+    parser.add_argument("--faults", nargs="*", default=list(FAULTS), choices=list(FAULTS), metavar="FAULT", help=", ".join(FAULTS))
+    asked = parser.parse_args()
+    folder: Path = asked.home.resolve()
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics, keys, seconds = undisturbed(folder)
+    print(f"undisturbed: {seconds:.0f} s, {len(keys)} stages\n")
+    print(
+        "| fault | states shown | s until it says so | resumed by hand | stages finished | repeated | orphans | left at the end | bytes equal |"
+    )
+    print("|---|---|---:|---|---:|---:|---:|---:|---|", flush=True)
+    for name in asked.faults:
+        kept = folder / f"{name}.json"
+        if not kept.exists():
+            kept.write_text(json.dumps(asdict(meet(folder, name, metrics, keys))))
+        o = Outcome(**json.loads(kept.read_text()))
+        shown, at_work = ", ".join(each.capitalize() for each in o.states), "goes on" if o.at_work_s is None else f"{o.at_work_s:.1f}"
+        print(f"| {FAULTS[name][0]} | {shown} | {at_work} | {'yes' if o.resumed else 'no'} | {o.finished} | {o.repeated} | {o.orphans} | {o.left} "
+              f"| {'yes' if o.equal else 'NO'} |", flush=True)  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()
