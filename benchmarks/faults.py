@@ -440,18 +440,27 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     metrics, keys, seconds = undisturbed(folder)
     print(f"undisturbed: {seconds:.0f} s, {len(keys)} stages\n")
-    print(
-        "| fault | states shown | s until it says so | resumed by hand | stages finished | repeated | orphans | left at the end | bytes equal |"
+    columns = (
+        "fault",
+        "states shown",
+        "s until it says so",
+        "resumed by hand",
+        "stages finished",
+        "repeated",
+        "orphans",
+        "left",
+        "bytes equal",
     )
-    print("|---|---|---:|---|---:|---:|---:|---:|---|", flush=True)
+    print(f"| {' | '.join(columns)} |\n|---|---|---:|---|---:|---:|---:|---:|---|", flush=True)
     for name in asked.faults:
         kept = folder / f"{name}.json"
         if not kept.exists():
             kept.write_text(json.dumps(asdict(meet(folder, name, metrics, keys))))
         o = Outcome(**json.loads(kept.read_text()))
-        shown, at_work = ", ".join(each.capitalize() for each in o.states), "goes on" if o.at_work_s is None else f"{o.at_work_s:.1f}"
-        print(f"| {FAULTS[name][0]} | {shown} | {at_work} | {'yes' if o.resumed else 'no'} | {o.finished} | {o.repeated} | {o.orphans} | {o.left} "
-              f"| {'yes' if o.equal else 'NO'} |", flush=True)  # fmt: skip
+        told = "goes on" if o.at_work_s is None else f"{o.at_work_s:.1f}"
+        yes_or_no = ["yes" if each else "no" for each in (o.resumed, o.equal)]
+        row = [FAULTS[name][0], ", ".join(o.states), told, yes_or_no[0], o.finished, o.repeated, o.orphans, o.left, yes_or_no[1]]
+        print(f"| {' | '.join(str(each) for each in row)} |", flush=True)
 
 
 if __name__ == "__main__":
