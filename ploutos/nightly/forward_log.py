@@ -5,18 +5,15 @@ of the one before, so that nothing can be taken out or changed without breaking 
 the last hash elsewhere from time to time. An entry written after its open is kept and marked late, and is no evidence. One host only.
 """
 
-import fcntl
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
-from pydantic import ValidationError
 
+from ploutos.append_log import AppendLog
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import Segment, run_backtests
@@ -92,6 +89,7 @@ class ForwardLog:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self.file = self.root / "forward.jsonl"
+        self._log = AppendLog(self.file, "an entry")
 
     def entries(self) -> tuple[Entry, ...]:
         """All entries, the oldest first, every hash checked.
@@ -99,24 +97,15 @@ class ForwardLog:
         Raises:
             StoreError: a line cannot be read, or the chain is broken.
         """
-        try:
-            content = self.file.read_bytes()
-        except FileNotFoundError:
-            return ()
-        before, found = _START, list[Entry]()
-        for number, line in enumerate(content[: content.rfind(b"\n") + 1].splitlines()):
-            try:
-                entry = Entry.model_validate_json(line)
-            except ValidationError as error:
-                raise StoreError(f"line {number + 1} of {self.file} is not an entry; restore the log from a copy") from error
+        before, found = _START, self._log.read(Entry)
+        for number, entry in enumerate(found):
             if (entry.number, entry.before) != (number, before) or entry.hash != _hash(entry.model_dump(mode="json")):
                 raise StoreError(
-                    f"line {number + 1} of {self.file} does not follow from the lines before it: the log was changed after it was written; "
-                    "restore it from a copy"
+                    f"line {number + 1} of {self.file} does not follow from the lines before it: the log was changed after it was "
+                    "written; restore it from a copy"
                 )
             before = entry.hash
-            found.append(entry)
-        return tuple(found)
+        return found
 
     def append(
         self, decision: Decision, role: DeciderRole, decider: str, *, sha256: str, bars: str, stale: bool = False,
@@ -133,7 +122,7 @@ class ForwardLog:
         Returns:
             The entry, on the disk.
         """
-        with self._locked():
+        with self._log.locked():
             entries = self.entries()
             for entry in entries:
                 if (entry.session, entry.role, entry.decider, entry.decision) == (decision.session, role, decider, sha256):
@@ -151,27 +140,8 @@ class ForwardLog:
                 "before": entries[-1].hash if entries else _START,
             }  # fmt: skip
             entry = Entry.model_validate(fields | {"hash": _hash(fields)})
-            self._write(entry)
+            self._log.append([entry])
             return entry
-
-    def _write(self, entry: Entry) -> None:
-        with self.file.open("ab") as file:
-            whole = self.file.read_bytes().rfind(b"\n") + 1
-            file.truncate(whole)
-            file.write(entry.model_dump_json().encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / "forward.lock").open("w")
-        except OSError as error:
-            raise StoreError(f"cannot write in {self.root}: {error.strerror}; choose another PLOUTOS_HOME") from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
 
 def decided_in_time(entries: Sequence[Entry], decider: str) -> dict[str, Entry]:

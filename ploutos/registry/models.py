@@ -5,18 +5,13 @@ and is moved in one step; a move is a line in a history that is only added to. `
 here, or MLflow's server (`ploutos.registry.mlflow_store`).
 """
 
-import fcntl
 import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import date
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import ValidationError
-
+from ploutos.append_log import AppendLog
 from ploutos.errors import StoreError
 from ploutos.evaluation.summary import Gates
 from ploutos.specs import Spec
@@ -125,7 +120,7 @@ class FileModels:
 
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
-        self._history = self.root / "moves.jsonl"
+        self._history = AppendLog(self.root / "moves.jsonl", "a move of an alias")
 
     def add(self, model: Model) -> None:
         target = self.root / "models" / f"{model.name}.json"
@@ -140,34 +135,14 @@ class FileModels:
         return {alias: model for alias, model in last.items() if model is not None}
 
     def history(self) -> tuple[Move, ...]:
-        try:
-            content = self._history.read_bytes()
-        except FileNotFoundError:
-            return ()
-        whole = content[: content.rfind(b"\n") + 1].splitlines()
-        try:
-            return tuple(Move.model_validate_json(line) for line in whole)
-        except ValidationError as error:
-            raise StoreError(f"{self._history} holds a line that is not a move of an alias; restore it from a copy") from error
+        return self._history.read(Move)
 
     def move(self, move: Move) -> None:
-        with self._locked():
+        with self._history.locked():
             now = self.aliases().get(move.alias)
             if now != move.before:
                 raise StoreError(f"{move.alias} is {now or 'nobody'} by now and not {move.before or 'nobody'}; look again and repeat")
-            with self._history.open("ab") as file:
-                whole = self._history.read_bytes().rfind(b"\n") + 1
-                file.truncate(whole)
-                file.write(move.model_dump_json().encode() + b"\n")
-                file.flush()
-                os.fsync(file.fileno())
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        self.root.mkdir(parents=True, exist_ok=True)
-        with (self.root / "moves.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
+            self._history.append([move])
 
 
 def _read(file: Path) -> Model:

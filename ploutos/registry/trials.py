@@ -1,26 +1,22 @@
 """What was tried, on which bars: one line of JSON per trial, appended and never changed, shared by every run of a home.
 
-A trial is known by its content, so a run that is resumed, repeated or found in the cache counts once. A line is on the disk before its
-writer goes on; a line that a crash cut short was never acknowledged: it is passed over when read and removed at the next write. One host
-only. Deleting the folder deletes the memory of what was tried: no number can make up for that.
+A trial is known by its content, so a run that is resumed, repeated or found in the cache counts once. One host only. Deleting the folder
+deletes the memory of what was tried: no number can make up for that.
 """
 
-import fcntl
 import hashlib
 import json
-import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from datetime import UTC, date, datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import PositiveInt, ValidationError
+from pydantic import PositiveInt
 
-from ploutos.errors import StoreError
+from ploutos.append_log import AppendLog
 from ploutos.evaluation.candidates import Candidates
 from ploutos.specs import Spec
 from ploutos.store import digest_of, writing
@@ -103,27 +99,15 @@ class TrialRegistry:
     def __init__(self, root: Path) -> None:
         self.root = Path(root)
         self.file = self.root / "trials.jsonl"
+        self._log = AppendLog(self.file, "a trial")
 
     def trials(self) -> tuple[Trial, ...]:
         """All trials in the order in which they were recorded.
 
         Raises:
-            StoreError: a line that was written whole cannot be read.
+            StoreError: a line that was written whole cannot be read; without it too few trials would be counted.
         """
-        try:
-            content = self.file.read_bytes()
-        except FileNotFoundError:
-            return ()
-        lines = content[: content.rfind(b"\n") + 1].splitlines()
-        return tuple(self._parsed(number, line) for number, line in enumerate(lines, start=1))
-
-    def _parsed(self, number: int, line: bytes) -> Trial:
-        try:
-            return Trial.model_validate_json(line)
-        except ValidationError as error:
-            raise StoreError(
-                f"line {number} of {self.file} is not a trial; restore it from a copy: without it too few trials are counted"
-            ) from error
+        return self._log.read(Trial)
 
     def record(self, trials: Iterable[Trial]) -> int:
         """Append the trials that are not there yet.
@@ -131,39 +115,11 @@ class TrialRegistry:
         Returns:
             How many are new; they are on the disk.
         """
-        with self._locked():
+        with self._log.locked():
             known = {trial.key for trial in self.trials()}
             new = {trial.key: trial for trial in trials if trial.key not in known}
-            lines = b"".join(trial.model_dump_json().encode() + b"\n" for trial in new.values())
-            if lines:
-                self._append(lines)
+            self._log.append(new.values())
             return len(new)
-
-    def _append(self, lines: bytes) -> None:
-        with self.file.open("ab") as file:
-            size = file.tell()
-            whole = self.file.read_bytes().rfind(b"\n") + 1 if size else 0
-            if whole < size:
-                file.truncate(whole)
-            file.write(lines)
-            file.flush()
-            os.fsync(file.fileno())
-        folder = os.open(self.root, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            lock = (self.root / "trials.lock").open("w")
-        except OSError as error:
-            raise StoreError(f"cannot write in {self.root}: {error.strerror}; choose another PLOUTOS_HOME") from error
-        with lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
 
     def keep_path(self, sessions: TimeArray, returns: FloatArray) -> str:
         """Keep a path of returns under its content's name, and give that name; it comes before the trial that names it."""
