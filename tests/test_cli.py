@@ -225,6 +225,10 @@ def test_reading_settings_loads_nothing_heavy():
     assert loaded_by("from ploutos.config import load_config; load_config('demo')") == []
 
 
+def test_a_backtest_without_policies_does_not_load_what_policies_need():
+    assert "torch" not in loaded_by("import ploutos.evaluation.backtest, ploutos.strategies.base")
+
+
 def test_the_main_job_is_there_without_the_packages_of_any_extra():
     absent = ("alpaca", "yfinance", "ollama", "pynvml", "tensorboard", "mlflow", "openai")
     code = "import flows.pipeline, ploutos.cli.doctor; from ploutos.hardware.machine import read_machine; assert read_machine().gpus == ()"

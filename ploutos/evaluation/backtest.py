@@ -6,16 +6,17 @@ recurrent policy remembers each account from bar to bar; it remembers nothing wh
 which actions are allowed. Policies that give weights are taken at the mean of their distribution.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from ploutos.envs import ledger
+from ploutos.envs.actions import N_ACTIONS
 from ploutos.envs.kernel import KINDS
 from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
@@ -24,11 +25,12 @@ from ploutos.market.bars import Bars, span_in_words
 from ploutos.progress import advance
 from ploutos.store import Kind
 from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, Strategy, StrategyId, account_ids, require_unique
-from ploutos.strategies.inference import PolicyInference
-from ploutos.training.checkpoint import Policy
 from ploutos.types import FloatArray, IntArray
 from ploutos.walk_forward import Range
 from ploutos.wording import enumerate_names
+
+if TYPE_CHECKING:
+    from ploutos.training.checkpoint import Policy
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Segment:
     """A stretch of bars and the policies that decide in it; no policies for baselines alone. They are read when their turn comes."""
 
     bars: Range
-    policies: Sequence[Policy] = ()
+    policies: "Sequence[Policy]" = ()
 
 
 @dataclass(frozen=True, repr=False)
@@ -231,12 +233,12 @@ def run_backtests(
     for index, segment in enumerate(segments):
         once_more = decide_next and index == len(segments) - 1
         decides = segment.bars if not once_more else Range(start=segment.bars.start, stop=segment.bars.stop + 1)
-        inference = PolicyInference(tuple(segment.policies), bars, features, decides, arrays, env)
+        predict = _predictor(segment.policies, bars, features, decides, arrays, env)
         for decided in range(decides.start - 1, decides.stop - 1):
             if decided % _TOLD == 0:
                 advance(decided - first, last - first, "bars")
             bar[:] = decided
-            predictions = inference.predict(accounts, bar[:n_asking])
+            predictions = predict(accounts, bar[:n_asking])
             for rows, strategy, mine in asked:
                 targets[rows] = strategy.targets(DecisionContext(decided, index, mine, held[rows], predictions[:, rows]))
             for row, table in tables:  # what their `targets` would answer
@@ -255,6 +257,17 @@ def run_backtests(
         positions=np.arange(first, last + 1),
         **recording.by_account(),
     ).only([each.slug for each in account_ids(strategies)])
+
+
+def _predictor(
+    policies: "Sequence[Policy]", bars: Bars, features: FeatureSet | None, part: Range, arrays: ledger.MarketArrays, env: EnvSpec
+) -> Callable[[ledger.Accounts, IntArray], FloatArray]:
+    """What asks the policies of a segment; a backtest without any does not load what policies need, 200 MiB."""
+    if not policies:
+        return lambda accounts, bar: np.zeros((0, len(bar), bars.n_symbols, N_ACTIONS))
+    from ploutos.strategies.inference import PolicyInference
+
+    return PolicyInference(tuple(policies), bars, features, part, arrays, env).predict
 
 
 def concat(first: Backtests, second: Backtests) -> Backtests:
