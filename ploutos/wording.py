@@ -1,5 +1,6 @@
 """Words that sentences share."""
 
+import re
 from collections.abc import Sequence
 
 
@@ -12,3 +13,22 @@ def enumerate_names(names: Sequence[str], most: int = 5) -> str:
     rest = len(names) - most
     shown = [*names[:most], f"{rest} other{'s' * (rest > 1)}"] if rest > 0 else list(names)
     return " and ".join(part for part in (", ".join(shown[:-1]), shown[-1]) if part)
+
+
+def plural(n: int, one: str, many: str = "") -> str:
+    """A number of things.
+
+    >>> plural(1, "fold"), plural(1200, "session"), plural(2, "policy", "policies")
+    ('1 fold', '1,200 sessions', '2 policies')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def counted(words: str, n: int) -> str:
+    """A sentence about `n` things: `{n}` is their number, and of `[one|many]` the side that agrees with it stays.
+
+    >>> counted("[{n} bar that differs|{n} bars that differ] from another", 1), counted("{n} [row|rows]", 1200)
+    ('1 bar that differs from another', '1,200 rows')
+    """
+    agreed = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", lambda found: found[1] if n == 1 else found[2], words)
+    return agreed.replace("{n}", f"{n:,}")

@@ -62,7 +62,7 @@ def test_a_close_that_is_no_price_is_left_for_the_check_to_name(close):
     adjusted = adjust(frame, "test")
     assert adjusted["adjustment"].tolist() == [0.5, 0.5, 1.0, 1.0, 1.0]
     with pytest.raises(
-        DataError, match=r"test has 1 (missing or infinite values in close|close prices of zero or less), first A at 2024-01-04"
+        DataError, match=r"test has 1 (missing or infinite value in close|close price of zero or less), first A at 2024-01-04"
     ):
         check_bars(adjusted, "test")
 

@@ -93,7 +93,7 @@ def test_a_currencys_sunday_is_joined_to_monday():
     assert days(found) == ["2024-03-01", "2024-03-04", "2024-03-05", "2024-03-06", "2024-03-07", "2024-03-08", "2024-03-11"]
     monday = found.frame.iloc[1]
     assert (monday["open"], monday["high"], monday["low"], monday["close"], monday["volume"]) == (19.5, 31, 19, 30, 20)
-    with pytest.raises(DataError, match="A has 1 bars that fall on a day that has one already, first 2024-03-05"):
+    with pytest.raises(DataError, match="A has 1 bar that falls on a day that has one already, first 2024-03-05"):
         timed(table(pd.DatetimeIndex(NAMES).append(pd.DatetimeIndex(["2024-03-05T14:30"])).sort_values()))
 
 
@@ -319,7 +319,7 @@ def test_the_label_is_honoured_for_weeks_and_months():
 
 def test_two_bars_of_one_period_round_the_clock_are_refused():
     months = pd.date_range("2023-01-01", periods=12, freq="MS").append(pd.DatetimeIndex(["2023-03-15"])).sort_values()
-    with pytest.raises(DataError, match="A has 1 bars that fall on a month that has one already, first 2023-03-01"):
+    with pytest.raises(DataError, match="A has 1 bar that falls on a month that has one already, first 2023-03-01"):
         timed(table(months), "24/7")
 
 

@@ -410,7 +410,7 @@ def test_bars_of_a_vendor_become_macro():
         ("date,value\n", "has no rows"),
         ("value\n1\n", "has no dates"),
         ("date,value\n3 Jan,1\n", "ISO date"),
-        ("date,value\n2024-01-02,1\n,1\n", "1 rows without a date"),
+        ("date,value\n2024-01-02,1\n,1\n", "1 row without a date"),
         ("date,value\n2024-01-02,high\n", "text among its values"),
         ("date,value\n2024-01-02,1\n2024-01-02,2\n", "two values for 2024-01-02"),
         ("date,gold\n2024-01-02,2000\n", "'gold', which is not a series; expected one of vix"),

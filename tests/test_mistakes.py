@@ -50,7 +50,7 @@ MISTAKES = [
     (["run", "--path", "hourly.csv", *setting("data.timezone=America/New_Yrok")], 2, "did you mean America/New_York?"),
     (["run", "--path", "empty.csv"], 3, "empty.csv holds no bars; expected at least one row"),
     (["run", "--path", "daily.csv"], 3, "used up by the features' warm-up"),
-    (["run", "--path", "negative.csv"], 3, "negative.csv has 1 low prices of zero or less"),
+    (["run", "--path", "negative.csv"], 3, "negative.csv has 1 low price of zero or less"),
     (["run", *setting("folds.train_years=30")], 3, "too few for one fold"),
     (["run", *setting("features.include=[rsi_41]")], 2, "did you mean rsi_14?"),
     (["run", *setting("evaluation.subject=hybrid", "hybrid.enabled=false")], 2, "subject is hybrid, which this run does not have"),

@@ -99,19 +99,19 @@ def test_numbers_of_any_width_pass_the_check(kind):
         (market().drop(columns=["volume", "open"]), "test has no column open, volume; expected symbol, timestamp, open, high"),
         (market().assign(close="1.0"), "test has close of type (str|object); expected .* numbers as float64"),
         (market().assign(timestamp=starts(market())), r"test has timestamp of type datetime64\[us\]; expected .*datetime64\[us, UTC\]"),
-        (changed(3, timestamp=pd.NaT), "test has 1 rows without a timestamp; expected none"),
-        (changed(3, symbol=None), "test has 1 rows without a symbol; expected none"),
+        (changed(3, timestamp=pd.NaT), "test has 1 row without a timestamp; expected none"),
+        (changed(3, symbol=None), "test has 1 row without a symbol; expected none"),
         (market().iloc[::-1], "test has 220 bars out of order, first S at 2024-12-04 19:00.*; expected each symbol's bars by increasing"),
         (pd.concat([market(), market()[:2]]).sort_values("timestamp"), "test has 2 duplicate bars, first S at 2024-10-21 13:00"),
         (
             pd.concat([market(), market()[:2].assign(volume=1.0)]).sort_values("timestamp"),
             "test has 2 bars that differ from another bar of their symbol and time, first S at 2024-10-21 13:00",
         ),
-        (changed(3, high=np.nan), "test has 1 missing or infinite values in high, first S at 2024-10-21 16:00"),
-        (changed(3, volume=np.inf), "test has 1 missing or infinite values in volume, first S at 2024-10-21 16:00"),
-        (changed(3, low=-1.0), "test has 1 low prices of zero or less, first S at 2024-10-21 16:00"),
-        (changed(3, high=50.0), r"test has 1 bars whose open or close lies outside low\.\.high, first S at 2024-10-21 16:00"),
-        (changed(3, volume=-2.0), "test has 1 negative volumes, first S at 2024-10-21 16:00.*; expected 0 or more"),
+        (changed(3, high=np.nan), "test has 1 missing or infinite value in high, first S at 2024-10-21 16:00"),
+        (changed(3, volume=np.inf), "test has 1 missing or infinite value in volume, first S at 2024-10-21 16:00"),
+        (changed(3, low=-1.0), "test has 1 low price of zero or less, first S at 2024-10-21 16:00"),
+        (changed(3, high=50.0), r"test has 1 bar whose open or close lies outside low\.\.high, first S at 2024-10-21 16:00"),
+        (changed(3, volume=-2.0), "test has 1 negative volume, first S at 2024-10-21 16:00.*; expected 0 or more"),
     ],
 )  # fmt: skip
 def test_what_is_refused_is_one_clear_sentence(frame, sentence):
@@ -144,7 +144,7 @@ def test_integers_that_may_be_missing_are_numbers():
     frame = market().astype({"volume": "Int64", "close": "Float64"})
     check_bars(frame, "test")
     frame.loc[3, "volume"] = pd.NA
-    with pytest.raises(DataError, match="test has 1 missing or infinite values in volume"):
+    with pytest.raises(DataError, match="test has 1 missing or infinite value in volume"):
         check_bars(frame, "test")
 
 
@@ -177,7 +177,7 @@ def test_a_close_below_zero_has_the_tolerance_of_its_size():
     frame.loc[210, "low"] = -101.0 + 1e-8
     check_bars(frame, "test", [instrument("CL")])
     frame.loc[210, "low"] = -100.9
-    with pytest.raises(DataError, match=r"test has 1 bars whose open or close lies outside low\.\.high, first CL"):
+    with pytest.raises(DataError, match=r"test has 1 bar whose open or close lies outside low\.\.high, first CL"):
         check_bars(frame, "test", [instrument("CL")])
 
 
@@ -587,7 +587,7 @@ def test_broken_rows_are_errors_by_symbol_and_the_other_checks_go_on():
         ("A", "gaps", [times[10].item()]),
         ("B", "gaps", times[[20, 30]].tolist()),
     ]
-    with pytest.raises(DataError, match=r"^bars: A has 1 missing or infinite values in close.*\(and 3 more errors\)$"):
+    with pytest.raises(DataError, match=r"^bars: A has 1 missing or infinite value in close.*\(and 3 more errors\)$"):
         report.raise_errors()
 
 

@@ -106,7 +106,7 @@ def test_a_change_of_length_is_found_and_a_thin_series_has_none():
 
 def test_two_bars_of_one_symbol_and_time_are_never_one():
     twice = table(["2024-03-04", "2024-03-05", "2024-03-05"], DAY)
-    with pytest.raises(DataError, match=r"A has 1 bars that begin when another one does, first 2024-03-05T00:00Z; .* data\.timeframe"):
+    with pytest.raises(DataError, match=r"A has 1 bar that begins when another one does, first 2024-03-05T00:00Z; .* data\.timeframe"):
         align(twice, DAY, "NYSE", "mine")
 
 

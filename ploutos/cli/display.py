@@ -18,6 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ploutos.progress import Progress, listening
+from ploutos.wording import plural
 
 if TYPE_CHECKING:
     from ploutos.preflight import Outlook
@@ -101,8 +102,9 @@ class Display:
         members = config.training.members
         asked = "" if outlook.n_questions is None else f"; {outlook.n_questions:,} questions to {config.llm.model}"
         self.console.print(
-            f"{config.name}: {outlook.bars.n_bars:,} bars of {', '.join(outlook.bars.symbols[:8])}; {len(folds)} folds, tested {first} to "
-            f"{last}; {members} {'policy' if members == 1 else 'policies'} a fold of {config.training.planned_timesteps:,} steps{asked}",
+            f"{config.name}: {outlook.bars.n_bars:,} bars of {', '.join(outlook.bars.symbols[:8])}; {plural(len(folds), 'fold')}, "
+            f"tested {first} to {last}; "
+            f"{plural(members, 'policy', 'policies')} a fold of {config.training.planned_timesteps:,} steps{asked}",
             markup=False, highlight=False, soft_wrap=True,
         )  # fmt: skip
 

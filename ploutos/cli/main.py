@@ -30,6 +30,7 @@ from ploutos.cli.shared import (
 )  # fmt: skip
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
+from ploutos.wording import plural
 
 app = typer.Typer(
     no_args_is_help=True, help=f"From market bars to an honestly evaluated trading agent.\n\n{EXITS}",
@@ -310,7 +311,9 @@ def optimize(
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
     dropped = sum(trial.dropped for trial in found.trials)
-    print(f"# score {found.score:.3f}, the best of {len(found.trials)} candidates ({dropped} dropped early): chosen, so flattered")
+    print(
+        f"# score {found.score:.3f}, the best of {plural(len(found.trials), 'candidate')} ({dropped} dropped early): chosen, so flattered"
+    )
     print(text, end="", flush=True)
     if out is not None:
         try:

@@ -18,7 +18,7 @@ from ploutos.market import calendar as calendars
 from ploutos.market.instruments import InstrumentSpec, equity
 from ploutos.store import Kind
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
-from ploutos.wording import enumerate_names
+from ploutos.wording import counted, enumerate_names
 
 _NIGHT = pd.Timedelta(hours=20)
 """Bars at least this far apart are days, weeks or months."""
@@ -240,8 +240,8 @@ def _require_one_bar_each(names: pd.Series, stamps: TimeArray, cells: IntArray) 
     if (twice := pd.Series(cells).duplicated().to_numpy()).any():
         at = int(twice.argmax())
         raise DataError(
-            f"{names.iloc[at]} has {int(twice.sum()):,} bars that begin when another one does, first {str(stamps[at])[:16]}Z; expected one "
-            "bar per symbol and time; check data.timeframe and data.label"
+            f"{names.iloc[at]} has {counted('{n} [bar that begins|bars that begin]', int(twice.sum()))} when another one does, "
+            f"first {str(stamps[at])[:16]}Z; expected one bar per symbol and time; check data.timeframe and data.label"
         )
 
 

@@ -18,6 +18,7 @@ from ploutos.market.bars import infer_timeframe
 from ploutos.market.calendar import DAY, MONTH, WEEK, Sessions, period_starts
 from ploutos.market.resample import AGGREGATION, ROUND_THE_CLOCK, resample, stamps_of
 from ploutos.types import BoolArray, IntArray, TimeArray
+from ploutos.wording import counted
 
 Label = Literal["auto", "start", "end"]
 _MOSTLY, _HARDLY = 0.5, 0.05
@@ -420,7 +421,8 @@ def _of_sessions(rows: pd.DataFrame, days: TimeArray, named: str, calendar: str,
 def _two_bars(timed: pd.DataFrame, twice: pd.Series, period: str) -> DataError:
     row = timed[twice].iloc[0]
     return DataError(
-        f"{row['symbol']} has {int(twice.sum())} bars that fall on a {period} that has one already, first {row['timestamp']:%Y-%m-%d}; "
+        f"{row['symbol']} has {counted('{n} [bar that falls|bars that fall]', int(twice.sum()))} on a {period} that has one "
+        f"already, first {row['timestamp']:%Y-%m-%d}; "
         f"expected one bar a {period}; two sources are mixed, or data.calendar or data.label is wrong"
     )
 

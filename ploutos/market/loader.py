@@ -37,6 +37,7 @@ from ploutos.market.sources import files, sample
 from ploutos.market.synthetic.spec import SyntheticSpec
 from ploutos.settings import Settings
 from ploutos.store import digest_of, file_sha256
+from ploutos.wording import plural
 
 _YEAR_TOLERANCE = 0.03
 """How far the sessions of the bars may differ from the calendar's, as a share of either."""
@@ -411,8 +412,8 @@ def _without_rolls(
             dates = find_rolls(rows, each, calendar).dates
         parts[each.symbol] = back_adjust(rows, dates, calendar)
         notes.append(
-            f"{each.symbol} is back-adjusted by ratio at {len(dates)} rolls{' that stand out' if spec.rolls == 'detected' else ''}: "
-            "the gaps at those opens count as neither gains nor losses."
+            f"{each.symbol} is back-adjusted by ratio at {plural(len(dates), 'roll')}"
+            f"{' that stand out' if spec.rolls == 'detected' else ''}: the gaps at those opens count as neither gains nor losses."
         )
     return pd.concat(parts.values(), ignore_index=True), notes
 

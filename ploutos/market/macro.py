@@ -22,6 +22,7 @@ from ploutos.market.bars import Bars
 from ploutos.market.sources.files import find
 from ploutos.specs import Spec
 from ploutos.types import TimeArray
+from ploutos.wording import plural
 
 Provider = Literal["yahoo", "fred"]
 
@@ -340,7 +341,7 @@ def _stamps(frame: pd.DataFrame, origin: str) -> pd.Series:
     except (ValueError, TypeError) as error:
         raise DataError(f"{origin} has a stamp that is not an ISO date: {_first_line(error)}; expected dates such as 2024-01-02") from error
     if parsed.isna().any():
-        raise DataError(f"{origin} has {int(parsed.isna().sum())} rows without a date; expected none")
+        raise DataError(f"{origin} has {plural(int(parsed.isna().sum()), 'row')} without a date; expected none")
     return parsed.reset_index(drop=True)
 
 

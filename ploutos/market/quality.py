@@ -22,6 +22,7 @@ from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, QualitySummary, Severity, iso
 from ploutos.market.rolls import find_rolls
 from ploutos.types import BoolArray, FloatArray, IntArray, TimeArray
+from ploutos.wording import counted, plural
 
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
 NIGHT = pd.Timedelta(hours=20)
@@ -55,20 +56,22 @@ ADJUSTMENT_FOLD = 2.0
 ADJUSTMENT_LEVEL = 1.5
 """adj_close over close at the last bar that only later reverse splits would explain."""
 _GATE = {
-    "no_symbol": "{n} rows without a symbol; expected none",
-    "no_timestamp": "{n} rows without a timestamp; expected none",
-    "order": "{n} bars out of order, first {first}; expected each symbol's bars by increasing time; sort them",
+    "no_symbol": "{n} [row|rows] without a symbol; expected none",
+    "no_timestamp": "{n} [row|rows] without a timestamp; expected none",
+    "order": "{n} [bar|bars] out of order, first {first}; expected each symbol's bars by increasing time; sort them",
     "conflicts": (
-        "{n} bars that differ from another bar of their symbol and time, first {first}; "
+        "{n} [bar that differs|bars that differ] from another bar of their symbol and time, first {first}; "
         "expected one bar per symbol and time; keep those of one source"
     ),
-    "duplicates": "{n} duplicate bars, first {first}; expected one bar per symbol and time; remove the extra rows",
-    "missing": ("{n} missing or infinite values in {column}, first {first}; expected numbers; remove those rows, a missing bar is allowed"),
-    "not_positive": "{n} {column} prices of zero or less, first {first}; expected more than 0, as of everything but a future",
-    "outside": "{n} bars whose open or close lies outside low..high, first {first}; expected low <= open, close <= high",
-    "negative_volume": "{n} negative volumes, first {first}; expected 0 or more",
+    "duplicates": "{n} duplicate [bar|bars], first {first}; expected one bar per symbol and time; remove the extra rows",
+    "missing": (
+        "{n} missing or infinite [value|values] in {column}, first {first}; expected numbers; remove those rows, a missing bar is allowed"
+    ),
+    "not_positive": "{n} {column} [price|prices] of zero or less, first {first}; expected more than 0, as of everything but a future",
+    "outside": "{n} [bar|bars] whose open or close lies outside low..high, first {first}; expected low <= open, close <= high",
+    "negative_volume": "{n} negative [volume|volumes], first {first}; expected 0 or more",
     "mixed_minutes": (
-        "{n} bars at another minute of the hour than the rest of their series, first {first}; "
+        "{n} [bar|bars] at another minute of the hour than the rest of their series, first {first}; "
         "expected one alignment; two sources are mixed: keep one of them"
     ),
 }
@@ -118,7 +121,7 @@ class _Fault:
 
     def sentence(self, frame: pd.DataFrame, origin: str) -> str:
         first = f"{frame['symbol'].iloc[self.rows[0]]} at {frame['timestamp'].iloc[self.rows[0]]}"
-        return f"{origin} has " + _GATE[self.check].format(n=f"{len(self.rows):,}", column=self.column, first=first)
+        return f"{origin} has " + counted(_GATE[self.check], len(self.rows)).format(column=self.column, first=first)
 
 
 def _table(frame: pd.DataFrame, origin: str) -> _Table:
@@ -626,9 +629,9 @@ def _warnings(series: _Series, panel_last: np.datetime64, now: np.datetime64 | N
 
 
 def _finding(symbol: str, check: str, at: TimeArray, words: str, severity: Severity = "warning") -> Iterator[Finding]:
-    """The finding, if there is anything at all; `words` may hold {n} and {first}."""
+    """The finding, if there is anything at all; `words` may hold {n}, [one|many] and {first}."""
     if len(at):
-        sentence = words.format(n=f"{len(at):,}", first=iso(at[0]))
+        sentence = counted(words, len(at)).format(first=iso(at[0]))
         yield Finding(symbol, check, severity, at, f"{symbol} {sentence}")
 
 
@@ -640,7 +643,9 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
         sessions = calendars.sessions_around(series.stamps[0], series.stamps[-1], clock.calendar)
         closed = sessions.opens[sessions.starting(series.stamps)] >= series.stamps + clock.timeframe.to_timedelta64()
         severity: Severity = "error" if closed.sum() > MISFIT * len(closed) else "warning"
-        words = f"has {{n}} bars while {clock.calendar} was closed, first {{first}}; expected none; check the calendar and the time zone"
+        words = (
+            f"has {{n}} [bar|bars] while {clock.calendar} was closed, first {{first}}; expected none; check the calendar and the time zone"
+        )
         yield from _finding(series.symbol, "off_session", series.stamps[closed], words, severity)
         return
     misfit = "more than half: set data.calendar and data.timeframe to what the symbol trades on"
@@ -651,7 +656,7 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
     unfit = int((~in_reuse).sum()) > MISFIT * expected and _misses_hours(series)
     yield from _finding(
         series.symbol, "gaps", missing,
-        f"misses {{n}} of {expected:,} bars of {clock.calendar} in {n_sessions:,} sessions, first {{first}}; "
+        f"misses {{n}} of {plural(expected, 'bar')} of {clock.calendar} in {plural(n_sessions, 'session')}, first {{first}}; "
         f"expected each between its first and its last; {misfit if unfit else 'download the range again, or accept the gaps'}",
         "error" if unfit else "warning",
     )  # fmt: skip
@@ -660,18 +665,18 @@ def _calendar_findings(series: _Series) -> Iterator[Finding]:
     unfit = int((outside & ~extended).sum()) > MISFIT * len(outside)
     yield from _finding(
         series.symbol, "off_session", series.stamps[outside & ~extended],
-        f"has {{n}} bars while {clock.calendar} was closed, first {{first}}; expected none; "
+        f"has {{n}} [bar|bars] while {clock.calendar} was closed, first {{first}}; expected none; "
         f"{misfit if unfit else 'check the calendar and the time zone'}",
         "error" if unfit else "warning",
     )  # fmt: skip
     yield from _finding(
         series.symbol, "extended_hours", series.stamps[extended],
-        f"has {{n}} bars outside the regular hours of {clock.calendar}, first {{first}}; "
+        f"has {{n}} [bar|bars] outside the regular hours of {clock.calendar}, first {{first}}; "
         "expected regular hours; leave them out unless their thin trading is wanted",
     )  # fmt: skip
     yield from _finding(
         series.symbol, "ticker_reuse", series.stamps[reused],
-        f"resumes {{n}} times after more than {REUSE_SESSIONS} sessions without a bar, first {{first}}; "
+        f"resumes {{n}} [time|times] after more than {REUSE_SESSIONS} sessions without a bar, first {{first}}; "
         "expected one listing; cut the series there if two companies used the name",
     )  # fmt: skip
 
@@ -698,11 +703,11 @@ def _volume_findings(series: _Series) -> Iterator[Finding]:
     silent = series.volume == 0
     yield from _finding(
         series.symbol, "zero_volume", series.stamps[series.regular & silent],
-        "has {n} bars without volume in regular hours, first {first}; expected trades; no order could have been filled there",
+        "has {n} [bar|bars] without volume in regular hours, first {first}; expected trades; no order could have been filled there",
     )  # fmt: skip
     yield from _finding(
         series.symbol, "stale", series.stamps[_in_runs(silent & (np.diff(series.close, prepend=np.nan) == 0))],
-        f"has {{n}} bars in runs of {STALE_BARS} or more without volume and without a new price, first {{first}}; "
+        f"has {{n}} [bar|bars] in runs of {STALE_BARS} or more without volume and without a new price, first {{first}}; "
         "expected trading; check with the vendor whether it was halted",
     )  # fmt: skip
 
@@ -714,7 +719,7 @@ def _end_findings(series: _Series, panel_last: np.datetime64) -> Iterator[Findin
     if behind > ENDS_EARLY_SESSIONS:
         yield from _finding(
             series.symbol, "ends_early", series.stamps[-1:],
-            f"ends on {iso(series.stamps[-1])[:10]}, {behind:,} sessions before the others: taken as delisted and paid out; "
+            f"ends on {iso(series.stamps[-1])[:10]}, {plural(behind, 'session')} before the others: taken as delisted and paid out; "
             "see data.delisting, or update the data",
         )  # fmt: skip
 
@@ -725,14 +730,14 @@ def _clock_findings(series: _Series, now: np.datetime64) -> Iterator[Finding]:
     late = clock.sessions[(clock.opens > series.slots[-1]) & (clock.closes <= now)].astype("datetime64[us]")
     yield from _finding(
         series.symbol, "outdated", late,
-        f"ends at {iso(series.stamps[-1])}, {{n}} finished sessions ago; expected bars of {{first}} and later; "
+        f"ends at {iso(series.stamps[-1])}, {{n}} finished [session|sessions] ago; expected bars of {{first}} and later; "
         "update the data, or it was delisted",
     )  # fmt: skip
     recent = series.stamps[series.stamps > now - np.timedelta64(2, "D")]
     known = calendars.available_at(recent, clock.timeframe, clock.calendar) if len(recent) else recent
     yield from _finding(
         series.symbol, "unfinished", recent[known > now],
-        f"has {{n}} bars that are not over at {iso(now)}, first {{first}}; expected finished bars; "
+        f"has {{n}} [bar that is|bars that are] not over at {iso(now)}, first {{first}}; expected finished bars; "
         "leave them out, or correct their time zone",
     )  # fmt: skip
 
@@ -741,7 +746,7 @@ def _price_findings(series: _Series) -> Iterator[Finding]:
     bad, back = _bad_ticks(series)
     yield from _finding(
         series.symbol, "bad_ticks", series.stamps[bad],
-        f"has {{n}} moves beyond {JUMP_SIGMAS:.0f} sigmas that were reversed at once, first {{first}}; "
+        f"has {{n}} [move|moves] beyond {JUMP_SIGMAS:.0f} sigmas that [was|were] reversed at once, first {{first}}; "
         "expected none; compare them with another source",
     )  # fmt: skip
     steps, k = _suspected_splits(series, bad | back | _reused(series))
@@ -750,8 +755,8 @@ def _price_findings(series: _Series) -> Iterator[Finding]:
         ratio = f"1/{k[t]:.0f} of" if series.open[t] < series.close[t - 1] else f"{k[t]:.0f} times"
         yield from _finding(
             series.symbol, "suspected_splits", series.stamps[steps],
-            f"has {{n}} opens that look like splits, first {{first}} near {ratio} the close before; expected adjusted prices; "
-            "check the list of corporate actions, since a crash looks the same",
+            f"has {{n}} [open that looks like a split|opens that look like splits], first {{first}} near {ratio} the close "
+            "before; expected adjusted prices; check the list of corporate actions, since a crash looks the same",
         )  # fmt: skip
 
 
@@ -785,13 +790,13 @@ def _adjustment_findings(symbol: str, stamps: TimeArray, close: FloatArray, fact
     stale = _in_runs((np.abs(moved) < 1e-9) & (np.abs(unadjusted) > 1e-6))
     yield from _finding(
         symbol, "adjustment_jumps", stamps[jumps],
-        f"has {{n}} steps of adj_close over close by more than {ADJUSTMENT_STEP:.0%} that the close does not mirror, first {{first}}; "
-        "expected a split or payout behind each; compare adj_close with another source, or set data.adjustment=raw",
+        f"has {{n}} [step|steps] of adj_close over close by more than {ADJUSTMENT_STEP:.0%} that the close does not mirror, "
+        "first {{first}}; expected a split or payout behind each; compare adj_close with another source, or set data.adjustment=raw",
         "error" if (np.abs(step[jumps]) > np.log(ADJUSTMENT_FOLD)).any() else "warning",
     )  # fmt: skip
     yield from _finding(
         symbol, "adjustment_stale", stamps[stale],
-        f"has {{n}} bars in runs of {STALE_BARS} or more in which the close moves and adj_close does not, first {{first}}; "
+        f"has {{n}} [bar|bars] in runs of {STALE_BARS} or more in which the close moves and adj_close does not, first {{first}}; "
         "expected both to move; compare adj_close with another source, or set data.adjustment=raw",
         "error" if stale.mean() > MISFIT else "warning",
     )  # fmt: skip
@@ -812,6 +817,6 @@ def _roll_findings(series: _Series) -> Iterator[Finding]:
     rolls = find_rolls(bars, spec, clock.calendar, clock.timeframe)
     yield from _finding(
         series.symbol, "roll_gaps", np.array(rolls.dates, dtype="datetime64[us]"),
-        f"jumps by {rolls.mean_gap:+.1%} on average at {{n}} expected rolls, first {{first}}, at {rolls.n_jumps:,} of them out of "
+        f"jumps by {rolls.mean_gap:+.1%} on average at {{n}} expected [roll|rolls], first {{first}}, at {rolls.n_jumps:,} of them out of "
         "line with the gaps around: a continuous series whose gaps nobody earns; set data.rolls=detected or give the dates",
     )  # fmt: skip

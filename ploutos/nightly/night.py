@@ -29,6 +29,7 @@ from ploutos.strategies.ensemble import HYBRID
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
+from ploutos.wording import plural
 
 _CODE = ("ploutos.nightly.decision", "ploutos.training.jobs", "ploutos.fusion.jobs")
 _NO_DECISION: dict[str, Any] = {
@@ -204,7 +205,7 @@ class Nights:
         found = self.of(session)
         if not found:
             held = self.sessions()
-            known = f"the log holds {held[0]} to {held[-1]}, {len(held)} nights" if held else "no night has been run yet"
+            known = f"the log holds {held[0]} to {held[-1]}, {plural(len(held), 'night')}" if held else "no night has been run yet"
             raise ConfigError(f"no decision was taken after the close of {session}; {known}")
         return found
 

@@ -19,6 +19,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from plotly.offline import get_plotlyjs
 
+from ploutos.wording import plural
+
 BLUE, ORANGE, GREEN, PINK, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"
 """Told apart by colour-blind readers too. Source: Okabe and Ito (2008), "Color Universal Design"."""
 COLOURS = (ORANGE, BLUE, GREEN, PINK, YELLOW)
@@ -40,15 +42,6 @@ def show(value: float | None, kind: str) -> str:
     text = format(abs(value), _FORMATS.get(kind, ",.0f"))
     text = f"{text}x" if kind == "times" else text if kind in _FORMATS else f"${text}"
     return f"-{text}" if value < 0 and re.search("[1-9]", text) else text
-
-
-def plural(n: int, one: str, many: str = "") -> str:
-    """A number of things.
-
-    >>> plural(1, "fold"), plural(1200, "session"), plural(2, "policy", "policies")
-    ('1 fold', '1,200 sessions', '2 policies')
-    """
-    return f"{n:,} {one if n == 1 else many or one + 's'}"
 
 
 def typeset(text: str) -> str:

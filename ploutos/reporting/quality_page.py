@@ -14,6 +14,7 @@ from ploutos.market.clock import show_timeframe
 from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, QualitySummary
 from ploutos.reporting.lines import POINTS, thinned, times
 from ploutos.types import Float32Array, FloatArray, TimeArray
+from ploutos.wording import plural
 
 ROWS = 2_000
 """Rows of a table of the page; more make it slow to open and are for the JSON of the command."""
@@ -171,7 +172,7 @@ def render_quality_report(report: QualityReport, bars: pd.DataFrame | Bars) -> s
         report: from `ploutos.market.quality.inspect_bars`.
         bars: the bars that were inspected.
     """
-    from ploutos.reporting.page import chart_html, plural, render_page  # with the page alone: the gate imports this module
+    from ploutos.reporting.page import chart_html, render_page  # with the page alone: the gate imports this module
 
     drawn, charts = _drawn(report), []
     for (entry, found), (stamps, close) in zip(drawn, _closes(bars, [entry.symbol for entry, _ in drawn]), strict=True):
