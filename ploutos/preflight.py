@@ -103,10 +103,13 @@ def require_packages(config: PipelineConfig) -> None:
     """Refuse settings whose package is not installed.
 
     Raises:
-        ConfigError: tensorboard is missing.
+        ConfigError: one is missing.
     """
     if config.logging.tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "logging.tensorboard")
+    runner = config.hardware.runner
+    if runner in ("dask", "ray"):
+        require_extra(f"prefect_{runner}", runner, f"hardware.runner={runner}")
 
 
 def require_device(config: PipelineConfig) -> None:

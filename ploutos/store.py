@@ -124,10 +124,15 @@ def write_json(target: Path, value: Any) -> None:
 
 
 class Store:
-    """Artifacts and keys under one folder, usually `$PLOUTOS_HOME/store`."""
+    """Artifacts and keys under one folder, usually `$PLOUTOS_HOME/store`.
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+    Args:
+        root: the folder.
+        code: digest of the code that whoever computes for it must have, where that may be another process; empty for any.
+    """
+
+    def __init__(self, root: Path, code: str = "") -> None:
+        self.root, self.code = Path(root), code
 
     def path(self, ref: Ref) -> Path:
         """Where an artifact lies; verified before it is handed out.
