@@ -61,7 +61,7 @@ def make_runner(spec: HardwareSpec) -> TaskRunner[Any]:
 
 
 def _dask(scheduler: str | None, workers: int) -> TaskRunner[Any]:
-    from prefect_dask import DaskTaskRunner
+    from prefect_dask.task_runners import DaskTaskRunner
 
     if scheduler is not None:
         return DaskTaskRunner(address=scheduler)

@@ -6,7 +6,9 @@ from contextlib import ExitStack, contextmanager
 from typing import Any, ParamSpec, cast
 
 from prefect import State, Task
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectFuture
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
 from flows.runners import losses, make_runner, thread_runner
@@ -15,6 +17,7 @@ from ploutos.errors import TrainingError
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.progress import Progress, tell
+from ploutos.remote_store import open_store
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import shared_pools
@@ -37,6 +40,7 @@ class Runners:
     @property
     def anywhere(self) -> TaskRunner[Any]:
         if self._anywhere is None:
+            self._stack.enter_context(_with_address_of_server())
             self._anywhere = self._stack.enter_context(make_runner(self._spec))
         return self._anywhere
 
@@ -50,8 +54,8 @@ class Runners:
             return cast(Ref, future.result())  # a task that returns a state gives its data
         except losses(self._spec.runner) as error:
             raise TrainingError(
-                f"a worker of hardware.runner={self._spec.runner} died in the middle of its task ({type(error).__name__}); finished members "
-                "are kept and the others continue from their checkpoints: run again, with fewer hardware.workers if memory ran out"
+                f"a worker of hardware.runner={self._spec.runner} died in its task ({type(error).__name__}); finished members are kept and "
+                "the others continue from their checkpoints: run again, with fewer hardware.workers if memory ran out"
             ) from error
 
 
@@ -114,10 +118,19 @@ def _submit(runner: TaskRunner[Any], task: Task[P, State[Ref]], *args: P.args, *
 
 
 @contextmanager
+def _with_address_of_server() -> Iterator[None]:
+    """A block whose settings, which travel with tasks, name the server of this run: else each worker would start a temporary one."""
+    with get_client(sync_client=True) as client:
+        address = str(client.api_url)
+    with temporary_settings({PREFECT_API_URL: address}):
+        yield
+
+
+@contextmanager
 def at_work(config: PipelineConfig, settings: Settings) -> Iterator[Stages]:
     """A block in which stages run: readings of the machine are taken, and its training processes end with it."""
     memory = GPUMemoryManager(config.llm, settings)
     with HardwareMonitor(config.hardware.log_interval) as monitor, ExitStack() as stack:
         runners = Runners(config.hardware, stack)
         stack.enter_context(shared_pools())
-        yield Stages(Store(settings.store_root, code_of_work()), settings, runners, monitor, memory)
+        yield Stages(open_store(settings, code_of_work()), settings, runners, monitor, memory)
