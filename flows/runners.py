@@ -3,21 +3,34 @@
 Whatever a run has one of stays in the flow's process: it reads and writes what only that host has, the registry and the datasets.
 """
 
+import inspect
 import os
 import signal
 from concurrent.futures.process import BrokenProcessPool
+from functools import wraps
 from multiprocessing import active_children
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
+from prefect import Task
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import FlowRun
+from prefect.deployments import run_deployment
+from prefect.exceptions import ObjectNotFound
+from prefect.futures import PrefectConcurrentFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.member import work_of
 from ploutos.config import HardwareSpec, RunnerName
+from ploutos.errors import OrchestratorError, StoreError, TrainingError
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.processes import end_with_parent
+from ploutos.store import NotComputed
 from ploutos.training.pool import spawning
 
 LOOPBACK = "127.0.0.1"
+MEMBER = "ploutos-member/member"
+_AT_ONCE, _POLL_S = 64, 2.0
 
 
 class WorkerProcesses(ProcessPoolTaskRunner):
@@ -43,6 +56,44 @@ class WorkerProcesses(ProcessPoolTaskRunner):
         super().__exit__(kind, error, traceback)
 
 
+class PrefectWorkers(ThreadPoolTaskRunner[Any]):
+    """Sends each task that is not in the store yet to a Prefect worker, as a run of its own, and waits for it to be there."""
+
+    def submit(self, task: Task[Any, Any], parameters: dict[str, Any], *args: Any, **kwargs: Any) -> PrefectConcurrentFuture[Any]:
+        @wraps(task.fn)
+        def elsewhere(*given: Any, **named: Any) -> Any:
+            values = inspect.signature(task.fn).bind(*given, **named).arguments
+            found = values | {"store": values["store"].only_found()}
+            try:
+                return task.fn(**found)
+            except NotComputed:
+                _ask(task, values)
+            try:
+                return task.fn(**found)
+            except NotComputed as error:
+                raise StoreError(f"a worker says that it has finished {task.name}, and {error}; look at its PLOUTOS_STORE") from error
+
+        named = Task(fn=elsewhere, name=task.name, task_run_name=task.task_run_name, cache_policy=NO_CACHE)
+        return super().submit(named, parameters, *args, **kwargs)
+
+
+def _ask(task: Task[Any, Any], values: dict[str, Any]) -> None:
+    """Have a Prefect worker do a task.
+
+    Raises:
+        OrchestratorError: the deployment is not there.
+        TrainingError: the worker failed.
+    """
+    try:
+        run = run_deployment(MEMBER, parameters={"work": work_of(task, values)}, poll_interval=_POLL_S)
+    except ObjectNotFound as error:
+        raise OrchestratorError(f"there is no deployment {MEMBER} on this server; run `ploutos deploy`") from error
+    state = cast(FlowRun, run).state
+    if state is None or not state.is_completed():
+        said = "nothing" if state is None else f"{state.name}: {state.message}"
+        raise TrainingError(f"{task.name} on a Prefect worker ended in {said}; its log is that of flow run {cast(FlowRun, run).name}")
+
+
 def thread_runner(spec: HardwareSpec) -> ThreadPoolTaskRunner[Any]:
     """Threads of this process, which wait for training processes."""
     return ThreadPoolTaskRunner(max_workers=spec.tasks or usable_cores())
@@ -53,6 +104,8 @@ def make_runner(spec: HardwareSpec) -> TaskRunner[Any]:
     workers = spec.workers or usable_cores()
     if spec.runner == "process":
         return WorkerProcesses(workers)
+    if spec.runner == "workers":
+        return PrefectWorkers(max_workers=spec.workers or _AT_ONCE)
     if spec.runner == "dask":
         return _dask(spec.scheduler, workers)
     if spec.runner == "ray":

@@ -20,7 +20,7 @@ from ploutos.progress import Progress, tell
 from ploutos.remote_store import open_store
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
-from ploutos.training.pool import shared_pools
+from ploutos.training.pool import environment, shared_pools
 from ploutos.walk_forward import Fold
 from tasks.stage import code_of_work
 
@@ -119,10 +119,10 @@ def _submit(runner: TaskRunner[Any], task: Task[P, State[Ref]], *args: P.args, *
 
 @contextmanager
 def _with_address_of_server() -> Iterator[None]:
-    """A block whose settings, which travel with tasks, name the server of this run: else each worker would start a temporary one."""
+    """A block in which tasks and workers are told of this run's server: else each worker would start a temporary one."""
     with get_client(sync_client=True) as client:
         address = str(client.api_url)
-    with temporary_settings({PREFECT_API_URL: address}):
+    with temporary_settings({PREFECT_API_URL: address}), environment({"PREFECT_API_URL": address}):
         yield
 
 

@@ -37,11 +37,12 @@ class _Damaged(Exception):
     """What was downloaded is not what its reference says."""
 
 
-def open_store(settings: Settings, code: str = "") -> Store:
+def open_store(settings: Settings, code: str = "", claim: bool = True) -> Store:
     """The store that the settings name: a folder of this host, or S3 with a folder of this host before it.
 
     Args:
         code: as of `Store`.
+        claim: whether this host's home is the one whose runs it holds; not that of a worker for another host.
 
     Raises:
         ConfigError: the package for S3 is not installed, or the store belongs to another home.
@@ -51,7 +52,8 @@ def open_store(settings: Settings, code: str = "") -> Store:
         return Store(settings.store_root, code)
     require_extra("s3fs", "s3", f"PLOUTOS_STORE={settings.store}")
     store = RemoteStore(settings.store, settings.store_root, code)
-    store.claim(settings.home)
+    if claim:
+        store.claim(settings.home)
     return store
 
 

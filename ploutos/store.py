@@ -8,6 +8,7 @@ several there is `ploutos.remote_store`.
 Left out: pruning (delete the folder; everything is recomputed).
 """
 
+import copy
 import errno
 import fcntl
 import hashlib
@@ -18,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -134,6 +135,10 @@ def key_record(ref: Ref, describe: dict[str, Any]) -> dict[str, Any]:
     return {"ref": ref.model_dump(), "stands_on": describe}
 
 
+class NotComputed(Exception):
+    """A store that only finds has nothing of a key."""
+
+
 class Store:
     """Artifacts and keys under one folder, usually `$PLOUTOS_HOME/store`.
 
@@ -144,6 +149,13 @@ class Store:
 
     def __init__(self, root: Path, code: str = "") -> None:
         self.root, self.code = Path(root), code
+        self._computes = True
+
+    def only_found(self) -> Self:
+        """This store for who must not compute: `cached` raises `NotComputed` where there is nothing."""
+        found = copy.copy(self)
+        found._computes = False
+        return found
 
     @property
     def where(self) -> str:
@@ -197,9 +209,14 @@ class Store:
 
         Returns:
             The reference, and whether it was there already.
+
+        Raises:
+            NotComputed: this is an `only_found` store, and it was not.
         """
         if (ref := self.lookup(stage, key)) is not None:
             return ref, True
+        if not self._computes:
+            raise NotComputed(f"{self.where} has no {stage} {key[:12]}")
         with self.locked(f"{stage}-{key}"):
             if (ref := self.lookup(stage, key)) is not None:
                 return ref, True

@@ -65,7 +65,8 @@ def _start_worker(log_level: int, pool: Connection) -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """A block in which this process's environment, and that of what it starts, has these values."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -105,7 +106,7 @@ def _without_main() -> Iterator[None]:
 @contextmanager
 def spawning() -> Iterator[None]:
     """What is spawned in this block is a worker: one thread, deaf to Ctrl-C, and without the user's script."""
-    with _environment(capped_environment(1)), _uninterruptible(), _without_main():
+    with environment(capped_environment(1)), _uninterruptible(), _without_main():
         yield
 
 
