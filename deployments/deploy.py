@@ -31,7 +31,8 @@ from deployments.schedules import after_close
 from ploutos.errors import ConfigError, OrchestratorError
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
-POOL = "ploutos"
+POOL, MEMBERS = "ploutos", "ploutos-members"
+"""Work pools: of runs, and of the members that runs with `hardware.runner=workers` send to other hosts."""
 SLOTS = {"gpu": 1, "llm": 1, "vendor": 1}
 """Global concurrency limits: how many of each may be in use at once, on all hosts together, until a person sets another number."""
 HEARTBEAT_S = 30
@@ -84,7 +85,8 @@ def deploy(calendar: str = "NYSE", minutes: int = 60, file: Path = PREFECT_FILE)
         require_loadable(each["entrypoint"])
     rule = after_close(calendar, minutes, date.today())
     with connected() as client:
-        _make_pool(client)
+        for pool in (POOL, MEMBERS):
+            _make_pool(client, pool)
         for name, limit in SLOTS.items():
             _make_slots(client, name, limit)
         _make_automation(silent_runs())
@@ -148,12 +150,12 @@ def silent_runs() -> Automation:
     )
 
 
-def _make_pool(client: SyncPrefectClient) -> None:
+def _make_pool(client: SyncPrefectClient, name: str) -> None:
     try:
-        client.read_work_pool(POOL)
+        client.read_work_pool(name)
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
-        client.create_work_pool(WorkPoolCreate(name=POOL, type=ProcessWorker.type, base_job_template=template))
+        client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
 
 
 def _make_slots(client: SyncPrefectClient, name: str, limit: int) -> None:

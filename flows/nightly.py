@@ -31,6 +31,7 @@ from ploutos.progress import working
 from ploutos.registry.models import FileModels, Model
 from ploutos.registry.promotion import model_of
 from ploutos.registry.trials import TrialRegistry
+from ploutos.remote_store import open_store
 from ploutos.reporting.nightly_page import Night, night_sentences, write_night
 from ploutos.run_refs import RunRefs, read_refs
 from ploutos.settings import Settings
@@ -56,7 +57,7 @@ class _Place:
     @classmethod
     def of(cls, settings: Settings) -> "_Place":
         root = settings.registry_root
-        return cls(Store(settings.store_root), settings, ForwardLog(root), Nights(root))
+        return cls(open_store(settings), settings, ForwardLog(root), Nights(root))
 
 
 @flow(name="ploutos-nightly", persist_result=False)

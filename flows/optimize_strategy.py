@@ -6,10 +6,10 @@ from prefect import flow
 from prefect.artifacts import create_link_artifact
 
 from ploutos.config import PipelineConfig
+from ploutos.remote_store import open_store
 from ploutos.reporting.strategist_page import new_folder, write_strategist
 from ploutos.research.strategist.spec import StrategistSpec
 from ploutos.settings import Settings
-from ploutos.store import Store
 from tasks.market import load_bars
 from tasks.strategist import optimize_rule
 
@@ -24,7 +24,7 @@ def optimize_strategy(config: PipelineConfig = DEFAULT, spec: StrategistSpec = L
         A folder with strategist.html and strategist.json.
     """
     settings = Settings()
-    store, folder = Store(settings.store_root), new_folder(settings.runs_root, config.out, spec)
+    store, folder = open_store(settings), new_folder(settings.runs_root, config.out, spec)
     bars = load_bars(store, config.data, settings.datasets_root).result()
     result = optimize_rule(store, bars, config, spec, settings.registry_root)
     page = write_strategist(result, config, spec, folder)

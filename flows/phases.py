@@ -110,7 +110,7 @@ def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[
 def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:
     """The supervised models: one task per fold and kind."""
     folds, kinds = store.load(refs.folds, FOLDS), config.regression.models if config.regression.enabled else ()
-    futures = [[stages.submit(fit_regression_of, store, refs.bars, refs.features, fold, kind, config) for kind in kinds] for fold in folds]
+    futures = [[stages.spread(fit_regression_of, store, refs.bars, refs.features, fold, kind, config) for kind in kinds] for fold in folds]
     stages.plan("regression", len(folds) * len(kinds))
     return stages.by_fold("regression", folds, futures) if kinds else ()
 
@@ -118,16 +118,16 @@ def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) ->
 def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[Ref, ...]:
     """The supervised model that each fold's policies start from: one task per fold."""
     folds = _by_fold(store, refs, config) if config.training.is_taught else []
-    futures = [stages.submit(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
+    futures = [stages.spread(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
     stages.plan("teacher", len(futures))
-    return tuple(stages.ref(f"teacher {fold.index}", future) for (fold, _), future in zip(folds, futures, strict=True))
+    return tuple(stages.spread_ref("teacher", str(fold.index), future) for (fold, _), future in zip(folds, futures, strict=True))
 
 
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:
     """One task per fold and member, in worker processes."""
     folds, members = _by_fold(store, refs, config), range(config.training.members)
     futures = [
-        [stages.submit(train_member, store, refs.bars, refs.features, fold, m, sized, refs.teacher(fold.index)) for m in members]
+        [stages.spread(train_member, store, refs.bars, refs.features, fold, m, sized, refs.teacher(fold.index)) for m in members]
         for fold, sized in folds
     ]
     stages.plan("policy", len(folds) * len(members))
@@ -139,7 +139,7 @@ def _fine_tune(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stag
     folds, members = _by_fold(store, refs, config), range(config.hybrid.members)
     kinds = {"hybrid": True, "ablated": False}
     futures = {
-        name: [[stages.submit(train_hybrid, store, refs, fold, m, sized, advised) for m in members] for fold, sized in folds]
+        name: [[stages.spread(train_hybrid, store, refs, fold, m, sized, advised) for m in members] for fold, sized in folds]
         for name, advised in kinds.items()
     }
     for name in kinds:

@@ -15,9 +15,9 @@ from flows.phases import fitted, phase1, phase2, phase3
 from flows.stages import at_work
 from ploutos.advisor.advisor import make_advisor
 from ploutos.preflight import require_surroundings
+from ploutos.remote_store import open_store
 from ploutos.reporting.run_folder import write_phase
 from ploutos.settings import Settings
-from ploutos.store import Store
 from ploutos.walk_forward import FOLDS
 from tasks.evaluation import report
 
@@ -92,7 +92,7 @@ def _run(form: RunForm) -> Path:
     settings, config = Settings(), form.resolve()
     begin_attempt()
     require_surroundings(config, settings)
-    refs = form.refs(Store(settings.store_root))
+    refs = form.refs(open_store(settings))
     if form.last_phase == 3:
         make_advisor(config.llm, settings)  # a server or a model that is not there ends the run now, not after the training
     with at_work(config, settings) as stages:

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
@@ -26,6 +26,9 @@ from ploutos.walk_forward import FoldSpec
 logger = logging.getLogger(__name__)
 
 
+RunnerName = Literal["thread", "process", "dask", "ray", "workers"]
+
+
 class HardwareSpec(Spec):
     """How much of the machine a run may use."""
 
@@ -36,8 +39,13 @@ class HardwareSpec(Spec):
     autoscale: bool = False
     """Fit n_envs, n_steps, batch_size and workers to the machine, at most what is set; results then depend on the machine.
     A run's config.yaml holds the fitted numbers and false, so it gives the same anywhere."""
+    runner: RunnerName = "thread"
+    """Where the tasks of folds and members run: `thread` is this process with training processes of its own, `process` a process each,
+    `dask` and `ray` a cluster, `workers` Prefect workers on any host. A policy's bytes are the same on each."""
+    scheduler: str | None = None
+    """Address of the cluster of `dask` (tcp://host:8786) or `ray` (ray://host:10001); empty starts one on this host for the run."""
     tasks: PositiveInt | None = None
-    """Prefect tasks at once, each a thread; empty means one per usable core."""
+    """Prefect tasks at once in this process, each a thread; empty means one per usable core."""
     log_interval: PositiveFloat = 1.0
     """Seconds between two readings of memory, cores and GPU for hardware.csv."""
 
@@ -45,6 +53,12 @@ class HardwareSpec(Spec):
     def left_to_machine(self) -> bool:
         """Whether a setting waits for the machine it runs on."""
         return self.autoscale or self.device == "auto"
+
+    @model_validator(mode="after")
+    def _only_a_cluster_has_an_address(self) -> "HardwareSpec":
+        if self.scheduler is not None and self.runner not in ("dask", "ray"):
+            raise ValueError(f"hardware.scheduler is set and hardware.runner is {self.runner}; an address is of runner dask or ray")
+        return self
 
 
 class PipelineConfig(Spec):

@@ -9,15 +9,17 @@ Left out: whether memory suffices, which a run waits for, and what a vendor has,
 
 import os
 import shutil
+import socket
 import tempfile
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 
-from ploutos.config import PipelineConfig
+from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import ConfigError, NetworkError, StoreError
 from ploutos.extras import require_extra
 from ploutos.features.build import FeatureSet, build_features
@@ -94,6 +96,7 @@ def look_ahead(config: PipelineConfig, settings: Settings, prefect_url: str | No
 def require_surroundings(config: PipelineConfig, settings: Settings) -> None:
     """The part of `look_ahead` that asks nobody and reads no bars: packages, device and folders; raises as it does."""
     require_packages(config)
+    require_cluster(config.hardware)
     require_device(config)
     require_own_folder(config.out)
     require_writable(settings.home)
@@ -103,10 +106,43 @@ def require_packages(config: PipelineConfig) -> None:
     """Refuse settings whose package is not installed.
 
     Raises:
-        ConfigError: tensorboard is missing.
+        ConfigError: one is missing.
     """
     if config.logging.tensorboard is not None:
         require_extra("tensorboard", "tensorboard", "logging.tensorboard")
+    runner = config.hardware.runner
+    if runner in ("dask", "ray"):
+        require_extra(f"prefect_{runner}", runner, f"hardware.runner={runner}")
+
+
+def require_cluster(hardware: HardwareSpec) -> None:
+    """Refuse workers that cannot be reached, or that cannot reach Prefect's server.
+
+    Raises:
+        ConfigError: the address is not one, or the server would be a temporary one of this host.
+        NetworkError: no scheduler answers.
+    """
+    address = urlsplit(hardware.scheduler or "")
+    host, remote = address.hostname, hardware.runner == "workers"
+    if hardware.scheduler is not None:
+        try:
+            port = address.port
+        except ValueError:
+            port = None
+        if host is None or port is None:
+            raise ConfigError(
+                f"hardware.scheduler is {hardware.scheduler}; expected an address such as tcp://host:8786 or ray://host:10001"
+            )
+        try:
+            socket.create_connection((host, port), timeout=_PATIENCE_S).close()
+        except OSError as error:
+            raise NetworkError(f"hardware.scheduler is {hardware.scheduler}, and nobody answers there: {error}; start it first") from error
+        remote = host not in ("127.0.0.1", "localhost")
+    if remote and "PREFECT_API_URL" not in os.environ:
+        raise ConfigError(
+            f"hardware.runner is {hardware.runner}, whose workers must reach Prefect's server, and a temporary one listens to this host "
+            "alone; start a server and set PREFECT_API_URL"
+        )
 
 
 def require_device(config: PipelineConfig) -> None:

@@ -95,5 +95,5 @@ def read_refs(folder: Path, phase: int, store: Store) -> RunRefs:
     refs = refs.until(phase)
     for ref in refs.all():
         if not store.holds(ref):
-            raise StoreError(f"{ref.kind} {ref.sha256[:12]} of {folder} is missing or damaged in {store.root}; repeat that run")
+            raise StoreError(f"{ref.kind} {ref.sha256[:12]} of {folder} is missing or damaged in {store.where}; repeat that run")
     return refs

@@ -1,9 +1,15 @@
 """The only place that reads the environment. Values come from real variables first, then from a `.env` file."""
 
+import re
 from pathlib import Path
+from typing import Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from ploutos.errors import ConfigError
+
+_S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/.*)?")
 
 
 class Settings(BaseSettings):
@@ -12,7 +18,9 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PLOUTOS_", env_file=".env", extra="ignore", frozen=True)
 
     home: Path = Path(".ploutos")
-    """Folder of the store, of the datasets and of every run."""
+    """Folder of the store, of the datasets, of the registry and of every run; of this host, also where the store is on S3."""
+    store: str | None = None
+    """Address of a store on S3, s3://bucket/prefix, for workers on several hosts; empty keeps the artifacts in `home`."""
     alpaca_key: SecretStr | None = Field(default=None, validation_alias="APCA_API_KEY_ID")
     """Alpaca's key, by the name that Alpaca's own tools read."""
     alpaca_secret: SecretStr | None = Field(default=None, validation_alias="APCA_API_SECRET_KEY")
@@ -31,6 +39,23 @@ class Settings(BaseSettings):
     """Its key; a server of your own needs none."""
     unload_llm_during_backtest: str | None = Field(default=None, validation_alias="UNLOAD_LLM_DURING_BACKTEST")
     """True, 1 or yes takes the model out of the GPU while policies are trained and backtested."""
+
+    @field_validator("home", mode="before")
+    @classmethod
+    def _is_a_folder(cls, value: Any) -> Any:
+        if "://" in str(value):
+            raise ConfigError(
+                f"PLOUTOS_HOME is {value}, but registry, forward log, datasets and runs are files of one host; give it a folder, and put "
+                f"the artifacts there with PLOUTOS_STORE={value}"
+            )
+        return value
+
+    @field_validator("store")
+    @classmethod
+    def _is_s3(cls, value: str | None) -> str | None:
+        if value and not _S3.fullmatch(value):
+            raise ConfigError(f"PLOUTOS_STORE is {value}; expected an address such as s3://bucket/prefix, or nothing")
+        return value.rstrip("/") if value else None
 
     @property
     def store_root(self) -> Path:

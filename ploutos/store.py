@@ -2,11 +2,13 @@
 
 An artifact is one file, named by its sha256. It is written under a temporary name, hashed, and moved into place; the
 key file that says "this key gave that artifact" is written last, so a key that exists names a whole file. A key's
-lock is an `flock`: the kernel drops it when its holder dies, so nothing waits for a dead process. One host only.
+lock is an `flock`: the kernel drops it when its holder dies, so nothing waits for a dead process. One host only; for
+several there is `ploutos.remote_store`.
 
-Left out: pruning (delete the folder; everything is recomputed) and remote file systems.
+Left out: pruning (delete the folder; everything is recomputed).
 """
 
+import copy
 import errno
 import fcntl
 import hashlib
@@ -17,7 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -123,11 +125,42 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, allow_nan=False) + "\n")
 
 
-class Store:
-    """Artifacts and keys under one folder, usually `$PLOUTOS_HOME/store`."""
+def key_file(stage: str, key: str) -> str:
+    """Where, in a store, a key says what it gave."""
+    return f"keys/{stage}/{key}.json"
 
-    def __init__(self, root: Path) -> None:
-        self.root = Path(root)
+
+def key_record(ref: Ref, describe: dict[str, Any]) -> dict[str, Any]:
+    """What it says there."""
+    return {"ref": ref.model_dump(), "stands_on": describe}
+
+
+class NotComputed(Exception):
+    """A store that only finds has nothing of a key."""
+
+
+class Store:
+    """Artifacts and keys under one folder, usually `$PLOUTOS_HOME/store`.
+
+    Args:
+        root: the folder.
+        code: digest of the code that whoever computes for it must have, where that may be another process; empty for any.
+    """
+
+    def __init__(self, root: Path, code: str = "") -> None:
+        self.root, self.code = Path(root), code
+        self._computes = True
+
+    def only_found(self) -> Self:
+        """This store for who must not compute: `cached` raises `NotComputed` where there is nothing."""
+        found = copy.copy(self)
+        found._computes = False
+        return found
+
+    @property
+    def where(self) -> str:
+        """Where it is, for a sentence."""
+        return str(self.root)
 
     def path(self, ref: Ref) -> Path:
         """Where an artifact lies; verified before it is handed out.
@@ -136,7 +169,7 @@ class Store:
             StoreError: the file is missing or its content is not what the reference says.
         """
         if not self.holds(ref):
-            raise StoreError(f"artifact {ref.kind} {ref.sha256[:12]} is missing or damaged in {self.root}; run again")
+            raise StoreError(f"artifact {ref.kind} {ref.sha256[:12]} is missing or damaged in {self.where}; run again")
         return self.root / ref.path
 
     def load(self, ref: Ref, kind: Kind[T]) -> T:
@@ -157,8 +190,8 @@ class Store:
     def lookup(self, stage: str, key: str) -> Ref | None:
         """The valid artifact that a key gave before; None when there is none or it was lost or damaged."""
         try:
-            ref = Ref.model_validate(json.loads(self._key_file(stage, key).read_text(encoding="utf-8"))["ref"])
-        except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, TypeError, ValidationError):
+            ref = Ref.model_validate(json.loads(self._read_key(stage, key) or "{}")["ref"])
+        except (json.JSONDecodeError, KeyError, TypeError, ValidationError):
             return None
         return ref if self.holds(ref) else None
 
@@ -176,15 +209,19 @@ class Store:
 
         Returns:
             The reference, and whether it was there already.
+
+        Raises:
+            NotComputed: this is an `only_found` store, and it was not.
         """
         if (ref := self.lookup(stage, key)) is not None:
             return ref, True
+        if not self._computes:
+            raise NotComputed(f"{self.where} has no {stage} {key[:12]}")
         with self.locked(f"{stage}-{key}"):
             if (ref := self.lookup(stage, key)) is not None:
                 return ref, True
             ref = self.publish(kind.name, kind.suffix, write)
-            write_json(self._key_file(stage, key), {"ref": ref.model_dump(), "stands_on": describe or {}})
-            return ref, False
+            return self._write_key(stage, key, ref, describe or {}), False
 
     def publish(self, kind: str, suffix: str, write: Callable[[Path], object]) -> Ref:
         """Write one artifact under its content's name."""
@@ -210,5 +247,13 @@ class Store:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
 
-    def _key_file(self, stage: str, key: str) -> Path:
-        return self.root / "keys" / stage / f"{key}.json"
+    def _read_key(self, stage: str, key: str) -> str | None:
+        try:
+            return (self.root / key_file(stage, key)).read_text(encoding="utf-8")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    def _write_key(self, stage: str, key: str, ref: Ref, describe: dict[str, Any]) -> Ref:
+        """Keep what a key gave; the reference that holds from now on."""
+        write_json(self.root / key_file(stage, key), key_record(ref, describe))
+        return ref

@@ -5,6 +5,7 @@ it is given.
 Prefect's own result cache is not used: it would hand out a reference whose file is gone. Here the file is checked first.
 """
 
+import platform
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,11 +13,18 @@ from typing import Any, TypeVar
 from prefect import State, get_run_logger
 from prefect.states import Completed
 
+from ploutos.errors import StoreError
 from ploutos.progress import Progress, tell, working
 from ploutos.provenance import logic_of, source_digest
 from ploutos.store import Kind, Ref, Store, digest_of
 
 T = TypeVar("T")
+_WORK = ("ploutos.training.jobs", "ploutos.fusion.jobs", "ploutos.strategies.regression")
+
+
+def code_of_work() -> str:
+    """Digest of the code that fits and trains, and of the versions of the packages below it."""
+    return source_digest(*_WORK)
 
 
 def stage_key(name: str, kind: Kind[Any], config: Any, upstream: Sequence[str], work: Callable[..., object]) -> tuple[str, dict[str, Any]]:
@@ -55,7 +63,15 @@ def keep_stage(
     Args:
         key: from `stage_key`.
         label: which of many of its name, for the log.
+
+    Raises:
+        StoreError: this is a worker whose code is not that of the flow.
     """
+    if store.code and store.code != code_of_work():
+        raise StoreError(
+            f"the worker on {platform.node()} has other code than the flow, ploutos' own or that of a package below it; "
+            "install the same versions on every host and start the workers again"
+        )
     with working(name, label):
         ref, hit = store.cached(name, key[0], kind, write, key[1])
     tell(Progress(name, label, "cached" if hit else "computed"))

@@ -17,7 +17,7 @@ from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
 from ploutos.training.checkpoint import POLICY
 from ploutos.training.jobs import MemberJob, read_progress, run_job
-from ploutos.training.pool import shared_pool
+from ploutos.training.pool import shared_pool, train_here
 from ploutos.training.spec import TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Fold
 from tasks.stage import keep_stage, stage_key
@@ -46,7 +46,7 @@ def train_stage(
     run: Callable[[J], None],
     job: Callable[..., J],
 ) -> State[Ref]:
-    """A policy from the store, or trained in a worker process that reports its progress.
+    """A policy from the store, or trained: by a worker process of this one, or in place where this one is a worker itself.
 
     Args:
         run: what a worker does with the job.
@@ -55,8 +55,12 @@ def train_stage(
     board, title = config.logging.tensorboard, f"{stage} {label}"
 
     def train(paths: TrainingPaths, path: Path) -> None:
-        pool = shared_pool(config.hardware.workers or usable_cores())
-        pool.result(pool.submit(run, job(paths=paths, target=path)), _progress_logger(paths, stage, label))
+        member, log = job(paths=paths, target=path), _progress_logger(paths, stage, label)
+        if config.hardware.runner == "thread":
+            pool = shared_pool(config.hardware.workers or usable_cores())
+            pool.result(pool.submit(run, member), log)
+        else:
+            train_here(run, member, log)
 
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]

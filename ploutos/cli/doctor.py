@@ -18,8 +18,8 @@ from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.preflight import require_prefect
+from ploutos.remote_store import open_store
 from ploutos.settings import Settings
-from ploutos.store import Store
 
 _NEEDED = (
     "torch",
@@ -82,12 +82,12 @@ def _data() -> Check:
 
 
 def _store() -> Check:
-    root = Settings().store_root
     try:
-        Store(root).publish("doctor", ".txt", lambda path: path.write_text("ok", encoding="utf-8"))
+        store = open_store(Settings())
+        store.publish("doctor", ".txt", lambda path: path.write_text("ok", encoding="utf-8"))
     except PloutosError as error:
         return Check("store", False, str(error), "set PLOUTOS_HOME to a folder that can be written")
-    return Check("store", True, f"{root.resolve()} can be written")
+    return Check("store", True, f"{store.where} can be written")
 
 
 def _machine() -> Check:

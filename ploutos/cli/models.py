@@ -162,13 +162,13 @@ def holdout(
     """Read the bars that a run held out, once: every read is recorded, and only the first one counts."""
     from ploutos.nightly.holdout import inputs_of_run, read_holdout
     from ploutos.registry.trials import TrialRegistry
+    from ploutos.remote_store import open_store
     from ploutos.reporting.nightly_page import holdout_sentences
     from ploutos.settings import Settings
-    from ploutos.store import Store
 
     try:
         place = Settings()
-        inputs, config = inputs_of_run(Store(place.store_root), run, place)
+        inputs, config = inputs_of_run(open_store(place), run, place)
         read = read_holdout(inputs, config, TrialRegistry(place.registry_root))
     except PloutosError as error:
         raise fail(error, as_json) from error

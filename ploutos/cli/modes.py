@@ -73,12 +73,12 @@ def going_on(config: "PipelineConfig", phase: int) -> Any:
 
 def _newest_like(config: "PipelineConfig", settled: Sequence[str], phase: int, root: Path) -> Path:
     from ploutos.config import load_config
+    from ploutos.remote_store import open_store
     from ploutos.reporting.run_list import list_runs
     from ploutos.run_refs import read_refs
     from ploutos.settings import Settings
-    from ploutos.store import Store
 
-    store = Store(Settings().store_root)
+    store = open_store(Settings())
     for each in list_runs(root):
         made = load_config("full", each.folder / "config.yaml")
         if all(getattr(made, name) == getattr(config, name) for name in settled):

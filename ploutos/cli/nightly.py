@@ -94,13 +94,13 @@ def replay(
 
     prepare_process()
     from ploutos.nightly.night import Nights, replay
+    from ploutos.remote_store import open_store
     from ploutos.settings import Settings
-    from ploutos.store import Store
 
     try:
         place = Settings()
         records = Nights(place.registry_root).require(str(_day(session, "the session")))
-        found = [(record, replay(Store(place.store_root), record)[0]) for record in records]
+        found = [(record, replay(open_store(place), record)[0]) for record in records]
     except PloutosError as error:
         raise fail(error, as_json) from error
     rows: list[dict[str, Any]] = [

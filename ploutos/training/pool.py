@@ -21,6 +21,8 @@ from multiprocessing.process import BaseProcess
 from multiprocessing.util import Finalize
 from typing import ParamSpec, TypeVar
 
+from threadpoolctl import threadpool_limits
+
 from ploutos.errors import TrainingError
 from ploutos.hardware.processes import end_with_parent
 from ploutos.hardware.threads import capped_environment
@@ -28,6 +30,7 @@ from ploutos.hardware.threads import capped_environment
 P = ParamSpec("P")
 _REAPED_S = 5.0
 T = TypeVar("T")
+J = TypeVar("J")
 
 
 _quiet = threading.Event()
@@ -62,7 +65,8 @@ def _start_worker(log_level: int, pool: Connection) -> None:
 
 
 @contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
+def environment(values: dict[str, str]) -> Iterator[None]:
+    """A block in which this process's environment, and that of what it starts, has these values."""
     before = {name: os.environ.get(name) for name in values}
     os.environ.update(values)
     try:
@@ -99,6 +103,13 @@ def _without_main() -> Iterator[None]:
             setattr(main, name, value)
 
 
+@contextmanager
+def spawning() -> Iterator[None]:
+    """What is spawned in this block is a worker: one thread, deaf to Ctrl-C, and without the user's script."""
+    with environment(capped_environment(1)), _uninterruptible(), _without_main():
+        yield
+
+
 class WorkerPool:
     """A bounded pool of training processes; safe to use from several threads."""
 
@@ -130,7 +141,7 @@ class WorkerPool:
             executor = self._executor
 
             def start() -> "Future[T]":
-                with _environment(capped_environment(1)), _uninterruptible(), _without_main():  # workers are spawned on submit
+                with spawning():  # workers are spawned on submit
                     return executor.submit(function, *args, **kwargs)
 
             try:
@@ -197,6 +208,30 @@ class WorkerPool:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         self.end(kind)
+
+
+_training = threading.Lock()
+
+
+def train_here(function: Callable[[J], None], job: J, every_second: Callable[[], None]) -> None:
+    """Do a job in this process, on one thread, and call `every_second` meanwhile.
+
+    Jobs that other threads of this process ask for at the same time wait: random numbers of torch and numpy belong to the process.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        while not over.wait(1.0):
+            every_second()
+
+    with _training, threadpool_limits(1):
+        watcher = threading.Thread(target=watch, daemon=True)
+        watcher.start()
+        try:
+            function(job)
+        finally:
+            over.set()
+            watcher.join()
 
 
 _shared: dict[int, WorkerPool] = {}
