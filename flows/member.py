@@ -40,16 +40,16 @@ def work_of(task: Task[Any, Any], values: dict[str, Any]) -> dict[str, Any]:
     return Work(task=task.name, store=store.where, code=store.code, values=given).model_dump(mode="json")
 
 
-@flow(name="ploutos-member", flow_run_name="{work.task}", persist_result=False)
-def member(work: Work) -> None:
+@flow(name="ploutos-member", flow_run_name="{config.task}", persist_result=False)
+def member(config: Work) -> None:
     """Do one task of another host's run; nobody fills this form by hand.
 
     Args:
-        work: from `work_of`.
+        config: from `work_of`.
     """
-    store: Store = open_store(Settings(), work.code, claim=False)
-    if store.where != work.store:
-        raise StoreError(f"this worker's store is {store.where} and that of the run {work.store}; set PLOUTOS_STORE to the run's")
-    task = _TASKS[work.task]
+    store: Store = open_store(Settings(), config.code, claim=False)
+    if store.where != config.store:
+        raise StoreError(f"this worker's store is {store.where} and that of the run {config.store}; set PLOUTOS_STORE to the run's")
+    task = _TASKS[config.task]
     hints = get_type_hints(task.fn)
-    task(store, **{name: TypeAdapter(hints[name]).validate_python(value) for name, value in work.values.items()})
+    task(store, **{name: TypeAdapter(hints[name]).validate_python(value) for name, value in config.values.items()})

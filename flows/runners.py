@@ -85,7 +85,7 @@ def _ask(task: Task[Any, Any], values: dict[str, Any]) -> None:
         TrainingError: the worker failed.
     """
     try:
-        run = run_deployment(MEMBER, parameters={"work": work_of(task, values)}, poll_interval=_POLL_S)
+        run = run_deployment(MEMBER, parameters={"config": work_of(task, values)}, poll_interval=_POLL_S)
     except ObjectNotFound as error:
         raise OrchestratorError(f"there is no deployment {MEMBER} on this server; run `ploutos deploy`") from error
     state = cast(FlowRun, run).state
