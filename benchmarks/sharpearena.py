@@ -11,7 +11,6 @@ Every trained member and every score is written to the folder when it is done, s
 
 import argparse
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,7 +168,7 @@ def trained(mode: str, member: int, steps: int, folder: Path) -> PPO:
         model = build_model(env, SPEC, member, "cpu")  # type: ignore[arg-type]
         model.learn(steps)
         model.save(file.with_suffix(".part.zip"))
-        os.replace(file.with_suffix(".part.zip"), file)
+        file.with_suffix(".part.zip").replace(file)
         print(f"trained {file.name}", flush=True)
     return PPO.load(file, device="cpu")
 
@@ -200,7 +199,7 @@ def once(file: Path, make: Callable[[], Any]) -> Any:
     """A JSON value that is computed once."""
     if not file.exists():
         file.with_suffix(".part").write_text(json.dumps(make()))
-        os.replace(file.with_suffix(".part"), file)
+        file.with_suffix(".part").replace(file)
     return json.loads(file.read_text())
 
 
@@ -249,7 +248,9 @@ def main() -> None:
         for row in rows:
             print(line(row))
         train, test = (gap[part]["deflated_sharpe"] for part in ("train", "test"))
-        print(f"\nOurs on the training scenarios {shown(train)}, held out {shown(test)}; gap {shown(gap['gap_deflated_sharpe'])}.", flush=True)
+        print(
+            f"\nOurs on the training scenarios {shown(train)}, held out {shown(test)}; gap {shown(gap['gap_deflated_sharpe'])}.", flush=True
+        )
 
 
 def shown(value: Any) -> str:

@@ -91,7 +91,9 @@ def _evaluate(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
         if config.evaluation.robustness.enabled:
             refs = replace(refs, robustness=stages.run("robustness", robustness_of, store, refs, config))
         inside = stages.ref("in-sample", inside_future)
-    refs = replace(refs, candidates=stages.run("candidates", candidates_of, store, refs, config, settings.registry_root))
+    refs = replace(
+        refs, candidates=stages.run("candidates", candidates_of, store, refs, config, settings.registry_root, settings.runs_root)
+    )
     return replace(refs, metrics=stages.run("metrics", metrics_of, store, refs, inside, config, settings.cutoffs_root))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ploutos.evaluation import gates as module
-from ploutos.evaluation.candidates import CANDIDATES, Candidates
+from ploutos.evaluation.candidates import CANDIDATES, Candidates, Incumbent
 from ploutos.evaluation.gates import judge
 from ploutos.evaluation.overfitting import (
     deflated_track_record,
@@ -19,7 +19,7 @@ from ploutos.evaluation.overfitting import (
     superiority,
 )
 from ploutos.evaluation.spec import GateSpec
-from ploutos.evaluation.summary import Check, GateName, GateReason, Outcome
+from ploutos.evaluation.summary import ChampionReason, Check, GateName, GateReason, Outcome
 from ploutos.reporting.gate_table import doubts, gate_rows, gate_sentences
 from ploutos.strategies.base import Role
 
@@ -284,15 +284,80 @@ def test_a_moved_bar_changes_the_outcome_and_the_table_shows_it():
     assert strict.outcome is Outcome.REJECT
     rows = {row[0]: row for row in gate_rows(strict)}
     assert rows["yearly Sharpe ratio"][2:] == ["≥ 50.000", f"{gate(strict, GateName.SHARPE).margin:+.3f}", "missed"]
-    assert len(rows) == len(strict.rows) == len(GateName)
+    assert len(rows) == len(strict.rows) == len(GateName) - 1  # there is no champion
     assert {row.name for row in strict.evidence} == set(Check)
 
 
+def held_against(returns, *paths, slug="vote", **more):
+    champion = Incumbent("abc", "run-1", slug, returns, **{"same_settings": False} | more)
+    equity = accounts(vote=paths[0]).equity[0]
+    seen = equity[1:] / equity[:-1] - 1  # to the last bit what gates read of the subject
+    return judged(paths[0], replace(candidates(seen, *paths[1:]), champion=champion))
+
+
+def test_a_subject_is_held_against_the_champion_over_everything_that_was_tried():
+    weak, partly = noise(3), np.where(np.arange(N) < 400, np.nan, noise(3))
+    better = held_against(weak, GOOD, noise(1), weak)
+    assert (better.outcome, gate(better, GateName.SPA_CHAMPION).reason) == (Outcome.PROMOTE, GateReason.PASSED)
+    assert (better.champion.n_sessions, better.champion.n_compared, better.champion.n_better) == (N, 3, 1)
+    assert "1 of the 3 paths that were tried is better by more than chance" in gate_sentences(summary_of(better))[1]
+    half = held_against(partly, GOOD, noise(1))
+    own, theirs = GOOD[400:], partly[400:]
+    expected = superiority(np.column_stack([own, noise(1)[400:]]) * theirs.std() / [own.std(), noise(1)[400:].std()], theirs, 7, 0.1)
+    assert gate(half, GateName.SPA_CHAMPION).value == pytest.approx(expected.p)
+    assert half.champion.n_sessions == 600
+    assert half.champion.sharpe == pytest.approx(own.mean() / own.std(ddof=1) * np.sqrt(252))
+
+
+def test_nobody_takes_a_champions_place_by_being_as_good_or_by_leverage():
+    twice = held_against(GOOD, GOOD * 2, noise(1))
+    assert gate(twice, GateName.SPA_CHAMPION).reason is GateReason.MISSED
+    assert gate(twice, GateName.SPA).reason is GateReason.PASSED
+    assert twice.outcome is Outcome.INSUFFICIENT  # more sessions may show it
+    assert "It misses 1 of" in gate_sentences(summary_of(twice))[0]
+    identical = held_against(GOOD, GOOD)
+    assert gate(identical, GateName.SPA_CHAMPION).value == 1.0
+    best_of_others = held_against(noise(3), noise(4, mean=0.0001), GOOD)
+    assert gate(best_of_others, GateName.SPA_CHAMPION).reason is GateReason.ANOTHER
+
+
+@pytest.mark.parametrize(
+    ("returns", "more", "reason", "word"),
+    [
+        (np.full(N, np.nan), {"unknown": "other-history"}, ChampionReason.OTHER_HISTORY, "another history"),
+        (np.full(N, np.nan), {"unknown": "run-gone"}, ChampionReason.RUN_GONE, "gone or damaged"),
+        (np.where(np.arange(N) < 62, noise(3), np.nan), {}, ChampionReason.TOO_SHORT, "62 sessions, too few"),
+    ],
+)
+def test_a_champion_that_cannot_be_compared_promotes_nothing_and_says_why(returns, more, reason, word):
+    gates = held_against(returns, GOOD, noise(1), **more)
+    assert (gates.champion.reason, gates.outcome) == (reason, Outcome.INSUFFICIENT)
+    assert gate(gates, GateName.SPA_CHAMPION).reason is GateReason.NOT_MEASURED
+    said = gate_sentences(summary_of(gates))
+    assert word in said[1]
+    assert "A gate could not be measured." in said[0]
+
+
+def test_the_champions_own_settings_are_not_held_against_themselves():
+    own = held_against(GOOD, GOOD, noise(1), same_settings=True)
+    assert (own.champion.reason, own.outcome) == (ChampionReason.SAME_DECIDER, Outcome.PROMOTE)
+    assert "not held against itself" in gate_sentences(summary_of(own))[1]
+    other = held_against(GOOD, GOOD, noise(1), same_settings=True, slug="fused")
+    assert other.champion.reason is ChampionReason.COMPARED
+
+
+def summary_of(gates):
+    return SimpleNamespace(gates=gates, **vars(summary()))
+
+
 def test_candidates_survive_their_file(tmp_path):
-    tried = replace(candidates(GOOD, noise(1)), counts={"search": 3, "candidate": 2})
+    champion = Incumbent("abc", "run-1", "vote", np.where(np.arange(N) < 9, np.nan, GOOD), True)
+    tried = replace(candidates(GOOD, noise(1)), counts={"search": 3, "candidate": 2}, champion=champion)
     CANDIDATES.write(tried, tmp_path / "a.npz")
     CANDIDATES.write(CANDIDATES.read(tmp_path / "a.npz"), tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
     again = CANDIDATES.read(tmp_path / "b.npz")
     np.testing.assert_array_equal(again.returns, tried.returns)
+    np.testing.assert_array_equal(again.champion.returns, champion.returns)
+    assert replace(again.champion, returns=0) == replace(champion, returns=0)
     assert (again.keys, again.counts) == (tried.keys, dict(sorted(tried.counts.items())))

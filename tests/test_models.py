@@ -12,12 +12,25 @@ from pathlib import Path
 
 import httpx
 import numpy as np
+import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
 from ploutos.cli.main import app
+from ploutos.config import dump_yaml, load_config
 from ploutos.errors import StoreError
-from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, TrialFacts
+from ploutos.evaluation.summary import (
+    ChampionReason,
+    ChampionTest,
+    Check,
+    EvidenceCheck,
+    Gate,
+    GateName,
+    GateReason,
+    Gates,
+    Outcome,
+    TrialFacts,
+)
 from ploutos.registry.mlflow_store import MLflowModels
 from ploutos.registry.models import Alias, FileModels, Model, find_model, make_model
 from ploutos.registry.promotion import (
@@ -25,6 +38,7 @@ from ploutos.registry.promotion import (
     challenge,
     demote,
     faults_of,
+    incumbent,
     model_of,
     nightly_decision,
     on_probation,
@@ -32,6 +46,7 @@ from ploutos.registry.promotion import (
     rollback,
     tried_since,
 )
+from ploutos.registry.recording import settings_digest
 from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
 
 
@@ -48,6 +63,16 @@ def gates(passed=True, suspect=False, measured=True) -> Gates:
         evidence=(EvidenceCheck(name=Check.SEEDS, found=1.0, limit=2.0, suspect=suspect),),
         trials=TrialFacts(n_trials=3, n_independent=2, n_compared=3, deviation=0.03, counts={}), at_volatility=0.06,
     )  # fmt: skip
+
+
+def against(seed, champion, passed=True) -> Model:
+    """A model whose gates held it against a champion."""
+    value, reason = (0.01, GateReason.PASSED) if passed else (0.6, GateReason.MISSED)
+    asked = gates()
+    row = Gate(name=GateName.SPA_CHAMPION, value=value, bar=0.1, margin=0.1 - value, reason=reason, required=True)
+    test = ChampionTest(model=champion.name, run=champion.run, slug="vote", reason=ChampionReason.COMPARED, n_sessions=500)
+    outcome = Outcome.PROMOTE if passed else Outcome.INSUFFICIENT
+    return model(seed, judged=asked.model_copy(update={"rows": (*asked.rows, row), "champion": test, "outcome": outcome}))
 
 
 def model(seed=1, reduced=False, judged=None, **more) -> Model:
@@ -95,7 +120,8 @@ def store(request, tmp_path):
 
 
 def test_a_model_travels_from_challenger_to_champion_and_back(store):
-    first, second = model(1), model(2)
+    first = model(1)
+    second = against(2, first)
     assert store.aliases() == {}
     promote(store, first, "ann", reason="first of all")
     challenge(store, second, "ann")
@@ -115,7 +141,9 @@ def test_a_model_travels_from_challenger_to_champion_and_back(store):
 
 
 def test_rollback_goes_back_step_by_step_and_never_to_one_that_was_demoted(store):
-    a, b, c = (model(seed) for seed in (1, 2, 3))
+    a = model(1)
+    b = against(2, a)
+    c = against(3, b)
     for each in (a, b, c):
         promote(store, each, "ann")
     rollback(store, "ann", "")
@@ -161,6 +189,43 @@ def test_what_was_tried_after_the_run_was_judged_counts_against_it(tmp_path):
     assert tried_since(model(symbols=("Z",)), registry) == 0
 
 
+def test_a_promotion_needs_gates_that_held_it_against_the_champion_of_now(tmp_path):
+    store, first = FileModels(tmp_path), model(1)
+    promote(store, first, "ann")
+    with pytest.raises(StoreError, match=f"champion-since:{first.name}"):
+        promote(store, model(2), "ann")  # judged before there was a champion
+    with pytest.raises(StoreError, match="gate:spa-champion"):
+        promote(store, against(2, first, passed=False), "ann")
+    with pytest.raises(StoreError, match=f"champion-since:{first.name}"):
+        promote(store, against(2, model(3)), "ann")  # held against another
+    assert not promote(store, against(2, first, passed=False), "night", better_by_night=True).forced
+    demote(store, "ann", "")
+    assert not promote(store, against(4, first, passed=False), "ann").forced  # nobody is in charge, so nobody is in the way
+
+
+def test_the_champions_path_is_paired_session_by_session(tmp_path):
+    runs, store = tmp_path / "runs", FileModels(tmp_path / "registry")
+    days = np.array(["2020-01-02", "2020-01-03", "2020-01-06", "2020-01-08", "2020-01-09"], dtype="datetime64[D]")  # without the 7th
+    champion = model(run="one")
+    sessions = np.array(["2020-01-02", "2020-01-03", "2020-01-06", "2020-01-07", "2020-01-08", "2020-01-09"], dtype="datetime64[D]")
+    assert incumbent(store, runs, "exchange", sessions, "x") is None
+    promote(store, champion, "ann")
+    assert incumbent(store, runs, "exchange", sessions, "x").unknown == "run-gone"
+    config, folder = load_config("full"), runs / "one"
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(dump_yaml(config))
+    (folder / "manifest.json").write_text(json.dumps({"bars": {"timeframe": "1D", "calendar": "NYSE"}}))
+    stamps = pd.to_datetime(days).tz_localize("UTC") + pd.Timedelta(hours=5)
+    pd.DataFrame({"strategy": "vote", "timestamp": stamps, "equity": [100.0, 110.0, 99.0, 99.0, 198.0]}).to_parquet(
+        folder / "equity.parquet"
+    )
+    found = incumbent(store, runs, "exchange", sessions, settings_digest(config))
+    np.testing.assert_allclose(found.returns, [np.nan, 0.1, -0.1, np.nan, np.nan, 1.0])
+    assert (found.model, found.slug, found.same_settings, found.unknown) == (champion.name, "vote", True, "")
+    assert not incumbent(store, runs, "exchange", sessions, "x").same_settings
+    assert incumbent(store, runs, "a simulation", sessions, "x").unknown == "other-history"
+
+
 def test_a_shortened_run_cannot_even_be_forced(tmp_path):
     with pytest.raises(StoreError, match="shortened run"):
         promote(FileModels(tmp_path), model(reduced=True), "ann", force=True, reason="please")
@@ -178,7 +243,7 @@ def test_a_torn_move_is_passed_over_and_two_at_once_do_not_both_win(tmp_path):
     with (tmp_path / "moves.jsonl").open("ab") as file:
         file.write(b'{"at": "half')
     assert len(store.history()) == 1
-    promote(store, model(2), "ann")
+    promote(store, against(2, model(1)), "ann")
     assert [each.model for each in store.history()] == [model(1).name, model(2).name]
     late = store.history()[-1].model_copy(update={"before": model(1).name, "model": model(1).name})
     with pytest.raises(StoreError, match="by now"):
@@ -233,6 +298,7 @@ def test_the_command_lists_shows_promotes_and_rolls_back(tmp_path):
     assert "gate:psr" in said["message"]
     assert command(tmp_path, "promote", second.name, "--force", "--reason", "trial")[1]["forced"]
     assert command(tmp_path, "show", "champion")[1]["faults"] == ["gate:psr"]
+    assert command(tmp_path, "show", first.name)[1]["faults"] == [f"champion-since:{second.name}"]
     assert command(tmp_path, "rollback", "--reason", "no good")[1]["model"] == first.name
     listed = command(tmp_path, "list")[1]
     assert listed["aliases"] == {"champion": first.name}

@@ -133,7 +133,7 @@ def test_a_challenger_that_is_no_better_does_not(place, panel, tmp_path, contest
 def test_probation_ends_in_a_rollback_or_in_peace(place, panel, tmp_path, contest, foresight, better):
     store, _, _ = place
     old, new, (first, second) = contest
-    promotion.promote(store, new, "me")
+    promotion.promote(store, new, "me", better_by_night=True)
     promotion.challenge(store, old, "me")
     weights = (foresight[1], foresight[0]) if better == "old" else (foresight[1], foresight[1])
     entries = logged(tmp_path, panel, (second, first), weights)

@@ -77,9 +77,9 @@ def test_what_has_no_value_is_none_here_and_null_in_the_file(run, tmp_path):
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"schema_version": 1}, "has schema version 1; expected 4: repeat the run, or read it with the ploutos that wrote it"),
-        ({"schema_version": 5}, "has schema version 5; expected 4"),
-        ({"schema_version": None}, "has no schema version; expected 4"),
+        ({"schema_version": 1}, "has schema version 1; expected 5: repeat the run, or read it with the ploutos that wrote it"),
+        ({"schema_version": 6}, "has schema version 6; expected 5"),
+        ({"schema_version": None}, "has no schema version; expected 5"),
         ({"sharp": 1.0}, "is not the summary of a run: sharp: Extra inputs are not permitted; repeat the run"),
         ({"n_bars": "many"}, "is not the summary of a run: n_bars: Input should be a valid integer"),
     ],

@@ -82,13 +82,16 @@ def show(
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Show what a model stands on, and what stands against its promotion."""
+    from ploutos.registry.models import Alias
     from ploutos.registry.promotion import faults_of, tried_since
     from ploutos.registry.trials import TrialRegistry
     from ploutos.settings import Settings
 
     try:
-        found = _found(_store(mlflow), model)
-        faults = faults_of(found, tried_since(found, TrialRegistry(Settings().registry_root)))
+        store = _store(mlflow)
+        found, champion = _found(store, model), store.aliases().get(Alias.CHAMPION)
+        since = tried_since(found, TrialRegistry(Settings().registry_root))
+        faults = faults_of(found, since, None if champion == found.name else champion)
     except PloutosError as error:
         raise fail(error, as_json) from error
     if as_json:

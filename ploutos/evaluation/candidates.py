@@ -3,10 +3,11 @@
 Who keeps count is not known here; a run is handed what is known. Paths of other runs need not reach over all sessions.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, cast
 
 import numpy as np
 
@@ -14,12 +15,33 @@ from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.metrics import Periods, periods_of, session_returns
 from ploutos.evaluation.overfitting import effective_trials
 from ploutos.market.bars import Bars
-from ploutos.store import Kind
+from ploutos.store import Kind, digest_of
 from ploutos.strategies.base import Role
 from ploutos.types import FloatArray, TimeArray
 
 NOT_TRIED = (Role.BASELINE, Role.PLACEBO, Role.ORACLE)
 """Roles of accounts that nobody would pick: they are what others are measured by."""
+
+
+@dataclass(frozen=True)
+class Incumbent:
+    """The champion of a home, as far as a run can be held against it.
+
+    Attributes:
+        model: its name.
+        run: the folder that it came from.
+        slug: of the account that is champion.
+        returns: shape (n,), session returns on the sessions of the candidates; nan where its run has none that started alike.
+        same_settings: the run that is judged has the champion's settings.
+        unknown: why there are no returns, if there is a reason but the dates.
+    """
+
+    model: str
+    run: str
+    slug: str
+    returns: FloatArray
+    same_settings: bool
+    unknown: Literal["", "other-history", "run-gone"] = ""
 
 
 @dataclass(frozen=True)
@@ -32,6 +54,7 @@ class Candidates:
         returns: shape (n, k), nan where a path does not reach.
         searched: trials scored on some of these sessions that left no path, such as candidates of a search.
         counts: everything that was tried on overlapping sessions, by kind.
+        champion: who decides now; None where nobody does.
     """
 
     keys: tuple[str, ...]
@@ -39,6 +62,7 @@ class Candidates:
     returns: FloatArray
     searched: int = 0
     counts: Mapping[str, int] = field(default_factory=dict)
+    champion: "Incumbent | None" = None
 
     @property
     def n_trials(self) -> int:
@@ -55,6 +79,14 @@ class Candidates:
         columns = known.mean(axis=0) >= share if len(self.sessions) else np.zeros(len(self.keys), dtype=bool)
         rows = known[:, columns].all(axis=1)
         return self.returns[np.ix_(rows, columns)], self.sessions[rows]
+
+
+def champion_digest(champion: Incumbent | None) -> str:
+    """Digest of what a run is held against; empty where nobody is champion."""
+    if champion is None:
+        return ""
+    facts = [champion.model, champion.run, champion.slug, champion.same_settings, champion.unknown]
+    return digest_of([*facts, hashlib.sha256(champion.returns.tobytes()).hexdigest()])
 
 
 def sessions_tested(bars: Bars, backtests: Backtests) -> TimeArray:
@@ -86,6 +118,10 @@ def write_candidates(candidates: Candidates, path: Path) -> None:
         "kinds": np.array(kinds, dtype=np.str_),
         "counts": np.array([candidates.counts[kind] for kind in kinds], dtype=np.int64),
     }
+    if (champion := candidates.champion) is not None:
+        facts = [champion.model, champion.run, champion.slug, champion.unknown]
+        arrays |= {"champion": np.array(facts, dtype=np.str_), "champion_returns": champion.returns}
+        arrays |= {"champion_settings": np.array(champion.same_settings)}
     with path.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
@@ -95,7 +131,14 @@ def read_candidates(path: Path) -> Candidates:
     with np.load(path, allow_pickle=False) as found:
         counts = {str(kind): int(count) for kind, count in zip(found["kinds"], found["counts"], strict=True)}
         keys = tuple(str(key) for key in found["keys"])
-        return Candidates(keys, found["sessions"], found["returns"], int(found["searched"]), counts)
+        return Candidates(keys, found["sessions"], found["returns"], int(found["searched"]), counts, _incumbent(found))
+
+
+def _incumbent(found: Any) -> Incumbent | None:
+    if "champion" not in found:
+        return None
+    model, run, slug, unknown = (str(fact) for fact in found["champion"])
+    return Incumbent(model, run, slug, found["champion_returns"], bool(found["champion_settings"]), cast(Any, unknown))
 
 
 CANDIDATES = Kind("candidates", ".npz", write_candidates, read_candidates)

@@ -16,7 +16,7 @@ from ploutos.envs.ledger import COSTS
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.candidates import Candidates, path_of, sessions_tested
 from ploutos.evaluation.contamination import clean_sessions
-from ploutos.evaluation.metrics import Periods, drawdowns, periods_of
+from ploutos.evaluation.metrics import Periods, drawdowns, periods_of, sharpe_ratio
 from ploutos.evaluation.overfitting import (
     SharpeMoments,
     chance_deviation,
@@ -30,15 +30,29 @@ from ploutos.evaluation.overfitting import (
     superiority,
 )
 from ploutos.evaluation.spec import EvidenceSpec, GateSpec
-from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, RunSummary, StressTest, TrialFacts
+from ploutos.evaluation.summary import (
+    ChampionReason,
+    ChampionTest,
+    Check,
+    EvidenceCheck,
+    Gate,
+    GateName,
+    GateReason,
+    Gates,
+    Outcome,
+    RunSummary,
+    StressTest,
+    TrialFacts,
+)
 from ploutos.market.bars import Bars
 from ploutos.strategies.base import Role
-from ploutos.types import FloatArray
+from ploutos.types import FloatArray, TimeArray
 from ploutos.walk_forward import Fold
 
 _LISTENS = (Role.FUSED, Role.ADVISOR, Role.HYBRID)
-_CURABLE = (GateName.PSR, GateName.DSR, GateName.SPA)
+_CURABLE = (GateName.PSR, GateName.DSR, GateName.SPA, GateName.SPA_CHAMPION)
 _COVERED = 0.8  # share of the sessions that a path must have to be one of those compared
+_FEWEST_SHARED = 63  # sessions with the champion: the fewest at which the size of an interval was measured
 
 
 @dataclass(frozen=True)
@@ -79,9 +93,11 @@ def judge(
     returns = path_of(backtests, summary.subject.slug, periods)
     subject = _Subject(summary.subject.slug, returns, sharpe_moments(returns))
     trials, needed = _trials(candidates, subject, spec)
+    champion, against_champion = _champion_gate(subject, candidates, sessions_tested(bars, backtests), periods.per_year, spec, seed)
     rows = [
         *_luck_gates(subject, trials, spec),
         *_choice_gates(subject, summary.benchmark, candidates, backtests, bars, spec, seed),
+        *against_champion,
         *_seed_gates(summary, subject, periods, spec),
         _gate(GateName.DOUBLE_COST, double_cost, spec.double_cost, required=False),
         _gate(GateName.MONTE_CARLO, monte_carlo_losses, spec.monte_carlo_losses, most=True, required=False),
@@ -92,7 +108,7 @@ def judge(
     more = None if outcome is not Outcome.INSUFFICIENT or not math.isfinite(needed) else max(math.ceil(needed) - len(returns), 0)
     return Gates(
         subject=subject.slug, outcome=outcome, suspect=suspect, more_sessions=more or None, rows=tuple(rows), evidence=evidence,
-        trials=trials, at_volatility=spec.at_volatility,
+        trials=trials, at_volatility=spec.at_volatility, champion=champion,
     )  # fmt: skip
 
 
@@ -163,14 +179,55 @@ def _choice_gates(
     ]
     shared = np.isin(sessions_tested(bars, backtests), sessions)
     holding = path_of(backtests, benchmark, periods)[shared]
-    own = subject.returns[shared]
-    others = paths[:, ~(paths == own[:, None]).all(axis=0)] if len(sessions) else paths
+    return [*rows, _spa_gate(GateName.SPA, subject.returns[shared], paths, holding, spec, seed)[0]]
+
+
+def _spa_gate(name: GateName, own: FloatArray, paths: FloatArray, against: FloatArray, spec: GateSpec, seed: int) -> tuple[Gate, int, int]:
+    """Whether the subject is better than somebody, at the same volatility, the search for it counted; how many are, and of how many.
+
+    Args:
+        own, against: shape (n,).
+        paths: shape (n, k), everything that was tried, on the same sessions.
+    """
+    others = paths[:, ~(paths == own[:, None]).all(axis=0)] if len(own) else paths
     everything = np.column_stack([own, others])
-    found = superiority(_at_volatility_of(everything, holding), holding, seed, spec.spa) if len(own) > 2 else None
-    row = _gate(GateName.SPA, found.p if found else None, spec.spa, most=True)
+    found = superiority(_at_volatility_of(everything, against), against, seed, spec.spa) if len(own) > 2 else None
+    row = _gate(name, found.p if found else None, spec.spa, most=True)
     if found and row.reason is GateReason.PASSED and 0 not in found.better:
         row = row.model_copy(update={"reason": GateReason.ANOTHER})
-    return [*rows, row]
+    return row, len(found.better) if found else 0, everything.shape[1]
+
+
+def _champion_gate(
+    subject: _Subject, candidates: Candidates, tested: TimeArray, per_year: float, spec: GateSpec, seed: int
+) -> tuple[ChampionTest | None, list[Gate]]:
+    """The subject, and everything that was tried, against whoever decides now, on the sessions that both tested.
+
+    Args:
+        tested: shape (n,), sessions of the subject's returns.
+    """
+    champion = candidates.champion
+    if champion is None:
+        return None, []
+    who = {"model": champion.model, "run": champion.run, "slug": champion.slug}
+    if champion.same_settings and champion.slug == subject.slug:
+        return ChampionTest(**who, reason=ChampionReason.SAME_DECIDER), []
+    paths, sessions = candidates.covering(_COVERED)
+    returns = champion.returns[np.isin(candidates.sessions, sessions)]
+    shared = np.isfinite(returns)
+    n_sessions = int(shared.sum())
+    if n_sessions < _FEWEST_SHARED:
+        reason = ChampionReason(champion.unknown or ChampionReason.TOO_SHORT)
+        return ChampionTest(**who, reason=reason, n_sessions=n_sessions), [_gate(GateName.SPA_CHAMPION, None, spec.spa, most=True)]
+    own, theirs = subject.returns[np.isin(tested, sessions[shared])], returns[shared]
+    row, n_better, n_compared = _spa_gate(GateName.SPA_CHAMPION, own, paths[shared], theirs, spec, seed)
+    if row.reason is GateReason.NOT_MEASURED:  # nothing that was tried ever differed from it
+        row = _gate(GateName.SPA_CHAMPION, 1.0, spec.spa, most=True)
+    test = ChampionTest(
+        **who, reason=ChampionReason.COMPARED, n_sessions=n_sessions, n_compared=n_compared, n_better=n_better,
+        sharpe=sharpe_ratio(own, per_year), champion_sharpe=sharpe_ratio(theirs, per_year),
+    )  # fmt: skip
+    return test, [row]
 
 
 def _at_volatility_of(returns: FloatArray, benchmark: FloatArray) -> FloatArray:

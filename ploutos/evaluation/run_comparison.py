@@ -109,23 +109,37 @@ def read_account(folder: Path, slug: str | None = None) -> TestedAccount:
         DataError: it has no such account, or the account was ruined.
     """
     summary = read_summary(folder / "metrics.json")
+    slug = slug or summary.subject.slug
+    if (metrics := summary.strategies.get(slug)) is not None and metrics.ruined:
+        raise DataError(f"{slug} of {folder.name} was ruined on {metrics.ruined}, so there is nothing to compare; choose another account")
+    manifest, days, closes = _closes(folder, slug, tuple(summary.strategies))
+    return TestedAccount(folder.name, slug, summary, manifest["bars"], manifest["artifacts"]["bars"], days, closes)
+
+
+def read_closes(folder: Path, slug: str) -> tuple[TimeArray, FloatArray]:
+    """Session closes of an account of a run's folder, whichever version wrote its summary: sessions and equity, shape (n + 1,).
+
+    Raises:
+        StoreError: the folder holds no whole run.
+        DataError: it has no such account.
+    """
+    return _closes(folder, slug)[1:]
+
+
+def _closes(folder: Path, slug: str, known: tuple[str, ...] = ()) -> tuple[dict[str, Any], TimeArray, FloatArray]:
+    """The manifest too."""
     try:
         manifest = json.loads((folder / "manifest.json").read_bytes())
         frame = pd.read_parquet(folder / "equity.parquet", columns=["strategy", "timestamp", "equity"])
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder} is not the folder of a whole run: {error}; repeat the run") from error
-    slug = slug or summary.subject.slug
-    if (metrics := summary.strategies.get(slug)) is None:
-        raise DataError(f"{folder.name} has no account {slug}; choose one of {', '.join(summary.strategies)}")
-    if metrics.ruined:
-        raise DataError(f"{slug} of {folder.name} was ruined on {metrics.ruined}, so there is nothing to compare; choose another account")
+    if slug not in (known := known or tuple(frame["strategy"].unique())):
+        raise DataError(f"{folder.name} has no account {slug}; choose one of {', '.join(known)}")
     path, bars = frame[frame["strategy"] == slug], manifest["bars"]
     stamps = path["timestamp"].dt.tz_localize(None).to_numpy().astype("datetime64[us]")
     days = calendars.sessions(stamps, parse_timeframe(bars["timeframe"]), bars["calendar"])
     ends = session_closes(days)
-    return TestedAccount(
-        folder.name, slug, summary, bars, manifest["artifacts"]["bars"], days[ends], path["equity"].to_numpy(dtype=np.float64)[ends]
-    )
+    return manifest, days[ends], path["equity"].to_numpy(dtype=np.float64)[ends]
 
 
 def compare_runs(one: TestedAccount, other: TestedAccount, bootstrap: BootstrapSpec, seed: int) -> RunComparison:

@@ -19,7 +19,7 @@ from ploutos.fusion.calibration import FusionChoice
 from ploutos.store import Kind, write_json
 from ploutos.strategies.base import Role
 
-SCHEMA_VERSION: Literal[4] = 4
+SCHEMA_VERSION: Literal[5] = 5
 
 
 def _finite_or_none(value: Any) -> Any:
@@ -444,6 +444,8 @@ class GateName(StrEnum):
     """Upper end of its interval."""
     SPA = "spa"
     """Consistent p-value of the test for superior predictive ability against buy and hold at the same volatility."""
+    SPA_CHAMPION = "spa-champion"
+    """The same against the champion, on the sessions that both tested; asked where there is one that the subject is not itself."""
     SHARPE = "sharpe"
     """Yearly Sharpe ratio."""
     TOTAL_RETURN = "total-return"
@@ -560,6 +562,44 @@ class TrialFacts(Part):
     """Of everything that was recorded, by kind."""
 
 
+class ChampionReason(StrEnum):
+    """Whether the subject was held against the champion, and why not."""
+
+    COMPARED = "compared"
+    """It was."""
+    SAME_DECIDER = "same-decider"
+    """The subject is the champion's own account under the champion's settings."""
+    OTHER_HISTORY = "other-history"
+    """The champion was tested on another history, where equal dates mean nothing."""
+    RUN_GONE = "run-gone"
+    """The folder of the champion's run is gone or damaged."""
+    TOO_SHORT = "too-short"
+    """Too few sessions were tested by both."""
+
+
+class ChampionTest(Part):
+    """The subject against whoever decided when it was judged."""
+
+    model: str
+    """Name of the champion's model."""
+    run: str
+    """Folder of the run that it came from."""
+    slug: str
+    """Of the account that is champion."""
+    reason: ChampionReason
+    """Whether they were compared."""
+    n_sessions: int = 0
+    """Sessions that both tested."""
+    n_compared: int = 0
+    """Paths that were held against it there, the subject's among them."""
+    n_better: int = 0
+    """Those that are better, by the step-wise test, with the familywise error of the gate."""
+    sharpe: Number = None
+    """Yearly Sharpe ratio of the subject on those sessions."""
+    champion_sharpe: Number = None
+    """That of the champion."""
+
+
 class Gates(Part):
     """Whether the subject of the run may be promoted, and why."""
 
@@ -579,6 +619,8 @@ class Gates(Part):
     """What luck is measured by."""
     at_volatility: float
     """Yearly volatility of the two bars of risk."""
+    champion: ChampionTest | None = None
+    """The subject against the champion; None where there was none."""
 
 
 class Growth(Part):
@@ -756,7 +798,7 @@ class Robustness(Part):
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
-    schema_version: Literal[4] = SCHEMA_VERSION
+    schema_version: Literal[5] = SCHEMA_VERSION
     """Of this form."""
     first: date
     """First session out of sample."""

@@ -157,6 +157,7 @@ def _challenge(
     if faults or decider != now.challenger_decider:
         return Verdict(MoveKind.NONE, faults, evidence, n_nights)
     if automatic:
-        promotion.promote(store, tonight, BY, reason=f"better on {n_nights} nights", evidence={"p": evidence.p, "nights": n_nights})
+        known = {"p": evidence.p, "nights": n_nights}
+        promotion.promote(store, tonight, BY, reason=f"better on {n_nights} nights", evidence=known, better_by_night=True)
         promotion.challenge(store, now.champion, BY, "on probation against the champion of before")
     return Verdict(MoveKind.REPLACE, evidence=evidence, n_nights=n_nights, done=automatic)

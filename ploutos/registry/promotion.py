@@ -12,15 +12,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ploutos.config import load_config
-from ploutos.errors import StoreError
+from ploutos.errors import PloutosError, StoreError
+from ploutos.evaluation.candidates import Incumbent
+from ploutos.evaluation.run_comparison import read_closes
 from ploutos.evaluation.sequential import NIGHTLY, Evidence, NightlySpec, nightly_evidence
-from ploutos.evaluation.summary import Outcome, RunSummary, read_summary
+from ploutos.evaluation.summary import GateName, Outcome, RunSummary, read_summary
 from ploutos.registry.models import Alias, Model, ModelStore, Move, find_model, make_model
-from ploutos.registry.recording import market_of
+from ploutos.registry.recording import market_of, settings_digest
 from ploutos.registry.trials import TrialRegistry, counted
 from ploutos.store import file_sha256
-from ploutos.types import FloatArray
+from ploutos.types import FloatArray, TimeArray
 
 PROBATION_SESSIONS = 63
 """Sessions for which a new champion is watched: a quarter."""
@@ -72,23 +76,63 @@ def tried_since(model: Model, registry: TrialRegistry) -> int:
     return max(counted(registry.overlapping(model.market, model.symbols, model.first, model.last)) - known, 0)
 
 
-def faults_of(model: Model, since: int = 0) -> list[str]:
+def faults_of(model: Model, since: int = 0, champion: str | None = None) -> list[str]:
     """What stands against a promotion: codes of gates that are shut and of checks that failed; empty where nothing does.
 
     Args:
         since: from `tried_since`; the run must be repeated, which computes its gates anew and nothing else.
+        champion: name of the model whose place it would take, which its gates must have held it against; None where there is none, or
+            where nights answer that question.
     """
-    if model.gates is None:
+    gates = model.gates
+    if gates is None:
         return ["not-judged"]
-    faults = [f"gate:{row.name}" for row in model.gates.rows if row.reason != "passed" and (row.required or row.value is not None)]
-    faults += [f"evidence:{check.name}" for check in model.gates.evidence if check.suspect]
+    asked = [row for row in gates.rows if champion is not None or row.name is not GateName.SPA_CHAMPION]
+    faults = [f"gate:{row.name}" for row in asked if row.reason != "passed" and (row.required or row.value is not None)]
+    faults += [f"evidence:{check.name}" for check in gates.evidence if check.suspect]
     faults += [f"trials-since:{since}"] if since else []
-    return faults or ([] if model.gates.outcome is Outcome.PROMOTE else [f"outcome:{model.gates.outcome}"])
+    if champion is not None and (gates.champion is None or gates.champion.model != champion):
+        faults.append(f"champion-since:{champion}")
+    whole = len(asked) == len(gates.rows)
+    return faults or ([] if gates.outcome is Outcome.PROMOTE or not whole else [f"outcome:{gates.outcome}"])
+
+
+def incumbent(store: ModelStore, runs_root: Path, market: str, sessions: TimeArray, settings: str) -> Incumbent | None:
+    """The champion's tested path, for the gates of another run; None where there is no champion.
+
+    A return counts where both runs came from the same session before. A run's folder that is gone is said in `unknown`.
+
+    Args:
+        market: of the run that is judged, as trials name it.
+        sessions: shape (n,), that it tested.
+        settings: digest of its settings, as trials have it.
+    """
+    name = store.aliases().get(Alias.CHAMPION)
+    if name is None:
+        return None
+    model = find_model(store, name)
+    folder, returns = runs_root / model.run, np.full(len(sessions), np.nan)
+    facts = {"model": model.name, "run": model.run, "slug": model.subject, "same_settings": False}
+    if model.market != market:
+        return Incumbent(**facts, returns=returns, unknown="other-history")
+    try:
+        facts["same_settings"] = settings_digest(load_config("full", folder / "config.yaml")) == settings
+        days, closes = read_closes(folder, model.subject)
+    except PloutosError:
+        return Incumbent(**facts, returns=returns, unknown="run-gone")
+    with np.errstate(divide="ignore", invalid="ignore"):
+        theirs = np.where(closes[:-1] > 0, closes[1:] / closes[:-1] - 1, 0.0)
+    ours = sessions.astype("datetime64[D]")
+    _, mine, other = np.intersect1d(ours[1:], days[1:], return_indices=True)
+    alike = ours[mine] == days[other]  # the sessions before
+    returns[mine[alike] + 1] = theirs[other[alike]]
+    return Incumbent(**facts, returns=returns)
 
 
 def promote(
-    store: ModelStore, model: Model, by: str, *, reason: str = "", force: bool = False, since: int = 0, evidence: Mapping[str, Any] = {}
-) -> Move:
+    store: ModelStore, model: Model, by: str, *, reason: str = "", force: bool = False, since: int = 0, evidence: Mapping[str, Any] = {},
+    better_by_night: bool = False,
+) -> Move:  # fmt: skip
     """Make a model champion.
 
     Args:
@@ -97,20 +141,21 @@ def promote(
         force: promote although gates are shut. A shortened run cannot even be forced.
         since: trials on its test bars that its gates do not know of, from `tried_since`.
         evidence: what else was known, such as the nightly test's.
+        better_by_night: the nightly test has shown it better than the champion, so its gates need not have.
 
     Raises:
         StoreError: the model may not be promoted, or is champion already.
     """
     if model.reduced:
         raise StoreError(f"{model.name} comes from a shortened run, which proves nothing and cannot be promoted; run it with preset full")
-    if faults := faults_of(model, since):
+    before = store.aliases().get(Alias.CHAMPION)
+    if before == model.name:
+        raise StoreError(f"{model.name} is champion already")
+    if faults := faults_of(model, since, None if better_by_night else before):
         if not force:
             raise StoreError(f"{model.name} may not be promoted: {', '.join(faults)}; see its gates, or use --force with --reason")
         if not reason.strip():
             raise StoreError(f"{model.name} does not pass ({', '.join(faults)}); a forced promotion needs --reason")
-    before = store.aliases().get(Alias.CHAMPION)
-    if before == model.name:
-        raise StoreError(f"{model.name} is champion already")
     known = {"faults": faults, "gates": None if model.gates is None else model.gates.model_dump(mode="json"), **evidence}
     store.add(model)
     move = _move(Alias.CHAMPION, model.name, before, "promote", by, reason, forced=bool(faults), evidence=known)

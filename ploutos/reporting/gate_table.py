@@ -1,6 +1,17 @@
 """Whether the subject of a run may be promoted, in words: one finding, a table of bars, and reasons to doubt."""
 
-from ploutos.evaluation.summary import Check, EvidenceCheck, Gate, GateName, GateReason, Gates, Outcome, RunSummary
+from ploutos.evaluation.summary import (
+    ChampionReason,
+    ChampionTest,
+    Check,
+    EvidenceCheck,
+    Gate,
+    GateName,
+    GateReason,
+    Gates,
+    Outcome,
+    RunSummary,
+)
 from ploutos.reporting.names import names_of
 from ploutos.reporting.page import show
 
@@ -10,6 +21,7 @@ _GATES = {
     GateName.PBO: "probability of backtest overfitting",
     GateName.PBO_HIGH: "upper end of its interval",
     GateName.SPA: "p-value against buy and hold at equal volatility, over everything tried",
+    GateName.SPA_CHAMPION: "p-value against the champion at equal volatility, over everything tried",
     GateName.SHARPE: "yearly Sharpe ratio",
     GateName.TOTAL_RETURN: "total return",
     GateName.POSITIVE_FOLDS: "share of test ranges that earned something",
@@ -22,7 +34,7 @@ _GATES = {
 _PERCENT = {
     GateName.TOTAL_RETURN, GateName.POSITIVE_FOLDS, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.DOUBLE_COST, GateName.MONTE_CARLO,
 }  # fmt: skip
-_AT_MOST = {GateName.PBO, GateName.SPA, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.MONTE_CARLO}
+_AT_MOST = {GateName.PBO, GateName.SPA, GateName.SPA_CHAMPION, GateName.DRAWDOWN, GateName.DAILY_LOSS, GateName.MONTE_CARLO}
 _SIGNS = {GateName.PBO_HIGH: "<", GateName.TOTAL_RETURN: ">", GateName.SEED_IQM: ">"}
 _REASONS = {
     GateReason.PASSED: "passed",
@@ -62,7 +74,25 @@ def gate_sentences(summary: RunSummary) -> list[str]:
         return []
     name, missed = names_of(summary)[gates.subject], [row for row in gates.rows if row.reason in (GateReason.MISSED, GateReason.ANOTHER)]
     doubts = [check for check in gates.evidence if check.suspect]
-    return [f"{name}: {_outcome(gates, len(missed), len(doubts))}", _tried(gates)]
+    about = [] if gates.champion is None else [_against_champion(gates.champion, name)]
+    return [f"{name}: {_outcome(gates, len(missed), len(doubts))}", *about, _tried(gates)]
+
+
+def _against_champion(test: ChampionTest, name: str) -> str:
+    """Whom a promotion would put out of charge, and whether anything is better."""
+    champion = f"the champion, {test.slug} of {test.run}"
+    match test.reason:
+        case ChampionReason.SAME_DECIDER:
+            return f"{name} has the settings of {champion}: it is not held against itself."
+        case ChampionReason.OTHER_HISTORY:
+            return f"It was not held against {champion}, which was tested on another history, where equal dates mean nothing."
+        case ChampionReason.RUN_GONE:
+            return f"It was not held against {champion}, whose folder is gone or damaged; restore it, or demote the champion."
+        case ChampionReason.TOO_SHORT:
+            return f"It was not held against {champion}: both tested {test.n_sessions:,} sessions, too few to tell them apart."
+    ratios = f"Sharpe ratio {show(test.sharpe, 'ratio')} against {show(test.champion_sharpe, 'ratio')}"
+    better = f"{test.n_better or 'none'} of the {test.n_compared:,} paths that were tried {'is' if test.n_better == 1 else 'are'} better"
+    return f"Against {champion}, on {test.n_sessions:,} common sessions at its volatility {better} by more than chance ({ratios})."
 
 
 def _outcome(gates: Gates, n_missed: int, n_doubts: int) -> str:
@@ -76,7 +106,11 @@ def _outcome(gates: Gates, n_missed: int, n_doubts: int) -> str:
             return f"not to be promoted. {missed}{doubts}"
     if gates.more_sessions:
         return f"too early to say. {missed} About {gates.more_sessions:,} more sessions like those seen would be enough.{doubts}"
-    return f"not to be promoted on this evidence.{doubts or ' A gate could not be measured.'}"
+    missed = f" {missed}" if n_missed else ""
+    unmeasured = (
+        " A gate could not be measured." if any(row.reason is GateReason.NOT_MEASURED and row.required for row in gates.rows) else ""
+    )
+    return f"not to be promoted on this evidence.{missed}{unmeasured}{doubts}"
 
 
 def _tried(gates: Gates) -> str:
