@@ -90,7 +90,7 @@ def test_runs_are_listed_newest_first_with_their_answers(home, small):
     assert [each.folder.name[-5:] for each in found] == ["phase", "Z_two", "Z_one"]
     assert found[0].answer == "ended before its evaluation"
     assert found[1].answer == headline(small[1])
-    assert found[2].answer.startswith("has schema version 1; expected 4")
+    assert found[2].answer.startswith("has schema version 1; expected 5")
     answer = json.loads(invoke(app, ["runs", "--json", "--most", "1"]).stdout)
     assert (answer["n_runs"], len(answer["runs"]), answer["runs"][0]["evaluated"]) == (3, 1, False)
     assert "2 older" in invoke(app, ["runs", "--most", "1"]).stdout

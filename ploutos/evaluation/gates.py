@@ -8,6 +8,7 @@ measured is said to be missing, never passed over: where the gate is required, t
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import stats
@@ -209,7 +210,7 @@ def _champion_gate(
     champion = candidates.champion
     if champion is None:
         return None, []
-    who = {"model": champion.model, "run": champion.run, "slug": champion.slug}
+    who: dict[str, Any] = {"model": champion.model, "run": champion.run, "slug": champion.slug}
     if champion.same_settings and champion.slug == subject.slug:
         return ChampionTest(**who, reason=ChampionReason.SAME_DECIDER), []
     paths, sessions = candidates.covering(_COVERED)

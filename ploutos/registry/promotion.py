@@ -8,6 +8,7 @@ the same nightly test brings that one back.
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -112,21 +113,21 @@ def incumbent(store: ModelStore, runs_root: Path, market: str, sessions: TimeArr
         return None
     model = find_model(store, name)
     folder, returns = runs_root / model.run, np.full(len(sessions), np.nan)
-    facts = {"model": model.name, "run": model.run, "slug": model.subject, "same_settings": False}
+    champion = Incumbent(model.name, model.run, model.subject, returns, same_settings=False)
     if model.market != market:
-        return Incumbent(**facts, returns=returns, unknown="other-history")
+        return replace(champion, unknown="other-history")
     try:
-        facts["same_settings"] = settings_digest(load_config("full", folder / "config.yaml")) == settings
+        same_settings = settings_digest(load_config("full", folder / "config.yaml")) == settings
         days, closes = read_closes(folder, model.subject)
     except PloutosError:
-        return Incumbent(**facts, returns=returns, unknown="run-gone")
+        return replace(champion, unknown="run-gone")
     with np.errstate(divide="ignore", invalid="ignore"):
         theirs = np.where(closes[:-1] > 0, closes[1:] / closes[:-1] - 1, 0.0)
     ours = sessions.astype("datetime64[D]")
     _, mine, other = np.intersect1d(ours[1:], days[1:], return_indices=True)
     alike = ours[mine] == days[other]  # the sessions before
     returns[mine[alike] + 1] = theirs[other[alike]]
-    return Incumbent(**facts, returns=returns)
+    return replace(champion, same_settings=same_settings)
 
 
 def promote(
