@@ -93,9 +93,10 @@ class Host:
 
     def up(self) -> None:
         log = (self.home.parent / f"{self.home.name}.log").open("ab")
+        before = Path(log.name).read_text().count("is up")
         command = [sys.executable, "-m", "ploutos", "serve", "--port", str(self.port)]
         self.keeper = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.until(lambda: "is up" in Path(log.name).read_text().rpartition("ending")[2] and self.said("health"), 180, "the server is up")
+        self.until(lambda: Path(log.name).read_text().count("is up") > before, 180, "the server is up")
 
     def said(self, path: str) -> Any:
         """An answer of the server; None while it is away."""
@@ -147,9 +148,9 @@ class Host:
     def checkpoints(self) -> int:
         return sum("checkpoint" in str(each) for each in self.home.rglob("*.zip"))
 
-    def metrics(self) -> bytes:
-        (found,) = (self.home / "runs").glob("*/metrics.json")
-        return found.read_bytes()
+    def metrics(self) -> set[bytes]:
+        """The different numbers that runs of this home ended in: one, if all is well."""
+        return {each.read_bytes() for each in (self.home / "runs").glob("*/metrics.json")}
 
     def processes(self) -> list[psutil.Process]:
         """Every process that works for this home."""
@@ -162,9 +163,7 @@ class Host:
 
     def flow(self) -> psutil.Process:
         """The process of the run: a child of the worker."""
-        return next(
-            each for each in self.worker().children() if "flow_engine" in " ".join(each.cmdline()) or "prefect" in " ".join(each.cmdline())
-        )
+        return next(each for each in self.worker().children() if "prefect" in " ".join(each.cmdline()))
 
     def server(self) -> psutil.Process:
         return self._part("server")
@@ -206,38 +205,27 @@ def kill(*processes: psutil.Process) -> None:
 
 
 def flow_killed(host: Host) -> None:
-    host.in_training()
-    kill(host.flow())
-
-
-def flow_killed_late(host: Host) -> None:
-    host.in_evaluation()
     kill(host.flow())
 
 
 def flow_asked_to_end(host: Host) -> None:
-    host.in_training()
     host.flow().terminate()
 
 
 def worker_killed(host: Host) -> None:
-    host.in_training()
     kill(host.worker())
 
 
 def worker_and_flow_killed(host: Host) -> None:
-    host.in_training()
     flow = host.flow()
     kill(host.worker(), flow)
 
 
 def server_killed(host: Host) -> None:
-    host.in_training()
     kill(host.server())
 
 
 def server_away(host: Host, seconds: float) -> None:
-    host.in_training()
     server = host.server()
     parts = [server, *server.children(recursive=True)]
     for each in parts:
@@ -256,7 +244,6 @@ def server_away_long(host: Host) -> None:
 
 
 def keeper_killed(host: Host) -> None:
-    host.in_training()
     assert host.keeper is not None
     host.keeper.kill()
     host.keeper.wait()
@@ -266,7 +253,6 @@ def keeper_killed(host: Host) -> None:
 
 def all_killed(host: Host) -> None:
     """As if the power had gone."""
-    host.in_training()
     kill(*host.processes())
     assert host.keeper is not None
     host.keeper.wait()
@@ -274,30 +260,25 @@ def all_killed(host: Host) -> None:
 
 
 def trainer_killed(host: Host) -> None:
-    host.in_training()
     kill(host.trainer())
 
 
 def cancelled(host: Host) -> None:
-    host.in_training()
     host.cancel()
 
 
 def artifact_deleted(host: Host) -> None:
-    host.in_training()
     kill(host.flow())
     _features(host).unlink()
 
 
 def artifact_damaged(host: Host) -> None:
-    host.in_training()
     kill(host.flow())
     file = _features(host)
     file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
 
 
 def checkpoint_damaged(host: Host) -> None:
-    host.in_training()
     kill(host.flow())
     for each in host.home.rglob("*.zip"):
         if "checkpoint" in str(each):
@@ -306,7 +287,6 @@ def checkpoint_damaged(host: Host) -> None:
 
 def disk_full(host: Host) -> None:
     """The store lies on a disk of its own, which another program fills."""
-    host.in_training()
     filler = host.home / "store" / "filler"
     free = shutil.disk_usage(host.home / "store").free
     with contextlib.suppress(OSError), filler.open("wb") as file:
@@ -318,7 +298,6 @@ def disk_full(host: Host) -> None:
 
 def started_twice(host: Host) -> None:
     """The same run a second time while the first is under way."""
-    host.in_training()
     first = host.run_id
     host.start("ploutos-pipeline/demo")
     second, host.run_id = host.run_id, first
@@ -332,7 +311,7 @@ def _features(host: Host) -> Path:
 
 FAULTS: dict[str, tuple[str, Callable[[Host], None]]] = {
     "flow-killed": ("flow killed in training (`kill -9`)", flow_killed),
-    "flow-killed-late": ("flow killed in evaluation", flow_killed_late),
+    "flow-killed-late": ("flow killed in evaluation", flow_killed),
     "flow-terminated": ("flow told to end (SIGTERM)", flow_asked_to_end),
     "worker-killed": ("worker killed", worker_killed),
     "worker-and-flow": ("worker and flow killed", worker_and_flow_killed),
@@ -377,7 +356,11 @@ def undisturbed(folder: Path) -> tuple[bytes, dict[str, str], float]:
         with hosted(folder, "undisturbed") as host:
             host.start()
             seconds = host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "an undisturbed run completes")
-            found = {"metrics": host.metrics().decode(), "keys": {key: sha for key, (_, sha) in host.keys().items()}, "seconds": seconds}
+            found = {
+                "metrics": host.metrics().pop().decode(),
+                "keys": {key: sha for key, (_, sha) in host.keys().items()},
+                "seconds": seconds,
+            }
             kept.write_text(json.dumps(found))
     found = json.loads(kept.read_text())
     return found["metrics"].encode(), found["keys"], found["seconds"]
@@ -388,12 +371,14 @@ def meet(folder: Path, name: str, metrics: bytes, keys: dict[str, str]) -> Outco
     outcome = Outcome()
     with hosted(folder, name, small_disk=name == "disk-full") as host:
         host.start()
-        fault = FAULTS[name][1]
-        host.in_evaluation() if name == "flow-killed-late" else host.in_training()
+        if name == "flow-killed-late":
+            host.in_evaluation()
+        else:
+            host.in_training()
         before = host.keys()
         outcome.finished = len(before)
         began = time.monotonic()
-        fault(host)
+        FAULTS[name][1](host)
         if name in ("artifact-deleted", "artifact-damaged"):
             before = {key: value for key, value in before.items() if "/features/" not in key}
         outcome.at_work_s = _watch(host, outcome, began)
@@ -407,7 +392,7 @@ def meet(folder: Path, name: str, metrics: bytes, keys: dict[str, str]) -> Outco
             host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "the run completes after all")
         after = host.keys()
         outcome.repeated = sum(after[key][0] != written for key, (written, _) in before.items())
-        outcome.equal = host.metrics() == metrics and {key: sha for key, (_, sha) in after.items()} == keys
+        outcome.equal = host.metrics() == {metrics} and {key: sha for key, (_, sha) in after.items()} == keys
         host.down()
         outcome.left = len(host.processes())
     return outcome

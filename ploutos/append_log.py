@@ -6,7 +6,7 @@ at the next write. Writers take turns by `flock`, which the kernel drops when it
 
 import fcntl
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
@@ -36,9 +36,7 @@ class AppendLog:
         Raises:
             StoreError: a line that was written whole cannot be read.
         """
-        return tuple(
-            self._parsed(kind.model_validate_json, number, line) for number, line in enumerate(self._whole().splitlines(), start=1)
-        )
+        return tuple(self._parsed(kind, number, line) for number, line in enumerate(self._whole().splitlines(), start=1))
 
     def append(self, values: Iterable[Spec]) -> None:
         """Add lines, all on the disk when this returns; to be called by who holds the lock."""
@@ -85,8 +83,8 @@ class AppendLog:
         finally:
             os.close(folder)
 
-    def _parsed(self, parse: Callable[[bytes], S], number: int, line: bytes) -> S:
+    def _parsed(self, kind: type[S], number: int, line: bytes) -> S:
         try:
-            return parse(line)
+            return kind.model_validate_json(line)
         except ValidationError as error:
             raise StoreError(f"line {number} of {self.file} is not {self.what}; restore it from a copy") from error
