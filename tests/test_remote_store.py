@@ -9,20 +9,19 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 from moto.server import ThreadedMotoServer
 from servers.slow_proxy import SlowProxy
+from test_store import TEXT, counted
 
 from ploutos import remote_store
 from ploutos.errors import ConfigError, StoreError
 from ploutos.remote_store import RemoteStore, open_store
 from ploutos.settings import Settings
-from ploutos.store import Kind, Store
+from ploutos.store import Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of botocore and of moto's server
-TEXT = Kind("text", ".txt", lambda text, path: path.write_text(text), Path.read_text)
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
 
 
@@ -51,16 +50,6 @@ def address(s3, request):
 def hosts(address, tmp_path):
     """Two hosts before one store."""
     return RemoteStore(address, tmp_path / "a"), RemoteStore(address, tmp_path / "b")
-
-
-def counted(content="content"):
-    calls = []
-
-    def write(path):
-        calls.append(path)
-        path.write_text(content)
-
-    return write, calls
 
 
 def objects(store):
