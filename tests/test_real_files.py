@@ -423,7 +423,7 @@ def test_crude_may_close_below_zero_and_a_share_may_not(tmp_path):
     assert units > 0
     assert result.equity[0, at] - result.equity[0, at - 1] == pytest.approx(units * 1000 * (-37.63 - bars.close[399, 0]))
     plain(frame, tmp_path, "XYZ")
-    with pytest.raises(DataError, match="prices of zero or less"):
+    with pytest.raises(DataError, match="1 open price of zero or less"):
         read(tmp_path / "XYZ.parquet")
 
 
