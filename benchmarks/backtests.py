@@ -1,6 +1,7 @@
-"""Backtests of hourly bars of 15 shares: processor time, and where it goes; `python -m benchmarks.backtests`.
+"""Backtests of hourly bars of 15 shares: seconds, processor time, and where it goes; `python -m benchmarks.backtests`.
 
-Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each), one thread. Nobody
+Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each). Numeric libraries have
+one thread, as a run gives them; members may be asked by threads of their own where `--cores` leaves more than one. Nobody
 trained the members: they are as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ
 and are sure of something. That costs what trained ones cost.
 
@@ -61,7 +62,7 @@ def bars_of(file: Path | None) -> Bars:
 
 def policies_of(bars: Bars, features: FeatureSet, fold: Fold, folder: Path) -> list[Policy]:
     """A fold's members, made where they are not there yet."""
-    spec, members = TrainingSpec(net_arch=NET, members=MEMBERS), []
+    spec, members = TrainingSpec(net_arch=NET, members=MEMBERS, network="joint"), []
     for member in range(MEMBERS):
         path = folder / f"policy-{fold.index}-{member}.zip"
         if not path.exists():
@@ -113,12 +114,12 @@ def serve(folder: Path, file: Path | None) -> None:
             pstats.Stats(profile, stream=sys.stderr).sort_stats("tottime").print_stats(25)
             print("profiled", flush=True)
             continue
-        started = time.process_time()
+        started, began = time.process_time(), time.perf_counter()
         result = run()
-        seconds = time.process_time() - started
+        processor, seconds = time.process_time() - started, time.perf_counter() - began
         write_backtests(result, Path(line.strip()))
         k, n = result.equity.shape
-        print(json.dumps({"seconds": seconds, "accounts": k, "bars": n - 1, "folds": len(folds)}), flush=True)
+        print(json.dumps({"seconds": seconds, "processor": processor, "accounts": k, "bars": n - 1, "folds": len(folds)}), flush=True)
 
 
 class Tree:

@@ -1,14 +1,13 @@
 """What a segment's policies predict for every account, bar by bar.
 
 All accounts are asked about at once. What the first layer makes of the market's part of an observation is the same for every account;
-it is multiplied once for all bars of the segment, and each bar adds its accounts' own part. Members whose networks are alike are
-multiplied together, with weights that are laid out once so that a product reads them in order.
+it is multiplied once for all bars of the segment, and each bar adds its accounts' own part. Weights are laid out once so that a product
+reads them in order.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import groupby
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -29,14 +28,9 @@ from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
 _BLOCK = 64
-_SYMBOLS = "one network for every symbol"
 _MANY, _WIDE = 16, 512
 """From so many rows and up to so many columns a product of weights laid out anew has the bytes of the layer itself, which is called
 elsewhere."""
-
-
-_Member = tuple[Policy, Float32Array]
-"""A policy and the market's rows it observes."""
 
 
 @dataclass
@@ -47,7 +41,7 @@ class RecurrentState:
 
 
 class _Actor(Protocol):
-    """The network of one policy, or of several that are alike, from observations to the last layer, shape (n_members, n, n_outputs)."""
+    """The network of one policy, from observations to the last layer, shape (n, n_outputs)."""
 
     rows: Float32Array
     """The market's part of the observations it is given, shape (n_bars, n_columns)."""
@@ -57,31 +51,26 @@ class _Actor(Protocol):
 
 @dataclass
 class _SharedRows:
-    """Policies without memory, on one segment: their first layers' view of the market is there for every bar."""
+    """A policy without memory, on one segment: its first layer's view of the market is there for every bar."""
 
     rows: Float32Array  # none of the market's columns
     first: int
-    market: torch.Tensor  # (n_bars, n_members, hidden), the market's part and the bias
-    own_weight: torch.Tensor  # (n_members, n_own, hidden)
-    rests: Sequence[torch.nn.Module]  # each member's other layers
-    together: Sequence[Callable[[torch.Tensor], torch.Tensor]]  # the same, layer by layer, of all members
+    market: torch.Tensor  # (n_bars, hidden), the market's part and the bias
+    own_weight: torch.Tensor  # (n_own, hidden)
+    rest: Sequence[torch.nn.Module]  # the other layers
+    of_many: Sequence[Callable[[torch.Tensor], torch.Tensor]]  # the same, for many rows
 
     @classmethod
-    def of(cls, members: Sequence[_Member], bars: Range) -> "_SharedRows":
+    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
+        first, *others = _network(policy).policy_net
+        rest = [*others, cast(Any, policy.model.policy).action_net]
         with torch.no_grad():
-            seen = torch.stack([_market_part(_layers(policy)[0], rows, bars) for policy, rows in members], dim=1)
-            own_weight = torch.stack([_layers(policy)[0].weight[:, rows.shape[1] :].T for policy, rows in members])
-            rests = [torch.nn.Sequential(*_layers(policy)[1:], cast(Any, policy.model.policy).action_net) for policy, _ in members]
-            together = [_together(layers) for layers in zip(*rests, strict=True)]
-        return cls(members[0][1][:, :0], bars.start - 1, seen, own_weight, rests, together)
+            own_weight = first.weight[:, rows.shape[1] :].T.contiguous()
+            return cls(rows[:, :0], bars.start - 1, _market_part(first, rows, bars), own_weight, rest, [_of_many(layer) for layer in rest])
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        market = self.market[bar - self.first]
-        if len(observations) < _MANY:
-            members = zip(market, self.own_weight, self.rests, strict=True)
-            return torch.stack([rest(torch.addmm(part, observations, weight)) for part, weight, rest in members])
-        seen = torch.baddbmm(market[:, None], observations.expand(len(market), -1, -1), self.own_weight)
-        for layer in self.together:
+        seen = torch.addmm(self.market[bar - self.first], observations, self.own_weight)
+        for layer in self.of_many if len(observations) >= _MANY else self.rest:
             seen = layer(seen)
         return seen
 
@@ -97,15 +86,13 @@ def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> tor
     return torch.cat([torch.addmm(layer.bias, block, layer.weight[:, :n_columns].T) for block in torch.split(padded, _BLOCK)])
 
 
-def _together(layers: Sequence[torch.nn.Module]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """The same layer of every member, for many rows; one without weights is the same for all."""
-    first = layers[0]
-    if not isinstance(first, torch.nn.Linear):
-        return first.forward
-    if first.in_features > _WIDE:
-        return lambda seen: torch.stack([layer(each) for layer, each in zip(layers, seen, strict=True)])
-    bias, weight = (torch.stack([getattr(layer, name) for layer in layers]) for name in ("bias", "weight"))
-    return partial(torch.baddbmm, bias[:, None], batch2=weight.transpose(1, 2).contiguous())
+def _of_many(layer: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
+    """A layer for many rows, whose input nobody reads again."""
+    if isinstance(layer, torch.nn.Tanh):
+        return torch.tanh_
+    if not isinstance(layer, torch.nn.Linear) or layer.in_features > _WIDE:
+        return layer.forward
+    return partial(torch.addmm, layer.bias, mat2=layer.weight.T.contiguous())
 
 
 @dataclass
@@ -139,12 +126,7 @@ class _SharedSymbols:
         for layer in network.encoder[1:]:
             encoded = layer(encoded)
         joined = network.joined(network.policy_join, encoded, self.usable[t].expand(len(own), -1), account)
-        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(joined)[None])
-
-
-def _layers(policy: Policy) -> Any:
-    """The actor's hidden layers, a linear one first."""
-    return _network(policy).policy_net
+        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(joined))
 
 
 def _network(policy: Policy) -> Any:
@@ -167,7 +149,7 @@ class _Whole:
             cells = self.state.cells or (torch.zeros(1, len(seen), self._memory(seen.shape[1])),) * 2
             seen, self.state.cells = network.lstm_actor(seen[None], cells)
             seen = seen[0]
-        return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen))[None])
+        return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen)))
 
     def _memory(self, n_observed: int) -> int:
         """Size of an account's state."""
@@ -196,21 +178,15 @@ class PolicyInference:
         if len({policy.is_continuous for policy in policies}) > 1:
             raise DataError("some policies give weights and others actions; members of one vote must all do the same")
         self._arrays, self._env, self._masked = arrays, env, any(policy.masked for policy in policies)
-        self._policies, members = tuple(policies), list[_Member]()
+        self._policies, market = tuple(policies), list[tuple[Scaler, Float32Array]]()
+        self._actors: list[_Actor] = []
         for policy in policies:
             assert features is not None
             policy.require(bars.symbols, features.names)
-            same = [rows for other, rows in members if _alike(other.scaler, policy.scaler)]  # members of a fold share a scaler
-            members.append((policy, same[0] if same else _rows_of(part, bars, features, policy.scaler)))
-        self._actors: list[tuple[_Actor, bool]] = []
-        for kind, group in groupby(members, key=lambda member: _kind(member[0])):
-            own = list(group)
-            if kind == _SYMBOLS:
-                self._actors += [(_SharedSymbols.of(policy, rows, part), policy.observes_account) for policy, rows in own]
-            elif kind:
-                self._actors.append((_SharedRows.of(own, part), own[0][0].observes_account))
-            else:
-                self._actors += [(_Whole(rows, policy, RecurrentState()), policy.observes_account) for policy, rows in own]
+            same = [rows for scaler, rows in market if _alike(scaler, policy.scaler)]  # members of a fold share a scaler
+            rows = same[0] if same else _rows_of(part, bars, features, policy.scaler)
+            market.append((policy.scaler, rows))
+            self._actors.append(_actor(policy, rows, part))
 
     @torch.inference_mode()
     def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
@@ -228,20 +204,17 @@ class PolicyInference:
             return np.zeros((len(self._policies), len(bar), n_symbols, N_ACTIONS))
         masks = action_masks(accounts, bar, self._arrays, self._env) if self._masked else None
         lasts = []
-        for actor, observes_account in self._actors:
-            seen = torch.empty(len(bar), observation_size(actor.rows.shape[1], n_symbols, observes_account))
+        for actor, policy in zip(self._actors, self._policies, strict=True):
+            seen = torch.empty(len(bar), observation_size(actor.rows.shape[1], n_symbols, policy.observes_account))
             observe(accounts, bar, actor.rows, self._arrays, seen.numpy())
             lasts.append(actor(int(bar[0]), seen))
-        return _predictions(self._policies, torch.cat(lasts), masks)
+        return _predictions(self._policies, torch.stack(lasts), masks)
 
 
-def _kind(policy: Policy) -> str:
-    """Layers and observations, alike in policies that are multiplied together; empty where there is a memory or no hidden layer."""
+def _actor(policy: Policy, rows: Float32Array, bars: Range) -> _Actor:
     if policy.recurrent or not cast(Any, policy.model.policy).net_arch:
-        return ""
-    if policy.columns is not None:
-        return _SYMBOLS
-    return f"{policy.observes_account} {_layers(policy)} {cast(Any, policy.model.policy).action_net}"
+        return _Whole(rows, policy, RecurrentState())
+    return (_SharedRows if policy.columns is None else _SharedSymbols).of(policy, rows, bars)
 
 
 def _alike(one: Scaler, other: Scaler) -> bool:
@@ -269,7 +242,7 @@ def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None 
         Shape (n, n_symbols, 3) or (n, n_symbols, 2), as `PolicyInference.predict` gives them.
     """
     with torch.no_grad():
-        last = _Whole(observations, policy, state or RecurrentState())(0, torch.from_numpy(observations))
+        last = _Whole(observations, policy, state or RecurrentState())(0, torch.from_numpy(observations))[None]
         return _predictions([policy], last, masks)[0]
 
 
