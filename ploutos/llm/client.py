@@ -17,13 +17,14 @@ from typing import Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from ploutos.errors import LLMBusy, LLMError, LLMUnavailable
+from ploutos.errors import LLMBusy, LLMError, LLMStopped, LLMUnavailable
 from ploutos.llm.backends.base import Backend, Message, Messages, Reply, Schema
 from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
 from ploutos.llm.config import LLMConfig
 from ploutos.llm.reading import Unreadable, read_answer
 from ploutos.progress import advance
+from ploutos.wording import counted
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -31,6 +32,7 @@ _ROUNDS = 3
 """Times that a batch's unanswered questions are asked at most."""
 _PAUSE_S = 1.0
 _BUSY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+_LONGEST_PAUSE_S = 300.0
 _TEMPLATE_TOKENS = 64
 _FEWEST = 20
 """Questions before a share of them says anything."""
@@ -168,7 +170,8 @@ class LLMClient:
         missing = [outcome for outcome in answered.values() if outcome.unanswered]
         if missing:
             raise LLMUnavailable(
-                f"{self.name} gave no answer to {len(missing)} of {len(unique)} questions: {missing[0].why}; the others are kept, "
+                f"{self.name} gave no answer to {len(missing)} of {counted('{n} [question|questions]', len(unique))}: {missing[0].why}; "
+                "the others are kept, "
                 "run again for the rest"
             )
         return [answered[query] for query in queries]
@@ -201,9 +204,10 @@ class LLMClient:
                     for query, future in zip(batch, futures, strict=True):
                         answered[query] = future.result()
                         self._require_usable(answered.values(), max_unusable)
-                except LLMUnavailable as error:
+                except (LLMUnavailable, LLMStopped) as error:
                     kept = sum(not outcome.unanswered for outcome in {**answered, **_finished(batch, futures)}.values())
-                    raise LLMUnavailable(f"{error}; {kept} of {n_asked} answers are kept, run again for the rest") from error
+                    asked = counted("{n} [answer is|answers are]", n_asked)
+                    raise type(error)(f"{error}; {kept} of {asked} kept, run again for the rest") from error
                 finally:
                     for future in futures:
                         future.cancel()  # whatever ended the batch, nothing more is begun
@@ -301,7 +305,11 @@ class LLMClient:
             try:
                 return self._count_and_complete(messages, schema, seed)
             except LLMBusy as error:
-                self._sleep(min(error.retry_after or pause, _BUSY_PAUSES_S[-1]))
+                if error.retry_after > _LONGEST_PAUSE_S:
+                    raise LLMStopped(
+                        f"{error}; it asks for a pause of {error.retry_after:.0f} s, and {_LONGEST_PAUSE_S:.0f} s is the longest kept"
+                    ) from error
+                self._sleep(error.retry_after or pause)
         return self._count_and_complete(messages, schema, seed)
 
     def _count_and_complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
@@ -338,5 +346,5 @@ def _finished(batch: Sequence[Query[Form]], futures: Sequence[Future[Outcome[For
 def _explain(recorded: Recorded, error: Unreadable) -> str:
     """Why an answer cannot be used."""
     if recorded.truncated:
-        return f"the answer was cut off after {recorded.tokens} tokens; raise llm.num_predict"
+        return counted("the answer was cut off after {n} [token|tokens]; raise llm.num_predict", recorded.tokens)
     return f"the answer does not fit the schema: {error}"
