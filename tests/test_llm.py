@@ -266,6 +266,7 @@ def test_addresses_and_patience_are_no_part_of_what_advice_depends_on():
     same = dict(
         host="h", timeout_s=1, keep_alive="1s", concurrency=4, batch_size=3, replay=True, unload_during_backtest=True,
         stated_cutoff="2023-12-31", grey_months=3, max_reidentification=0.5, mirror=True, max_unusable=0.5,
+        limits={"questions": 1},
     )  # fmt: skip
     other = dict(
         model="m", temperature=1, seed=1, num_ctx=9, num_predict=9, think=True, cadence_bars=9,
