@@ -152,7 +152,7 @@ def _night(place: _Place, config: NightlyConfig, session: str) -> Path:
         stale = str(bars.sessions[-1]) < session
         subject = place.store.load(refs.require("metrics"), SUMMARY).subject.slug
         decider, now = decider_digest(run, subject), standing(models, runs_root)
-        folder = report(place.store, refs, run, runs_root, stages.ended, stages.monitor.usage)
+        folder = report(place.store, refs, run, runs_root, stages.ended, stages.monitor.usage, stages.asked(run.llm))
         record = _decide(place, stages, refs, run, subject, session, now.role_of(decider), folder.name, stale)
         entries = [logged(place.log, place.nights, record, place.store)]
         for role, who, model in now.beside(decider):

@@ -105,7 +105,7 @@ def _run(form: RunForm) -> Path:
         if form.last_phase > 2:
             refs = phase3(stages, refs, config)
     if form.last_phase > 2:
-        return report(stages.store, refs, config, settings.runs_root, stages.ended, stages.monitor.usage)
+        return report(stages.store, refs, config, settings.runs_root, stages.ended, stages.monitor.usage, stages.asked(config.llm))
     folder = write_phase(refs, config, settings.runs_root, stages.ended, form.last_phase)
     get_run_logger().info("the next phase starts from %s", folder)
     return folder

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
 from typing import Any, ParamSpec, cast
 
 from prefect import State, Task
@@ -15,7 +16,9 @@ from flows.runners import losses, make_runner, thread_runner
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import TrainingError
 from ploutos.hardware.monitor import HardwareMonitor
+from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.llm.gpu_unload import GPUMemoryManager
+from ploutos.llm.meter import Meter, metered
 from ploutos.progress import Progress, tell
 from ploutos.remote_store import open_store
 from ploutos.settings import Settings
@@ -67,12 +70,21 @@ class Stages:
         runners: where tasks run.
         monitor: what the run takes of the machine; complete once the stages are over.
         memory: takes the language model out of the GPU.
+        meter: counts what a language model is asked, and keeps the limits.
     """
 
-    def __init__(self, store: Store, settings: Settings, runners: Runners, monitor: HardwareMonitor, memory: GPUMemoryManager) -> None:
-        self.store, self.settings, self.monitor, self.memory = store, settings, monitor, memory
+    def __init__(
+        self, store: Store, settings: Settings, runners: Runners, monitor: HardwareMonitor, memory: GPUMemoryManager, meter: Meter
+    ) -> None:
+        self.store, self.settings, self.monitor, self.memory, self.meter = store, settings, monitor, memory, meter
         self._runners = runners
         self.ended: dict[str, str] = {}
+
+    def asked(self, llm: LLMConfig) -> dict[str, Any] | None:
+        """What a language model was asked anew and how it came and went, JSON-able for the manifest; None with the mock."""
+        if llm.provider is LLMProvider.MOCK:
+            return None
+        return self.meter.summary(llm.limits) | {"unloads": [asdict(each) for each in self.memory.unloads]}
 
     def submit(self, task: Task[P, State[Ref]], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[State[Ref]]:
         """Start a task in this process."""
@@ -130,7 +142,7 @@ def _with_address_of_server() -> Iterator[None]:
 def at_work(config: PipelineConfig, settings: Settings) -> Iterator[Stages]:
     """A block in which stages run: readings of the machine are taken, and its training processes end with it."""
     memory = GPUMemoryManager(config.llm, settings)
-    with HardwareMonitor(config.hardware.log_interval) as monitor, ExitStack() as stack:
+    with HardwareMonitor(config.hardware.log_interval) as monitor, metered() as meter, ExitStack() as stack:
         runners = Runners(config.hardware, stack)
         stack.enter_context(shared_pools())
-        yield Stages(open_store(settings, code_of_work()), settings, runners, monitor, memory)
+        yield Stages(open_store(settings, code_of_work()), settings, runners, monitor, memory, meter)

@@ -20,6 +20,7 @@
     ├── OrchestratorError   there is no Prefect server, it refused, or a run cannot be resumed
     ├── StrategyError       a strategy breaks its contract: it peeks, or answers outside its limits
     └── LLMError            a language model cannot be called with these settings, or a cassette lacks its answer
+        ├── LLMStopped      asking ended for now, and what was answered is kept: a limit, or a long pause that a server asks for
         └── LLMUnavailable  its server does not answer
             └── LLMBusy     it answers others for now; `retry_after` says for how long
 
@@ -116,6 +117,10 @@ class StrategyError(PloutosError):
 
 class LLMError(PloutosError):
     """A language model cannot be called with these settings, or a cassette lacks its answer."""
+
+
+class LLMStopped(LLMError):
+    """Asking ended before the last question: a limit is reached, or the server asks for a long pause. What was answered is kept."""
 
 
 class LLMUnavailable(LLMError):

@@ -34,7 +34,7 @@ class Settings(BaseSettings):
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")
     """Address of Ollama, by the name that Ollama's own tools read."""
     openai_base_url: str | None = Field(default=None, validation_alias="OPENAI_BASE_URL")
-    """Address of an OpenAI-compatible server."""
+    """Address of an OpenAI-compatible server, up to `/v1`; Azure's with its `?api-version=`."""
     openai_api_key: SecretStr | None = Field(default=None, validation_alias="OPENAI_API_KEY")
     """Its key; a server of your own needs none."""
     unload_llm_during_backtest: str | None = Field(default=None, validation_alias="UNLOAD_LLM_DURING_BACKTEST")

@@ -1,7 +1,7 @@
 """Evaluation: backtests, numbers, and the run's folder with its report."""
 
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx
 from prefect import State, get_run_logger, task
@@ -186,10 +186,12 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
 
 
 @task(name="report", cache_policy=NO_CACHE)
-def report(store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage) -> Path:
+def report(
+    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage, asked: dict[str, Any] | None
+) -> Path:
     """Write the run's folder and put its summary, its fold table and a link into the UI. Never cached."""
     with working("report"):
-        folder, summary = write_run(store, refs, config, runs_root, stages, usage)
+        folder, summary = write_run(store, refs, config, runs_root, stages, usage, asked)
     tell(Progress("report", "", "computed"))
     logger = get_run_logger()
     try:

@@ -1,7 +1,10 @@
-"""The cassette: one file per answer, whole or not there, the first one stays, and what an answer hangs on is its name."""
+"""The cassette: one file, every answer whole or not there, the first one stays, and what an answer hangs on is its name."""
 
 import json
 import multiprocessing
+import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -21,8 +24,9 @@ def cassette(tmp_path) -> Cassette:
     return Cassette(tmp_path / "cassettes")
 
 
-def answers(root: Path) -> list[Path]:
-    return sorted((root / "cassettes" / "answers").rglob("*.json"))
+def rows(root: Path) -> list[tuple[str, str, str]]:
+    with closing(sqlite3.connect(root / "cassettes" / "answers.sqlite")) as answers:
+        return answers.execute("SELECT key, recorded, question FROM answers").fetchall()
 
 
 def test_an_answer_comes_back_as_it_was_said(cassette, tmp_path):
@@ -30,8 +34,40 @@ def test_an_answer_comes_back_as_it_was_said(cassette, tmp_path):
     assert cassette.find(QUESTION) is None
     assert cassette.keep(QUESTION, recorded) == recorded
     assert Cassette(tmp_path / "cassettes").find(QUESTION) == recorded
-    (file,) = answers(tmp_path)
-    assert json.loads(file.read_text())["question"]["messages"] == [["user", "?"]]
+    ((key, _, question),) = rows(tmp_path)
+    assert key == QUESTION.key
+    assert json.loads(question)["messages"] == [["user", "?"]]
+
+
+def test_the_name_of_an_answer_is_what_it_was_in_cassettes_of_before():
+    """One that changes would ask every recorded question again."""
+    assert QUESTION.key == "57fe0205d59cf5cd0ab41ebdbf8d724daf30021d12c66bc2b722c4f09772f5be"
+
+
+def test_a_cassette_of_before_answers_and_takes_no_new_files(cassette, tmp_path):
+    """Written as it was: a file an answer, with the question in full."""
+    old = tmp_path / "cassettes" / "answers" / QUESTION.key[:2] / f"{QUESTION.key}.json"
+    old.parent.mkdir(parents=True)
+    said = {"text": "one", "truncated": False, "prompt_tokens": 7, "tokens": 3, "seconds": 0.1, "load_seconds": 0.0, "failure": ""}
+    old.write_text(json.dumps({"question": QUESTION.model_dump(mode="json"), "recorded": said}, indent=1) + "\n")
+    assert cassette.find(QUESTION) == Recorded(**said)
+    other = QUESTION.model_copy(update={"seed": 1})
+    assert cassette.keep(other, Recorded(text="two")).text == "two"
+    assert cassette.find(QUESTION) == Recorded(**said)
+    assert cassette.keep(QUESTION, Recorded(text="three")).text == "one"
+    assert [key for key, _, _ in rows(tmp_path)] == [other.key]
+    old.write_bytes(old.read_bytes()[:40])
+    assert cassette.find(QUESTION) is None
+    assert cassette.keep(QUESTION, Recorded(text="four")).text == "four"
+    assert cassette.find(QUESTION).text == "four"
+
+
+def test_many_answers_are_one_file(cassette, tmp_path):
+    for seed in range(50):
+        cassette.keep(QUESTION.model_copy(update={"seed": seed}), Recorded(text=str(seed)))
+    cassette.note_model("ollama", "m", "d")
+    files = sorted(path.relative_to(tmp_path / "cassettes").parts[0] for path in (tmp_path / "cassettes").rglob("*") if path.is_file())
+    assert files == ["answers.sqlite", "models"]
 
 
 @pytest.mark.parametrize(
@@ -57,14 +93,23 @@ def test_the_first_answer_stays_and_a_failure_makes_room_for_one(cassette):
     assert cassette.keep(QUESTION, Recorded(failure="gone")).text == "one"
 
 
-def test_a_damaged_recording_counts_as_missing_and_is_made_again(cassette, tmp_path, caplog):
+def test_a_damaged_recording_counts_as_missing_and_is_made_again(cassette, caplog):
     cassette.keep(QUESTION, Recorded(text="one"))
-    (file,) = answers(tmp_path)
-    file.write_bytes(file.read_bytes()[:40])
+    with closing(sqlite3.connect(cassette.file)) as answers, answers:
+        answers.execute("UPDATE answers SET recorded = substr(recorded, 1, 10)")
     assert cassette.find(QUESTION) is None
     assert "is damaged and counts as missing" in caplog.text
     assert cassette.keep(QUESTION, Recorded(text="two")).text == "two"
     assert cassette.find(QUESTION).text == "two"
+
+
+def test_a_file_that_is_no_cassette_is_one_sentence_and_stays_as_it_is(cassette):
+    cassette.file.parent.mkdir()
+    cassette.file.write_text("my notes " * 100)
+    for call in (lambda: cassette.find(QUESTION), lambda: cassette.keep(QUESTION, Recorded(text="one"))):
+        with pytest.raises(StoreError, match=r"cannot read or write .*answers.sqlite: file is not a database; put back a whole copy"):
+            call()
+    assert cassette.file.read_text() == "my notes " * 100
 
 
 def test_a_model_that_was_never_asked_cannot_be_replayed(cassette):
@@ -93,5 +138,26 @@ def test_processes_that_record_at_once_agree_on_every_answer_and_leave_nothing_h
         kept = pool.starmap(_write, [(str(root), name) for name in "ab"])
     assert kept[0] == kept[1]
     assert [Cassette(root).find(QUESTION.model_copy(update={"seed": seed})).text for seed in range(60)] == kept[0]
-    assert len(answers(tmp_path)) == 60
-    assert not [path for path in root.rglob("*.tmp*")]
+    assert len(rows(tmp_path)) == 60
+    assert [path.name for path in root.iterdir()] == ["answers.sqlite"]
+
+
+def _write_and_die(root: str) -> None:
+    cassette = Cassette(Path(root))
+    cassette.keep(QUESTION, Recorded(text="one"))
+    with cassette._open() as answers:
+        answers.execute("BEGIN IMMEDIATE")
+        answers.execute("INSERT INTO answers VALUES ('half', '{}', '{}')")
+        os._exit(9)
+
+
+def test_a_process_that_dies_while_it_records_leaves_the_answers_before_and_no_lock(tmp_path):
+    root = tmp_path / "cassettes"
+    process = multiprocessing.get_context("spawn").Process(target=_write_and_die, args=(str(root),))
+    process.start()
+    process.join()
+    assert process.exitcode == 9
+    cassette = Cassette(root)
+    assert cassette.find(QUESTION).text == "one"
+    cassette.keep(QUESTION.model_copy(update={"seed": 1}), Recorded(text="two"))
+    assert len(rows(tmp_path)) == 2

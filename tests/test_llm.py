@@ -17,7 +17,7 @@ from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.signals import Signals, read_signals, write_signals
 from ploutos.config import PRESETS, load_config, make_config
 from ploutos.envs.actions import BUY, HOLD, SELL
-from ploutos.errors import LLMBusy, LLMError, LLMUnavailable
+from ploutos.errors import LLMBusy, LLMError, LLMStopped, LLMUnavailable
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.llm.backends.base import Message, Reply
 from ploutos.llm.backends.ollama import OllamaBackend
@@ -266,6 +266,7 @@ def test_addresses_and_patience_are_no_part_of_what_advice_depends_on():
     same = dict(
         host="h", timeout_s=1, keep_alive="1s", concurrency=4, batch_size=3, replay=True, unload_during_backtest=True,
         stated_cutoff="2023-12-31", grey_months=3, max_reidentification=0.5, mirror=True, max_unusable=0.5,
+        limits={"questions": 1},
     )  # fmt: skip
     other = dict(
         model="m", temperature=1, seed=1, num_ctx=9, num_predict=9, think=True, cadence_bars=9,
@@ -327,11 +328,24 @@ def test_a_batch_with_a_question_that_is_never_answered_is_no_result(tmp_path):
 def test_a_busy_server_is_given_the_time_it_asks_for():
     paused = []
     advisor = Advisor(
-        Scripted(LLMBusy("429", 7.0), LLMBusy("429"), LLMBusy("429"), LLMBusy("429", 900.0), GOOD), LLMConfig(), sleep=paused.append
+        Scripted(LLMBusy("429", 7.0), LLMBusy("429"), LLMBusy("429"), LLMBusy("429", 290.0), GOOD), LLMConfig(), sleep=paused.append
     )
     assert not advisor.ask(ASK).abstained
-    assert paused == [7.0, 2.0, 4.0, 60.0]
+    assert paused == [7.0, 2.0, 4.0, 290.0]
     assert not advisor.breaker.is_open
+
+
+def test_a_server_that_asks_for_a_long_pause_is_not_waited_for_and_what_it_answered_is_kept(tmp_path):
+    cassette = Cassette(tmp_path)
+    advisor = scripted(GOOD, LLMBusy("answered 429", 900.0), cassette=cassette)
+    with pytest.raises(
+        LLMStopped, match="answered 429; it asks for a pause of 900 s, and 300 s is the longest kept; 1 of 2 answers are kept, run again"
+    ):
+        advisor.ask_all([ASK, ASK[::-1]])
+    assert advisor.calls == 2
+    again = scripted(GOOD, cassette=cassette)
+    again.ask_all([ASK, ASK[::-1]])
+    assert again.calls == 1
 
 
 def test_two_calls_in_three_refused_for_being_too_many_leave_no_trace(panel, market):

@@ -13,7 +13,7 @@ from test_pipeline import SMALL
 
 from ploutos.advisor.cutoff import CutoffStore
 from ploutos.config import load_config
-from ploutos.errors import LLMUnavailable
+from ploutos.errors import LLMStopped, LLMUnavailable
 from ploutos.evaluation.summary import read_summary
 from ploutos.reporting.names import names_of
 
@@ -67,7 +67,12 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
         server.crash()
         server.requests.clear()
 
-        live = run(tmp_path / "live")
+        with pytest.raises(LLMStopped, match=r"questions=2 is reached after 2 questions, .*; 6 of .* answers are kept, run again"):
+            run(tmp_path / "limited", "llm.limits.questions=2")
+        kept += [body["messages"][1]["content"] for body in server.called("/api/chat")]
+        server.requests.clear()
+
+        live = run(tmp_path / "live", "llm.limits.questions=900", "llm.limits.price_in=0.5", "llm.limits.price_out=2")
         again = [body["messages"][1]["content"] for body in server.called("/api/chat")]
         assert not set(again) & set(kept)
         assert len(set(again)) == len(again)
@@ -75,6 +80,17 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
         assert server.loaded() == []  # out of the GPU for the backtests
         assert "tiny:latest left the GPU" in caplog.text
         assert "backtests ran" in caplog.text
+        spent = json.loads((live / "manifest.json").read_text())["llm"]
+        assert spent["questions"] == len(server.called("/api/chat"))
+        assert spent["money"] == pytest.approx((spent["prompt_tokens"] * 0.5 + spent["tokens"] * 2) / 1e6)
+        assert 0 < spent["load_seconds"] <= spent["seconds"]
+        (unload,) = spent["unloads"]
+        assert (unload["phase"], unload["reload_s"]) == ("backtests", None)
+        assert unload["unload_s"] > 0
+        assert isinstance(unload["freed_bytes"], int)
+        report = (live / "report.html").read_text()
+        assert f"{spent['questions']} questions, {spent['prompt_tokens']:,} tokens read" in report
+        assert "model unloaded for backtests" in report
 
         server.requests.clear()
         second = run(tmp_path / "second")

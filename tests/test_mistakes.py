@@ -139,6 +139,7 @@ def test_a_disk_that_is_nearly_full(invoke, monkeypatch):
     [
         (["run", *setting("logging.tensorboard=board")], "tensorboard", "tensorboard"),
         (["run", *setting("llm.provider=ollama")], "ollama", "ollama"),
+        (["run", *setting("llm.provider=openai")], "openai", "openai"),
         (["data", "build", "--source", "yahoo", "--market", "SPY"], "yfinance", "vendors"),
         (["data", "build", "--source", "alpaca", "--market", "SPY"], "alpaca", "vendors"),
     ],

@@ -3,8 +3,11 @@
 import logging
 
 import pytest
+from pydantic import ValidationError
 from servers.llama import LlamaServer
 
+from ploutos.advisor.check import check_advisor
+from ploutos.hardware.machine import Gpu, Machine
 from ploutos.llm import gpu_unload as memory
 from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.ollama import OllamaBackend
@@ -221,30 +224,121 @@ def test_nothing_is_loaded_in_order_to_be_unloaded(server):
     assert manager.unloads == []
 
 
-def test_what_others_had_loaded_stays_their_tags_and_this_one(server):
+def test_other_models_stay_where_they_are(server):
     other = OllamaBackend(LLMConfig(model="tiny:other"), server.host)
     other.load()
     manager, backend = manager_of(server, unload=True)
     backend.complete(ASK, {}, 0)
     with manager.freed("training"):
         assert server.loaded() == ["tiny:other"]
-    backend.load()
-    later, _ = manager_of(server, unload=True)  # a run that begins while the model is there: it is somebody else's
-    with later.freed("training"):
-        assert set(server.loaded()) == {"tiny:other", "tiny:latest"}
-    assert later.unloads == []
 
 
-def test_a_model_that_was_there_and_left_is_this_runs_own_when_it_comes_back(server):
-    backend = OllamaBackend(LLMConfig(model="tiny"), server.host)
-    backend.load()
+def test_what_an_earlier_run_or_a_check_left_behind_is_unloaded(server, monkeypatch):
+    monkeypatch.setenv("OLLAMA_HOST", server.host)
+    check_advisor(LLMConfig(model="tiny"), Settings())
+    assert server.loaded() == ["tiny:latest"]
     manager, _ = manager_of(server, unload=True)
-    backend.unload()
+    with manager.freed("training"):
+        assert server.loaded() == []
+    assert manager.unloads[0].unload_s is not None
+
+
+def test_a_name_in_another_case_is_the_same_model(server):
+    config = LLMConfig(model=" Tiny", host=server.host)
+    backend = OllamaBackend(config, server.host)
+    assert len(backend.digest()) == 64
+    backend.complete(ASK, {}, 0)
+    assert backend.is_loaded()
+    with GPUMemoryManager(config, Settings(), unload=True).freed("training"):
+        assert server.loaded() == []
+
+
+def machine_with(*free: int, gpu: int | None = None):
+    """A machine that has so many bytes free, one after the other."""
+    left = iter(free)
+
+    def read() -> Machine:
+        n = next(left)
+        return Machine(2, 100, n, () if gpu is None else (Gpu("card", 1000, n * gpu), Gpu("other", 1000, 7)))
+
+    return read
+
+
+@pytest.mark.parametrize(("gpu", "freed"), [(None, None), (10, 300)])
+def test_the_memory_that_became_free_is_measured(server, caplog, gpu, freed):
+    caplog.set_level(logging.INFO)
+    manager, backend = manager_of(server, unload=True, machine=machine_with(20, 50, gpu=gpu))
+    backend.complete(ASK, {}, 0)
     with manager.freed("training"):
         pass
+    (record,) = manager.unloads
+    assert (record.freed_bytes, record.freed_gpu_bytes) == (30, freed)
+    assert "became free: 0 MiB of" in caplog.text
+
+
+def test_memory_of_another_host_and_of_a_model_that_stays_is_not_measured(server, monkeypatch):
+    server.unload_delay_s = 1e6
+    clock = Clock()
+    manager, backend = manager_of(server, unload=True, machine=machine_with(20, 50), clock=clock, sleep=clock.sleep)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        pass
+    assert manager.unloads[0].freed_bytes is None
+    server.unload_delay_s = 0
+    monkeypatch.setattr(OllamaBackend, "is_local", False)
+    manager, _ = manager_of(server, unload=True, machine=machine_with(20, 50))
     backend.load()
-    with manager.freed("backtests"):
-        assert server.loaded() == []
+    with manager.freed("training"):
+        pass
+    assert (manager.unloads[0].unload_s is None, manager.unloads[0].freed_bytes) == (False, None)
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1:1", True),
+        ("http://localhost:11434", True),
+        ("[::1]:1", True),
+        ("0.0.0.0", True),
+        ("gpu.lan:1", False),
+        ("10.0.0.1", False),
+    ],
+)
+def test_whose_memory_it_is_is_read_from_the_address(host, local):
+    assert OllamaBackend(LLMConfig(), host).is_local is local
+
+
+def test_a_real_engine_that_leaves_this_process_frees_memory_that_is_measured(server):
+    """No figure is expected of a busy machine, only that there is one."""
+    manager, backend = manager_of(server, unload=True)
+    backend.complete(ASK, {}, 0)
+    with manager.freed("training"):
+        pass
+    assert isinstance(manager.unloads[0].freed_bytes, int)
+
+
+@pytest.mark.parametrize(("said", "sent"), [(300, 300), ("300", 300), (-1, -1), ("-1", -1), (0.5, 0.5), ("10m", "10m"), ("1h30m", "1h30m")])
+def test_how_long_the_model_stays_is_a_span_or_a_number(server, said, sent):
+    backend = OllamaBackend(LLMConfig(model="tiny", keep_alive=said), server.host)
+    backend.load()
+    backend.complete(ASK, {}, 0)
+    assert [body["keep_alive"] for path, body in server.requests if path != "/api/ps"] == [sent, sent]
+
+
+@pytest.mark.parametrize("said", ["ten minutes", "m10", "10 m", "", True, None])
+def test_a_stay_that_is_no_span_is_refused_before_anything_is_asked(said):
+    with pytest.raises(ValidationError, match=r"llm.keep_alive is .*; expected a span such as 10m|valid string"):
+        LLMConfig(keep_alive=said)
+
+
+def test_two_contexts_that_take_turns_are_warned_of(server, caplog):
+    small, large = (OllamaBackend(LLMConfig(model="tiny", num_ctx=num_ctx), server.host) for num_ctx in (1024, 2048))
+    small.digest()
+    small.load()
+    small.digest()
+    assert caplog.text == ""
+    large.digest()
+    assert "tiny:latest is in memory with num_ctx 1024, and llm.num_ctx is 2048: each change loads the model again" in caplog.text
 
 
 @pytest.mark.parametrize("provider", [LLMProvider.MOCK, LLMProvider.OPENAI])
@@ -298,10 +392,10 @@ def test_a_server_that_dies_between_unload_and_poll_stops_no_phase(server, caplo
 
 def test_the_host_asked_is_the_one_configured_then_the_environments(server, monkeypatch):
     monkeypatch.setenv("OLLAMA_HOST", server.host)
-    GPUMemoryManager(LLMConfig(model="tiny"), Settings(), unload=True)
-    assert len(server.called("/api/ps")) == 1
-    GPUMemoryManager(LLMConfig(model="tiny", host="127.0.0.1:9"), Settings(), unload=True)
-    assert len(server.called("/api/ps")) == 1
+    for host in (None, "127.0.0.1:9"):
+        with GPUMemoryManager(LLMConfig(model="tiny", host=host), Settings(), unload=True).freed("training"):
+            pass
+        assert len(server.called("/api/ps")) == 1
 
 
 def test_patience_is_as_documented():

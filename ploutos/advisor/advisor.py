@@ -23,7 +23,6 @@ from ploutos.advisor.snapshot import Features, snapshot_at
 from ploutos.errors import ConfigError, LLMUnavailable
 from ploutos.extras import require_extra
 from ploutos.llm.backends.base import Backend, Messages
-from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import LLMClient, Outcome, Query, schema_of
 from ploutos.llm.config import LLMConfig, LLMProvider
@@ -122,6 +121,9 @@ def make_backend(config: LLMConfig, settings: Settings) -> Backend:
 
         return OllamaBackend(config, config.host or settings.ollama_host)
     if config.provider is LLMProvider.OPENAI:
+        require_extra("openai", "openai", "llm.provider openai")
+        from ploutos.llm.backends.openai_compatible import OpenAIBackend
+
         key = settings.openai_api_key
         if key is None and not (config.host or settings.openai_base_url):
             raise ConfigError(

@@ -24,12 +24,14 @@ class CheckResult:
         model, digest: who answered.
         outcome: the decision, or why there is none.
         cache: which the question's features went through.
+        asked_with: what an OpenAI-compatible server took of a request; empty for others.
     """
 
     model: str
     digest: str
     outcome: Outcome[Advice]
     cache: OptimizedFeatureCache
+    asked_with: str = ""
 
 
 def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
@@ -48,4 +50,4 @@ def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
     outcome = advisor.ask(messages)
     if outcome.unanswered:
         raise LLMUnavailable(outcome.why)
-    return CheckResult(advisor.name, advisor.digest, outcome, features.cache)
+    return CheckResult(advisor.name, advisor.digest, outcome, features.cache, str(getattr(advisor.backend, "accepted", "")))

@@ -37,11 +37,14 @@ def check(
     if as_json:
         spent = {"prompt_tokens": outcome.prompt_tokens, "tokens": outcome.tokens, "seconds": outcome.seconds}
         answer = {"model": result.model, "digest": result.digest, "abstained": outcome.abstained, "said": outcome.raw}
+        answer["asked_with"] = result.asked_with
         answer |= advice.model_dump() | spent
         cache = {"hits": result.cache.hits, "misses": result.cache.misses, "hit_rate": result.cache.hit_rate}
         print(json.dumps({"ok": not outcome.abstained, **answer, "feature_cache": cache}))
     else:
         print(f"model: {result.model} {result.digest[:12]}".rstrip())
+        if result.asked_with:
+            print(f"asked with: {result.asked_with}")
         print(f"took: {outcome.seconds:.1f} s, {outcome.prompt_tokens} tokens read, {outcome.tokens} written")
         print(f"feature cache: {result.cache}")
         print(f"said: {outcome.raw!r}")

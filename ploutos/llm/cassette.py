@@ -1,23 +1,29 @@
 """The cassette: every raw answer of a language model on disk, so that a run can be repeated with the server gone.
 
-One file per answer, named by the digest of all that it depends on: provider, model and its content digest, template
-version, messages, schema, options and the seed of this very attempt. Files are moved into place whole, and the first
-answer to a question is the one that stays, so several processes may share a cassette. A question that got no answer
-leaves nothing here: it is asked again.
+One SQLite file holds them all, each under the digest of all that it depends on: provider, model and its content digest, template version,
+messages, schema, options and the seed of this very attempt. An answer is written whole or not at all, and the first answer to a question is
+the one that stays, so several processes may share a cassette. A question that got no answer leaves nothing here: it is asked again.
 
-Raw text is kept, not what was made of it, so another reader finds the old answers. The mock needs no cassette.
+Raw text is kept, not what was made of it, so another reader finds the old answers. Cassettes of before, a file an answer, are read where
+they lie. The mock needs no cassette.
 """
 
 import logging
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from ploutos.errors import LLMError
+from ploutos.errors import LLMError, StoreError
 from ploutos.llm.backends.base import Messages, Schema
-from ploutos.store import Store, digest_of, writing
+from ploutos.store import digest_of, writing
 
 _LOG = logging.getLogger(__name__)
+_WAIT_S = 60.0
+"""For another process that writes."""
+_TABLE = "CREATE TABLE IF NOT EXISTS answers (key TEXT PRIMARY KEY, recorded TEXT NOT NULL, question TEXT NOT NULL)"
 
 
 class Question(BaseModel):
@@ -55,7 +61,7 @@ class Recorded(BaseModel):
 
 
 class _Recording(BaseModel):
-    """A file of the cassette: the question in full, for people and for the probe of a digest, and its answer."""
+    """A file of a cassette of before: the question in full, and its answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -74,15 +80,65 @@ class _Model(BaseModel):
 
 
 class Cassette:
-    """Recordings under one folder, usually `$PLOUTOS_HOME/cassettes`."""
+    """Recordings under one folder, usually `$PLOUTOS_HOME/cassettes`.
+
+    Attributes:
+        file: the answers; `sqlite3 answers.sqlite "SELECT question, recorded FROM answers"` shows them.
+    """
 
     def __init__(self, root: Path) -> None:
         self._root = root
-        self._store = Store(root)
+        self.file = root / "answers.sqlite"
 
     def find(self, question: Question) -> Recorded | None:
-        """What was recorded for a question; None when nothing was, or the file is damaged."""
-        file = self._file(question)
+        """What was recorded for a question; None when nothing was, or the recording is damaged.
+
+        Raises:
+            StoreError: the file is none of ours, or damaged as a whole.
+        """
+        if not self.file.exists():
+            return self._read_old(question.key)
+        with self._open() as answers:
+            return self._read(answers, question.key)
+
+    def keep(self, question: Question, recorded: Recorded) -> Recorded:
+        """Record an attempt.
+
+        Returns:
+            What the cassette holds now: an answer that another process recorded before wins over this one.
+
+        Raises:
+            StoreError: the file cannot be written, is none of ours, or is damaged as a whole.
+        """
+        try:
+            self._root.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"cannot write in {self._root}: {error.strerror}; choose another PLOUTOS_HOME") from error
+        with self._open() as answers:
+            answers.execute("BEGIN IMMEDIATE")  # nobody else writes until this has ended
+            answers.execute(_TABLE)
+            before = self._read(answers, question.key)
+            if before is not None and not before.failure:
+                recorded = before
+            else:
+                row = (question.key, recorded.model_dump_json(), question.model_dump_json())
+                answers.execute("INSERT OR REPLACE INTO answers VALUES (?, ?, ?)", row)
+            answers.execute("COMMIT")
+        return recorded
+
+    def _read(self, answers: sqlite3.Connection, key: str) -> Recorded | None:
+        row = answers.execute("SELECT recorded FROM answers WHERE key = ?", (key,)).fetchone()
+        if row is None:
+            return self._read_old(key)
+        try:
+            return Recorded.model_validate_json(row[0])
+        except ValidationError:
+            _LOG.warning("recording %s of %s is damaged and counts as missing", key[:12], self.file)
+            return None
+
+    def _read_old(self, key: str) -> Recorded | None:
+        """What a cassette of before has."""
+        file = self._root / "answers" / key[:2] / f"{key}.json"
         try:
             return _Recording.model_validate_json(file.read_bytes()).recorded
         except FileNotFoundError:
@@ -91,19 +147,16 @@ class Cassette:
             _LOG.warning("recording %s is damaged and counts as missing", file)
             return None
 
-    def keep(self, question: Question, recorded: Recorded) -> Recorded:
-        """Record an attempt.
-
-        Returns:
-            What the cassette holds now: an answer that another process recorded before wins over this one.
-        """
-        with self._store.locked("cassette"):
-            before = self.find(question)
-            if before is not None and not before.failure:
-                return before
-            with writing(self._file(question)) as temporary:
-                temporary.write_text(_Recording(question=question, recorded=recorded).model_dump_json(indent=1) + "\n", encoding="utf-8")
-        return recorded
+    @contextmanager
+    def _open(self) -> Iterator[sqlite3.Connection]:
+        """A connection for the length of a block; what has not been committed then is undone."""
+        try:
+            with closing(sqlite3.connect(self.file, timeout=_WAIT_S, isolation_level=None)) as answers:
+                yield answers
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"cannot read or write {self.file}: {error}; put back a whole copy, or move it away and all is asked again"
+            ) from error
 
     def note_model(self, provider: str, model: str, digest: str) -> None:
         """Remember what a model's name stands for, for a replay without its server."""
@@ -123,9 +176,6 @@ class Cassette:
             raise LLMError(
                 f"the cassette in {self._root} has nothing of {provider} {model}, and a replay makes no calls; run once without llm.replay"
             ) from error
-
-    def _file(self, question: Question) -> Path:
-        return self._root / "answers" / question.key[:2] / f"{question.key}.json"
 
     def _model_file(self, provider: str, model: str) -> Path:
         return self._root / "models" / f"{digest_of([provider, model])}.json"

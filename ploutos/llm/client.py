@@ -13,17 +13,19 @@ from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from pydantic import BaseModel
 
-from ploutos.errors import LLMBusy, LLMError, LLMUnavailable
+from ploutos.errors import LLMBusy, LLMError, LLMStopped, LLMUnavailable
 from ploutos.llm.backends.base import Backend, Message, Messages, Reply, Schema
 from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
 from ploutos.llm.config import LLMConfig
+from ploutos.llm.meter import current_meter, price_of
 from ploutos.llm.reading import Unreadable, read_answer
 from ploutos.progress import advance
+from ploutos.wording import counted, plural, show_seconds
 
 _LOG = logging.getLogger(__name__)
 _ATTEMPTS = 2
@@ -31,6 +33,7 @@ _ROUNDS = 3
 """Times that a batch's unanswered questions are asked at most."""
 _PAUSE_S = 1.0
 _BUSY_PAUSES_S = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 60.0)
+_LONGEST_PAUSE_S = 300.0
 _TEMPLATE_TOKENS = 64
 _FEWEST = 20
 """Questions before a share of them says anything."""
@@ -85,12 +88,30 @@ def _outcome(answer: Form | None, spent: Sequence[Recorded], why: str = "") -> O
     return Outcome(answer, why, unanswered, sum(recorded.prompt_tokens for recorded in spent), tokens, seconds, spent[-1].text)
 
 
+@dataclass
+class _Tally:
+    """What the answers to many questions took, as far as they have come."""
+
+    n_asked: int
+    began: float
+    asked_before: int
+    prompt_tokens: int = 0
+    tokens: int = 0
+    n_abstained: int = 0
+    seconds: float = 0.0
+
+    def add(self, outcome: Outcome[Any]) -> None:
+        self.prompt_tokens, self.tokens = self.prompt_tokens + outcome.prompt_tokens, self.tokens + outcome.tokens
+        self.seconds, self.n_abstained = self.seconds + outcome.seconds, self.n_abstained + outcome.abstained
+
+
 class LLMClient:
     """A provider, with the check, the cassette and the breaker that stand between it and whoever asks.
 
     Args:
         cassette: where raw answers are kept; None keeps none.
         sleep: waits before a second try at a server that did not answer.
+        clock: seconds that only grow.
 
     Raises:
         LLMUnavailable, LLMError: the server or its model is not there, or a replay finds no trace of the model.
@@ -106,10 +127,12 @@ class LLMClient:
         cassette: Cassette | None = None,
         breaker: CircuitBreaker | None = None,
         sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.backend, self.config, self._cassette = backend, config, None if backend.is_mock else cassette
         self.breaker = breaker or CircuitBreaker()
-        self._sleep = sleep
+        self._sleep, self._clock = sleep, clock
+        self.meter = current_meter()
         self._counting = threading.Lock()
         self.calls = 0
         """Questions that went to the provider; what came from the cassette is not counted."""
@@ -161,14 +184,16 @@ class LLMClient:
         """
         unique = list(dict.fromkeys(queries))
         answered: dict[Query[Form], Outcome[Form]] = {}
+        tally = _Tally(len(unique), self._clock(), self.meter.questions)
         for _ in range(_ROUNDS):
             left = [query for query in unique if query not in answered or answered[query].unanswered]
             if left:
-                self._ask_round(left, len(unique), answered, max_unusable)
+                self._ask_round(left, answered, tally, max_unusable)
         missing = [outcome for outcome in answered.values() if outcome.unanswered]
         if missing:
             raise LLMUnavailable(
-                f"{self.name} gave no answer to {len(missing)} of {len(unique)} questions: {missing[0].why}; the others are kept, "
+                f"{self.name} gave no answer to {len(missing)} of {counted('{n} [question|questions]', len(unique))}: {missing[0].why}; "
+                "the others are kept, "
                 "run again for the rest"
             )
         return [answered[query] for query in queries]
@@ -189,25 +214,48 @@ class LLMClient:
             "run once without llm.replay, with the settings that it was recorded under"
         )
 
-    def _ask_round(
-        self, queries: Sequence[Query[Form]], n_asked: int, answered: dict[Query[Form], Outcome[Form]], max_unusable: float
-    ) -> None:
-        """Ask every question once, batch by batch."""
+    def _ask_round(self, queries: Sequence[Query[Form]], answered: dict[Query[Form], Outcome[Form]], tally: "_Tally", most: float) -> None:
+        """Ask every question once, batch by batch.
+
+        Args:
+            most: share that may be of no use.
+        """
         with ThreadPoolExecutor(self.config.concurrency, thread_name_prefix="llm") as pool:
             for start in range(0, len(queries), self.config.batch_size):
                 batch = queries[start : start + self.config.batch_size]
                 futures = [pool.submit(self.query, query) for query in batch]
                 try:
                     for query, future in zip(batch, futures, strict=True):
-                        answered[query] = future.result()
-                        self._require_usable(answered.values(), max_unusable)
-                except LLMUnavailable as error:
+                        outcome = answered[query] = future.result()
+                        tally.add(outcome)
+                        advance(len(answered), tally.n_asked, "questions", self._spent(tally, len(answered)))
+                        if outcome.answer is None or len(answered) == _FEWEST:
+                            self._require_usable(answered.values(), most)
+                except (LLMUnavailable, LLMStopped) as error:
                     kept = sum(not outcome.unanswered for outcome in {**answered, **_finished(batch, futures)}.values())
-                    raise LLMUnavailable(f"{error}; {kept} of {n_asked} answers are kept, run again for the rest") from error
+                    asked = counted("{n} [answer is|answers are]", tally.n_asked)
+                    raise type(error)(f"{error}; {kept} of {asked} kept, run again for the rest") from error
                 finally:
                     for future in futures:
                         future.cancel()  # whatever ended the batch, nothing more is begun
-                self._log(n_asked, answered)
+                level = logging.DEBUG if self.is_mock else logging.INFO
+                _LOG.log(level, "%s: %d of %d answered; %s", self.name, len(answered), tally.n_asked, self._spent(tally, len(answered)))
+
+    def _spent(self, tally: "_Tally", n_answered: int) -> str:
+        """What the answers took, those of the cassette included, and how long the rest will take, for people."""
+        limits, new = self.config.limits, self.meter.questions - tally.asked_before
+        money = price_of(tally.prompt_tokens, tally.tokens, limits)
+        words = [
+            plural(tally.prompt_tokens + tally.tokens, "token"),
+            show_seconds(tally.seconds),
+            plural(tally.n_abstained, "abstention"),
+            f"{new:,} asked anew",
+        ]
+        words += [] if money is None else [f"cost {money:.4g}"]
+        left = tally.n_asked - n_answered
+        if new and left:
+            words.append(f"about {show_seconds((self._clock() - tally.began) * left / new)} left")
+        return ", ".join(words)
 
     def _require_usable(self, outcomes: Collection[Outcome[Form]], most: float) -> None:
         """End a batch of which too much cannot be used, before the rest is asked for nothing."""
@@ -223,15 +271,6 @@ class LLMClient:
                 f"{len(unread)} of the first {n} answers of {self.name} cannot be read, and {most:.0%} is allowed (llm.max_unusable): "
                 f"{unread[0].why}; the first of them is {unread[0].raw[:_SHOWN]!r}: try another model, or look at it with ploutos llm check"
             )
-
-    def _log(self, n_asked: int, answered: dict[Query[Form], Outcome[Form]]) -> None:
-        outcomes = answered.values()
-        advance(len(answered), n_asked, "questions", f"{sum(o.tokens for o in outcomes):,} tokens, {self.calls} calls")
-        level = logging.DEBUG if self.is_mock else logging.INFO
-        _LOG.log(
-            level, "%s: %d of %d answered, %d abstained, %d tokens, %.1f s, %d calls", self.name, len(answered), n_asked,
-            sum(o.abstained for o in outcomes), sum(o.tokens for o in outcomes), sum(o.seconds for o in outcomes), self.calls,
-        )  # fmt: skip
 
     def _find_digest(self) -> str:
         provider, model = self.config.provider.value, self.config.model
@@ -285,7 +324,7 @@ class LLMClient:
                 f"{self.name} failed too many times in a row and is not called again for {self.breaker.remaining_s:.0f} s more"
             )
         try:
-            reply = self._complete(messages, schema, seed)
+            reply = self._complete_metered(messages, schema, seed)
         except LLMUnavailable as error:
             self.breaker.failed()
             if self.breaker.is_open:
@@ -295,13 +334,30 @@ class LLMClient:
         self.breaker.succeeded()
         return Recorded(**vars(reply))
 
+    def _complete_metered(self, messages: Messages, schema: Schema, seed: int) -> Reply:
+        """One answer, if the limits leave room for it."""
+        if self.is_mock:
+            return self._complete(messages, schema, seed)
+        limits, reply = self.config.limits, None
+        self.meter.begin(limits)
+        started = self._clock()
+        try:
+            reply = self._complete(messages, schema, seed)
+            return reply
+        finally:
+            self.meter.end(self._clock() - started, reply)
+
     def _complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
         """One answer; while the server is busy with others, wait as long as it says, or twice as long each time."""
         for pause in _BUSY_PAUSES_S:
             try:
                 return self._count_and_complete(messages, schema, seed)
             except LLMBusy as error:
-                self._sleep(min(error.retry_after or pause, _BUSY_PAUSES_S[-1]))
+                if error.retry_after > _LONGEST_PAUSE_S:
+                    raise LLMStopped(
+                        f"{error}; it asks for a pause of {error.retry_after:.0f} s, and {_LONGEST_PAUSE_S:.0f} s is the longest kept"
+                    ) from error
+                self._sleep(error.retry_after or pause)
         return self._count_and_complete(messages, schema, seed)
 
     def _count_and_complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
@@ -338,5 +394,5 @@ def _finished(batch: Sequence[Query[Form]], futures: Sequence[Future[Outcome[For
 def _explain(recorded: Recorded, error: Unreadable) -> str:
     """Why an answer cannot be used."""
     if recorded.truncated:
-        return f"the answer was cut off after {recorded.tokens} tokens; raise llm.num_predict"
+        return counted("the answer was cut off after {n} [token|tokens]; raise llm.num_predict", recorded.tokens)
     return f"the answer does not fit the schema: {error}"

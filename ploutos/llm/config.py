@@ -4,13 +4,16 @@
 only when its configuration says so (`--set llm.provider=ollama`), and no provider ever stands in for another.
 """
 
+import re
 from datetime import date
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from ploutos.specs import Spec
+
+_SPAN = re.compile(r"-?\d+(\.\d+)?|-?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+")
 
 
 class LLMProvider(StrEnum):
@@ -30,6 +33,29 @@ class Trigger(StrEnum):
     """`market_regime` is not what it was at the bar before."""
     VOLATILITY = "volatility"
     """`volatility_regime` rises above 0.5: the true range is half again its mean."""
+
+
+class LLMLimits(Spec):
+    """What a run may ask anew; answers from the cassette count for nothing. The run ends at a limit, and goes on with a higher one."""
+
+    questions: PositiveInt | None = None
+    """Questions put to the model, second attempts included; empty means no limit."""
+    tokens: PositiveInt | None = None
+    """Tokens read and written; empty means no limit."""
+    seconds: PositiveFloat | None = None
+    """Seconds of waiting for answers, of concurrent questions the sum; empty means no limit."""
+    money: PositiveFloat | None = None
+    """Money in the currency of the two prices, which it needs; empty means no limit."""
+    price_in: NonNegativeFloat | None = None
+    """Price of a million tokens read."""
+    price_out: NonNegativeFloat | None = None
+    """Price of a million tokens written, thoughts included."""
+
+    @model_validator(mode="after")
+    def _can_be_kept(self) -> Self:
+        if self.money is not None and (self.price_in is None or self.price_out is None):
+            raise ValueError("llm.limits.money needs llm.limits.price_in and llm.limits.price_out, the prices of a million tokens")
+        return self
 
 
 class LLMConfig(Spec):
@@ -60,7 +86,8 @@ class LLMConfig(Spec):
     think: bool | None = None
     """Ollama's thinking switch; empty leaves it to the model. Some models ignore the schema when it is set."""
     keep_alive: str = "10m"
-    """How long Ollama holds the model after a question; a killed run frees the GPU after that."""
+    """How long Ollama holds the model after a question: 10m, 1h30m, seconds as a number, or -1 for ever. A killed run frees the GPU
+    after that."""
     cadence_bars: PositiveInt = 5
     """Advice on every symbol is requested at each bar whose number is a multiple of this, and stands until the next."""
     triggers: tuple[Trigger, ...] = ()
@@ -78,10 +105,20 @@ class LLMConfig(Spec):
     reads the numbers reverses its advice. Empty means yes for the mock and no for a model, since it doubles the questions."""
     max_unusable: float = Field(default=0.2, ge=0, le=1)
     """Share of a batch's questions, once there are twenty, that may have no answer, or none that can be read; beyond it the run ends."""
+    limits: LLMLimits = LLMLimits()
+    """At what cost asking ends."""
     replay: bool = False
     """Answer from the cassette alone: no call is made, and a missing answer is an error."""
     unload_during_backtest: bool | None = None
     """Take the model out of the GPU while policies are trained and backtested; empty means UNLOAD_LLM_DURING_BACKTEST."""
+
+    @field_validator("keep_alive", mode="before")
+    @classmethod
+    def _is_a_span(cls, value: Any) -> Any:
+        said = str(value).strip() if isinstance(value, int | float) else value
+        if isinstance(said, str) and not _SPAN.fullmatch(said):
+            raise ValueError(f"llm.keep_alive is {value!r}; expected a span such as 10m or 1h30m, a number of seconds, or -1 for ever")
+        return said
 
     @property
     def mirrors(self) -> bool:
@@ -89,7 +126,7 @@ class LLMConfig(Spec):
         return self.provider is LLMProvider.MOCK if self.mirror is None else self.mirror
 
     def cache_fields(self) -> dict[str, Any]:
-        """The settings that advice depends on: no address, no timeout, no number at once, nothing of the GPU."""
+        """The settings that advice depends on: no address, no timeout, no limit, no number at once, nothing of the GPU."""
         when = {"provider", "cadence_bars", "triggers", "cooldown_bars", "reveal"}
         how = {"model", "temperature", "seed", "num_ctx", "num_predict", "think"}
         return self.model_dump(mode="json", include=when if self.provider is LLMProvider.MOCK else when | how)

@@ -4,19 +4,20 @@ Worth it where both do not fit: less than 12 GB of GPU memory, or a model above 
 and a model below 2 GB: each unload and reload costs seconds. It is off unless `llm.unload_during_backtest` or the
 environment's UNLOAD_LLM_DURING_BACKTEST says otherwise.
 
-Only Ollama can be told to unload; for other providers nothing is called at all. Only this run's model is touched, by its
-exact tag, and only if it was not in memory before this run: what somebody else loaded stays. A server cannot tell who
-loaded a model, so one that a killed run left behind counts as somebody else's until its `keep_alive` is over.
+Only Ollama can be told to unload; for other providers nothing is called at all. Only the model that the configuration names
+is touched, by its exact tag, whoever loaded it: an earlier run, `ploutos llm check`, or this one. Others stay where they are.
+The first question that follows brings it back, or `reload` does, which takes the time of that alone.
 """
 
 import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
 
 from ploutos.errors import LLMError
+from ploutos.hardware.machine import Machine, read_machine
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.settings import Settings
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 _LOG = logging.getLogger(__name__)
 _ON, _OFF = {"true", "1", "yes"}, {"false", "0", "no", ""}
 _TIMEOUT_S, _POLL_S = 15.0, 0.1
+_MIB = 1 << 20
 
 
 def unload_wanted(explicit: bool | None, text: str | None) -> bool:
@@ -55,13 +57,17 @@ class UnloadRecord:
         phase: what used the GPU meanwhile.
         unload_s: seconds until the server no longer listed the model; None when it never let go.
         block_s: seconds of the phase itself.
-        reload_s: seconds of the later load; None while nothing has asked for it.
+        reload_s: seconds of the later load; None where a question brought it back, or nothing has.
+        freed_bytes, freed_gpu_bytes: memory of this host that became free meanwhile, as measured, whoever else took or left some; None
+            where it was not measured: on another host, without a GPU, or when the model never let go.
     """
 
     phase: str
     unload_s: float | None = None
     block_s: float = 0.0
     reload_s: float | None = None
+    freed_bytes: int | None = None
+    freed_gpu_bytes: int | None = None
 
 
 class GPUMemoryManager:
@@ -71,6 +77,7 @@ class GPUMemoryManager:
         unload: whether to do so; None reads `llm.unload_during_backtest`, then the environment.
         backend: the server; None makes one from the configuration, for Ollama alone.
         clock, sleep: seconds; a test brings its own.
+        machine: reads the memory of this host.
     """
 
     def __init__(
@@ -81,18 +88,18 @@ class GPUMemoryManager:
         backend: "OllamaBackend | None" = None,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
+        machine: Callable[[], Machine] = read_machine,
     ) -> None:
         explicit = config.unload_during_backtest if unload is None else unload
         self.wanted = unload_wanted(explicit, settings.unload_llm_during_backtest)
         self.unloads: list[UnloadRecord] = []
-        self._clock, self._sleep = clock, sleep
+        self._clock, self._sleep, self._machine = clock, sleep, machine
         self._server: OllamaBackend | None = None
         self._due: UnloadRecord | None = None
         if self.wanted and config.provider is LLMProvider.OLLAMA and not config.replay:
             from ploutos.llm.backends import ollama
 
             self._server = backend or ollama.OllamaBackend(config, config.host or settings.ollama_host)
-        self._was_there = self._is_loaded()
 
     @contextmanager
     def freed(self, phase: str) -> Iterator[None]:
@@ -142,15 +149,9 @@ class GPUMemoryManager:
 
     def _unload(self, phase: str) -> UnloadRecord | None:
         """Unload and wait until the server no longer lists the model; None when there was nothing to do."""
-        if self._server is None:
+        if self._server is None or not self._is_loaded():
             return None
-        if not self._is_loaded():
-            self._was_there = False
-            return None
-        if self._was_there:
-            _LOG.info("%s was in the GPU before this run and stays there during %s", self._tag, phase)
-            return None
-        record = UnloadRecord(phase)
+        record, before = UnloadRecord(phase), self._machine()
         self.unloads.append(record)
         started = self._clock()
         try:
@@ -166,5 +167,22 @@ class GPUMemoryManager:
             _LOG.warning("%s was not unloaded before %s: %s", self._tag, phase, error)
             return record
         record.unload_s = self._clock() - started
-        _LOG.info("%s left the GPU in %.1f s, before %s", self._tag, record.unload_s, phase)
+        if self._server.is_local:
+            _note_freed(record, before, self._machine())
+        _LOG.info(
+            "%s left the GPU in %.1f s, before %s; became free: %s", self._tag, record.unload_s, phase,
+            ", ".join(f"{n / _MIB:,.0f} MiB of {kind}" for kind, n in freed_of(asdict(record))) or "not measured",
+        )  # fmt: skip
         return record
+
+
+def freed_of(record: dict[str, Any]) -> list[tuple[str, int]]:
+    """Which memory became free, and how many bytes of it, as far as that was measured."""
+    kinds = (("GPU memory", "freed_gpu_bytes"), ("memory", "freed_bytes"))
+    return [(kind, record[name]) for kind, name in kinds if record[name] is not None]
+
+
+def _note_freed(record: UnloadRecord, before: Machine, after: Machine) -> None:
+    record.freed_bytes = after.free_bytes - before.free_bytes
+    if before.gpus:
+        record.freed_gpu_bytes = sum(gpu.free_bytes for gpu in after.gpus) - sum(gpu.free_bytes for gpu in before.gpus)

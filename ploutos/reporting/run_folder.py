@@ -14,6 +14,7 @@ from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import BACKTESTS
 from ploutos.evaluation.summary import SUMMARY, RunSummary
 from ploutos.hardware.monitor import Usage, describe_usage
+from ploutos.llm.gpu_unload import freed_of
 from ploutos.market.bars import BARS, Bars
 from ploutos.market.clock import show_timeframe
 from ploutos.market.data_spec import substitutes
@@ -25,6 +26,7 @@ from ploutos.reporting.report import RunFacts, render_markdown, render_report
 from ploutos.run_refs import RunRefs
 from ploutos.store import Store, digest_of, write_json, write_text, writing
 from ploutos.walk_forward import FOLDS, Fold, fold_table
+from ploutos.wording import plural
 
 _LIBRARIES = {
     "torch",
@@ -39,8 +41,10 @@ _LIBRARIES = {
     "arch",
     "prefect",
     "ollama",
+    "openai",
     "httpx",
 }
+_MIB = 1 << 20
 
 
 _CODE = ("ploutos.training.jobs", "ploutos.fusion.jobs", "ploutos.evaluation.experiment", "ploutos.evaluation.gates")
@@ -94,6 +98,23 @@ def _costs_assumed(instrument: InstrumentSpec, costs: CostSpec) -> str:
     return "; ".join(words)
 
 
+def _asked_in_words(asked: dict[str, Any] | None) -> list[tuple[str, str]]:
+    """What a language model was asked in this run, and how it left memory and came back."""
+    if asked is None:
+        return []
+    words = [plural(asked["questions"], "question"), f"{plural(asked['prompt_tokens'], 'token')} read", f"{asked['tokens']:,} written"]
+    words += [f"{asked['seconds']:.1f} s", f"{asked['load_seconds']:.1f} s of it loading the model"]
+    words += [] if asked["money"] is None else [f"cost {asked['money']:.4g}"]
+    return [("asked of the model in this run", ", ".join(words)), *(_unload_in_words(each) for each in asked["unloads"])]
+
+
+def _unload_in_words(unload: dict[str, Any]) -> tuple[str, str]:
+    left = "it did not leave" if unload["unload_s"] is None else f"left in {unload['unload_s']:.1f} s"
+    freed = [f"{n / _MIB:,.0f} MiB of {kind} became free" for kind, n in freed_of(unload)]
+    back = [] if unload["reload_s"] is None else [f"back in {unload['reload_s']:.1f} s"]
+    return f"model unloaded for {unload['phase']}", ", ".join([left, *freed, f"{unload['block_s']:.1f} s without it", *back])
+
+
 def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], config: PipelineConfig) -> list[tuple[str, str]]:
     assumed: dict[str, list[str]] = {}
     for instrument in bars.instruments:
@@ -108,7 +129,7 @@ def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], con
     rows += [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
     rows += [("initial cash", cash_in_words(config.env, bars, *(fold.test for fold in folds)))]
     rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
-    rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"])]
+    rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"]), *_asked_in_words(manifest["llm"])]
     rows += [
         (f"artifact {name}", sha256)
         for name, sha256 in manifest["artifacts"].items()
@@ -143,13 +164,20 @@ def repeating_command(folder: Path, config: PipelineConfig) -> str:
 
 
 def write_run(
-    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage
+    store: Store,
+    refs: RunRefs,
+    config: PipelineConfig,
+    runs_root: Path,
+    stages: dict[str, str],
+    usage: Usage,
+    asked: dict[str, Any] | None = None,
 ) -> tuple[Path, RunSummary]:
     """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
     Args:
         stages: stage to `Cached` or `Completed`, for the manifest.
         usage: what the run took. Its figures differ from run to run, so no metric holds them.
+        asked: what a language model was asked anew and how it came and went; None with the mock.
 
     Returns:
         The folder, and the summary.
@@ -193,6 +221,7 @@ def write_run(
         "substitutes": substitutes(config.data),
         "data_quality": [asdict(warning) for warning in quality.warnings],
         "hardware": usage.summary(),
+        "llm": asked,
     }
     facts = RunFacts(fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config))
     for name, text in (

@@ -131,14 +131,16 @@ class LlamaServer(AbstractContextManager["LlamaServer"]):
         if path == "/api/tags":
             return {"models": [{**self._describe(tag), "modified_at": "2026-01-01T00:00:00Z"} for tag in self.files]}
         if path == "/api/ps":
-            return {"models": [{**self._describe(tag), "size_vram": 0} for tag in self.loaded()]}
+            loaded = self.loaded()
+            return {"models": [{**self._describe(tag), "size_vram": 0, "context_length": self._memory[tag].num_ctx} for tag in loaded]}
         if path not in ("/api/chat", "/api/generate", "/v1/chat/completions"):
             raise Refusal(404, "404 page not found")
         self._closing.wait(self.hang_s)
         if self.next_failures:
             raise Refusal(*self.next_failures.pop(0))
-        tag = body["model"] if ":" in body["model"] else f"{body['model']}:latest"
-        if tag not in self.files:
+        asked = body["model"] if ":" in body["model"] else f"{body['model']}:latest"
+        tag = next((known for known in self.files if known.casefold() == asked.casefold()), "")
+        if not tag:
             raise Refusal(404, f"model '{body['model']}' not found")
         if path == "/v1/chat/completions":
             return self._openai(tag, body)

@@ -1,6 +1,9 @@
 """What every provider of answers has in common."""
 
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from typing import Any, NamedTuple, Protocol
 
 import httpx
@@ -19,18 +22,28 @@ class Message(NamedTuple):
 Messages = tuple[Message, ...]
 
 
+def connect_s(timeout_s: float) -> float:
+    """Seconds that a client waits for a connection."""
+    return min(_CONNECT_S, timeout_s)
+
+
 def timeouts(timeout_s: float) -> dict[str, Any]:
     """How long an httpx client waits: a few seconds for a connection, as long as asked for an answer.
 
     No connection is kept between two questions. A server may restart meanwhile, and nothing is left open at the end.
     """
-    return {"timeout": httpx.Timeout(timeout_s, connect=min(_CONNECT_S, timeout_s)), "limits": httpx.Limits(max_keepalive_connections=0)}
+    return {"timeout": httpx.Timeout(timeout_s, connect=connect_s(timeout_s)), "limits": httpx.Limits(max_keepalive_connections=0)}
 
 
-def retry_after(headers: httpx.Headers) -> float:
-    """Seconds that a server asks to wait; 0 where it does not say, or says a date."""
+def retry_after(headers: Mapping[str, str], now: Callable[[], float] = time.time) -> float:
+    """Seconds that a server asks to wait, which it may say as a number or as a date; 0 where it does not say."""
+    said = headers.get("Retry-After", "0")
     try:
-        return max(float(headers.get("Retry-After", "0")), 0.0)
+        return max(float(said), 0.0)
+    except ValueError:
+        pass
+    try:
+        return max(parsedate_to_datetime(said).timestamp() - now(), 0.0)
     except ValueError:
         return 0.0
 

@@ -4,6 +4,8 @@ The client waits for ever by default and raises three families of errors; here e
 Every call sends the same load-time options, because another `num_ctx` makes Ollama load the model again.
 """
 
+import logging
+import re
 import time
 from collections.abc import Callable
 from typing import TypeVar
@@ -15,8 +17,11 @@ from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
 from ploutos.llm.config import LLMConfig
 
+_LOG = logging.getLogger(__name__)
 _BROKEN = {-1, 408, 500, 502, 503, 504}
 _BUSY = {429}
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?")
+_LOCAL = re.compile(r"(https?://)?(127\.0\.0\.1|localhost|0\.0\.0\.0|\[::1?\])(:\d+)?/?")
 Answer = TypeVar("Answer")
 
 
@@ -31,7 +36,7 @@ class OllamaBackend:
 
     def __init__(self, config: LLMConfig, host: str | None) -> None:
         self.host = host or "127.0.0.1:11434"
-        self.tag = config.model if ":" in config.model.rsplit("/", 1)[-1] else f"{config.model}:latest"
+        self.tag = tag_of(config.model)
         self.name = f"{self.tag} (Ollama)"
         self._config = config
         try:
@@ -39,15 +44,23 @@ class OllamaBackend:
         except (ValueError, httpx.InvalidURL) as error:
             raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is not an address; write it as 127.0.0.1:11434") from error
         self._options = {"num_ctx": config.num_ctx, "num_predict": config.num_predict, "temperature": config.temperature}
+        self._keep_alive = float(config.keep_alive) if _NUMBER.fullmatch(config.keep_alive) else config.keep_alive
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the server's memory is this host's."""
+        return bool(_LOCAL.fullmatch(self.host))
 
     def digest(self) -> str:
         models = {model.model or "": model.digest or "" for model in self._call(self._client.list).models}
-        if self.tag not in models:
+        digests = {tag_of(name).casefold(): digest for name, digest in models.items()}
+        if self.tag.casefold() not in digests:
             raise LLMError(
                 f"Ollama at {self.host} has no {self.tag}, it has {', '.join(sorted(models)) or 'no model at all'}; "
                 f"run: ollama pull {self._config.model}"
             )
-        return models[self.tag]
+        self._warn_of_another_context()
+        return digests[self.tag.casefold()]
 
     def complete(self, messages: Messages, schema: Schema, seed: int) -> Reply:
         started = time.perf_counter()
@@ -57,7 +70,7 @@ class OllamaBackend:
                 [message._asdict() for message in messages],
                 format=schema,
                 options={**self._options, "seed": seed},
-                keep_alive=self._config.keep_alive,
+                keep_alive=self._keep_alive,
                 think=self._config.think,
             )
         )
@@ -72,11 +85,24 @@ class OllamaBackend:
 
     def is_loaded(self) -> bool:
         """Whether exactly this tag is in the server's memory."""
-        return any(model.model == self.tag for model in self._call(self._client.ps).models)
+        return self._in_memory() is not None
+
+    def _in_memory(self) -> ollama.ProcessResponse.Model | None:
+        tag = self.tag.casefold()
+        return next((model for model in self._call(self._client.ps).models if tag_of(model.model or "").casefold() == tag), None)
+
+    def _warn_of_another_context(self) -> None:
+        """Say that the model is there with another `num_ctx`: whoever asks next, it is loaded again."""
+        there = self._in_memory()
+        if there is not None and there.context_length and there.context_length != self._config.num_ctx:
+            _LOG.warning(
+                "%s is in memory with num_ctx %d, and llm.num_ctx is %d: each change loads the model again; give all who ask it the same",
+                self.tag, there.context_length, self._config.num_ctx,
+            )  # fmt: skip
 
     def load(self) -> None:
         """Bring the model into memory and wait until it is there."""
-        self._call(lambda: self._client.generate(self.tag, keep_alive=self._config.keep_alive, options=self._options))
+        self._call(lambda: self._client.generate(self.tag, keep_alive=self._keep_alive, options=self._options))
 
     def unload(self) -> None:
         """Ask the server to let go of the model. It answers before the memory is free: look at `is_loaded`."""
@@ -103,6 +129,16 @@ class OllamaBackend:
             raise LLMError(f"{sentence}; run: ploutos llm check") from error
         except ValueError as error:  # a body that is no JSON, or JSON of another shape
             raise LLMUnavailable(f"what answers at {self.host} does not speak Ollama's API; look at llm.host and OLLAMA_HOST") from error
+
+
+def tag_of(model: str) -> str:
+    """The exact tag of a model's name, as Ollama lists it: no registry and library of its own, `latest` where no tag stands.
+
+    >>> tag_of("llama3.2"), tag_of("registry.ollama.ai/library/llama3.2:1b"), tag_of("host:5000/a/b")
+    ('llama3.2:latest', 'llama3.2:1b', 'host:5000/a/b:latest')
+    """
+    name = model.strip().removeprefix("registry.ollama.ai/").removeprefix("library/")
+    return name if ":" in name.rsplit("/", 1)[-1] else f"{name}:latest"
 
 
 def _first_line(text: str) -> str:

@@ -54,7 +54,7 @@ def measure_unload(config: LLMConfig, settings: Settings, bars: Bars, env: EnvSp
     """Both modes, first without unloading.
 
     Raises:
-        ConfigError: the provider cannot unload, or its model is in memory already, for somebody else.
+        ConfigError: the provider cannot unload.
         LLMError: the server or the model is not there.
     """
     if config.provider is not LLMProvider.OLLAMA:
@@ -62,7 +62,7 @@ def measure_unload(config: LLMConfig, settings: Settings, bars: Bars, env: EnvSp
     server = cast("OllamaBackend", make_backend(config, settings))
     server.digest()
     if server.is_loaded():
-        raise ConfigError(f"{server.tag} is in memory already, and stays there for whoever loaded it; run: ollama stop {server.tag}")
+        _leave(server)
     executor = BacktestExecutor(find_rule(spec.strategy), bars, env, spec)
     executor.evaluate(executor.rule.defaults)  # compiles
     return _measure(False, server, config, settings, executor), _measure(True, server, config, settings, executor)
