@@ -94,7 +94,8 @@ def _evaluate(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     refs = replace(
         refs, candidates=stages.run("candidates", candidates_of, store, refs, config, settings.registry_root, settings.runs_root)
     )
-    return replace(refs, metrics=stages.run("metrics", metrics_of, store, refs, inside, config, settings.cutoffs_root))
+    known = settings.cutoffs_root, settings.registry_root
+    return replace(refs, metrics=stages.run("metrics", metrics_of, store, refs, inside, config, *known))
 
 
 def _log_plan(store: Store, refs: RunRefs) -> None:

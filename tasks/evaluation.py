@@ -1,5 +1,6 @@
 """Evaluation: backtests, numbers, and the run's folder with its report."""
 
+from datetime import date
 from pathlib import Path
 from typing import TypeVar
 
@@ -30,6 +31,8 @@ from ploutos.market.bars import BARS, Bars
 from ploutos.market.data_spec import is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.market.sources import files
+from ploutos.nightly.forward_log import ForwardLog, certified_sessions
+from ploutos.nightly.night import decider_digest
 from ploutos.progress import Progress, tell, working
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
@@ -158,10 +161,11 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
 
 
 @task(name="metrics", cache_policy=NO_CACHE)
-def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path) -> State[Ref]:
+def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path, registry_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
     signals, backtests, tried = refs.require("signals"), refs.require("backtests"), refs.require("candidates")
     known = known_cutoff(config.llm, store.load(signals, SIGNALS).digest, cutoffs_root)
+    known = known.model_copy(update={"logged": _logged_sessions(store, refs, config, registry_root)})
     reduced = config.training.timesteps_reduction < 1
 
     def compute() -> RunSummary:
@@ -183,6 +187,16 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
     return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness)], compute)
+
+
+def _logged_sessions(store: Store, refs: RunRefs, config: PipelineConfig, registry_root: Path) -> tuple[date, ...]:
+    """Sessions that the forward log certifies for the account that hears the advisor."""
+    slug = FUSED.slug if config.evaluation.subject == "auto" else config.evaluation.subject
+    decider = decider_digest(config, slug)
+    entries = [entry for entry in ForwardLog(registry_root).entries() if entry.decider == decider]
+    if not entries:
+        return ()
+    return certified_sessions(entries, decider, store.load(refs.require("backtests"), BACKTESTS), slug, store.load(refs.bars, BARS))
 
 
 @task(name="report", cache_policy=NO_CACHE)

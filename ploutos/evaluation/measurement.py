@@ -12,7 +12,7 @@ from ploutos.advisor.signals import Signals
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.benchmark import purchase_of
 from ploutos.evaluation.comparisons import compare, corrected, mirror_of, pairs, supervised_pairs
-from ploutos.evaluation.contamination import COUNTS, spans_of
+from ploutos.evaluation.contamination import evidence_of, spans_of
 from ploutos.evaluation.experiment import InSample
 from ploutos.evaluation.history import history_of
 from ploutos.evaluation.metrics import (
@@ -78,7 +78,7 @@ def summarise(
     tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
     equity = dict(zip(contenders.slugs, contenders.equity, strict=True))
     tested = signals.within(*tested_decisions(folds))
-    counts = np.array([tag in COUNTS for tag in tags])
+    counts = evidence_of(tags)
     about = subject_of(subject, contenders.slugs, signals.is_mock, bool(counts.any()))
     compared, supervised = (
         [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in counted(found, "comparisons")]

@@ -156,6 +156,13 @@ class Span(Part):
     """How many."""
     strategies: dict[str, SpanMetrics]
     """By slug; no number of a ruined account beyond its end."""
+    stretches: tuple[tuple[date, date], ...] = ()
+    """First and last session of each unbroken stretch of them, where there is more than one: nights can be missing from a forward log."""
+
+    @property
+    def unbroken(self) -> tuple[tuple[date, date], ...]:
+        """First and last session of each unbroken stretch."""
+        return self.stretches or ((self.first, self.last),)
 
 
 class Question(StrEnum):
@@ -339,7 +346,7 @@ class SubjectReason(StrEnum):
     MOCK = "mock"
     """The advisor is a mock, so the policies' vote stands without it."""
     NOT_CLEAN = "not-clean"
-    """No tested session is known to be clean of what the advisor may remember, so the vote stands without it."""
+    """No tested session is shown to be clean of what the advisor may remember, so the vote stands without it."""
     ADVISED = "advised"
     """The advisor is a model and there are clean sessions."""
 

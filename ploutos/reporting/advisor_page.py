@@ -15,7 +15,15 @@ from ploutos.reporting.lines import POINTS, spread, times
 from ploutos.reporting.names import names_of, names_of_accounts
 from ploutos.reporting.page import BLUE, GREY, INK, ORANGE, figure_html, render_page, show
 from ploutos.reporting.report import choice_rows
-from ploutos.reporting.verdict import QUESTIONS, advisor_headline, comparison_sentence, conclusion, mirror_sentence, verdict
+from ploutos.reporting.verdict import (
+    QUESTIONS,
+    advisor_headline,
+    certificate_sentences,
+    comparison_sentence,
+    conclusion,
+    mirror_sentence,
+    verdict,
+)
 from ploutos.strategies.advised import FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role
 
@@ -24,7 +32,9 @@ _WIDEST = 30
 _TAGS = {
     Tag.CONTAMINATED: "the model may have read what happened next; its numbers here are not evidence",
     Tag.GREY: "nobody knows whether it has; these do not count",
-    Tag.CLEAN: "after everything it can have read; these count",
+    Tag.CLAIMED: "after everything it has read by its maker's word, which no probe could have found wrong; these do not count",
+    Tag.CLEAN: "after everything it can have read, and a probe would have told; these count",
+    Tag.LOGGED: "decided and written to the forward log before the outcome; these count, whatever it has read",
     Tag.NOT_APPLICABLE: "the advisor has no memory",
 }
 
@@ -130,6 +140,7 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
         },
         certificate=list(_flat(certificate.model_dump(mode="json"))) if certificate else [],
         spans=[[row["tag"], row["when"], row["n"], *row["of"], row["means"]] for row in _span_rows(summary)],
+        certified=certificate_sentences(summary),
         counts=bool(counting_spans(summary)),
         compared=[names[slug] for slug in _with_and_without()],
         choices=choice_rows(summary),
