@@ -29,7 +29,17 @@ from ploutos.evaluation.metrics import (
 from ploutos.evaluation.significance import Estimate, alpha, beta, estimate, mean, sharpe_interval
 from ploutos.evaluation.skill import against_benchmark, subject_of
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, Robustness, RunSummary, StrategyMetrics
+from ploutos.evaluation.summary import (
+    AdviceControls,
+    AdvisorFacts,
+    Attribution,
+    FoldMetrics,
+    MemberSharpe,
+    Mirror,
+    Robustness,
+    RunSummary,
+    StrategyMetrics,
+)
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
 from ploutos.progress import counted
@@ -54,6 +64,7 @@ def summarise(
     subject: str = "auto",
     attribution: tuple[Attribution, ...] = (),
     robustness: tuple[Robustness, ...] = (),
+    controls: AdviceControls | None = None,
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -67,6 +78,7 @@ def summarise(
         subject: whom the verdict is about, as `ploutos.evaluation.skill.subject_of` reads it.
         attribution: where growth came from, by `ploutos.evaluation.attribution`.
         robustness: stress tests, by `ploutos.evaluation.robustness`.
+        controls: the advice's rank and both sides' reliability, by `ploutos.evaluation.advice_controls`.
 
     Raises:
         ConfigError: there is no such account.
@@ -110,6 +122,7 @@ def summarise(
         attribution=attribution,
         histories=tuple(history_of(contenders, slug, bars, periods) for slug in dict.fromkeys([about.slug, BUY_AND_HOLD])),
         robustness=robustness,
+        controls=controls,
     )
 
 

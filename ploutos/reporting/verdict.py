@@ -11,6 +11,7 @@ from ploutos.evaluation.summary import (
     Measure,
     Mirror,
     Outcome,
+    PlaceboRank,
     Purchase,
     Question,
     RunSummary,
@@ -135,7 +136,23 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
             f"{name} is not told apart from {other}: the interval of the yearly difference, {row.low:.1%} to {row.high:.1%}, leaves out "
             f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
         )
-    return difference_sentence(name, other, row.low, row.high) + won
+    least = f" {_detectable(row)}" if row.sign == 0 and row.low is not None and row.detectable is not None else ""
+    return difference_sentence(name, other, row.low, row.high) + won + least
+
+
+def _detectable(row: Comparison) -> str:
+    """What the comparison could have found."""
+    least = f"{row.detectable or 0.0:.1%} a year"
+    return f"Histories like this one show a true difference of {least} in four of five cases, smaller ones less often."
+
+
+def rank_sentence(rank: PlaceboRank) -> str:
+    """Where the advice stands among shifted copies of itself."""
+    copies = plural(rank.draws, "copy of it", "copies of it")
+    return (
+        f"With its own advice the account returned {rank.own:.1%}, more than with {rank.beaten:,} of {copies} shifted in time. Of those "
+        f"95% returned {rank.low:.1%} to {rank.high:.1%}; advice whose timing says nothing ranks as high in {rank.p:.1%} of cases."
+    )
 
 
 def advisor_headline(summary: RunSummary) -> str:
@@ -164,9 +181,16 @@ def _help(summary: RunSummary) -> str:
     if advice.sign < 0:
         return "The advice cost money: the same policies earned more without it, and chance does not explain the difference."
     if advice.sign == 0:
-        return "No benefit was shown: results with and without the advice are statistically indistinguishable."
+        least = "" if advice.detectable is None else f" {_detectable(advice)}"
+        return f"No benefit was shown: results with and without the advice are statistically indistinguishable.{least}"
     if not placebos:
         return "The policies earned more with the advice than without it, but no placebo was run, so its content may not be the cause."
+    rank = summary.controls.rank if summary.controls else None
+    if rank is not None and rank.p > 1 - summary.confidence:
+        return (
+            "No benefit was shown: the policies earned more with the advice than without it, but its timing ranks no higher than chance "
+            f"explains. {rank_sentence(rank)}"
+        )
     if all(sign > 0 for sign in placebos):
         return "The advice helped on this one history: the policies earned more with it than without it, and more than with any placebo."
     return (
