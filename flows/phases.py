@@ -14,7 +14,7 @@ from ploutos.run_refs import RunRefs
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, fold_table
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
-from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_of, robustness_of
+from tasks.evaluation import backtest, controls_of, fusion_choice_of, in_sample_of, metrics_of, robustness_of
 from tasks.market import features_of, folds_of, load_bars, quality_of
 from tasks.registry import candidates_of
 from tasks.regression import fit_regression_of, fit_teacher_of
@@ -88,13 +88,15 @@ def _evaluate(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
         if config.fusion.choose:
             refs = replace(refs, fusion=stages.run("fusion-choice", fusion_choice_of, store, refs, config))
         refs = replace(refs, backtests=stages.run("backtests", backtest, store, refs, config))
+        refs = replace(refs, controls=stages.run("advice-controls", controls_of, store, refs, config))
         if config.evaluation.robustness.enabled:
             refs = replace(refs, robustness=stages.run("robustness", robustness_of, store, refs, config))
         inside = stages.ref("in-sample", inside_future)
     refs = replace(
         refs, candidates=stages.run("candidates", candidates_of, store, refs, config, settings.registry_root, settings.runs_root)
     )
-    return replace(refs, metrics=stages.run("metrics", metrics_of, store, refs, inside, config, settings.cutoffs_root))
+    known = settings.cutoffs_root, settings.registry_root
+    return replace(refs, metrics=stages.run("metrics", metrics_of, store, refs, inside, config, *known))
 
 
 def _log_plan(store: Store, refs: RunRefs) -> None:

@@ -27,7 +27,7 @@ def work_of(outlook: Outlook) -> dict[str, float]:
     steps = config.training.planned_timesteps * len(outlook.folds) / workers_of(outlook)
     every, decided = float(outlook.bars.n_bars * n_symbols), float(tested * n_symbols)
     work = {name: every for name in ("bars", "quality", "features", "folds", "llm-features")}
-    work |= {name: decided for name in (_ADVICE[0], "fusion-choice", "backtests", "in-sample", "candidates", "report")}
+    work |= {name: decided for name in (_ADVICE[0], "fusion-choice", "backtests", "advice-controls", "in-sample", "candidates", "report")}
     work |= {"policy": steps * config.training.members, "metrics": float(tested * config.evaluation.replications)}
     if config.regression.enabled:
         work["regression"] = float(trained * len(config.regression.models))

@@ -31,6 +31,7 @@ class RunRefs:
     backtests: Ref | None = None
     candidates: Ref | None = None
     robustness: Ref | None = None  # stays None where no stress test is run
+    controls: Ref | None = None  # of the advice
     metrics: Ref | None = None
 
     def teacher(self, fold: int) -> Ref | None:

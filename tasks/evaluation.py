@@ -1,5 +1,6 @@
 """Evaluation: backtests, numbers, and the run's folder with its report."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from prefect.cache_policies import NO_CACHE
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
+from ploutos.evaluation.advice_controls import CONTROLS, control_advice
 from ploutos.evaluation.attribution import Twins, attributions
 from ploutos.evaluation.backtest import BACKTESTS, Backtests, Segment
 from ploutos.evaluation.candidates import CANDIDATES
@@ -20,7 +22,7 @@ from ploutos.evaluation.gates import judge, stressed
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.replay import own_env
 from ploutos.evaluation.robustness import ROBUSTNESS, robustness
-from ploutos.evaluation.summary import SUMMARY, Robustness, RunSummary
+from ploutos.evaluation.summary import SUMMARY, AdviceControls, Robustness, RunSummary
 from ploutos.features.build import FEATURES, FeatureSet, build_features
 from ploutos.features.llm_features import MARKET_FEATURES
 from ploutos.features.macro_features import macro_of
@@ -30,6 +32,8 @@ from ploutos.market.bars import BARS, Bars
 from ploutos.market.data_spec import is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.market.sources import files
+from ploutos.nightly.forward_log import ForwardLog, certified_sessions
+from ploutos.nightly.night import decider_digest
 from ploutos.progress import Progress, tell, working
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
@@ -112,6 +116,23 @@ def backtest(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
     return run_stage(store, "backtests", BACKTESTS, settings, upstream, compute)
 
 
+@task(name="advice-controls", cache_policy=NO_CACHE)
+def controls_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
+    """Rank the advice among shifted copies of itself, and hold both sides' confidences against what happened."""
+    signals = refs.require("signals")
+
+    def compute() -> AdviceControls:
+        bars, features, folds = store.load(refs.bars, BARS), store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS)
+        return control_advice(
+            bars, features, folds, _stored(store, refs.policies), store.load(signals, SIGNALS), config.env, config.fusion, config.seed,
+            config.evaluation.rank_draws, _if_any(store, refs.fusion, CHOICES) or (),
+        )  # fmt: skip
+
+    settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
+    settings |= {"draws": config.evaluation.rank_draws}
+    return run_stage(store, "advice-controls", CONTROLS, settings, [*_upstream(refs), signals.sha256, *_sha256_of(refs.fusion)], compute)
+
+
 @task(name="in-sample", cache_policy=NO_CACHE)
 def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
     """Run every member over its own training and validation ranges."""
@@ -158,10 +179,11 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
 
 
 @task(name="metrics", cache_policy=NO_CACHE)
-def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path) -> State[Ref]:
+def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path, registry_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
     signals, backtests, tried = refs.require("signals"), refs.require("backtests"), refs.require("candidates")
     known = known_cutoff(config.llm, store.load(signals, SIGNALS).digest, cutoffs_root)
+    known = known.model_copy(update={"logged": _logged_sessions(store, refs, config, registry_root)})
     reduced = config.training.timesteps_reduction < 1
 
     def compute() -> RunSummary:
@@ -172,17 +194,33 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
             accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
             attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
-            robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (),
+            robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (), controls=_if_any(store, refs.controls, CONTROLS),
         )  # fmt: skip
         gates = judge(
             summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, **stressed(summary)
         )
         return summary.model_copy(update={"gates": gates})
 
-    settings = {"evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness"}), "seed": config.seed, "reduced": reduced}
+    settings = {
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness", "rank_draws"}),
+        "seed": config.seed,
+        "reduced": reduced,
+    }
     settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
-    return run_stage(store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness)], compute)
+    return run_stage(
+        store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness, refs.controls)], compute
+    )
+
+
+def _logged_sessions(store: Store, refs: RunRefs, config: PipelineConfig, registry_root: Path) -> tuple[date, ...]:
+    """Sessions that the forward log certifies for the account that hears the advisor."""
+    slug = FUSED.slug if config.evaluation.subject == "auto" else config.evaluation.subject
+    decider = decider_digest(config, slug)
+    entries = [entry for entry in ForwardLog(registry_root).entries() if entry.decider == decider]
+    if not entries:
+        return ()
+    return certified_sessions(entries, decider, store.load(refs.require("backtests"), BACKTESTS), slug, store.load(refs.bars, BARS))
 
 
 @task(name="report", cache_policy=NO_CACHE)

@@ -9,19 +9,24 @@ import pandas as pd
 import pytest
 from markets import QUALITY, mock_advisor
 from pages import figures
+from scipy.stats import norm
 
+from ploutos import walk_forward
 from ploutos.advisor.advisor import Advisor, advise, prompt_at
 from ploutos.advisor.cutoff import Certificate, HitRate, Tag
 from ploutos.advisor.mirror import ask_mirrored
+from ploutos.advisor.placebos import shifted
 from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.advice_controls import control_advice, rank_of, reliability_of
 from ploutos.evaluation.comparisons import Pair, compare, mirror_of, pairs
 from ploutos.evaluation.experiment import in_sample, out_of_sample
+from ploutos.evaluation.fusion_selection import outcomes_of
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import periods_of, session_returns
-from ploutos.evaluation.significance import mean_interval
+from ploutos.evaluation.significance import estimate, mean, mean_interval
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import Comparison, Question, Span, SpanMetrics
+from ploutos.evaluation.summary import Comparison, Question, Side, Span, SpanMetrics
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, Lead
 from ploutos.fusion.spec import FusionSpec
@@ -31,7 +36,15 @@ from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.names import names_of
 from ploutos.reporting.page import typeset
 from ploutos.reporting.report import RunFacts, render_report
-from ploutos.reporting.verdict import QUESTIONS, comparison_sentence, conclusion, difference_sentence, mirror_sentence, verdict
+from ploutos.reporting.verdict import (
+    QUESTIONS,
+    comparison_sentence,
+    conclusion,
+    difference_sentence,
+    mirror_sentence,
+    rank_sentence,
+    verdict,
+)
 from ploutos.strategies.base import Role
 from ploutos.walk_forward import Range, fold_table
 
@@ -138,6 +151,93 @@ def test_an_advisor_that_is_always_wrong_costs_money(panel, market, play):
         summary, summary.comparison(Question.ADVICE)
     )
     assert conclusion(summary).startswith("The advice cost money")
+
+
+# --- rank and reliability
+
+
+@pytest.fixture(scope="module")
+def control(panel, panel_features, panel_policies, folds):
+    """Controls of given signals, and the summary's words about them."""
+
+    def run(signals, draws=40):
+        return control_advice(panel, panel_features, folds, [panel_policies] * 2, signals, EnvSpec(), FusionSpec(), 1, draws)
+
+    return run
+
+
+def test_an_advisor_that_knows_the_next_bars_ranks_first_and_one_that_guesses_does_not(panel, market, control):
+    knows, guesses = (control(scripted(panel, market, rule)) for rule in (knowing(panel), ignorant(3, lasting=6)))
+    assert (knows.rank.beaten, knows.rank.draws) == (40, 40)
+    assert knows.rank.p == pytest.approx(1 / 41)
+    assert guesses.rank.p > 0.05
+    said = {side: [row for row in knows.reliability if row.side is side] for side in Side}
+    assert min(row.right for row in said[Side.ADVISOR]) > 0.9
+    assert 0.3 < np.average([row.right for row in said[Side.POLICIES]], weights=[row.n for row in said[Side.POLICIES]]) < 0.7
+    assert not knows.calibrated
+
+
+def test_every_draw_is_the_account_that_follows_the_shifted_advice(panel, market, panel_features, panel_policies, folds, control, play):
+    signals = scripted(panel, market, ignorant(1, lasting=6))
+    rank = control(signals, draws=2).rank
+    tested = signals.within(*walk_forward.tested_decisions(folds))
+    returns = [play(each, draws=0)[1].strategies["fused"].total_return for each in (signals, *(shifted(tested, 1, k) for k in range(2)))]
+    assert rank.own == pytest.approx(returns[0], abs=1e-12)
+    assert (rank.low, rank.high) == (pytest.approx(np.quantile(returns[1:], 0.025)), pytest.approx(np.quantile(returns[1:], 0.975)))
+    assert rank.beaten == sum(each < returns[0] for each in returns[1:])
+    assert control(signals, draws=0).rank is None
+
+
+def test_a_rank_among_its_equals_is_as_often_low_as_high():
+    random = np.random.default_rng(2)
+    ps = np.array([rank_of(float(random.normal()), random.normal(size=99)).p for _ in range(2000)])
+    for level in (0.05, 0.5):
+        assert (ps <= level).mean() == pytest.approx(level, abs=4 * np.sqrt(level * (1 - level) / 2000))
+
+
+def test_bins_of_reliability_hold_every_decision_that_counts_once(panel):
+    random = np.random.default_rng(5)
+    decisions = [(bar, random.integers(0, 3, 3), random.uniform(0.4, 0.9, 3)) for bar in range(400, 690)]
+    said, right = outcomes_of(panel, decisions, 5, 699)
+    rows = reliability_of(panel, Side.ADVISOR, decisions, 5, 699)
+    assert sum(row.n for row in rows) == len(said)
+    assert sum(row.n * row.right for row in rows) == pytest.approx(right.sum())
+    assert sum(row.n * row.said for row in rows) == pytest.approx(said.sum())
+    assert [row.said for row in rows] == sorted(row.said for row in rows)
+    assert all(row.low <= row.right <= row.high for row in rows)
+    alike = [(bar, actions, np.full(3, 0.55)) for bar, actions, _ in decisions]
+    assert [row.said for row in reliability_of(panel, Side.ADVISOR, alike, 5, 699)] == [pytest.approx(0.55)]
+    assert reliability_of(panel, Side.ADVISOR, [], 5, 699) == []
+
+
+def test_help_needs_a_rank_and_no_help_says_what_could_have_been_found(panel, market, play, control):
+    signals = scripted(panel, market, knowing(panel))
+    result, summary = play(signals)
+    controls = control(signals)
+    ranked = summary.model_copy(update={"controls": controls})
+    assert conclusion(ranked).startswith("The advice helped")
+    page = render_advisor_page(result, ranked)
+    assert typeset(rank_sentence(controls.rank)) in page
+    assert "How often is each side right?" in page
+    low = controls.model_copy(update={"rank": controls.rank.model_copy(update={"p": 0.3, "beaten": 28})})
+    told = conclusion(summary.model_copy(update={"controls": low}))
+    assert told.startswith("No benefit was shown")
+    assert "28 of 40 copies of it shifted in time" in told
+    nothing = play(scripted(panel, market, ignorant(1, lasting=6)))[1]
+    row = nothing.comparison(Question.ADVICE)
+    assert row.sign == 0
+    n = nothing.n_corrected
+    assert row.detectable == pytest.approx(row.error * (norm.ppf(1 - 0.025 / n) + norm.ppf(0.8)))
+    least = f"Histories like this one show a true difference of {row.detectable:.1%} a year in four of five cases"
+    assert least in conclusion(nothing)
+    assert least in comparison_sentence(nothing, row)
+
+
+def test_what_is_detectable_is_found_in_four_of_five_histories():
+    random, n = np.random.default_rng(6), 250
+    effect = (norm.ppf(0.975) + norm.ppf(0.8)) * 0.01 / np.sqrt(n)
+    found = [estimate(mean, [random.normal(effect, 0.01, n)], BOOTSTRAP, 1).p <= 0.05 for _ in range(120)]
+    assert np.mean(found) == pytest.approx(0.8, abs=0.14)
 
 
 # --- placebos in a run

@@ -20,7 +20,9 @@ from ploutos.advisor.cutoff import (
     HitRate,
     ModelRecord,
     MonthScore,
+    Power,
     ProbeResult,
+    Reach,
     Recall,
     Tag,
     known_cutoff,
@@ -28,7 +30,7 @@ from ploutos.advisor.cutoff import (
 )
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
-from ploutos.evaluation.contamination import clean_sessions
+from ploutos.evaluation.contamination import ENOUGH_LOGGED, clean_sessions, evidence_of
 from ploutos.evaluation.experiment import in_sample, out_of_sample
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
@@ -40,15 +42,16 @@ from ploutos.reporting.verdict import verdict
 from ploutos.store import digest_of
 from ploutos.walk_forward import Range
 
-ORDER = [Tag.CONTAMINATED, Tag.GREY, Tag.CLEAN]
+ORDER = [Tag.CONTAMINATED, Tag.GREY, Tag.CLAIMED, Tag.CLEAN]
+STRONG = Power(known=0.2, margin_months=0, reaches=(Reach(month="1990-01", found=0.9),))
 HITS = HitRate(n_choices=5, n=50, hits=12, rate=0.24, low=0.131, high=0.382, chance=0.2, p_value=0.29)
 
 
-def probe_of(cutoff: str | None, **more) -> ProbeResult:
+def probe_of(cutoff: str | None, power: Power | None = None, **more) -> ProbeResult:
     """A probe that dated this month."""
     recall = Recall(
         symbols=("A",), n=10, accuracy=0.5, balanced_accuracy=0.5, base_rate=0.5, said_up=0.5, p_value=0.5, cutoff=cutoff,
-        accuracy_before=None, accuracy_after=0.5, months=(MonthScore(month="2001-02", n=1, right=1),),
+        accuracy_before=None, accuracy_after=0.5, months=(MonthScore(month="2001-02", n=1, right=1),), power=power,
     )  # fmt: skip
     values = dict(
         probed_at=datetime(2026, 1, 2, tzinfo=UTC), source="s", symbols=("A",), questions=10, seed=1, template="2", n_asked=20,
@@ -57,9 +60,15 @@ def probe_of(cutoff: str | None, **more) -> ProbeResult:
     return ProbeResult(**(values | more))
 
 
-def known(stated: str | None = None, probed: str | None = None, grey_months: int = 6) -> CutoffEvidence:
-    record = None if probed is None else ModelRecord(provider="ollama", model="m", digest="d", probes=(probe_of(probed),))
+def known(stated: str | None = None, probed: str | None = None, grey_months: int = 6, power: Power | None = STRONG) -> CutoffEvidence:
+    """What is known when a probe could have found out everything, or as much as is told."""
+    record = ModelRecord(provider="ollama", model="m", digest="d", probes=(probe_of(probed, power),))
     return CutoffEvidence(stated=None if stated is None else date.fromisoformat(stated), grey_months=grey_months, record=record)
+
+
+def claimed(stated: str, grey_months: int = 6) -> CutoffEvidence:
+    """What a maker says and nobody has probed."""
+    return CutoffEvidence(stated=date.fromisoformat(stated), grey_months=grey_months)
 
 
 def days(*texts: str) -> np.ndarray:
@@ -76,8 +85,8 @@ def days(*texts: str) -> np.ndarray:
         (None, "2023-08", "ccggggg"),
         ("2023-08-31", None, "ccggg++"),  # grey until 29 February
         ("2023-08-31", "2023-05", "ccggg++"),  # what is stated later than recalled still counts
-        ("2023-08-31", "2024-02", "ccccc++"),  # past all that is recalled and past the margin
-        ("2023-08-31", "2024-03", "cccccc+"),
+        ("2023-05-31", "2023-08", "ccggg++"),  # the margin begins at the later of the two
+        ("2023-08-31", "2024-02", "cccccgg"),
         ("2023-08-30", "2023-08", "ccggg++"),  # the whole month is recalled
     ],
 )
@@ -85,6 +94,38 @@ def test_tags_worked_out_by_hand(stated, probed, expected):
     dates = days("2023-08-01", "2023-08-31", "2023-09-01", "2024-01-31", "2024-02-29", "2024-03-01", "2024-04-01")
     letters = {Tag.CONTAMINATED: "c", Tag.GREY: "g", Tag.CLEAN: "+"}
     assert "".join(letters[tag] for tag in tag_dates(dates, known(stated, probed))) == expected
+
+
+def test_a_clean_day_needs_a_probe_that_could_have_found_it_out_and_is_else_only_claimed():
+    at = days("2023-08-31", "2024-03-15", "2024-06-15", "2024-09-15")
+
+    def tags(memory):
+        return [str(tag) for tag in tag_dates(at, memory)][1:]
+
+    grows = Power(known=0.2, margin_months=6, reaches=(Reach(month="2024-01", found=0.3), Reach(month="2024-06", found=0.8)))
+    assert tags(claimed("2023-08-31")) == ["claimed"] * 3
+    assert tags(known("2023-08-31", power=None)) == ["claimed"] * 3  # a probe from before power was measured
+    assert tags(known("2023-08-31", power=STRONG.model_copy(update={"reaches": (Reach(month="1990-01", found=0.79),)}))) == ["claimed"] * 3
+    assert tags(known("2023-08-31", power=STRONG)) == ["clean"] * 3
+    assert tags(known("2023-08-31", power=grows)) == ["claimed", "clean", "clean"]
+    assert tags(known("2023-08-31", power=grows, grey_months=5)) == ["claimed"] * 3  # it allowed itself a wider margin than the run does
+    record = known("2023-08-31", power=None).record
+    two = record.model_copy(update={"probes": (probe_of(None, STRONG), probe_of(None, None))})
+    assert tags(CutoffEvidence(stated=date(2023, 8, 31), record=two)) == ["clean"] * 3  # a weaker probe takes nothing back
+
+
+def test_what_the_forward_log_holds_counts_whatever_the_model_remembers():
+    at = days("2023-01-02", "2023-01-03", "2024-06-15")
+    memory = known("2023-08-31").model_copy(update={"logged": (date(2023, 1, 3),)})
+    assert tag_dates(at, memory) == [Tag.CONTAMINATED, Tag.LOGGED, Tag.CLEAN]
+    assert tag_dates(at, memory, reveal=True) == [Tag.CONTAMINATED, Tag.LOGGED, Tag.CONTAMINATED]
+    assert set(tag_dates(at, memory, is_mock=True)) == {Tag.NOT_APPLICABLE}
+
+
+def test_enough_of_the_forward_log_is_asked_alone():
+    tags = [Tag.CLEAN, Tag.CLAIMED, Tag.GREY]
+    assert evidence_of([*tags, *[Tag.LOGGED] * (ENOUGH_LOGGED - 1)]).tolist() == [True, False, False, *[True] * (ENOUGH_LOGGED - 1)]
+    assert evidence_of([*tags, *[Tag.LOGGED] * ENOUGH_LOGGED]).tolist() == [False] * 3 + [True] * ENOUGH_LOGGED
 
 
 DATES = st.dates(date(1999, 1, 1), date(2030, 12, 31))
@@ -95,6 +136,7 @@ STATED = st.none() | DATES.map(date.isoformat)
 @given(dates=st.lists(DATES, max_size=30), stated=STATED, probed=MONTHS, grey=st.integers(0, 24))
 def test_time_only_makes_a_session_cleaner_and_without_a_stated_cutoff_none_is(dates, stated, probed, grey):
     tags = tag_dates(np.array(sorted(dates), dtype="datetime64[D]"), known(stated, probed, grey))
+    assert Tag.CLAIMED not in tags
     ranks = [ORDER.index(tag) for tag in tags]
     assert ranks == sorted(ranks)
     if stated is None:
@@ -173,6 +215,11 @@ def test_probes_that_end_at_once_are_all_kept(tmp_path):
 
 def test_everything_that_is_known_is_part_of_what_the_metrics_stand_on():
     kinds = [known(), known("2023-08-31"), known(None, "2023-08"), known("2023-08-31", "2023-08"), known("2023-08-31", grey_months=5)]
+    kinds += [
+        claimed("2023-08-31"),
+        known("2023-08-31", power=None),
+        claimed("2023-08-31").model_copy(update={"logged": (date(2024, 1, 2),)}),
+    ]
     assert len({digest_of(kind) for kind in kinds}) == len(kinds)
 
 
@@ -200,7 +247,7 @@ def test_spans_share_out_the_sessions_and_their_numbers_are_those_of_their_own_r
     dates = bars.sessions[result.positions[periods.ends[1:]]]
     stated = str(dates[30])
     found = summary(known(stated, grey_months=1))
-    assert [span.tag for span in found.spans] == ORDER
+    assert [span.tag for span in found.spans] == [Tag.CONTAMINATED, Tag.GREY, Tag.CLEAN]
     assert sum(span.n_sessions for span in found.spans) == found.n_sessions == len(dates)
     assert (str(found.spans[0].first), str(found.spans[0].last), found.spans[0].n_sessions) == (str(dates[0]), stated, 31)
     assert str(found.spans[-1].last) == str(dates[-1])
@@ -231,7 +278,12 @@ def test_a_mock_has_one_span_where_nothing_can_be_remembered_and_the_numbers_are
 
 @pytest.mark.parametrize(
     ("memory", "reveal", "tag"),
-    [(UNKNOWN, False, "grey"), (known("2020-01-01"), False, "contaminated"), (known("1999-01-01"), True, "contaminated")],
+    [
+        (UNKNOWN, False, "grey"),
+        (known("2020-01-01"), False, "contaminated"),
+        (known("1999-01-01"), True, "contaminated"),
+        (claimed("1999-01-01"), False, "claimed"),
+    ],
 )
 def test_without_a_clean_session_the_verdict_says_that_nothing_counts(tested, memory, reveal, tag):
     bars, result, summary = tested
@@ -255,7 +307,29 @@ def test_the_certificate_says_what_is_stated_what_was_probed_and_when(tested):
     assert {name: certificate[name] for name in expected} == expected
     assert certificate["reidentification"]["symbol"]["rate"] == 0.24
     assert summary().advisor.certificate is None
-    assert summary(known("2002-01-31")).advisor.certificate.probed_at is None
+    assert summary(claimed("2002-01-31")).advisor.certificate.probed_at is None
+
+
+def test_the_verdict_says_by_whose_word_sessions_are_clean(tested):
+    bars, result, summary = tested
+    dates = bars.sessions[result.positions[1:]]
+    early = [day.item() for day in dates]
+    never = verdict(summary(claimed("1999-01-01")))
+    assert any(
+        "Claimed to be clean by the model's maker alone, and not counted: 120 sessions. Here the model was never probed." in s
+        for s in never
+    )
+    weak = known("1999-01-01", power=STRONG.model_copy(update={"reaches": (Reach(month="1990-01", found=0.37),)}))
+    told = "a model that knows 20% of the months would be found out by 37% of such probes, and 80% are needed"
+    assert any(told in s for s in verdict(summary(weak)))
+    earned = verdict(summary(known("1999-01-01")))
+    assert any("Clean: 120 sessions, after the stated cutoff" in s and "found out by 90% of such probes" in s for s in earned)
+    logged = summary(claimed("1999-01-01").model_copy(update={"logged": (early[3], *early[10:80])}))
+    assert any("The decisions for 71 sessions stand in the forward log" in s and "judged by them alone" in s for s in verdict(logged))
+    counting = clean_sessions(logged, dates)
+    assert np.flatnonzero(counting).tolist() == [3, *range(10, 80)]  # the nights between them are missing
+    assert logged.subject.reason == "advised"
+    assert logged.against_benchmark.n_sessions == 71
 
 
 def test_a_model_that_sees_through_its_prompts_is_named_in_the_verdict(tested):

@@ -15,12 +15,12 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.evaluation.backtest import Segment, concat, run_backtests
 from ploutos.evaluation.experiment import hybrid_out_of_sample, in_sample, out_of_sample
-from ploutos.evaluation.fusion_selection import calibrate, choose_fusion
+from ploutos.evaluation.fusion_selection import calibrate, choose_fusion, lead_of
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
-from ploutos.fusion.calibration import Calibration, Uncalibrated, candidates, fit_calibration, read_choices, write_choices
+from ploutos.fusion.calibration import Calibration, Candidate, Uncalibrated, candidates, fit_calibration, read_choices, write_choices
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS
 from ploutos.reporting.report import RunFacts, render_report
@@ -132,8 +132,19 @@ def choices(panel, panel_features, panel_policies, folds, signals):
     return choose_fusion(panel, panel_features, folds, [panel_policies] * 2, signals, EnvSpec(), FusionSpec())
 
 
-def test_every_candidate_of_the_table_is_what_its_account_earned_alone(panel, panel_features, panel_policies, folds, signals, choices):
+def test_every_candidate_of_the_table_is_what_its_accounts_earned_on_all_validation_ranges_so_far(
+    panel, panel_features, panel_policies, folds, signals, choices
+):
     advised_actions = signals.align_to_bars(panel)
+
+    def grown(choice, fold, candidate):
+        spec = FusionSpec(llm_weight=candidate.llm_weight, confidence_threshold=candidate.confidence_threshold)
+        alone = choice.model_copy(update={"chosen": candidate})
+        strategy = FusedStrategy((FUSED,), advised_actions[0][None], advised_actions[1][None], panel, EnvSpec(), (spec,), (alone,))
+        result = run_backtests(panel, panel_features, [Segment(fold.validation, tuple(panel_policies))], [strategy], EnvSpec())
+        return np.log(result.equity[0, -1] / 100_000)
+
+    n_bars = [fold.validation.n_bars for fold in folds]
     for fold, choice in zip(folds, choices, strict=True):
         assert choice.fold == fold.index
         assert choice.calibration.n > 0
@@ -141,11 +152,33 @@ def test_every_candidate_of_the_table_is_what_its_account_earned_alone(panel, pa
         assert choice.chosen == (choice.lead.best if choice.lead.tells_apart else choice.table[0])
         assert choice.advisor.n > 0
         for candidate in (choice.table[0], choice.table[-1]):
-            spec = FusionSpec(llm_weight=candidate.llm_weight, confidence_threshold=candidate.confidence_threshold)
-            alone = choice.model_copy(update={"chosen": candidate})
-            strategy = FusedStrategy((FUSED,), advised_actions[0][None], advised_actions[1][None], panel, EnvSpec(), (spec,), (alone,))
-            result = run_backtests(panel, panel_features, [Segment(fold.validation, tuple(panel_policies))], [strategy], EnvSpec())
-            assert candidate.growth == pytest.approx(np.log(result.equity[0, -1] / 100_000) / fold.validation.n_bars, abs=1e-12)
+            so_far = [grown(each, folds[each.fold], candidate) for each in choices[: choice.fold + 1]]
+            assert candidate.growth == pytest.approx(sum(so_far) / sum(n_bars[: choice.fold + 1]), abs=1e-12)
+
+
+def test_bars_of_two_validation_ranges_are_pooled_once(panel, panel_features, panel_policies, folds, signals, choices):
+    twice = [folds[0], folds[0].model_copy(update={"index": 1})]
+    again = choose_fusion(panel, panel_features, twice, [panel_policies] * 2, signals, EnvSpec(), FusionSpec())
+    assert again[0] == choices[0]
+    assert again[1] == choices[0].model_copy(update={"fold": 1})
+
+
+def test_a_lead_that_one_range_cannot_tell_from_luck_is_told_by_many():
+    """A candidate that is truly better by a little: chosen where enough is pooled, and not after one range."""
+    random = np.random.default_rng(4)
+    specs = candidates(FusionSpec())[:2]
+    noise = random.normal(0, 0.01, (1, 4000))
+    grown = np.vstack([noise, noise + random.normal(0.0002, 0.002, (1, 4000))])
+
+    def chosen(n):
+        table = [
+            Candidate(llm_weight=spec.llm_weight, confidence_threshold=spec.confidence_threshold, growth=float(each[:n].mean()))
+            for spec, each in zip(specs, grown, strict=True)
+        ]
+        return lead_of(table, grown[:, :n]).tells_apart
+
+    assert chosen(4000)
+    assert not chosen(40)
 
 
 def test_among_equals_what_is_configured_is_chosen(panel, panel_features, panel_policies, folds, signals):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 from prefect.testing.utilities import prefect_test_harness
 from servers.llama import LlamaServer
-from test_cutoff import probe_of
+from test_cutoff import STRONG, probe_of
 from test_pipeline import SMALL
 
 from ploutos.advisor.cutoff import CutoffStore
@@ -131,7 +131,7 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
     # what the cutoff store learns of the model changes the numbers' words, and nothing that they stand on
     assert summary.advisor.certificate is None
     assert [span.tag for span in summary.spans] == ["grey"]
-    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary.advisor.digest, probe_of("2010-06"))
+    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary.advisor.digest, probe_of("2010-06", STRONG))
     probed = run(tmp_path / "probed", "llm.replay=true", "llm.mirror=true", "llm.stated_cutoff=2010-01-31")
     assert (stages(probed)["backtests"], stages(probed)["metrics"]) == ("Cached", "Completed")
     certified = read_summary(probed / "metrics.json")

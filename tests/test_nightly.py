@@ -19,7 +19,7 @@ from ploutos.fusion.spec import FusionSpec
 from ploutos.market.calendar import last_closed, session_close, sessions_between
 from ploutos.nightly.changes import Cause, NightFacts, drift, explain_changes, psi, retraining_cause, revisions
 from ploutos.nightly.decision import DECISION, DecisionInputs, decide, for_session, next_open
-from ploutos.nightly.forward_log import DeciderRole, ForwardLog, decided_in_time, forward_returns
+from ploutos.nightly.forward_log import DeciderRole, ForwardLog, certified_sessions, decided_in_time, forward_returns
 from ploutos.strategies.advised import FUSED, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy
@@ -195,6 +195,24 @@ def test_a_line_cut_short_by_a_crash_was_never_there(decision, tmp_path):
     assert len(log.entries()) == 1
     put(log, replace(decision, session="2003-04-21"))
     assert len(log.entries()) == 2
+
+
+def test_a_session_is_certified_by_a_decision_in_time_that_the_backtest_repeats_to_the_last_bit(decision, tmp_path, panel):
+    log, sessions = ForwardLog(tmp_path), [str(each) for each in panel.sessions]
+    weights = np.random.default_rng(3).uniform(-0.3, 0.3, (700, 3))
+    weights[605] = np.nan  # no order is a decision too
+    table = weights.copy()
+    table[603, 1] += 1e-12  # decided otherwise since: revised bars, other code
+    result = run_backtests(panel, None, [Segment(Range(start=601, stop=611))], [PrecomputedTargets("fused", table)], ENV)
+    for bar in (600, 601, 602, 603, 605, 606, 607):
+        now = replace(decision, session=sessions[bar], frame=decision.frame.assign(target=weights[bar]))
+        now = replace(now, next_open="2001" if bar == 601 else "2099")
+        put(log, now, sha256=str(bar), stale=bar == 602)
+    put(log, replace(decision, session=sessions[608], next_open="2099"), decider="another")
+    found = certified_sessions(log.entries(), "me", result, "fused", panel)
+    assert [str(day) for day in found] == [sessions[bar + 1] for bar in (600, 605, 606, 607)]  # not late, stale, changed or missing
+    assert certified_sessions(log.entries(), "nobody", result, "fused", panel) == ()
+    assert certified_sessions(log.entries(), "me", result, "vote", panel) == ()
 
 
 def test_forward_returns_are_those_of_the_ledger(inputs, tmp_path, panel):

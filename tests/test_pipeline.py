@@ -46,7 +46,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 SMALL = [
     "data.symbols=[AAPL, IBM, FB]", "folds.train_years=3", "folds.test_months=60", "training.members=2", "training.total_timesteps=512",
     "training.n_envs=4", "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "evaluation.replications=100",
-    "evaluation.placebo_draws=2", "pipeline.pause_between_phases=0", "hardware.workers=1",
+    "evaluation.placebo_draws=2", "evaluation.rank_draws=20", "pipeline.pause_between_phases=0", "hardware.workers=1",
 ]  # fmt: skip
 
 
@@ -161,7 +161,7 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
 
     # a risk limit: what stands on fusion, and no policy
     risk = run(tmp_path / "risk", "fusion.risk.max_consecutive_losses=2")
-    assert computed(risk) <= {"fusion-choice", "backtests", "candidates", "metrics", "robustness"}
+    assert computed(risk) <= {"fusion-choice", "backtests", "advice-controls", "candidates", "metrics", "robustness"}
     assert "backtests" in computed(risk)
 
     # a lost and a damaged artifact are made again, with the same content: nothing that stands on them changes, but more was tried since

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from ploutos.advisor.advisor import Advisor, prompt_at
 from ploutos.advisor.cutoff import CutoffStore
-from ploutos.advisor.leakage_probe import describe, faults, monthly_moves, probe, score_recall
+from ploutos.advisor.leakage_probe import describe, faults, monthly_moves, power_of, probe, score_recall
 from ploutos.advisor.schedule import decision_times
 from ploutos.cli.main import app
 from ploutos.errors import ConfigError, DataError, LLMError, LLMUnavailable
@@ -162,10 +162,39 @@ def test_a_model_that_remembers_everything_has_its_cutoff_at_the_end_of_the_rang
     assert f"effective cutoff: {last} or later, where the range ends" in describe(found)[-1]
 
 
+def test_the_power_of_a_probe_is_how_often_it_really_finds_a_memory_out():
+    """Models that know a fifth of the months, dated by the probe itself, are found out as often as is said."""
+    random = np.random.default_rng(7)
+    months = np.arange(np.datetime64("2001-01"), np.datetime64("2001-01") + 60)
+    rose = (random.random((60, 6)) < 0.6).astype(int)
+    guessed = (random.random((60, 6)) < 0.5).astype(int)
+    stated = power_of(months, rose, guessed, 1, 6)
+    assert [reach.month for reach in stated.reaches] == ["2001-01", "2002-09", "2004-04", "2005-12"]
+    found = 0
+    for seed in range(60):
+        known = random.random((60, 6)) < 0.2
+        scored = score_recall(tuple("ABCDEF"), months, rose, np.where(known, rose, random.random((60, 6)) < 0.5).astype(int), seed)
+        found += scored.cutoff is not None and scored.cutoff >= "2005-06"
+    assert abs(found / 60 - stated.at("2006-03")) < 3.5 * np.sqrt(0.25 / 60 + 0.25 / 200)
+    assert stated.at("2000-12") == 0.0
+
+
+def test_more_questions_find_out_more():
+    random = np.random.default_rng(8)
+    months = np.arange(np.datetime64("2001-01"), np.datetime64("2001-01") + 60)
+    rose = (random.random((60, 40)) < 0.6).astype(int)
+    few, many = (power_of(months, rose[:, :k], np.ones((60, k), dtype=int) * (np.arange(60) % 2)[:, None], 1, 6) for k in (2, 40))
+    assert few.at("2006-01") < 0.5 < 0.9 < many.at("2006-01")
+
+
 def test_a_model_that_guesses_recalls_nothing(world):
     found = recalled(world, Model())
     assert found.recall.cutoff is None
     assert found.recall.p_value > 0.05
+    assert found.recall.power.margin_months == 6
+    assert re.search(
+        r"power: a model that knows 20% of the months up to 2006-08 would be found out by \d+% of such probes", describe(found)[-2]
+    )
     assert "it recalls nothing in this range" in describe(found)[-1]
     assert not faults(found, None)
 

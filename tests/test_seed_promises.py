@@ -34,7 +34,7 @@ TINY = {
     "data": {"start": "2022-01-03", "end": "2024-03-29", "timeframe": "1D"},
     "folds": {"train_years": 1, "validation_months": 3, "test_months": 6},
     "training": {"total_timesteps": 5120, "n_envs": 4, "n_steps": 64, "batch_size": 128, "net_arch": [16], "members": 1},
-    "evaluation": {"replications": 100, "placebo_draws": 1, "robustness": {"enabled": False}},
+    "evaluation": {"replications": 100, "placebo_draws": 1, "rank_draws": 20, "robustness": {"enabled": False}},
     "regression": {"enabled": False},
     "llm": {"mirror": False},
     "hybrid": {"enabled": False},

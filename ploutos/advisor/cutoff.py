@@ -53,6 +53,31 @@ class MonthScore(_Record):
     right: int
 
 
+class Reach(_Record):
+    """How often a probe like this one would find out a memory that reaches up to a month (YYYY-MM)."""
+
+    month: str
+    found: float
+
+
+class Power(_Record):
+    """What a probe could have found out, by simulating models that remember.
+
+    Attributes:
+        known: share of the months that such a model knows; about the others it guesses.
+        margin_months: how far before its true reach its memory may be dated and still counts as found out.
+        reaches: how often it is found out, by the month that its memory reaches.
+    """
+
+    known: float
+    margin_months: int
+    reaches: tuple[Reach, ...]
+
+    def at(self, month: str) -> float:
+        """How often a memory that reaches this month is found out; 0 before the first month that was simulated."""
+        return max(((reach.month, reach.found) for reach in self.reaches if reach.month <= month), default=("", 0.0))[1]
+
+
 class Recall(_Record):
     """What a model said about months from memory alone.
 
@@ -68,6 +93,7 @@ class Recall(_Record):
         cutoff: last month (YYYY-MM) that the model recalls; None when nothing shows that it recalls any.
         accuracy_before, accuracy_after: share right up to the cutoff and after it; None without answers there.
         months: every month asked about, in order.
+        power: what these questions could have found out; None for a probe from before it was measured.
     """
 
     symbols: tuple[str, ...]
@@ -81,6 +107,7 @@ class Recall(_Record):
     accuracy_before: float | None
     accuracy_after: float | None
     months: tuple[MonthScore, ...]
+    power: Power | None = None
 
 
 class ProbeResult(_Record):
@@ -172,8 +199,12 @@ class Tag(StrEnum):
     """It lies in the model's memory, or the prompts named it."""
     GREY = "grey"
     """Nobody knows whether it does."""
+    CLAIMED = "claimed"
+    """It came after the margin, by the word of the model's maker and by no probe that could have found it out."""
     CLEAN = "clean"
-    """It came after all that the model can have read."""
+    """It came after the margin, and a probe that could have found it out recalled nothing of it."""
+    LOGGED = "logged"
+    """What was decided stands in the forward log, written before the outcome: nobody has to be believed."""
     NOT_APPLICABLE = "not-applicable"
     """The advisor is a fixed rule, which has no memory."""
 
@@ -190,7 +221,9 @@ class Certificate(_Record):
         effective_cutoff: the later of what is stated and the last day of what was probed.
         digest_match: as in `CutoffEvidence`.
         n_probes: of this very content.
+        n_logged: sessions whose decision the forward log holds.
         probed_at, source, n_asked, n_abstained, reidentification, recall: of the newest probe; None without one.
+        power: of the strongest probe; None where none was measured.
     """
 
     stated: date | None
@@ -199,12 +232,18 @@ class Certificate(_Record):
     effective_cutoff: date | None
     digest_match: bool | None
     n_probes: int
+    n_logged: int = 0
     probed_at: datetime | None = None
     source: str | None = None
     n_asked: int | None = None
     n_abstained: int | None = None
     reidentification: dict[str, HitRate] | None = None
     recall: Recall | None = None
+    power: Power | None = None
+
+
+LEAST_POWER = 0.8
+"""How often a probe must find out a model that remembers, before days on which it found nothing are clean."""
 
 
 class CutoffEvidence(_Record):
@@ -216,12 +255,14 @@ class CutoffEvidence(_Record):
         record: the cutoff store's record of this very content; None when it was never probed.
         digest_match: whether `record` is of the content that advised; False when only another content of the same name was
             probed, None when nothing was or the provider tells no digest.
+        logged: sessions whose decision stands in the forward log.
     """
 
     stated: date | None = None
     grey_months: int = 6
     record: ModelRecord | None = None
     digest_match: bool | None = None
+    logged: tuple[date, ...] = ()
 
     @property
     def recalled(self) -> str | None:
@@ -234,9 +275,26 @@ class CutoffEvidence(_Record):
         probed = None if self.recalled is None else pd.Period(self.recalled, "M").end_time.date()
         return max((day for day in (self.stated, probed) if day is not None), default=None)
 
+    @property
+    def last_grey_day(self) -> date:
+        """The end of the margin, which begins at the later of what is stated and what was probed; never, where nothing is stated."""
+        cutoff = self.effective_cutoff
+        return date.max if self.stated is None or cutoff is None else (pd.Timestamp(cutoff) + pd.DateOffset(months=self.grey_months)).date()
+
+    @property
+    def powers(self) -> tuple[Power, ...]:
+        """What each probe could have found out, the strongest first; one that allows itself a wider margin than this counts for nothing."""
+        found = (probe.recall.power for probe in (self.record.probes if self.record else ()) if probe.recall and probe.recall.power)
+        counting = [power for power in found if power.margin_months <= self.grey_months]
+        return tuple(sorted(counting, key=lambda power: -power.reaches[-1].found))
+
+    def power_at(self, day: date) -> float:
+        """How often the best probe finds out a memory that reaches a day."""
+        return max((power.at(f"{day:%Y-%m}") for power in self.powers), default=0.0)
+
     def certificate(self) -> Certificate | None:
-        """The same for a run's metrics; None when neither is known."""
-        if self.stated is None and self.record is None and self.digest_match is None:
+        """The same for a run's metrics; None when nothing is known."""
+        if self.stated is None and self.record is None and self.digest_match is None and not self.logged:
             return None
         newest = self.record.probes[-1] if self.record else None
         of_newest = ("probed_at", "source", "n_asked", "n_abstained", "reidentification", "recall")
@@ -247,6 +305,8 @@ class CutoffEvidence(_Record):
             effective_cutoff=self.effective_cutoff,
             digest_match=self.digest_match,
             n_probes=len(self.record.probes) if self.record else 0,
+            n_logged=len(self.logged),
+            power=next(iter(self.powers), None),
             **({name: getattr(newest, name) for name in of_newest} if newest else {}),
         )
 
@@ -276,19 +336,27 @@ def known_cutoff(config: LLMConfig, digest: str, root: Path) -> CutoffEvidence:
 def tag_dates(dates: TimeArray, known: CutoffEvidence, is_mock: bool = False, reveal: bool = False) -> list[Tag]:
     """What each session can say about the advisor.
 
-    Contaminated: at or before the later of the stated and the probed cutoff. Clean: more than `grey_months` after the
-    stated one and after every recalled month. Grey: all others, so everything when the maker states nothing.
+    Logged: its decision stands in the forward log, whatever the model may remember. Contaminated: at or before the later of the stated
+    and the probed cutoff. Of those more than `grey_months` after it, where a maker states one, clean are the ones that a probe would have
+    found recalled in 80 cases of 100, had they been, and claimed are the others. Grey: the rest, so everything when nothing is stated.
 
     Args:
         dates: session dates.
         is_mock: the advisor is a fixed rule.
-        reveal: the prompts named asset and date, which makes every session contaminated.
+        reveal: the prompts named asset and date, which makes every session contaminated but those in the forward log.
     """
-    if is_mock or reveal:
-        return [Tag.NOT_APPLICABLE if is_mock else Tag.CONTAMINATED] * len(dates)
-    cutoff = known.effective_cutoff
-    if cutoff is None:
-        return [Tag.GREY] * len(dates)
-    clean_after = date.max if known.stated is None else (pd.Timestamp(known.stated) + pd.DateOffset(months=known.grey_months)).date()
+    if is_mock:
+        return [Tag.NOT_APPLICABLE] * len(dates)
+    cutoff, last_grey, logged = known.effective_cutoff, known.last_grey_day, frozenset(known.logged)
+
+    def tag(day: date) -> Tag:
+        if day in logged:
+            return Tag.LOGGED
+        if reveal or (cutoff is not None and day <= cutoff):
+            return Tag.CONTAMINATED
+        if day <= last_grey:
+            return Tag.GREY
+        return Tag.CLEAN if known.power_at(day) >= LEAST_POWER else Tag.CLAIMED
+
     days: list[date] = dates.astype("datetime64[D]").tolist()
-    return [Tag.CONTAMINATED if day <= cutoff else Tag.CLEAN if day > clean_after else Tag.GREY for day in days]
+    return [tag(day) for day in days]

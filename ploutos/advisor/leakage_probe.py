@@ -8,6 +8,9 @@ Recall names a symbol and a month, shows no data, and asks whether the price ros
 which the answers are most likely better than a coin's, and a coin's after it; right rises and right falls weigh alike, so
 that always saying "up" is a coin too. Its p-value comes from giving the answers to other months: a habit scores as well
 there, a memory does not.
+
+A probe that finds nothing says little if it could find little. So the same questions are put to simulated models that know a fifth of the
+months up to some day and guess the rest, and how often those are found out is kept with the answer.
 """
 
 from collections import Counter
@@ -22,7 +25,7 @@ from scipy.special import xlogy
 from scipy.stats import binomtest
 
 from ploutos.advisor.advisor import Advisor, make_advisor, prompt_at
-from ploutos.advisor.cutoff import CutoffStore, HitRate, ModelRecord, MonthScore, ProbeResult, Recall
+from ploutos.advisor.cutoff import LEAST_POWER, CutoffStore, HitRate, ModelRecord, MonthScore, Power, ProbeResult, Reach, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
 from ploutos.errors import ConfigError, DataError, LLMError
@@ -42,6 +45,8 @@ from ploutos.walk_forward import FoldSpec, plan_folds, tested_decisions
 _MOST_CHOICES = 20
 _CONFIDENCE, _LEVEL = 0.95, 0.05
 _PERMUTATIONS = 1999
+_KNOWN = 0.2
+_SIMULATED, _SIMULATED_PERMUTATIONS, _REACHES = 200, 99, 4
 _NONE = -1
 _BLIND_HEAD = """The numbers below are about one asset of a real market; its name and all dates were taken away.
 Say what they are about; the year is that of bar t-0. Guess when you are not sure. Answer with one JSON object:
@@ -133,7 +138,8 @@ def probe(advisor: Advisor, bars: Bars, market: Float32Array, first_bar: int, la
         for (m, k, _), outcome in zip(recalls, said, strict=True):
             if outcome.answer is not None:
                 answers[m, k] = outcome.answer.direction == "up"
-        recall = score_recall(tuple(bars.symbols[c] for c in columns), months, rose, answers, seed)
+        scored = score_recall(tuple(bars.symbols[c] for c in columns), months, rose, answers, seed)
+        recall = scored.model_copy(update={"power": power_of(months, rose, answers, seed, advisor.config.grey_months)})
     return ProbeResult(
         probed_at=datetime.now(UTC).replace(microsecond=0), source=bars.source, symbols=bars.symbols, questions=questions, seed=seed,
         template=TEMPLATE_VERSION, n_asked=len(spent), n_abstained=sum(o.abstained for o in spent), tokens=sum(o.tokens for o in spent),
@@ -291,7 +297,7 @@ def score_recall(symbols: tuple[str, ...], months: TimeArray, rose: IntArray, sa
         base_rate=float(up.sum() / asked.sum()),
         said_up=float((asked & (said == 1)).sum() / asked.sum()),
         p_value=p_value,
-        cutoff=str(months[last] if last == len(months) - 1 else months[last + 1] - 1) if found else None,
+        cutoff=str(_dated(months)[last]) if found else None,
         accuracy_before=_share(right[before], asked[before]),
         accuracy_after=_share(right[~before], asked[~before]),
         months=tuple(
@@ -299,6 +305,11 @@ def score_recall(symbols: tuple[str, ...], months: TimeArray, rose: IntArray, sa
             for month, n, r in zip(months, asked.sum(axis=1).tolist(), right.sum(axis=1).tolist(), strict=True)
         ),
     )  # fmt: skip
+
+
+def _dated(months: TimeArray) -> TimeArray:
+    """The month that a change after each position dates: the last before the next that was asked about."""
+    return np.append(months[1:] - 1, months[-1])
 
 
 def _share(right: np.ndarray, asked: np.ndarray) -> float | None:
@@ -313,10 +324,7 @@ def _date(rose: IntArray, said: IntArray, random: np.random.Generator) -> tuple[
     that another one needs, it is drawn at the rate at which that symbol was said to rise.
     """
     given = said != _NONE
-    asked = given & (rose != _NONE)
-    of_kind = [(asked & (rose == kind)).sum(axis=0) for kind in (0, 1)]
-    weight = np.where(asked, asked.sum(axis=0) / (2 * np.maximum(np.where(rose == 1, of_kind[1], of_kind[0]), 1)), 0.0)
-    up_rate = (said == 1).sum(axis=0) / np.maximum(given.sum(axis=0), 1)
+    weight, up_rate = _weights(rose, said), _up_rate(said)
     right = np.empty((_PERMUTATIONS + 1, len(said)))
     right[0] = np.where(rose == said, weight, 0.0).sum(axis=1)
     for i in range(1, len(right)):
@@ -325,6 +333,49 @@ def _date(rose: IntArray, said: IntArray, random: np.random.Generator) -> tuple[
     gains = _gains(right, weight.sum(axis=1))
     best = gains.max(axis=1)
     return float((best >= best[0]).mean()), int(gains[0].argmax())
+
+
+def _weights(rose: IntArray, said: IntArray) -> FloatArray:
+    """What a right answer counts for, shape (m, k): of each symbol the rises as much as the falls; 0 where there is none."""
+    asked = (said != _NONE) & (rose != _NONE)
+    of_kind = [(asked & (rose == kind)).sum(axis=0) for kind in (0, 1)]
+    return np.where(asked, asked.sum(axis=0) / (2 * np.maximum(np.where(rose == 1, of_kind[1], of_kind[0]), 1)), 0.0)
+
+
+def _up_rate(said: IntArray) -> FloatArray:
+    """How often each symbol was said to rise, shape (k,)."""
+    return np.asarray((said == 1).sum(axis=0) / np.maximum((said != _NONE).sum(axis=0), 1))
+
+
+def power_of(months: TimeArray, rose: IntArray, said: IntArray, seed: int, margin_months: int) -> Power:
+    """How often these questions find out a model that knows a fifth of the months up to some reach and guesses the rest.
+
+    It is found out when a cutoff is dated, no earlier than the margin before its reach. Each of 200 simulated models answers where the
+    probed one did and says up as often; the test is the probe's, with 99 permutations in place of 1,999.
+
+    Args:
+        months, rose, said: as in `score_recall`.
+        seed: of the simulated models.
+        margin_months: of the run.
+    """
+    random, weight, up_rate = generator(seed, "power of the probe"), _weights(rose, said), _up_rate(said)
+    m = len(months)
+    guesses = random.random((_SIMULATED, *rose.shape)) < up_rate
+    known = random.random((_SIMULATED, *rose.shape)) < _KNOWN
+    order = np.stack([np.arange(m), *(random.permutation(m) for _ in range(_SIMULATED_PERMUTATIONS))])
+    signed, falls = np.where(rose == 1, weight, -weight), np.where(rose == 1, 0.0, weight).sum(axis=1)
+    asked, dated = weight.sum(axis=1), _dated(months)
+    reaches = []
+    for reach in np.unique(np.linspace(0, m - 1, _REACHES).round().astype(int)).tolist():
+        remembers = known & (np.arange(m) <= reach)[:, None]
+        answers = np.where(remembers, rose == 1, guesses).astype(float)
+        right = (answers @ signed.T)[:, order, np.arange(m)] + falls  # (models, orders, m): what each month's answers are worth elsewhere
+        gains = _gains(right, asked)
+        best = gains.max(axis=2)
+        found = (best >= best[:, :1]).mean(axis=1) <= _LEVEL
+        near = dated[gains[:, 0].argmax(axis=1)] >= months[reach] - margin_months
+        reaches.append(Reach(month=str(months[reach]), found=float((found & near).mean())))
+    return Power(known=_KNOWN, margin_months=margin_months, reaches=tuple(reaches))
 
 
 def _gains(right: FloatArray, asked: FloatArray) -> FloatArray:
@@ -365,6 +416,7 @@ def describe(probed: ProbeResult) -> list[str]:
             f"recall: {recall.accuracy:.1%} of {recall.n} months right (balanced {recall.balanced_accuracy:.1%}; "
             f"{recall.base_rate:.1%} of them rose, it said up to {recall.said_up:.1%}), p = {recall.p_value:.4f}"
         )
+        lines += [power_sentence(recall.power)] if recall.power else []
         span = f"{recall.months[0].month} to {recall.months[-1].month}"
         if recall.cutoff is None:
             lines.append(f"effective cutoff: none found; it recalls nothing in this range, {span}")
@@ -376,6 +428,16 @@ def describe(probed: ProbeResult) -> list[str]:
                 f"{recall.accuracy_after:.1%} after"
             )
     return lines
+
+
+def power_sentence(power: Power) -> str:
+    """What a probe could have found out, and whether that is enough to call days clean."""
+    found = power.reaches[-1].found
+    said = (
+        f"power: a model that knows {power.known:.0%} of the months up to {power.reaches[-1].month} would be found out by "
+        f"{found:.0%} of such probes"
+    )
+    return said if found >= LEAST_POWER else f"{said}; below {LEAST_POWER:.0%} no day counts as clean, and more questions find out more"
 
 
 def _in_words(hits: HitRate) -> str:

@@ -14,6 +14,7 @@ from itertools import count, takewhile
 from typing import Literal
 
 import numpy as np
+from scipy.stats import norm
 
 from ploutos.advisor.placebos import PLACEBOS, placebo_slug
 from ploutos.advisor.signals import ACTIONS, Signals
@@ -27,6 +28,8 @@ from ploutos.strategies.advised import ADVISOR, FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
+
+_POWER = 0.8
 
 
 @dataclass(frozen=True)
@@ -92,16 +95,28 @@ def compare(
         low=found.low,
         high=found.high,
         p=found.p,
+        error=found.error,
         sign=significant_sign(found.value, found.p, bootstrap.confidence),
         beaten=float((theirs.mean(axis=1) < ours.mean()).mean()) if len(pair.against) > 1 else math.nan,
     )
 
 
 def corrected(rows: Sequence[Comparison], confidence: float) -> tuple[Comparison, ...]:
-    """The same with p-values and signs corrected for how many comparisons there are; one without an interval is not counted."""
+    """The same with p-values and signs corrected for how many comparisons there are, and with what each could have found.
+
+    One without an interval is not counted. What is detectable is so at the level that the correction asks of the first of them.
+    """
     adjusted = holm([math.nan if row.p is None else row.p for row in rows])
+    n = max(sum(row.p is not None and math.isfinite(row.p) for row in rows), 1)
+    errors = float(norm.isf((1 - confidence) / (2 * n)) + norm.ppf(_POWER))
     return tuple(
-        row.model_copy(update={"p_adjusted": p, "sign": significant_sign(row.difference or 0.0, p, confidence)})
+        row.model_copy(
+            update={
+                "p_adjusted": p,
+                "sign": significant_sign(row.difference or 0.0, p, confidence),
+                "detectable": None if row.error is None else errors * row.error,
+            }
+        )
         if math.isfinite(p)
         else row
         for row, p in zip(rows, adjusted, strict=True)

@@ -1,6 +1,6 @@
 """Which sessions of a test can count: spans by what the advisor may remember of them, and their numbers apart."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -11,8 +11,20 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import RunSummary, Span, SpanMetrics, StrategyMetrics
 from ploutos.types import BoolArray, FloatArray, TimeArray
 
-COUNTS = (Tag.CLEAN, Tag.NOT_APPLICABLE)
+COUNTS = (Tag.LOGGED, Tag.CLEAN, Tag.NOT_APPLICABLE)
 """What sessions can be evidence for an advisor."""
+ENOUGH_LOGGED = 63
+"""Sessions in the forward log from which on they alone are evidence: the fewest at which the size of an interval was measured."""
+
+
+def evidence_of(tags: Sequence[Tag]) -> BoolArray:
+    """Which sessions are asked about, shape (n_sessions,): those of the forward log alone where they are enough, else all that count.
+
+    >>> evidence_of([Tag.GREY, Tag.CLEAN, Tag.LOGGED]).tolist()
+    [False, True, True]
+    """
+    logged = np.array([tag is Tag.LOGGED for tag in tags], dtype=bool)
+    return logged if logged.sum() >= ENOUGH_LOGGED else np.array([tag in COUNTS for tag in tags], dtype=bool)
 
 
 def spans_of(
@@ -47,7 +59,10 @@ def spans_of(
                 measured[slug] = SpanMetrics(total_return=None, sharpe=None, sharpe_low=None, sharpe_high=None)
             else:
                 measured[slug] = _measure(each[chosen], periods.per_year, bootstrap, seed)
-        spans.append(Span(tag=tag, first=first, last=last, n_sessions=int(chosen.sum()), strategies=measured))
+        edges = np.flatnonzero(np.diff(np.r_[False, chosen, False]))
+        stretches = tuple((to_date(dates[start]), to_date(dates[stop - 1])) for start, stop in edges.reshape(-1, 2))
+        several = stretches if len(stretches) > 1 else ()
+        spans.append(Span(tag=tag, first=first, last=last, n_sessions=int(chosen.sum()), strategies=measured, stretches=several))
     return tuple(spans)
 
 
@@ -58,7 +73,7 @@ def _measure(returns: FloatArray, per_year: float, bootstrap: BootstrapSpec, see
 
 
 def counting_spans(summary: RunSummary) -> list[Span]:
-    """The spans of a run on which no advisor can have remembered what came: clean ones, or all of a mock's."""
+    """The spans of a run on which no advisor can have remembered what came: clean ones, those of the forward log, or all of a mock's."""
     return [span for span in summary.spans if span.tag in COUNTS]
 
 
@@ -73,6 +88,6 @@ def clean_sessions(summary: RunSummary, dates: TimeArray) -> BoolArray:
     """
     days = dates.astype("datetime64[D]")
     counts = np.zeros(days.shape, dtype=bool)
-    for span in counting_spans(summary):
-        counts |= (days >= np.datetime64(span.first)) & (days <= np.datetime64(span.last))
+    for first, last in (stretch for span in counting_spans(summary) for stretch in span.unbroken):
+        counts |= (days >= np.datetime64(first)) & (days <= np.datetime64(last))
     return counts

@@ -37,27 +37,38 @@ def choose_fusion(
     env: EnvSpec,
     fusion: FusionSpec,
 ) -> tuple[FusionChoice, ...]:
-    """One choice per fold, from its policies and the advice over its validation range.
+    """One choice per fold, from its policies and the advice over its validation range and over those of the folds before it.
+
+    One validation range is too short to tell parameters apart, and the best of sixteen on it is mostly luck. So each fold pools what every
+    candidate earned on all validation ranges up to its own, and leaves what is configured only for a lead beyond its standard error.
 
     Args:
         policies: one sequence of members per fold; they were trained before the validation range.
     """
-    advice = _Advice(*signals.align_to_bars(bars), signals.freshness(bars) == 1, signals.cadence_bars)
-    choices = []
+    advice = StandingAdvice.of(signals, bars)
+    choices, pooled, known = [], np.empty((len(candidates(fusion)), 0)), 0
     for fold, members in zip(folds, policies, strict=True):
         with part(f"fold {fold.index}"):
-            choices.append(_choose(bars, features, fold, Segment(fold.validation, tuple(members)), advice, env, fusion))
+            tried = _try(bars, features, Segment(fold.validation, tuple(members)), advice, env, fusion)
+            fresh = max(known - fold.validation.start, 0)  # bars that an earlier validation range has counted already
+            pooled, known = np.hstack([pooled, tried.grown[:, fresh:]]), max(known, fold.validation.stop)
+            choices.append(_choose(fold.index, tried, pooled))
     return tuple(choices)
 
 
 @dataclass(frozen=True)
-class _Advice:
+class StandingAdvice:
     """The advice that stands at each bar, where it was given anew, and for how many bars it stands; shape (n_bars, n_symbols) each."""
 
     actions: IntArray
     confidences: FloatArray
     given: BoolArray
     horizon: int
+
+    @classmethod
+    def of(cls, signals: Signals, bars: Bars) -> "StandingAdvice":
+        """Of a table of advice."""
+        return cls(*signals.align_to_bars(bars), signals.freshness(bars) == 1, signals.cadence_bars)
 
     def decisions(self, first: int, stop: int) -> list[Decision]:
         """The advice given after the closes of bars `first` to `stop` - 1."""
@@ -66,7 +77,7 @@ class _Advice:
 
 
 @dataclass(frozen=True)
-class _RecordedVote(EnsembleStrategy):
+class RecordedVote(EnsembleStrategy):
     """A vote that keeps every decision."""
 
     decisions: list[Decision] = field(default_factory=list, kw_only=True)
@@ -77,10 +88,19 @@ class _RecordedVote(EnsembleStrategy):
         return super().targets(context)
 
 
-def _choose(
-    bars: Bars, features: FeatureSet, fold: Fold, segment: Segment, advice: _Advice, env: EnvSpec, fusion: FusionSpec
-) -> FusionChoice:
-    voter = _RecordedVote(bars=bars, env=env)
+@dataclass(frozen=True)
+class _Tried:
+    """What one validation range shows: a calibration of each side, and log growth of every candidate, shape (n_candidates, n_bars)."""
+
+    vote: Calibration
+    advisor: Calibration
+    specs: list[FusionSpec]
+    grown: FloatArray
+
+
+def _try(bars: Bars, features: FeatureSet, segment: Segment, advice: StandingAdvice, env: EnvSpec, fusion: FusionSpec) -> _Tried:
+    """Calibrate both sides on a validation range and run every candidate over it."""
+    voter = RecordedVote(bars=bars, env=env)
     run_backtests(bars, features, [segment], [voter], env, keep=())
     stop = segment.bars.stop
     vote = calibrate(bars, voter.decisions, advice.horizon, stop)
@@ -90,11 +110,15 @@ def _choose(
     actions, confidences = np.repeat(advice.actions[None], k, axis=0), np.repeat(advice.confidences[None], k, axis=0)
     fused = FusedStrategy(ids, actions, confidences, bars, env, tuple(specs), calibrations=(vote, advisor))
     equity = np.maximum(run_backtests(bars, features, [segment], [fused], env, keep=()).equity, _RUIN)
-    grown = np.diff(np.log(equity), axis=1)
-    table = tuple(_candidate(spec, float(each.mean())) for spec, each in zip(specs, grown, strict=True))
-    lead = lead_of(table, grown)
+    return _Tried(vote, advisor, specs, np.diff(np.log(equity), axis=1))
+
+
+def _choose(fold: int, tried: _Tried, pooled: FloatArray) -> FusionChoice:
+    """One fold's choice, from what every candidate earned on all validation ranges so far, shape (n_candidates, n_bars)."""
+    table = tuple(_candidate(spec, float(each.mean())) for spec, each in zip(tried.specs, pooled, strict=True))
+    lead = lead_of(table, pooled)
     chosen = lead.best if lead.tells_apart else table[0]
-    return FusionChoice(fold=fold.index, calibration=vote, advisor=advisor, chosen=chosen, lead=lead, table=table)
+    return FusionChoice(fold=fold, calibration=tried.vote, advisor=tried.advisor, chosen=chosen, lead=lead, table=table)
 
 
 def lead_of(table: Sequence[Candidate], grown: FloatArray) -> Lead:
@@ -115,11 +139,19 @@ def _candidate(spec: FusionSpec, growth: float) -> Candidate:
 
 
 def calibrate(bars: Bars, decisions: Sequence[Decision], horizon: int, stop: int) -> Calibration:
-    """Calibrate on decisions whose outcome is known by the close of bar `stop` - 1.
+    """Calibrate on decisions whose outcome is known by the close of bar `stop` - 1."""
+    return fit_calibration(*outcomes_of(bars, decisions, horizon, stop))
+
+
+def outcomes_of(bars: Bars, decisions: Sequence[Decision], horizon: int, stop: int) -> tuple[FloatArray, BoolArray]:
+    """How sure BUY and SELL decisions were and whether they were right, those whose outcome is known by the close of bar `stop` - 1.
 
     A BUY is right when the close `horizon` bars after its decision lies above the open it could fill at, a SELL when it lies
     below. A symbol without a bar to fill in, or whose price did not move, says nothing. Outcomes of one symbol never overlap: after a
     decision that counts, the next one is the first to buy or sell when its outcome is known.
+
+    Returns:
+        Confidences and whether each was right, shape (n,).
     """
     confidences: list[FloatArray] = []
     right: list[BoolArray] = []
@@ -132,4 +164,4 @@ def calibrate(bars: Bars, decisions: Sequence[Decision], horizon: int, stop: int
         free[counts] = bar + horizon
         confidences.append(sure[counts])
         right.append(((actions == BUY) == (moved > 0))[counts])
-    return fit_calibration(np.concatenate([*confidences, np.empty(0)]), np.concatenate([*right, np.empty(0, dtype=np.bool_)]))
+    return np.concatenate([*confidences, np.empty(0)]), np.concatenate([*right, np.empty(0, dtype=np.bool_)])

@@ -12,7 +12,7 @@ from ploutos.advisor.signals import Signals
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.benchmark import purchase_of
 from ploutos.evaluation.comparisons import compare, corrected, mirror_of, pairs, supervised_pairs
-from ploutos.evaluation.contamination import COUNTS, spans_of
+from ploutos.evaluation.contamination import evidence_of, spans_of
 from ploutos.evaluation.experiment import InSample
 from ploutos.evaluation.history import history_of
 from ploutos.evaluation.metrics import (
@@ -29,7 +29,17 @@ from ploutos.evaluation.metrics import (
 from ploutos.evaluation.significance import Estimate, alpha, beta, estimate, mean, sharpe_interval
 from ploutos.evaluation.skill import against_benchmark, subject_of
 from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import AdvisorFacts, Attribution, FoldMetrics, MemberSharpe, Mirror, Robustness, RunSummary, StrategyMetrics
+from ploutos.evaluation.summary import (
+    AdviceControls,
+    AdvisorFacts,
+    Attribution,
+    FoldMetrics,
+    MemberSharpe,
+    Mirror,
+    Robustness,
+    RunSummary,
+    StrategyMetrics,
+)
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
 from ploutos.progress import counted
@@ -54,6 +64,7 @@ def summarise(
     subject: str = "auto",
     attribution: tuple[Attribution, ...] = (),
     robustness: tuple[Robustness, ...] = (),
+    controls: AdviceControls | None = None,
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -67,6 +78,7 @@ def summarise(
         subject: whom the verdict is about, as `ploutos.evaluation.skill.subject_of` reads it.
         attribution: where growth came from, by `ploutos.evaluation.attribution`.
         robustness: stress tests, by `ploutos.evaluation.robustness`.
+        controls: the advice's rank and both sides' reliability, by `ploutos.evaluation.advice_controls`.
 
     Raises:
         ConfigError: there is no such account.
@@ -78,7 +90,7 @@ def summarise(
     tags = tag_dates(dates, known, signals.is_mock, signals.reveal)
     equity = dict(zip(contenders.slugs, contenders.equity, strict=True))
     tested = signals.within(*tested_decisions(folds))
-    counts = np.array([tag in COUNTS for tag in tags])
+    counts = evidence_of(tags)
     about = subject_of(subject, contenders.slugs, signals.is_mock, bool(counts.any()))
     compared, supervised = (
         [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in counted(found, "comparisons")]
@@ -110,6 +122,7 @@ def summarise(
         attribution=attribution,
         histories=tuple(history_of(contenders, slug, bars, periods) for slug in dict.fromkeys([about.slug, BUY_AND_HOLD])),
         robustness=robustness,
+        controls=controls,
     )
 
 

@@ -89,9 +89,12 @@ class BootstrapSpec(Spec):
 class EvaluationSpec(BootstrapSpec):
     """What the verdict is about, and how sure it must be."""
 
+    rank_draws: NonNegativeInt = 200
+    """Further draws of advice shifted in time, of which only what they earned is kept: the advice is ranked among them. 0 runs none."""
+
     subject: str = Field(default="auto", pattern=r"^[a-z]+(:[a-z]+)?$")
     """Whom the verdict is about, fixed before the run: auto, vote, fused, hybrid, or a supervised model, as in regression:logistic.
-    auto is the vote of the policies where the advisor is a mock or no tested session is known to be clean, else the fused account."""
+    auto is the vote of the policies where the advisor is a mock or no tested session is shown to be clean, else the fused account."""
     gates: GateSpec = GateSpec()
     """What a promotion asks for."""
     robustness: RobustnessSpec = RobustnessSpec()

@@ -156,6 +156,13 @@ class Span(Part):
     """How many."""
     strategies: dict[str, SpanMetrics]
     """By slug; no number of a ruined account beyond its end."""
+    stretches: tuple[tuple[date, date], ...] = ()
+    """First and last session of each unbroken stretch of them, where there is more than one: nights can be missing from a forward log."""
+
+    @property
+    def unbroken(self) -> tuple[tuple[date, date], ...]:
+        """First and last session of each unbroken stretch."""
+        return self.stretches or ((self.first, self.last),)
 
 
 class Question(StrEnum):
@@ -206,6 +213,10 @@ class Comparison(Part):
     """Of the difference where `p_adjusted` rules out 0; else 0."""
     beaten: Number
     """Share of the draws that earned less; None for one account."""
+    error: Number = None
+    """Standard error of the difference, robust to dependence."""
+    detectable: Number = None
+    """Smallest true yearly difference that such a comparison would find in four of five histories, corrected for all comparisons."""
     ruined: str | None = None
     """Slug of an account of the pair that was ruined, which leaves nothing to compare."""
     ruined_on: date | None = None
@@ -298,6 +309,62 @@ class Mirror(Part):
     """Written for them."""
 
 
+class Side(StrEnum):
+    """Whose confidence it is."""
+
+    POLICIES = "policies"
+    """Of the policies' vote."""
+    ADVISOR = "advisor"
+    """Of the advisor."""
+
+
+class ReliabilityBin(Part):
+    """BUY and SELL decisions of the test ranges that were about as confident."""
+
+    side: Side
+    """Who decided."""
+    n: int
+    """Decisions, whose outcomes do not overlap."""
+    said: float
+    """Mean chance of the right direction that fusion took them for."""
+    right: float
+    """Share of them that was right."""
+    low: float
+    """Lower end of its exact 95 % interval."""
+    high: float
+    """Upper end of it."""
+
+
+class PlaceboRank(Part):
+    """The fused account among twins that follow the same advice shifted in time; a permutation test."""
+
+    draws: int
+    """Twins."""
+    beaten: int
+    """Twins that earned less."""
+    p: float
+    """Chance of as high a rank for advice whose timing says nothing."""
+    own: float
+    """Total return of the fused account over the test ranges."""
+    low: float
+    """2.5 % quantile of the twins' total returns."""
+    median: float
+    """Median of them."""
+    high: float
+    """97.5 % quantile of them."""
+
+
+class AdviceControls(Part):
+    """The advice among shifted copies of itself, and how reliable each side's confidence is."""
+
+    rank: PlaceboRank | None
+    """None where no draws were run."""
+    calibrated: bool
+    """Confidences were calibrated on the validation range before each test range; else they are as said."""
+    reliability: tuple[ReliabilityBin, ...]
+    """Of each side, the less confident first."""
+
+
 class AdvisorFacts(Part):
     """Who advised, what it was asked and said, and what is known of it."""
 
@@ -339,7 +406,7 @@ class SubjectReason(StrEnum):
     MOCK = "mock"
     """The advisor is a mock, so the policies' vote stands without it."""
     NOT_CLEAN = "not-clean"
-    """No tested session is known to be clean of what the advisor may remember, so the vote stands without it."""
+    """No tested session is shown to be clean of what the advisor may remember, so the vote stands without it."""
     ADVISED = "advised"
     """The advisor is a model and there are clean sessions."""
 
@@ -840,6 +907,8 @@ class RunSummary(Part):
     """Test range by test range."""
     fusion: tuple[FusionChoice, ...] = ()
     """What each fold's validation range chose for fusion; empty where nothing is chosen."""
+    controls: AdviceControls | None = None
+    """The advice among shifted copies of itself, and how reliable each side is; None where that was not asked."""
     gates: Gates | None = None
     """Whether the run's subject may be promoted; None where nobody kept count of what was tried."""
 

@@ -7,8 +7,9 @@ the last hash elsewhere from time to time. An entry written after its open is ke
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from enum import StrEnum
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,8 @@ import numpy as np
 from ploutos.append_log import AppendLog
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import StoreError
-from ploutos.evaluation.backtest import Segment, run_backtests
-from ploutos.evaluation.metrics import periods_of, session_returns
+from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
+from ploutos.evaluation.metrics import periods_of, session_returns, to_date
 from ploutos.market.bars import Bars
 from ploutos.nightly.decision import Decision
 from ploutos.specs import Spec
@@ -151,6 +152,31 @@ def decided_in_time(entries: Sequence[Entry], decider: str) -> dict[str, Entry]:
         if entry.decider == decider and not entry.late:
             found.setdefault(entry.session, entry)
     return found
+
+
+def certified_sessions(entries: Sequence[Entry], decider: str, backtests: Backtests, slug: str, bars: Bars) -> tuple[date, ...]:
+    """Sessions of a backtest whose return came of a decision that the forward log holds, taken after the close of the session before.
+
+    The entry was written before its open and on bars that were not stale, and its weights are what the account decided at that bar, to
+    the last bit: data revised since, other code or other policies leave no certificate. With several bars a session there is none either,
+    because the log holds one decision a night.
+
+    Args:
+        decider: digest of the account and of the settings that make it.
+        slug: of the account.
+        bars: of the backtest.
+    """
+    nights = {session: entry for session, entry in decided_in_time(entries, decider).items() if not entry.stale}
+    if slug not in backtests.slugs or not nights:
+        return ()
+    sessions, targets, found = bars.sessions[backtests.positions], backtests.targets[backtests.row(slug)], []
+    for at, (before, session) in enumerate(pairwise(sessions)):
+        whole = before != session and (at + 2 == len(sessions) or sessions[at + 2] != session)
+        if whole and (entry := nights.get(str(before))) is not None:
+            decided = {symbol: float(each) if np.isfinite(each) else None for symbol, each in zip(bars.symbols, targets[at], strict=True)}
+            if decided == entry.weights:
+                found.append(to_date(session))
+    return tuple(found)
 
 
 @dataclass(frozen=True)

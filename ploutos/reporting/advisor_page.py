@@ -10,21 +10,33 @@ import plotly.graph_objects as go
 from ploutos.advisor.cutoff import Tag
 from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.contamination import counting_spans
-from ploutos.evaluation.summary import RunSummary
+from ploutos.evaluation.summary import AdviceControls, RunSummary, Side
 from ploutos.reporting.lines import POINTS, spread, times
 from ploutos.reporting.names import names_of, names_of_accounts
 from ploutos.reporting.page import BLUE, GREY, INK, ORANGE, figure_html, render_page, show
 from ploutos.reporting.report import choice_rows
-from ploutos.reporting.verdict import QUESTIONS, advisor_headline, comparison_sentence, conclusion, mirror_sentence, verdict
+from ploutos.reporting.verdict import (
+    QUESTIONS,
+    advisor_headline,
+    certificate_sentences,
+    comparison_sentence,
+    conclusion,
+    mirror_sentence,
+    rank_sentence,
+    verdict,
+)
 from ploutos.strategies.advised import FUSED, FUSED_ABLATED, MIRRORED
 from ploutos.strategies.base import Role
 
 _COLOURS = {1: BLUE, 0: GREY, -1: ORANGE}
+_SIDES = {Side.POLICIES: ORANGE, Side.ADVISOR: BLUE}
 _WIDEST = 30
 _TAGS = {
     Tag.CONTAMINATED: "the model may have read what happened next; its numbers here are not evidence",
     Tag.GREY: "nobody knows whether it has; these do not count",
-    Tag.CLEAN: "after everything it can have read; these count",
+    Tag.CLAIMED: "after everything it has read by its maker's word, which no probe could have found wrong; these do not count",
+    Tag.CLEAN: "after everything it can have read, and a probe would have told; these count",
+    Tag.LOGGED: "decided and written to the forward log before the outcome; these count, whatever it has read",
     Tag.NOT_APPLICABLE: "the advisor has no memory",
 }
 
@@ -63,6 +75,27 @@ def _paths(backtests: Backtests, summary: RunSummary) -> go.Figure:
         line = {"width": 2.2, "color": colour}
         figure.add_scatter(x=stamps, y=path, name=names[slug], line=line, mode="lines", hovertemplate="%{x|%Y-%m-%d}: $%{y:,.0f}")
     return figure.update_xaxes(type="date").update_yaxes(type="log", title="account, $", tickformat="$,.3~s")
+
+
+def _reliability(controls: AdviceControls) -> go.Figure:
+    """What each side's confidence was taken for, against how often it was right."""
+    figure = go.Figure()
+    figure.add_scatter(
+        x=[0, 1], y=[0, 1], mode="lines", line={"width": 1, "color": GREY, "dash": "dot"}, hoverinfo="skip", showlegend=False
+    )
+    for side, colour in _SIDES.items():
+        rows = [row for row in controls.reliability if row.side is side]
+        up, down = [row.high - row.right for row in rows], [row.right - row.low for row in rows]
+        told = [f"{side.value}: taken for {row.said:.1%}, right in {row.right:.1%} of {row.n:,}" for row in rows]
+        figure.add_scatter(
+            x=[row.said for row in rows], y=[row.right for row in rows], name=side.value, mode="lines+markers", marker={"size": 8},
+            line={"width": 1.5, "color": colour}, error_y={"array": up, "arrayminus": down, "thickness": 1.5},
+            hovertext=told, hoverinfo="text",
+        )  # fmt: skip
+    shown = [value for row in controls.reliability for value in (row.said, row.low, row.high)]
+    edges = [max(min(shown) - 0.02, 0), min(max(shown) + 0.02, 1)]
+    figure.update_xaxes(tickformat=".0%", range=edges, title="taken for right with a chance of", title_font_size=12)
+    return figure.update_yaxes(tickformat=".0%", range=edges, title="was right")
 
 
 def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -112,7 +145,8 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
     Args:
         backtests: with the accounts of the placebos.
     """
-    advisor, n = summary.advisor, len(summary.comparisons)
+    advisor, n, controls = summary.advisor, len(summary.comparisons), summary.controls
+    said = controls is not None and bool(controls.reliability)
     certificate, names = advisor.certificate, names_of(summary)
     return render_page(
         "advisor.html.j2",
@@ -128,8 +162,14 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
             "intervals": figure_html(_intervals(summary), 110 + 62 * n, "Dots with bars: every yearly difference and its interval."),
             "paths": figure_html(_paths(backtests, summary), 380, "Lines: the account with the advisor, without it, and with placebos."),
         },
+        ranked=rank_sentence(controls.rank) if controls and controls.rank else None,
+        reliability=figure_html(_reliability(controls), 420, "Dots: what each side's confidence was taken for, and how often it was right.")
+        if controls and said
+        else None,
+        calibrated=bool(controls and controls.calibrated),
         certificate=list(_flat(certificate.model_dump(mode="json"))) if certificate else [],
         spans=[[row["tag"], row["when"], row["n"], *row["of"], row["means"]] for row in _span_rows(summary)],
+        certified=certificate_sentences(summary),
         counts=bool(counting_spans(summary)),
         compared=[names[slug] for slug in _with_and_without()],
         choices=choice_rows(summary),

@@ -1,6 +1,7 @@
 """What the numbers of a run allow to be said, in plain sentences. It reads a `RunSummary` and nothing else."""
 
-from ploutos.evaluation.contamination import counting_spans
+from ploutos.advisor.cutoff import LEAST_POWER, Tag
+from ploutos.evaluation.contamination import ENOUGH_LOGGED, counting_spans
 from ploutos.evaluation.significance import TOLERATED
 from ploutos.evaluation.summary import (
     SKILL,
@@ -10,6 +11,7 @@ from ploutos.evaluation.summary import (
     Measure,
     Mirror,
     Outcome,
+    PlaceboRank,
     Purchase,
     Question,
     RunSummary,
@@ -18,7 +20,7 @@ from ploutos.evaluation.summary import (
 from ploutos.market.sources import sample
 from ploutos.reporting.names import display_name, names_of
 from ploutos.strategies.base import Role
-from ploutos.wording import enumerate_names
+from ploutos.wording import enumerate_names, plural
 
 QUESTIONS = {
     Question.ADVICE: "Is the advice better than none?",
@@ -42,7 +44,7 @@ MEASURES = {
 _REASONS = {
     SubjectReason.ASKED: "evaluation.subject names it",
     SubjectReason.MOCK: "the advisor is a mock, and the vote is what stands without it",
-    SubjectReason.NOT_CLEAN: "no tested session is known to be clean of what the advisor may remember, and the vote stands without it",
+    SubjectReason.NOT_CLEAN: "no tested session is shown to be clean of what the advisor may remember, and the vote stands without it",
     SubjectReason.ADVISED: "the advisor is a language model and some tested sessions are clean of what it may remember",
 }
 _CONTROLS = {
@@ -134,7 +136,23 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
             f"{name} is not told apart from {other}: the interval of the yearly difference, {row.low:.1%} to {row.high:.1%}, leaves out "
             f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
         )
-    return difference_sentence(name, other, row.low, row.high) + won
+    least = f" {_detectable(row)}" if row.sign == 0 and row.low is not None and row.detectable is not None else ""
+    return difference_sentence(name, other, row.low, row.high) + won + least
+
+
+def _detectable(row: Comparison) -> str:
+    """What the comparison could have found."""
+    least = f"{row.detectable or 0.0:.1%} a year"
+    return f"Histories like this one show a true difference of {least} in four of five cases, smaller ones less often."
+
+
+def rank_sentence(rank: PlaceboRank) -> str:
+    """Where the advice stands among shifted copies of itself."""
+    copies = plural(rank.draws, "copy of it", "copies of it")
+    return (
+        f"With its own advice the account returned {rank.own:.1%}, more than with {rank.beaten:,} of {copies} shifted in time. Of those "
+        f"95% returned {rank.low:.1%} to {rank.high:.1%}; advice whose timing says nothing ranks as high in {rank.p:.1%} of cases."
+    )
 
 
 def advisor_headline(summary: RunSummary) -> str:
@@ -163,9 +181,16 @@ def _help(summary: RunSummary) -> str:
     if advice.sign < 0:
         return "The advice cost money: the same policies earned more without it, and chance does not explain the difference."
     if advice.sign == 0:
-        return "No benefit was shown: results with and without the advice are statistically indistinguishable."
+        least = "" if advice.detectable is None else f" {_detectable(advice)}"
+        return f"No benefit was shown: results with and without the advice are statistically indistinguishable.{least}"
     if not placebos:
         return "The policies earned more with the advice than without it, but no placebo was run, so its content may not be the cause."
+    rank = summary.controls.rank if summary.controls else None
+    if rank is not None and rank.p > 1 - summary.confidence:
+        return (
+            "No benefit was shown: the policies earned more with the advice than without it, but its timing ranks no higher than chance "
+            f"explains. {rank_sentence(rank)}"
+        )
     if all(sign > 0 for sign in placebos):
         return "The advice helped on this one history: the policies earned more with it than without it, and more than with any placebo."
     return (
@@ -314,9 +339,10 @@ def _memory(summary: RunSummary) -> list[str]:
         tags = " and ".join(f"{span.n_sessions} {span.tag}" for span in summary.spans)
         sentences.append(
             f"Nothing here counts as evidence for the advisor: its sessions are {tags}, none is clean. A session is clean when it comes "
-            "after the cutoff that the model's maker states (llm.stated_cutoff), after a margin, and after everything that a probe found "
-            "recalled."
+            "after the cutoff that the model's maker states (llm.stated_cutoff), after everything that a probe found recalled, and after a "
+            "margin, and when that probe would have found out a model that remembers it."
         )
+    sentences += certificate_sentences(summary)
     certificate = summary.advisor.certificate
     for kind, hits in (certificate.reidentification or {} if certificate else {}).items():
         if hits.low > hits.chance:
@@ -324,6 +350,41 @@ def _memory(summary: RunSummary) -> list[str]:
                 f"The prompts are less blind than they look: in a probe the model recognised the {kind} in {hits.rate:.1%} of them "
                 f"({hits.low:.1%} to {hits.high:.1%}; guessing gives {hits.chance:.1%})."
             )
+    return sentences
+
+
+def certificate_sentences(summary: RunSummary) -> list[str]:
+    """Whose word stands behind the sessions that are clean, claimed to be, or in the forward log."""
+    days = {span.tag: plural(span.n_sessions, "session") for span in summary.spans}
+    certificate = summary.advisor.certificate
+    if certificate is None:
+        return []
+    power, sentences = certificate.power, []
+    if Tag.LOGGED in days:
+        alone = ", and the advisor is judged by them alone" if certificate.n_logged >= ENOUGH_LOGGED else ""
+        sentences.append(
+            f"The decisions for {days[Tag.LOGGED]} stand in the forward log, written and hashed before their outcome. They count "
+            f"whatever the model remembers{alone}."
+        )
+    if Tag.CLAIMED in days:
+        untold = (
+            "the model was never probed"
+            if not certificate.n_probes
+            else "no probe of it measured what it could have found out"
+            if power is None
+            else f"a model that knows {power.known:.0%} of the months would be found out by {power.reaches[-1].found:.0%} of such probes, "
+            f"and {LEAST_POWER:.0%} are needed"
+        )
+        sentences.append(
+            f"Claimed to be clean by the model's maker alone, and not counted: {days[Tag.CLAIMED]}. Here {untold}. "
+            "ploutos llm probe --questions N finds out more the more it asks."
+        )
+    if Tag.CLEAN in days and power is not None:
+        sentences.append(
+            f"Clean: {days[Tag.CLEAN]}, after the stated cutoff, after what was recalled, after {plural(certificate.grey_months, 'month')} "
+            f"of margin, and a model that knows {power.known:.0%} of the months would have been found out by {power.reaches[-1].found:.0%} "
+            "of such probes."
+        )
     return sentences
 
 
