@@ -40,6 +40,7 @@ from tasks.advice import signals_of
 from tasks.evaluation import report
 from tasks.market import features_of, folds_of, load_bars
 from tasks.nightly import changes_of, decision_of, live_plan_of, logged
+from tasks.slots import slot
 
 _WITHOUT_PRESENT = ("sample", "synthetic")
 DEFAULT = NightlyConfig()
@@ -120,10 +121,11 @@ def _update(place: _Place, data: DataSpec) -> None:
     if data.source not in VENDORS:
         return
     try:
-        download.update(
-            Dataset(place.settings.datasets_root), connect(data, place.settings), data.adjustment, data.bar or VENDOR_TIMEFRAME,
-            list(vendor_symbols(data)), now=pd.Timestamp.now("UTC"),
-        )  # fmt: skip
+        with slot("vendor"):
+            download.update(
+                Dataset(place.settings.datasets_root), connect(data, place.settings), data.adjustment, data.bar or VENDOR_TIMEFRAME,
+                list(vendor_symbols(data)), now=pd.Timestamp.now("UTC"),
+            )  # fmt: skip
     except VendorError as error:
         get_run_logger().warning("%s did not bring new bars: %s", data.source, error)
 

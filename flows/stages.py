@@ -22,6 +22,7 @@ from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import environment, shared_pools
 from ploutos.walk_forward import Fold
+from tasks.slots import TEMPORARY, have_server
 from tasks.stage import code_of_work
 
 P = ParamSpec("P")
@@ -122,7 +123,8 @@ def _with_address_of_server() -> Iterator[None]:
     """A block in which tasks and workers are told of this run's server: else each worker would start a temporary one."""
     with get_client(sync_client=True) as client:
         address = str(client.api_url)
-    with temporary_settings({PREFECT_API_URL: address}), environment({"PREFECT_API_URL": address}):
+    told = {"PREFECT_API_URL": address} | ({} if have_server() else {TEMPORARY: "1"})
+    with environment(told), temporary_settings({PREFECT_API_URL: address}):
         yield
 
 

@@ -25,6 +25,11 @@ from tasks.stage import keep_stage, stage_key
 J = TypeVar("J", MemberJob, HybridJob)
 
 
+def trains_on_gpu(config: PipelineConfig) -> bool:
+    """Whether policies are trained on a GPU, which takes its slot."""
+    return config.hardware.device == "cuda"
+
+
 def training_settings(fold: Fold, env: EnvSpec, training: TrainingSpec, device: str, seed: int) -> dict[str, Any]:
     """What decides a trained policy, but for the artifacts it is trained on."""
     return {
@@ -65,7 +70,7 @@ def train_stage(
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]
     paths = TrainingPaths(folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}")
-    return keep_stage(store, stage, POLICY, key, partial(train, paths), label)
+    return keep_stage(store, stage, POLICY, key, partial(train, paths), label, "gpu" if trains_on_gpu(config) else None)
 
 
 @task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
