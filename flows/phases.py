@@ -18,7 +18,6 @@ from tasks.evaluation import backtest, fusion_choice_of, in_sample_of, metrics_o
 from tasks.market import features_of, folds_of, load_bars, quality_of
 from tasks.registry import candidates_of
 from tasks.regression import fit_regression_of, fit_teacher_of
-from tasks.resources import wait_for_resources
 from tasks.training import train_member
 
 
@@ -52,22 +51,21 @@ def phase2(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     Args:
         config: after `fitted`.
     """
-    wait_for_resources("phase 2", config.pipeline)
     store = stages.store
-    with stages.memory.freed("training"):
+    with stages.phase("phase 2", config, without_model=True):
         refs = replace(refs, regressions=_fit(store, refs, config, stages), teachers=_fit_teachers(store, refs, config, stages))
         return replace(refs, policies=_train(store, refs, config, stages))
 
 
 def phase3(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     """Advice, hybrid policies, backtests, trials and numbers."""
-    wait_for_resources("phase 3", config.pipeline)
-    refs = _advise(stages, refs, config)
-    if config.with_hybrid:
-        with stages.memory.freed("training"):
-            hybrids, ablated = _fine_tune(stages.store, refs, config, stages)
-        refs = replace(refs, hybrids=hybrids, ablated=ablated)
-    return _evaluate(stages, refs, config)
+    with stages.phase("phase 3", config):
+        refs = _advise(stages, refs, config)
+        if config.with_hybrid:
+            with stages.memory.freed("training"):
+                hybrids, ablated = _fine_tune(stages.store, refs, config, stages)
+            refs = replace(refs, hybrids=hybrids, ablated=ablated)
+        return _evaluate(stages, refs, config)
 
 
 def _advise(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, ParamSpec, cast
 
 from prefect import State, Task
@@ -14,7 +14,9 @@ from prefect.task_runners import TaskRunner
 from flows.runners import losses, make_runner, thread_runner
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import TrainingError
+from ploutos.hardware.machine import read_machine
 from ploutos.hardware.monitor import HardwareMonitor
+from ploutos.hardware.resources import read_held
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.progress import Progress, tell
 from ploutos.remote_store import open_store
@@ -22,8 +24,10 @@ from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import environment, shared_pools
 from ploutos.walk_forward import Fold
+from tasks.resources import reallocate_resources
 from tasks.slots import TEMPORARY, have_server
 from tasks.stage import code_of_work
+from tasks.training import trains_on_gpu
 
 P = ParamSpec("P")
 Futures = Sequence[Sequence[PrefectFuture[State[Ref]]]]
@@ -82,6 +86,19 @@ class Stages:
     def spread(self, task: Task[P, State[Ref]], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[State[Ref]]:
         """Start a task of a fold or a member wherever the settings say; its arguments are values, so that it may run on another machine."""
         return _submit(self._runners.anywhere, task, *args, **kwargs)
+
+    @contextmanager
+    def phase(self, name: str, config: PipelineConfig, without_model: bool = False) -> Iterator[None]:
+        """A block that is a phase: what the one before held is given back first, and waited for; the manifest has how much that was.
+
+        Args:
+            without_model: the language model leaves the GPU for the length of it, where the settings say so.
+        """
+        held = read_held(read_machine())
+        with self.memory.freed("training") if without_model else nullcontext():
+            on_gpu = trains_on_gpu(config)
+            self.monitor.pauses.append(reallocate_resources(name, config.pipeline, held, on_gpu))
+            yield
 
     def plan(self, name: str, n: int) -> None:
         """Say how many of a kind there will be."""

@@ -69,8 +69,17 @@ def train_stage(
 
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]
-    paths = TrainingPaths(folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}")
+    paths = TrainingPaths(
+        folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}", _gpu_share(stage, config)
+    )  # fmt: skip
     return keep_stage(store, stage, POLICY, key, partial(train, paths), label, "gpu" if trains_on_gpu(config) else None)
+
+
+def _gpu_share(stage: str, config: PipelineConfig) -> float | None:
+    """What of a GPU's memory one training may take, of what the settings give its phase; a process on another host is alone on its GPU."""
+    together = config.pipeline.gpu_usage_phase2 if stage == "policy" else config.pipeline.gpu_usage_phase3
+    n_processes = (config.hardware.workers or usable_cores()) if config.hardware.runner in ("thread", "process") else 1
+    return None if together is None else together / n_processes
 
 
 @task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)

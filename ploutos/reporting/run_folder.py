@@ -193,6 +193,7 @@ def write_run(
         "substitutes": substitutes(config.data),
         "data_quality": [asdict(warning) for warning in quality.warnings],
         "hardware": usage.summary(),
+        "pauses": [asdict(pause) for pause in usage.pauses],
     }
     facts = RunFacts(fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config))
     for name, text in (
