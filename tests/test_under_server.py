@@ -1,21 +1,37 @@
-"""What a run does only where it has a server: slots that other runs may want."""
+"""What a run does only where it has a server: slots that other runs may want, and a promotion that waits for a person."""
 
 import os
+import platform
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import ObjectNotFound, Pause
+from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Pending
 from prefect.testing.utilities import prefect_test_harness
+from test_models import model
 
+from deployments.resume import resume
+from flows import approval as approvals
+from flows.approval import Question, approval, ask, require_askable
+from flows.sweep import ATTEMPT, HOST, PROCESS, STARTED, is_gone, sweep
 from ploutos.config import load_config
+from ploutos.errors import ConfigError, OrchestratorError
+from ploutos.evaluation.sequential import Evidence
 from ploutos.llm.config import LLMConfig
+from ploutos.nightly.standing import MoveKind, Verdict
+from ploutos.registry import promotion
+from ploutos.registry.models import Alias, FileModels
 from tasks import slots
 from tasks.advice import slot_of
 from tasks.slots import SLOTS, make_slot, slot
@@ -120,3 +136,103 @@ def test_who_asks_a_model_or_trains_on_a_gpu_takes_a_slot_and_nobody_else():
     assert slot_of(LLMConfig(provider="mock")) is slot_of(LLMConfig(provider="ollama", replay=True)) is None
     assert trains_on_gpu(load_config("full", overrides=["hardware.device=cuda"]))
     assert not trains_on_gpu(load_config("full"))
+
+
+@pytest.fixture
+def deployed():
+    """The approval's deployment, as `ploutos deploy` would make it."""
+    with get_client(sync_client=True) as client:
+        client.create_deployment(flow_id=client.create_flow(approval), name="approval", tags=["ploutos"])
+        yield client
+
+
+def due(home, champion=None) -> Question:
+    known = Evidence(wealth=30.0, most=40.0, n_sessions=120, decided_after=100)
+    kind = MoveKind.FIRST if champion is None else MoveKind.REPLACE
+    verdict = Verdict(kind, evidence=None if champion is None else known, n_nights=120)
+    return Question(verdict=verdict, session="2026-11-27", run=home / "run", champion=champion, sentences=("It is better.",))
+
+
+def asked(client, question):
+    """The run that waits for a decision on a question, after its process has ended."""
+    ask(question)
+    [run] = [each for each in client.read_flow_runs() if each.state.is_scheduled()]
+    return attempt(client, run)
+
+
+def attempt(client, run):
+    """What a worker does with a run."""
+    client.set_flow_run_state(run.id, Pending(), force=True)
+    with suppress(Pause):
+        run_flow(approval, flow_run=client.read_flow_run(run.id), parameters=run.parameters, return_type="state")
+    return client.read_flow_run(run.id)
+
+
+def answer(client, run, values):
+    return client.request("POST", "/flow_runs/{id}/resume", path_params={"id": run.id}, json={"run_input": values}).json()
+
+
+def test_a_promotion_waits_for_a_person_and_has_no_default(home, deployed, monkeypatch):
+    monkeypatch.setattr(approvals, "model_of", lambda folder: model())
+    run, store = asked(deployed, due(home)), FileModels(home / "registry")
+    assert (run.state.name, run.state.type) == ("Suspended", StateType.PAUSED)
+    gone = {HOST: platform.node(), PROCESS: os.getpid(), STARTED: 1.0, ATTEMPT: run.run_count}
+    deployed.update_flow_run_labels(run.id, gone)
+    assert is_gone(deployed.read_flow_run(run.id))
+    assert sweep(deployed) == []  # its process has ended, as it must, and it waits
+    monkeypatch.setenv("PREFECT_API_URL", str(deployed.api_url))
+    with pytest.raises(OrchestratorError, match=r"waits for a person; answer its form at .*/runs/flow-run/"):
+        resume(run.name)
+    with pytest.raises(OrchestratorError, match="no run has failed"):
+        resume(None)
+    for refused in ({}, {"decision": "maybe", "approved_by": "Ada"}, {"decision": "promote"}, {"decision": "promote", "approved_by": ""}):
+        assert answer(deployed, run, refused)["status"] == "REJECT"
+    assert deployed.read_flow_run(run.id).state.name == "Suspended"
+    assert store.aliases() == {}
+    assert answer(deployed, run, {"decision": "promote", "approved_by": "Ada", "reason": "seen"})["status"] == "ACCEPT"
+    assert attempt(deployed, run).state.is_completed()
+    assert store.aliases() == {Alias.CHAMPION: model().name}
+    [move] = store.history()
+    assert (move.by, move.reason) == ("Ada", "passed every gate; there was no champion; seen")
+
+
+def test_a_rejection_moves_nothing_and_a_later_question_takes_an_earlier_ones_place(home, deployed, monkeypatch):
+    monkeypatch.setattr(approvals, "model_of", lambda folder: model())
+    first = asked(deployed, due(home))
+    second = asked(deployed, due(home))
+    assert deployed.read_flow_run(first.id).state.is_cancelled()
+    answer(deployed, second, {"decision": "reject", "approved_by": "Ada"})
+    assert attempt(deployed, second).state.is_completed()
+    assert FileModels(home / "registry").aliases() == {}
+
+
+def test_an_answer_that_comes_after_another_move_moves_nothing(home, deployed, monkeypatch):
+    monkeypatch.setattr(approvals, "model_of", lambda folder: model())
+    run, store = asked(deployed, due(home)), FileModels(home / "registry")
+    promotion.promote(store, model(2), "Grace")
+    answer(deployed, run, {"decision": "promote", "approved_by": "Ada"})
+    ended = attempt(deployed, run).state
+    assert ended.is_failed()
+    assert "was nobody, and now it is" in ended.message
+    assert store.aliases() == {Alias.CHAMPION: model(2).name}
+
+
+def test_a_challenger_that_a_person_approves_is_on_probation(home, deployed, monkeypatch):
+    monkeypatch.setattr(approvals, "model_of", lambda folder: model(2))
+    store = FileModels(home / "registry")
+    promotion.promote(store, model(), "Grace")
+    promotion.challenge(store, model(2), "night")
+    run = asked(deployed, due(home, model().name))
+    answer(deployed, run, {"decision": "promote", "approved_by": "Ada"})
+    assert attempt(deployed, run).state.is_completed()
+    assert store.aliases() == {Alias.CHAMPION: model(2).name, Alias.CHALLENGER: model().name}
+
+
+def test_nobody_can_be_asked_without_a_server_or_its_deployment(monkeypatch):
+    with get_client(sync_client=True) as client, suppress(ObjectNotFound):
+        client.delete_deployment(client.read_deployment_by_name(approvals.APPROVAL).id)
+    with pytest.raises(OrchestratorError, match="there is no deployment ploutos-approval/approval on this server; run `ploutos deploy`"):
+        require_askable()
+    monkeypatch.setenv(slots.TEMPORARY, "1")
+    with pytest.raises(ConfigError, match="there is no Prefect server"):
+        require_askable()
