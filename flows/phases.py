@@ -120,7 +120,10 @@ def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: S
     folds = _by_fold(store, refs, config) if config.training.is_taught else []
     futures = [stages.spread(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
     stages.plan("teacher", len(futures))
-    return tuple(stages.spread_ref("teacher", str(fold.index), future) for (fold, _), future in zip(folds, futures, strict=True))
+    return tuple(
+        stages.spread_ref("teacher", str(fold.index), future, f"fold {fold.index}")
+        for (fold, _), future in zip(folds, futures, strict=True)
+    )
 
 
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:

@@ -11,6 +11,7 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
+from flows.live import shown_live
 from flows.runners import losses, make_runner, thread_runner
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import TrainingError
@@ -118,15 +119,22 @@ class Stages:
     def by_fold(self, name: str, folds: Sequence[Fold], futures: Futures) -> tuple[tuple[Ref, ...], ...]:
         """Wait for the members of every fold."""
         return tuple(
-            tuple(self.spread_ref(name, f"{fold.index} {member}", future) for member, future in enumerate(row))
+            tuple(
+                self.spread_ref(name, f"{fold.index} {member}", future, f"fold {fold.index} member {member}")
+                for member, future in enumerate(row)
+            )
             for fold, row in zip(folds, futures, strict=True)
         )
 
-    def spread_ref(self, name: str, label: str, future: PrefectFuture[State[Ref]]) -> Ref:
-        """Wait for what `spread` started; from elsewhere nobody else tells that it has ended."""
+    def spread_ref(self, name: str, label: str, future: PrefectFuture[State[Ref]], told: str) -> Ref:
+        """Wait for what `spread` started; from elsewhere nobody else tells that it has ended.
+
+        Args:
+            told: its label where progress is shown.
+        """
         ref = self.ref(f"{name} {label}", future)
         if self._runners.elsewhere:
-            tell(Progress(name, label, "cached" if future.state.name == "Cached" else "computed"))
+            tell(Progress(name, told, "cached" if future.state.name == "Cached" else "computed"))
         return ref
 
 
@@ -150,6 +158,7 @@ def at_work(config: PipelineConfig, settings: Settings) -> Iterator[Stages]:
     """A block in which stages run: readings of the machine are taken, and its training processes end with it."""
     memory = GPUMemoryManager(config.llm, settings)
     with HardwareMonitor(config.hardware.log_interval) as monitor, ExitStack() as stack:
+        stack.enter_context(shown_live())
         runners = Runners(config.hardware, stack)
         stack.enter_context(shared_pools())
         yield Stages(open_store(settings, code_of_work()), settings, runners, monitor, memory)

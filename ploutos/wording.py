@@ -32,3 +32,15 @@ def counted(words: str, n: int) -> str:
     """
     agreed = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", lambda found: found[1] if n == 1 else found[2], words)
     return agreed.replace("{n}", f"{n:,}")
+
+
+def show_seconds(seconds: float) -> str:
+    """A length of time for people.
+
+    >>> show_seconds(7.4), show_seconds(95), show_seconds(3700)
+    ('7 s', '1 min 35 s', '1 h 01 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
@@ -82,7 +83,13 @@ def _gpu_share(stage: str, config: PipelineConfig) -> float | None:
     return None if together is None else together / n_processes
 
 
-@task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
+def _run_name() -> str:
+    given = task_run.get_parameters()
+    fold, member, config = given["fold"], given["member"], given["config"]
+    return f"train fold {fold.index} member {member}, seed {seed_integer(config.seed, 'train', fold.index, member)}"
+
+
+@task(name="train-member", task_run_name=_run_name, cache_policy=NO_CACHE)
 def train_member(
     store: Store, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig, teacher: Ref | None
 ) -> State[Ref]:

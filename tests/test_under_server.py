@@ -1,5 +1,6 @@
 """What a run does only where it has a server: slots that other runs may want, and a promotion that waits for a person."""
 
+import json
 import os
 import platform
 import signal
@@ -12,7 +13,9 @@ from pathlib import Path
 
 import httpx
 import pytest
+from prefect import flow
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
@@ -24,12 +27,14 @@ from test_models import model
 from deployments.resume import resume
 from flows import approval as approvals
 from flows.approval import Question, approval, ask, require_askable
+from flows.live import KEY, LiveTable, _Writer, shown_live
 from flows.sweep import ATTEMPT, HOST, PROCESS, STARTED, is_gone, sweep
 from ploutos.config import load_config
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.evaluation.sequential import Evidence
 from ploutos.llm.config import LLMConfig
 from ploutos.nightly.standing import MoveKind, Verdict
+from ploutos.progress import Progress, tell
 from ploutos.registry import promotion
 from ploutos.registry.models import Alias, FileModels
 from tasks import slots
@@ -236,3 +241,32 @@ def test_nobody_can_be_asked_without_a_server_or_its_deployment(monkeypatch):
     monkeypatch.setenv(slots.TEMPORARY, "1")
     with pytest.raises(ConfigError, match="there is no Prefect server"):
         require_askable()
+
+
+@flow(name="works", persist_result=False)
+def works(updates: threading.Event) -> None:
+    with shown_live(0.02):
+        tell(Progress("policy", "fold 0 member 0", "working", 1, 2, "steps", "7 steps/s"))
+        assert updates.wait(30)
+        tell(Progress("policy", "fold 0 member 0", "computed"))
+
+
+def test_there_is_one_table_a_run_and_it_changes_while_it_works(monkeypatch):
+    seen, wanted = threading.Event(), ArtifactFilter(key=ArtifactFilterKey(any_=[KEY]))
+    states: list[str] = []
+    write = _Writer._write
+
+    def watched(self, client):
+        write(self, client)
+        [table] = client.read_artifacts(artifact_filter=wanted)
+        states.append(json.loads(table.data)[0]["state"])
+        seen.set()
+
+    monkeypatch.setattr(_Writer, "_write", watched)
+    works(seen)
+    assert (states[0], states[-1]) == ("at work", "done")
+    with get_client(sync_client=True) as client:
+        [table] = client.read_artifacts(artifact_filter=wanted)
+        again = _Writer(table.flow_run_id, LiveTable())
+        again._keep(client, KEY, "table", "[]", "")  # another attempt at the same run
+        assert [each.data for each in client.read_artifacts(artifact_filter=wanted)] == ["[]"]

@@ -18,7 +18,7 @@ from rich.live import Live
 from rich.text import Text
 
 from ploutos.progress import Progress, listening
-from ploutos.wording import plural
+from ploutos.wording import plural, show_seconds
 
 if TYPE_CHECKING:
     from ploutos.preflight import Outlook
@@ -36,18 +36,6 @@ _PHASES = {
 }
 _LAST_PHASE = "3 of 3, advice and evaluation"
 _QUIET_S, _SHARE, _BRIEF_S, _TICK_S = 5.0, 0.2, 2.0, 0.25
-
-
-def show_seconds(seconds: float) -> str:
-    """A length of time for people.
-
-    >>> show_seconds(7.4), show_seconds(95), show_seconds(3700)
-    ('7 s', '1 min 35 s', '1 h 01 min')
-    """
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
 
 
 @dataclass

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
-from ploutos.cli.display import show_seconds
 from ploutos.cli.shared import console
+from ploutos.wording import show_seconds
 
 if TYPE_CHECKING:
     from ploutos.preflight import Outlook
