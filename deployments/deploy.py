@@ -17,7 +17,7 @@ import httpx
 import yaml
 from prefect.automations import Automation
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.actions import DeploymentScheduleCreate, GlobalConcurrencyLimitCreate, WorkPoolCreate
+from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
 from prefect.client.schemas.objects import DeploymentSchedule, StateType
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.events.actions import ChangeFlowRunState
@@ -29,12 +29,11 @@ from prefect.workers.process import ProcessWorker
 
 from deployments.schedules import after_close
 from ploutos.errors import ConfigError, OrchestratorError
+from tasks.slots import SLOTS, make_slot
 
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
-POOL, MEMBERS = "ploutos", "ploutos-members"
-"""Work pools: of runs, and of the members that runs with `hardware.runner=workers` send to other hosts."""
-SLOTS = {"gpu": 1, "llm": 1, "vendor": 1}
-"""Global concurrency limits: how many of each may be in use at once, on all hosts together, until a person sets another number."""
+POOLS = ("ploutos", "ploutos-members", "ploutos-gpu")
+"""Work pools: of runs, of the members that runs with `hardware.runner=workers` send to other hosts, and of those that need a GPU."""
 HEARTBEAT_S = 30
 _SILENCE_S = 90
 _SCHEDULED = ("ploutos-nightly", "nightly")
@@ -85,10 +84,10 @@ def deploy(calendar: str = "NYSE", minutes: int = 60, file: Path = PREFECT_FILE)
         require_loadable(each["entrypoint"])
     rule = after_close(calendar, minutes, date.today())
     with connected() as client:
-        for pool in (POOL, MEMBERS):
+        for pool in POOLS:
             _make_pool(client, pool)
-        for name, limit in SLOTS.items():
-            _make_slots(client, name, limit)
+        for name in SLOTS:
+            make_slot(client, name)
         _make_automation(silent_runs())
         was_on = _is_on(client)
         _deploy_all(file)
@@ -156,13 +155,6 @@ def _make_pool(client: SyncPrefectClient, name: str) -> None:
     except ObjectNotFound:
         template = ProcessWorker.get_default_base_job_template()
         client.create_work_pool(WorkPoolCreate(name=name, type=ProcessWorker.type, base_job_template=template))
-
-
-def _make_slots(client: SyncPrefectClient, name: str, limit: int) -> None:
-    try:
-        client.read_global_concurrency_limit_by_name(name)
-    except ObjectNotFound:
-        client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=name, limit=limit))
 
 
 def _make_automation(wanted: Automation) -> None:

@@ -18,7 +18,7 @@ from prefect.states import Scheduled
 
 from deployments.deploy import connected
 from flows.attempt import about_change, changed_since, code_of_tasks
-from flows.sweep import sweep
+from flows.sweep import page_of, sweep
 from ploutos.errors import OrchestratorError
 
 _ENDED_BADLY = [StateType.FAILED, StateType.CRASHED, StateType.CANCELLED]
@@ -41,14 +41,14 @@ def resume(name: str | None) -> list[str]:
         run = _find(client, name)
         state = "unknown" if run.state is None else run.state.name
         if run.state_type is StateType.PAUSED:
-            raise OrchestratorError(f"{run.name} is {state} and waits for a person; answer its form at {_page(client, run)}")
+            raise OrchestratorError(f"{run.name} is {state} and waits for a person; answer its form at {page_of(client, run)}")
         if run.state_type not in _ENDED_BADLY:
             raise OrchestratorError(f"{run.name} is {state}; only a run that failed, crashed or was cancelled is resumed")
         if run.deployment_id is None:
             raise OrchestratorError(f"{run.name} was started by a command, not by a deployment; run the same command again to go on")
         changed = changed_since(run, code_of_tasks())
         client.set_flow_run_state(run.id, Scheduled(message="Resumed by `ploutos resume`"), force=True)
-        return [*said, f"{run.name} was {state} and is scheduled again: {_page(client, run)}", about_change(changed)]
+        return [*said, f"{run.name} was {state} and is scheduled again: {page_of(client, run)}", about_change(changed)]
 
 
 def _find(client: SyncPrefectClient, name: str | None) -> FlowRun:
@@ -65,7 +65,3 @@ def _find(client: SyncPrefectClient, name: str | None) -> FlowRun:
     if not found:
         raise OrchestratorError("no run has failed, crashed or been cancelled" if name is None else f"the server knows no run {name}")
     return found[0]
-
-
-def _page(client: SyncPrefectClient, run: FlowRun) -> str:
-    return f"{str(client.api_url).rstrip('/').removesuffix('/api')}/runs/flow-run/{run.id}"

@@ -10,6 +10,7 @@ import pandas as pd
 from prefect import flow, get_run_logger
 from prefect.artifacts import create_link_artifact
 
+from flows.approval import Question, ask, require_askable
 from flows.attempt import begin_attempt
 from flows.phases import all_phases
 from flows.stages import Stages, at_work
@@ -24,9 +25,9 @@ from ploutos.market.data_spec import VENDOR_TIMEFRAME, DataSpec, vendor_symbols
 from ploutos.market.dataset import Dataset
 from ploutos.market.sources.connect import VENDORS, connect
 from ploutos.nightly.config import NightlyConfig
-from ploutos.nightly.forward_log import DeciderRole, Entry, ForwardLog
+from ploutos.nightly.forward_log import DeciderRole, ForwardLog
 from ploutos.nightly.night import NightRecord, Nights, code_digest, decider_digest
-from ploutos.nightly.standing import Verdict, judge_night, standing
+from ploutos.nightly.standing import Standing, judge_night, standing
 from ploutos.progress import working
 from ploutos.registry.models import FileModels, Model
 from ploutos.registry.promotion import model_of
@@ -35,11 +36,12 @@ from ploutos.remote_store import open_store
 from ploutos.reporting.nightly_page import Night, night_sentences, write_night
 from ploutos.run_refs import RunRefs, read_refs
 from ploutos.settings import Settings
-from ploutos.store import Ref, Store
+from ploutos.store import Store
 from tasks.advice import signals_of
 from tasks.evaluation import report
 from tasks.market import features_of, folds_of, load_bars
 from tasks.nightly import changes_of, decision_of, live_plan_of, logged
+from tasks.slots import slot
 
 _WITHOUT_PRESENT = ("sample", "synthetic")
 DEFAULT = NightlyConfig()
@@ -69,6 +71,8 @@ def nightly(config: NightlyConfig = DEFAULT) -> Path:
     """
     place = _Place.of(Settings())
     begin_attempt()
+    if config.promotion == "asked":
+        require_askable()
     session, bars = _wait_for(place, config)
     missed = _missed(place, config, session, bars)
     if missed:
@@ -120,10 +124,11 @@ def _update(place: _Place, data: DataSpec) -> None:
     if data.source not in VENDORS:
         return
     try:
-        download.update(
-            Dataset(place.settings.datasets_root), connect(data, place.settings), data.adjustment, data.bar or VENDOR_TIMEFRAME,
-            list(vendor_symbols(data)), now=pd.Timestamp.now("UTC"),
-        )  # fmt: skip
+        with slot("vendor"):
+            download.update(
+                Dataset(place.settings.datasets_root), connect(data, place.settings), data.adjustment, data.bar or VENDOR_TIMEFRAME,
+                list(vendor_symbols(data)), now=pd.Timestamp.now("UTC"),
+            )  # fmt: skip
     except VendorError as error:
         get_run_logger().warning("%s did not bring new bars: %s", data.source, error)
 
@@ -164,7 +169,23 @@ def _night(place: _Place, config: NightlyConfig, session: str) -> Path:
         models, now, model_of(folder), decider, place.log.entries(), bars, run.env, trials,
         stale=stale, automatic=config.promotion == "automatic",
     )  # fmt: skip
-    return _write(place, session, record, entries, changes, verdict, folder)
+    asked = config.promotion == "asked" and verdict.is_due
+    night = Night.read(place.store, record, tuple(entries), replace(verdict, asked=asked), folder, changes)
+    if asked:
+        _ask(night, now)
+    return _write(place, night)
+
+
+def _ask(night: Night, now: Standing) -> None:
+    """Put what is due to a person."""
+    champion = None if now.champion is None else now.champion.name
+    question = Question(
+        verdict=night.verdict, session=night.record.session, run=night.folder.resolve(), champion=champion,
+        sentences=tuple(night_sentences(night)),
+    )  # fmt: skip
+    form = ask(question)
+    get_run_logger().info("a promotion is due, and waits for a decision at %s", form)
+    create_link_artifact(form, link_text="decide on the promotion", key="ploutos-approval")
 
 
 def _decide(
@@ -198,9 +219,8 @@ def _decide_beside(
     return _decide(place, stages, refs, run, subject, session, role, name, stale)
 
 
-def _write(place: _Place, session: str, record: NightRecord, entries: list[Entry], changes: Ref, verdict: Verdict, folder: Path) -> Path:
+def _write(place: _Place, night: Night) -> Path:
     """The night's folder and its page."""
-    night = Night.read(place.store, record, tuple(entries), verdict, folder, changes)
     for sentence in night_sentences(night):
         get_run_logger().info(sentence)
-    return write_night(night, place.settings.home / "nights" / session)
+    return write_night(night, place.settings.home / "nights" / night.record.session)

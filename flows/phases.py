@@ -18,7 +18,6 @@ from tasks.evaluation import backtest, controls_of, fusion_choice_of, in_sample_
 from tasks.market import features_of, folds_of, load_bars, quality_of
 from tasks.registry import candidates_of
 from tasks.regression import fit_regression_of, fit_teacher_of
-from tasks.resources import wait_for_resources
 from tasks.training import train_member
 
 
@@ -52,22 +51,21 @@ def phase2(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     Args:
         config: after `fitted`.
     """
-    wait_for_resources("phase 2", config.pipeline)
     store = stages.store
-    with stages.memory.freed("training"):
+    with stages.phase("phase 2", config, without_model=True):
         refs = replace(refs, regressions=_fit(store, refs, config, stages), teachers=_fit_teachers(store, refs, config, stages))
         return replace(refs, policies=_train(store, refs, config, stages))
 
 
 def phase3(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     """Advice, hybrid policies, backtests, trials and numbers."""
-    wait_for_resources("phase 3", config.pipeline)
-    refs = _advise(stages, refs, config)
-    if config.with_hybrid:
-        with stages.memory.freed("training"):
-            hybrids, ablated = _fine_tune(stages.store, refs, config, stages)
-        refs = replace(refs, hybrids=hybrids, ablated=ablated)
-    return _evaluate(stages, refs, config)
+    with stages.phase("phase 3", config):
+        refs = _advise(stages, refs, config)
+        if config.with_hybrid:
+            with stages.memory.freed("training"):
+                hybrids, ablated = _fine_tune(stages.store, refs, config, stages)
+            refs = replace(refs, hybrids=hybrids, ablated=ablated)
+        return _evaluate(stages, refs, config)
 
 
 def _advise(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
@@ -124,7 +122,10 @@ def _fit_teachers(store: Store, refs: RunRefs, config: PipelineConfig, stages: S
     folds = _by_fold(store, refs, config) if config.training.is_taught else []
     futures = [stages.spread(fit_teacher_of, store, refs.bars, refs.features, fold, sized) for fold, sized in folds]
     stages.plan("teacher", len(futures))
-    return tuple(stages.spread_ref("teacher", str(fold.index), future) for (fold, _), future in zip(folds, futures, strict=True))
+    return tuple(
+        stages.spread_ref("teacher", str(fold.index), future, f"fold {fold.index}")
+        for (fold, _), future in zip(folds, futures, strict=True)
+    )
 
 
 def _train(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:

@@ -27,10 +27,13 @@ from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.processes import end_with_parent
 from ploutos.store import NotComputed
 from ploutos.training.pool import spawning
+from tasks.advice import train_hybrid
+from tasks.training import train_member, trains_on_gpu
 
 LOOPBACK = "127.0.0.1"
-MEMBER = "ploutos-member/member"
+MEMBER, GPU_MEMBER = "ploutos-member/member", "ploutos-member/gpu-member"
 _AT_ONCE, _POLL_S = 64, 2.0
+_TRAINED = (train_member.name, train_hybrid.name)
 
 
 class WorkerProcesses(ProcessPoolTaskRunner):
@@ -84,10 +87,11 @@ def _ask(task: Task[Any, Any], values: dict[str, Any]) -> None:
         OrchestratorError: the deployment is not there.
         TrainingError: the worker failed.
     """
+    deployment = GPU_MEMBER if task.name in _TRAINED and trains_on_gpu(values["config"]) else MEMBER
     try:
-        run = run_deployment(MEMBER, parameters={"config": work_of(task, values)}, poll_interval=_POLL_S)
+        run = run_deployment(deployment, parameters={"config": work_of(task, values)}, poll_interval=_POLL_S)
     except ObjectNotFound as error:
-        raise OrchestratorError(f"there is no deployment {MEMBER} on this server; run `ploutos deploy`") from error
+        raise OrchestratorError(f"there is no deployment {deployment} on this server; run `ploutos deploy`") from error
     state = cast(FlowRun, run).state
     if state is None or not state.is_completed():
         said = "nothing" if state is None else f"{state.name}: {state.message}"

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import asdict
 from typing import Any, ParamSpec, cast
 
@@ -12,10 +12,13 @@ from prefect.futures import PrefectFuture
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.task_runners import TaskRunner
 
+from flows.live import shown_live
 from flows.runners import losses, make_runner, thread_runner
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import TrainingError
+from ploutos.hardware.machine import read_machine
 from ploutos.hardware.monitor import HardwareMonitor
+from ploutos.hardware.resources import read_held
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.llm.meter import Meter, metered
@@ -25,7 +28,10 @@ from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import environment, shared_pools
 from ploutos.walk_forward import Fold
+from tasks.resources import reallocate_resources
+from tasks.slots import TEMPORARY, have_server
 from tasks.stage import code_of_work
+from tasks.training import trains_on_gpu
 
 P = ParamSpec("P")
 Futures = Sequence[Sequence[PrefectFuture[State[Ref]]]]
@@ -94,6 +100,19 @@ class Stages:
         """Start a task of a fold or a member wherever the settings say; its arguments are values, so that it may run on another machine."""
         return _submit(self._runners.anywhere, task, *args, **kwargs)
 
+    @contextmanager
+    def phase(self, name: str, config: PipelineConfig, without_model: bool = False) -> Iterator[None]:
+        """A block that is a phase: what the one before held is given back first, and waited for; the manifest has how much that was.
+
+        Args:
+            without_model: the language model leaves the GPU for the length of it, where the settings say so.
+        """
+        held = read_held(read_machine())
+        with self.memory.freed("training") if without_model else nullcontext():
+            on_gpu = trains_on_gpu(config)
+            self.monitor.pauses.append(reallocate_resources(name, config.pipeline, held, on_gpu))
+            yield
+
     def plan(self, name: str, n: int) -> None:
         """Say how many of a kind there will be."""
         if n:
@@ -112,15 +131,22 @@ class Stages:
     def by_fold(self, name: str, folds: Sequence[Fold], futures: Futures) -> tuple[tuple[Ref, ...], ...]:
         """Wait for the members of every fold."""
         return tuple(
-            tuple(self.spread_ref(name, f"{fold.index} {member}", future) for member, future in enumerate(row))
+            tuple(
+                self.spread_ref(name, f"{fold.index} {member}", future, f"fold {fold.index} member {member}")
+                for member, future in enumerate(row)
+            )
             for fold, row in zip(folds, futures, strict=True)
         )
 
-    def spread_ref(self, name: str, label: str, future: PrefectFuture[State[Ref]]) -> Ref:
-        """Wait for what `spread` started; from elsewhere nobody else tells that it has ended."""
+    def spread_ref(self, name: str, label: str, future: PrefectFuture[State[Ref]], told: str) -> Ref:
+        """Wait for what `spread` started; from elsewhere nobody else tells that it has ended.
+
+        Args:
+            told: its label where progress is shown.
+        """
         ref = self.ref(f"{name} {label}", future)
         if self._runners.elsewhere:
-            tell(Progress(name, label, "cached" if future.state.name == "Cached" else "computed"))
+            tell(Progress(name, told, "cached" if future.state.name == "Cached" else "computed"))
         return ref
 
 
@@ -134,7 +160,8 @@ def _with_address_of_server() -> Iterator[None]:
     """A block in which tasks and workers are told of this run's server: else each worker would start a temporary one."""
     with get_client(sync_client=True) as client:
         address = str(client.api_url)
-    with temporary_settings({PREFECT_API_URL: address}), environment({"PREFECT_API_URL": address}):
+    told = {"PREFECT_API_URL": address} | ({} if have_server() else {TEMPORARY: "1"})
+    with environment(told), temporary_settings({PREFECT_API_URL: address}):
         yield
 
 
@@ -143,6 +170,7 @@ def at_work(config: PipelineConfig, settings: Settings) -> Iterator[Stages]:
     """A block in which stages run: readings of the machine are taken, and its training processes end with it."""
     memory = GPUMemoryManager(config.llm, settings)
     with HardwareMonitor(config.hardware.log_interval) as monitor, metered() as meter, ExitStack() as stack:
+        stack.enter_context(shown_live())
         runners = Runners(config.hardware, stack)
         stack.enter_context(shared_pools())
         yield Stages(open_store(settings, code_of_work()), settings, runners, monitor, memory, meter)

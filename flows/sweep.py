@@ -93,6 +93,11 @@ def close_earlier_attempt(client: SyncPrefectClient, run: UUID) -> int:
     return len(left)
 
 
+def page_of(client: SyncPrefectClient, run: FlowRun) -> str:
+    """Address of a run in the UI; of one that waits for a person, of its form."""
+    return f"{str(client.api_url).rstrip('/').removesuffix('/api')}/runs/flow-run/{run.id}"
+
+
 def _ended(client: SyncPrefectClient, runs: set[UUID]) -> set[UUID]:
     if not runs:
         return set()

@@ -64,6 +64,8 @@ _ALIASES: dict[str, Callable[[Any], Settings]] = {
     "performance.batched_logging": lambda value: {"training.log_every_rollouts": _BATCHED if value else 1},
     "pipeline.reallocate_resources": _reallocate,
     "phase2.total_timesteps": _phase2,
+    "phase2.gpu_usage": _renamed("pipeline.gpu_usage_phase2"),
+    "phase3.gpu_usage": _renamed("pipeline.gpu_usage_phase3"),
     "dataset_path": lambda value: {"data.source": "files", "data.path": value},
     "train_years": _renamed("folds.train_years"),
 }
@@ -77,8 +79,6 @@ _NO_EFFECT = {
     "pipeline.auto_advance": "a phase always follows when the one before is done; --start-phase asks for a later one",
     "pipeline.reallocate_resources": "memory is always given back and waited for between phases; false waits for none",
     "phase1.gpu_usage": _A_SHARE,
-    "phase2.gpu_usage": _A_SHARE,
-    "phase3.gpu_usage": _A_SHARE,
     "phase1.estimated_duration": "nothing is scheduled by an estimate; a validation report holds the time that was measured",
     "phase2.estimated_duration": "nothing is scheduled by an estimate; a validation report holds the time that was measured",
     "phase3.estimated_duration": "nothing is scheduled by an estimate; a validation report holds the time that was measured",

@@ -12,15 +12,21 @@ from ploutos.config import PipelineConfig
 from ploutos.features.llm_features import MARKET_FEATURES, market_features
 from ploutos.fusion.hybrid import advised_decisions, fine_tuning, hybrid_env, n_more_questions
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
-from ploutos.llm.config import LLMConfig
+from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import BARS
 from ploutos.run_refs import RunRefs
 from ploutos.seeding import seed_integer
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, tested_decisions
+from tasks.slots import SlotName
 from tasks.stage import run_stage
 from tasks.training import train_stage, training_settings
+
+
+def slot_of(config: LLMConfig) -> SlotName | None:
+    """The slot that asking takes; the mock and a replay ask nobody."""
+    return None if config.provider is LLMProvider.MOCK or config.replay else "llm"
 
 
 @task(name="llm-features", cache_policy=NO_CACHE)
@@ -45,7 +51,8 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         return advise(panel, market, first, last, advisor)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]
-    state = run_stage(store, "signals", SIGNALS, config.llm.cache_fields() | {"digest": advisor.digest, "first": first}, upstream, compute)
+    settings = config.llm.cache_fields() | {"digest": advisor.digest, "first": first}
+    state = run_stage(store, "signals", SIGNALS, settings, upstream, compute, needs=slot_of(llm))
     signals = store.load(state.result(), SIGNALS)
     logger.info(
         "advisor: %s; %d pieces of advice, %d abstentions, %d calls", signals.model, len(signals.frame), signals.n_abstained, advisor.calls
@@ -64,7 +71,7 @@ def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMCo
         return ask_mirrored(store.load(signals, SIGNALS).within(first, last), store.load(bars, BARS), advisor)
 
     settings = config.cache_fields() | {"digest": advisor.digest, "tested": [first, last]}
-    return run_stage(store, "mirrored", SIGNALS, settings, [bars.sha256, signals.sha256], compute)
+    return run_stage(store, "mirrored", SIGNALS, settings, [bars.sha256, signals.sha256], compute, needs=slot_of(config))
 
 
 @task(name="train-hybrid", task_run_name="fine-tune fold {fold.index} member {member}, advised {advised}", cache_policy=NO_CACHE)

@@ -23,6 +23,7 @@ from ploutos.market.sources.vendor import Request
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, FoldSpec, plan_folds
+from tasks.slots import slot
 from tasks.stage import run_stage
 
 
@@ -80,12 +81,13 @@ def download_bars(spec: DataSpec, start: date | None, end: date | None, allow_pa
         logger.info("%s: %d bars, %d pages", symbol, rows, pages)
 
     symbols = list(vendor_symbols(spec)) if start is not None or spec.symbols else []
-    if start is None:
-        result = download.update(dataset, vendor, spec.adjustment, bar, symbols, told, allow_partial=allow_partial)
-    else:
-        first, last = pd.Timestamp(start, tz="UTC"), pd.Timestamp.now("UTC").ceil("D") if end is None else pd.Timestamp(end, tz="UTC")
-        requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in symbols]
-        result = download.build(dataset, vendor, requests, told, allow_partial=allow_partial)
+    with slot("vendor"):
+        if start is None:
+            result = download.update(dataset, vendor, spec.adjustment, bar, symbols, told, allow_partial=allow_partial)
+        else:
+            first, last = pd.Timestamp(start, tz="UTC"), pd.Timestamp.now("UTC").ceil("D") if end is None else pd.Timestamp(end, tz="UTC")
+            requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in symbols]
+            result = download.build(dataset, vendor, requests, told, allow_partial=allow_partial)
     return [
         *(
             {"symbol": each.key.symbol, "status": each.status, "bars": each.rows, "new": each.added, "note": each.note}

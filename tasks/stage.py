@@ -17,6 +17,7 @@ from ploutos.errors import StoreError
 from ploutos.progress import Progress, tell, working
 from ploutos.provenance import logic_of, source_digest
 from ploutos.store import Kind, Ref, Store, digest_of
+from tasks.slots import SlotName, slot
 
 T = TypeVar("T")
 _WORK = ("ploutos.training.jobs", "ploutos.fusion.jobs", "ploutos.strategies.regression")
@@ -48,21 +49,38 @@ def stage_key(name: str, kind: Kind[Any], config: Any, upstream: Sequence[str], 
 
 
 def run_stage(
-    store: Store, name: str, kind: Kind[T], config: Any, upstream: Sequence[str], compute: Callable[[], T], label: str = ""
+    store: Store,
+    name: str,
+    kind: Kind[T],
+    config: Any,
+    upstream: Sequence[str],
+    compute: Callable[[], T],
+    label: str = "",
+    needs: SlotName | None = None,
 ) -> State[Ref]:
-    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact."""
+    """Compute a stage's artifact, or find it; the state is named `Cached` when it was found intact.
+
+    Args:
+        label: which of many of its name, for the log.
+        needs: the slot that is held while it is computed.
+    """
     key = stage_key(name, kind, config, upstream, compute)
-    return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path), label)
+    return keep_stage(store, name, kind, key, lambda path: kind.write(compute(), path), label, needs)
 
 
 def keep_stage(
-    store: Store, name: str, kind: Kind[Any], key: tuple[str, dict[str, Any]], write: Callable[[Path], object], label: str = ""
+    store: Store,
+    name: str,
+    kind: Kind[Any],
+    key: tuple[str, dict[str, Any]],
+    write: Callable[[Path], object],
+    label: str = "",
+    needs: SlotName | None = None,
 ) -> State[Ref]:
     """The same for what writes its file itself.
 
     Args:
         key: from `stage_key`.
-        label: which of many of its name, for the log.
 
     Raises:
         StoreError: this is a worker whose code is not that of the flow.
@@ -72,8 +90,13 @@ def keep_stage(
             f"the worker on {platform.node()} has other code than the flow, ploutos' own or that of a package below it; "
             "install the same versions on every host and start the workers again"
         )
+
+    def computed(path: Path) -> None:
+        with slot(needs):
+            write(path)
+
     with working(name, label):
-        ref, hit = store.cached(name, key[0], kind, write, key[1])
+        ref, hit = store.cached(name, key[0], kind, computed, key[1])
     tell(Progress(name, label, "cached" if hit else "computed"))
     title = f"{name} {label}".strip()
     get_run_logger().info("%s: %s %s", title, "cached" if hit else "computed", ref.sha256[:12])

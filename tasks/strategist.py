@@ -16,6 +16,8 @@ from ploutos.research.strategist.optimizer import Optimizer, create_optimizer_fr
 from ploutos.research.strategist.spec import StrategistSpec
 from ploutos.research.strategist.verdict import StrategistResult
 from ploutos.store import Ref, Store
+from tasks.advice import slot_of
+from tasks.slots import slot
 
 
 @task(name="optimize-rule", cache_policy=NO_CACHE)
@@ -31,7 +33,8 @@ def optimize_rule(store: Store, bars: Ref, config: PipelineConfig, spec: Strateg
     pair = create_optimizer_from_engine(
         config.llm, spec.strategy, store.load(bars, BARS), spec=spec, env=config.env, on_iteration=show
     )  # fmt: skip
-    result = Optimizer(*pair, TrialRegistry(registry_root), market_of(config.data), config.seed).run()
+    with slot(slot_of(config.llm)):
+        result = Optimizer(*pair, TrialRegistry(registry_root), market_of(config.data), config.seed).run()
     for sentence in result.sentences:
         get_run_logger().info("%s", sentence)
     return result

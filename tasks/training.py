@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.runtime import task_run
 
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
@@ -23,6 +24,11 @@ from ploutos.walk_forward import Fold
 from tasks.stage import keep_stage, stage_key
 
 J = TypeVar("J", MemberJob, HybridJob)
+
+
+def trains_on_gpu(config: PipelineConfig) -> bool:
+    """Whether policies are trained on a GPU, which takes its slot."""
+    return config.hardware.device == "cuda"
 
 
 def training_settings(fold: Fold, env: EnvSpec, training: TrainingSpec, device: str, seed: int) -> dict[str, Any]:
@@ -64,11 +70,26 @@ def train_stage(
 
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]
-    paths = TrainingPaths(folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}")
-    return keep_stage(store, stage, POLICY, key, partial(train, paths), label)
+    paths = TrainingPaths(
+        folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}", _gpu_share(stage, config)
+    )  # fmt: skip
+    return keep_stage(store, stage, POLICY, key, partial(train, paths), label, "gpu" if trains_on_gpu(config) else None)
 
 
-@task(name="train-member", task_run_name="train fold {fold.index} member {member}", cache_policy=NO_CACHE)
+def _gpu_share(stage: str, config: PipelineConfig) -> float | None:
+    """What of a GPU's memory one training may take, of what the settings give its phase; a process on another host is alone on its GPU."""
+    together = config.pipeline.gpu_usage_phase2 if stage == "policy" else config.pipeline.gpu_usage_phase3
+    n_processes = (config.hardware.workers or usable_cores()) if config.hardware.runner in ("thread", "process") else 1
+    return None if together is None else together / n_processes
+
+
+def _run_name() -> str:
+    given = task_run.get_parameters()
+    fold, member, config = given["fold"], given["member"], given["config"]
+    return f"train fold {fold.index} member {member}, seed {seed_integer(config.seed, 'train', fold.index, member)}"
+
+
+@task(name="train-member", task_run_name=_run_name, cache_policy=NO_CACHE)
 def train_member(
     store: Store, bars: Ref, features: Ref, fold: Fold, member: int, config: PipelineConfig, teacher: Ref | None
 ) -> State[Ref]:

@@ -1,6 +1,7 @@
 """Configuration: one tree, one sentence per fault; and the machine that a run finds itself on."""
 
 import os
+from dataclasses import replace
 
 import pytest
 from pydantic import BaseModel
@@ -8,8 +9,9 @@ from pydantic import BaseModel
 from ploutos.config import PRESETS, PipelineConfig, dump_yaml, load_config
 from ploutos.errors import ConfigError, ResourceError
 from ploutos.hardware.machine import Gpu, Machine, read_machine, usable_cores
-from ploutos.hardware.resources import ResourceSpec, describe, wait_for_resources
+from ploutos.hardware.resources import Held, ResourceSpec, describe, describe_pause, read_held, reallocate, wait_for_resources
 from ploutos.hardware.threads import VARIABLES, capped_environment, uncapped
+from tasks.training import _gpu_share
 
 GIB = 1 << 30
 
@@ -131,6 +133,42 @@ def test_the_pause_waits_for_memory_and_for_vram():
 def test_the_pause_gives_up_with_what_it_saw():
     with pytest.raises(ResourceError, match=r"found 0\.5 of 16\.0 GiB RAM free, 2 cores, no GPU .* expected 1\.0 GiB RAM"):
         waited_for([machine(0.5)] * 100, timeout_seconds=20)
+
+
+def test_a_pause_gives_memory_back_and_measures_it():
+    held = [bytearray(1 << 12) for _ in range(1 << 15)]  # 128 MiB in pieces that Python's own heap would keep
+    before = read_held(read_machine())
+    held.clear()
+    pause = reallocate("phase 2", ResourceSpec(pause_between_phases=0, min_free_ram_gib=0), before, lambda: pytest.fail("no need"), False)
+    assert pause.freed_bytes > 64 << 20
+    assert pause.free_bytes > 0
+    assert pause.freed_vram_bytes is before.free_vram_bytes is None or pause.freed_vram_bytes is not None
+    assert f"{pause.freed_bytes / 2**20:,.0f} MiB given back" in describe_pause(replace(pause, freed_vram_bytes=None))
+
+
+def test_what_is_dear_is_given_back_where_memory_is_short_or_a_gpu_was_used():
+    asked, spec, before = [], ResourceSpec(pause_between_phases=0), Held(0, None)
+    for name, free_gib, always in (("idle", 4, False), ("gpu", 4, True), ("short", 0.5, False)):
+        readings = iter([machine(free_gib), machine(4)][always:])
+        reallocate("phase 3", spec, before, lambda name=name: asked.append(name), always, lambda readings=readings: next(readings))
+    assert asked == ["gpu", "short"]
+
+
+def test_what_a_model_leaves_on_the_gpu_is_counted():
+    pause = reallocate("phase 2", ResourceSpec(pause_between_phases=0), Held(0, 8 * GIB), lambda: None, False, lambda: machine(4, 20))
+    assert pause.freed_vram_bytes == 12 << 30
+    assert "12,288 MiB VRAM given back" in describe_pause(pause)
+
+
+def test_a_share_of_the_gpu_is_divided_among_the_processes_of_a_phase():
+    settings = ["pipeline.gpu_usage_phase2=0.8", "pipeline.gpu_usage_phase3=0.6", "hardware.workers=4"]
+    config = load_config("full", overrides=settings)
+    assert _gpu_share("policy", config) == pytest.approx(0.2)
+    assert _gpu_share("hybrid", config) == _gpu_share("ablated", config) == pytest.approx(0.15)
+    assert _gpu_share("policy", load_config("full", overrides=[*settings, "hardware.runner=workers"])) == 0.8
+    assert _gpu_share("policy", load_config("full")) is None
+    with pytest.raises(ConfigError, match="gpu_usage_phase2"):
+        load_config("full", overrides=["pipeline.gpu_usage_phase2=1.2"])
 
 
 def test_the_probe_reads_this_machine():

@@ -106,6 +106,9 @@ def test_a_run_writes_everything_and_a_second_computes_nothing(home, tmp_path):
     assert {"hybrid 0 0", "ablated 0 0", "hybrid 1 0", "fusion-choice"} <= set(first)
     assert [choice.fold for choice in summary.fusion] == [fold.fold for fold in summary.folds]
     assert len(summary.folds[0].members) == 2
+    pauses = json.loads((folder / "manifest.json").read_text())["pauses"]
+    assert [pause["before"] for pause in pauses] == ["phase 2", "phase 3"]
+    assert all(pause["free_bytes"] > 0 for pause in pauses)
     taken = json.loads((folder / "manifest.json").read_text())["hardware"]
     readings = pd.read_csv(folder / "hardware.csv")
     assert taken["peak_memory_bytes"] == readings["pss_bytes"].max() > 100 << 20

@@ -2,12 +2,15 @@
 
 import json
 import socket
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
+import yaml
 from prefect import flow
 from prefect.testing.utilities import prefect_test_harness
 
+from deployments.deploy import PREFECT_FILE
 from flows import runners
 from flows.member import member, work_of
 from flows.phases import fitted, phase1, phase2
@@ -17,7 +20,10 @@ from ploutos.errors import ConfigError, NetworkError, StoreError, TrainingError
 from ploutos.preflight import require_cluster, require_packages
 from ploutos.run_refs import RunRefs
 from ploutos.settings import Settings
-from ploutos.store import Ref, Store
+from ploutos.store import Kind, Ref, Store
+from ploutos.walk_forward import Fold, Range
+from tasks import stage
+from tasks.regression import fit_teacher_of
 from tasks.training import train_member
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
@@ -131,3 +137,41 @@ def test_what_a_runner_lacks_is_said_before_anything_runs(monkeypatch):
     for runner in ("dask", "ray"):
         with pytest.raises(ConfigError, match=rf"needs prefect_{runner}, which is not installed: pip install 'ploutos\[{runner}\]'"):
             require_packages(load_config("full", overrides=[f"hardware.runner={runner}"]))
+
+
+def test_a_worker_without_a_gpu_is_never_sent_a_gpu_task(tmp_path, monkeypatch):
+    asked = []
+    state = SimpleNamespace(is_completed=lambda: True)
+
+    def note(name, **_):
+        asked.append(name)
+        return SimpleNamespace(name="r", state=state)
+
+    monkeypatch.setattr(runners, "run_deployment", note)
+    ref, store = Ref(kind="bars", path="x", sha256="0", bytes=1), Store(tmp_path)
+    fold = Fold(
+        index=0, train=Range(start=0, stop=1), validation=Range(start=1, stop=2), test=Range(start=2, stop=3), warmup_bars=0, data_sha256=""
+    )
+    for device in ("cuda", "cpu"):
+        config = load_config("full", overrides=[*SMALL, f"hardware.device={device}"])
+        given = {"store": store, "bars": ref, "features": ref, "fold": fold, "config": config}
+        runners._ask(train_member, given | {"member": 0, "teacher": None})
+        runners._ask(fit_teacher_of, given)
+    assert asked == ["ploutos-member/gpu-member", *["ploutos-member/member"] * 3]
+    declared = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
+    pools = {each["name"]: each["work_pool"]["name"] for each in declared}
+    assert (pools["gpu-member"], pools["member"]) == ("ploutos-gpu", "ploutos-members")
+
+
+def test_a_slot_is_held_while_something_is_computed_and_not_for_what_is_found(tmp_path, monkeypatch):
+    taken = []
+    monkeypatch.setattr(stage, "slot", lambda name: nullcontext(taken.append(name)))
+
+    @flow(name="keeps", persist_result=False)
+    def keeps() -> None:
+        kind = Kind("text", ".txt", lambda value, path: path.write_text(value), lambda path: path.read_text())
+        for _ in range(2):
+            stage.run_stage(Store(tmp_path), "text", kind, {}, [], lambda: "x", needs="llm")
+
+    keeps()
+    assert taken == ["llm"]

@@ -28,6 +28,7 @@ def nightly(
     wait_minutes: Annotated[float, typer.Option("--wait", min=0, help="Minutes to wait for late bars.")] = 60.0,
     catch_up: Annotated[int, typer.Option(min=0, help="Most missed sessions that are made up for, in order.")] = 20,
     automatic: Annotated[bool, typer.Option("--promote", help="Carry out a promotion that is due; else it is only said.")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Have a promotion that is due wait for a decision on the Prefect server.")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
@@ -41,7 +42,7 @@ def nightly(
         run = load_config(preset, config_file, [*(settings or []), *data_overrides(source, path, market)])
         config = _config({
             "run": run, "session": None if session is None else _day(session, "--date"), "wait_minutes": wait_minutes, "catch_up": catch_up,
-            "promotion": "automatic" if automatic else "said",
+            "promotion": _promotion(automatic, ask),
         })  # fmt: skip
         make_prefect_home()
         folder = _run_flow(config, verbose)
@@ -54,6 +55,12 @@ def nightly(
     for sentence in said["sentences"]:
         console().print(sentence, highlight=False)
     console().print(f"\nNight: {(folder / 'index.html').resolve()}", soft_wrap=True, highlight=False)
+
+
+def _promotion(automatic: bool, ask: bool) -> str:
+    if automatic and ask:
+        raise ConfigError("--promote carries a promotion out and --ask asks first; give one of them")
+    return "automatic" if automatic else "asked" if ask else "said"
 
 
 def _config(values: dict[str, Any]) -> "NightlyConfig":

@@ -79,10 +79,31 @@ class Sample:
 
 
 @dataclass(frozen=True)
+class Pause:
+    """What a pause between two phases gave back.
+
+    Attributes:
+        before: the phase that it came before.
+        seconds: how long it took.
+        freed_bytes: memory of this process and its children that went back to the system; below 0 where they took more.
+        freed_vram_bytes: memory of all GPUs together that became free, a language model's included; None without a GPU.
+        free_bytes, free_vram_bytes: what was free when the phase began.
+    """
+
+    before: str
+    seconds: float
+    freed_bytes: int
+    freed_vram_bytes: int | None
+    free_bytes: int
+    free_vram_bytes: int | None
+
+
+@dataclass(frozen=True)
 class Usage:
     """What a run took, as a value that travels: all readings, and the figures for a manifest; None is what was not evaluated."""
 
     samples: tuple[Sample, ...]
+    pauses: tuple[Pause, ...] = ()
 
     @property
     def peak_memory_bytes(self) -> int | None:
@@ -213,6 +234,7 @@ class HardwareMonitor:
             raise ResourceError(f"log_interval is {log_interval}; expected seconds above 0")
         self.log_interval = log_interval
         self.samples: list[Sample] = []
+        self.pauses: list[Pause] = []
         self._nvml = nvml or find_nvml()
         self._gpus: _Gpus | None = None
         self._root = psutil.Process()
@@ -273,7 +295,7 @@ class HardwareMonitor:
     @property
     def usage(self) -> "Usage":
         """What was read so far."""
-        return Usage(tuple(self.samples))
+        return Usage(tuple(self.samples), tuple(self.pauses))
 
     def get_average_gpu_utilization(self) -> float | None:
         """Mean of NVML's utilisation over all readings, 0 to 1; None means it was not evaluated."""

@@ -20,8 +20,9 @@ class NightlyConfig(Spec):
     """How long to wait for bars of the session that are late; then yesterday's bars decide, and nothing is promoted."""
     retry_minutes: PositiveFloat = 5
     """Minutes between two looks for them."""
-    promotion: Literal["said", "automatic"] = "said"
-    """`said`: a promotion that is due is named on the page, and a person carries it out. `automatic`: it is carried out."""
+    promotion: Literal["said", "asked", "automatic"] = "said"
+    """`said`: a promotion that is due is named on the page, and a person carries it out by a command. `asked`: a run on the Prefect server
+    waits for a person's decision. `automatic`: it is carried out."""
     catch_up: NonNegativeInt = 20
     """Most sessions without a night that are made up for, in order, before this one; what they decide is marked late."""
 

@@ -7,7 +7,7 @@ settings say so: a move that is due is said.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
@@ -93,6 +93,7 @@ class Verdict:
         evidence: of the nights on which champion and challenger both decided in time; None without such nights.
         n_nights: how many.
         done: the alias was moved.
+        asked: a person has been asked, and has not decided yet.
     """
 
     kind: MoveKind
@@ -100,6 +101,52 @@ class Verdict:
     evidence: Evidence | None = None
     n_nights: int = 0
     done: bool = False
+    asked: bool = False
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it waits for a person."""
+        return not self.done and self.kind in (MoveKind.FIRST, MoveKind.REPLACE, MoveKind.ROLLBACK)
+
+
+def still_stands(store: ModelStore, champion: str | None) -> None:
+    """Refuse to act on a question that was put under another champion.
+
+    Raises:
+        StoreError: another model is in charge by now.
+    """
+    now = store.aliases().get(Alias.CHAMPION)
+    if now != champion:
+        raise StoreError(f"this was asked when the champion was {champion or 'nobody'}, and now it is {now or 'nobody'}; nothing was moved")
+
+
+def carry_out(store: ModelStore, verdict: Verdict, tonight: Model, by: str, trials: TrialRegistry, reason: str = "") -> None:
+    """Move what a night has found due.
+
+    Args:
+        tonight: the model of the night's run.
+        by: who approves.
+        reason: of a person, beside what the night knows.
+
+    Raises:
+        StoreError: the model may not be promoted.
+    """
+    nights, p = verdict.n_nights, None if verdict.evidence is None else verdict.evidence.p
+    known = {} if p is None else {"p": p, "nights": nights}
+    if verdict.kind is MoveKind.ROLLBACK:
+        promotion.rollback(store, by, _with(f"better on {nights} nights, p = {p:.3f}", reason))
+        promotion.dismiss(store, by, "it is champion again")
+        return
+    since, champion = promotion.tried_since(tonight, trials), store.aliases().get(Alias.CHAMPION)
+    first = verdict.kind is MoveKind.FIRST
+    why = "passed every gate; there was no champion" if first else f"better on {nights} nights"
+    promotion.promote(store, tonight, by, reason=_with(why, reason), since=since, evidence=known, better_by_night=not first)
+    if champion is not None:
+        promotion.challenge(store, find_model(store, champion), by, "on probation against the champion of before")
+
+
+def _with(found: str, reason: str) -> str:
+    return f"{found}; {reason}" if reason else found
 
 
 def judge_night(
@@ -118,20 +165,27 @@ def judge_night(
     if now.champion is None:
         if faults or stale:
             return Verdict(MoveKind.NONE, faults)
-        if automatic:
-            promotion.promote(store, tonight, BY, reason="passed every gate; there was no champion")
-        return Verdict(MoveKind.FIRST, done=automatic)
+        return _done(store, Verdict(MoveKind.FIRST), tonight, trials, automatic)
     if now.challenger is None:
         if decider == now.champion_decider or stale:
             return Verdict(MoveKind.NONE, faults)
         promotion.challenge(store, tonight, BY, "other settings than the champion's")
         return Verdict(MoveKind.CHALLENGE, faults, done=True)
-    return _challenge(store, now, tonight, decider, entries, bars, env, faults, stale=stale, automatic=automatic)
+    verdict = _challenge(store, now, tonight, decider, entries, bars, env, faults, stale=stale)
+    return _done(store, verdict, tonight, trials, automatic)
+
+
+def _done(store: ModelStore, verdict: Verdict, tonight: Model, trials: TrialRegistry, automatic: bool) -> Verdict:
+    """What is due, carried out where that is allowed."""
+    if not automatic or not verdict.is_due:
+        return verdict
+    carry_out(store, verdict, tonight, BY, trials)
+    return replace(verdict, done=True)
 
 
 def _challenge(
     store: ModelStore, now: Standing, tonight: Model, decider: str, entries: Sequence[Entry], bars: Bars, env: EnvSpec,
-    faults: tuple[str, ...], *, stale: bool, automatic: bool,
+    faults: tuple[str, ...], *, stale: bool,
 ) -> Verdict:  # fmt: skip
     """The nightly test of a challenger, over the nights since it became one."""
     assert now.champion is not None
@@ -150,14 +204,7 @@ def _challenge(
             promotion.dismiss(store, BY, f"the champion stood its probation of {n_nights} nights")
         return Verdict(MoveKind.NONE, faults, evidence, n_nights)
     if was_champion:
-        if automatic:
-            promotion.rollback(store, BY, f"better on {n_nights} nights, p = {evidence.p:.3f}")
-            promotion.dismiss(store, BY, "it is champion again")
-        return Verdict(MoveKind.ROLLBACK, evidence=evidence, n_nights=n_nights, done=automatic)
+        return Verdict(MoveKind.ROLLBACK, evidence=evidence, n_nights=n_nights)
     if faults or decider != now.challenger_decider:
         return Verdict(MoveKind.NONE, faults, evidence, n_nights)
-    if automatic:
-        known = {"p": evidence.p, "nights": n_nights}
-        promotion.promote(store, tonight, BY, reason=f"better on {n_nights} nights", evidence=known, better_by_night=True)
-        promotion.challenge(store, now.champion, BY, "on probation against the champion of before")
-    return Verdict(MoveKind.REPLACE, evidence=evidence, n_nights=n_nights, done=automatic)
+    return Verdict(MoveKind.REPLACE, evidence=evidence, n_nights=n_nights)

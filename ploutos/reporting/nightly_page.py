@@ -120,7 +120,8 @@ def holdout_sentences(read: HoldoutRead) -> list[str]:
 
 
 def _due(verdict: Verdict) -> list[str]:
-    done = "was carried out" if verdict.done else "is due: `ploutos models` carries it out"
+    waits = "is due: a form on the Prefect server waits for a decision" if verdict.asked else "is due: `ploutos models` carries it out"
+    done = "was carried out" if verdict.done else waits
     nights = f" over {verdict.n_nights} nights in common, p = {verdict.evidence.p:.3f}" if verdict.evidence else ""
     match verdict.kind:
         case MoveKind.FIRST:
@@ -155,6 +156,7 @@ def write_night(night: Night, target: Path) -> Path:
         "session": night.record.session, "run": os.path.relpath(night.folder, target), "sentences": night_sentences(night),
         "entries": [entry.model_dump(mode="json") for entry in night.entries],
         "verdict": {"kind": verdict.kind, "faults": list(verdict.faults), "nights": verdict.n_nights, "done": verdict.done,
+                    "asked": verdict.asked,
                     "p": None if verdict.evidence is None else verdict.evidence.p},
     }  # fmt: skip
     write_json(target / "night.json", said)

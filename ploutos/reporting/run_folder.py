@@ -222,6 +222,7 @@ def write_run(
         "data_quality": [asdict(warning) for warning in quality.warnings],
         "hardware": usage.summary(),
         "llm": asked,
+        "pauses": [asdict(pause) for pause in usage.pauses],
     }
     facts = RunFacts(fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config))
     for name, text in (

@@ -242,13 +242,14 @@ def shared_pool(workers: int) -> WorkerPool:
     """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`."""
     with _sharing:
         if not _shared:  # before a process that was itself spawned waits for its children
-            Finalize(None, _end_shared, exitpriority=1)
+            Finalize(None, end_shared_pools, exitpriority=1)
         if workers not in _shared:
             _shared[workers] = WorkerPool(workers)
         return _shared[workers]
 
 
-def _end_shared(kind: type[BaseException] | None = None) -> None:
+def end_shared_pools(kind: type[BaseException] | None = None) -> None:
+    """End this process's pools, after their jobs or, where an interruption is the cause, at once; the next job starts another one."""
     with _sharing:
         ended = [_shared.pop(workers) for workers in list(_shared)]
     for pool in ended:
@@ -261,4 +262,4 @@ def shared_pools() -> Iterator[None]:
     try:
         yield
     finally:
-        _end_shared(sys.exc_info()[0])
+        end_shared_pools(sys.exc_info()[0])

@@ -131,6 +131,8 @@ def train_member(
         The policy's meta: fold, seed, steps, scaler, names, learning curve, which of its policies was kept and why, versions.
     """
     torch.set_num_threads(1)
+    if paths.device == "cuda" and paths.gpu_share is not None:
+        torch.cuda.set_per_process_memory_fraction(paths.gpu_share)
     if spec.speed.reuse_memory:
         keep_freed_memory()
     paths.folder.mkdir(parents=True, exist_ok=True)

@@ -196,6 +196,8 @@ class TrainingPaths:
     device: Device = "cpu"
     tensorboard: Path | None = None
     """Where TensorBoard's files go; None for none."""
+    gpu_share: float | None = None
+    """Most of a GPU's memory that this training may take, as a share; None for no bound."""
 
     @property
     def progress_file(self) -> Path:
