@@ -43,6 +43,7 @@ from ploutos.registry.promotion import (
     nightly_decision,
     on_probation,
     promote,
+    reinstate,
     rollback,
     tried_since,
 )
@@ -128,10 +129,11 @@ def test_a_model_travels_from_challenger_to_champion_and_back(store):
     assert store.aliases() == {Alias.CHAMPION: first.name, Alias.CHALLENGER: second.name}
     move = promote(store, find_model(store, "challenger"), "bob", evidence={"nightly_p": 0.04})
     assert (move.before, move.model, move.by, move.forced) == (first.name, second.name, "bob", False)
-    assert store.aliases() == {Alias.CHAMPION: second.name}
+    assert store.aliases() == {Alias.CHAMPION: second.name, Alias.CHALLENGER: first.name}
     rollback(store, "bob", "it lost")
-    assert store.aliases() == {Alias.CHAMPION: first.name}
-    assert [each.action for each in store.history()] == ["promote", "challenge", "promote", "promote", "rollback"]
+    assert store.aliases() == {Alias.CHAMPION: first.name, Alias.CHALLENGER: second.name}
+    assert [each.action for each in store.history()] == ["promote", "challenge", "promote", "challenge", "rollback", "challenge"]
+    assert (store.history()[3].before, store.history()[3].by) == (second.name, "bob")
     kept = store.history()[2]
     assert kept.evidence["nightly_p"] == 0.04
     assert Gates.model_validate(kept.evidence["gates"]) == second.gates
@@ -148,12 +150,40 @@ def test_rollback_goes_back_step_by_step_and_never_to_one_that_was_demoted(store
         promote(store, each, "ann")
     rollback(store, "ann", "")
     assert store.aliases()[Alias.CHAMPION] == b.name
+    assert store.aliases()[Alias.CHALLENGER] == c.name
     demote(store, "ann", "b failed too")
-    assert store.aliases() == {}
+    assert store.aliases() == {Alias.CHALLENGER: c.name}
     rollback(store, "ann", "")
-    assert store.aliases()[Alias.CHAMPION] == a.name
+    assert store.aliases() == {Alias.CHAMPION: a.name, Alias.CHALLENGER: c.name}  # nobody was displaced
     with pytest.raises(StoreError, match="champion already"):
         promote(store, a, "ann")
+
+
+def test_whoever_takes_a_champions_place_is_on_probation_against_it(store):
+    a, other = model(1), model(9)
+    b = against(2, a)
+    promote(store, a, "ann")
+    assert store.aliases() == {Alias.CHAMPION: a.name}  # it displaced nobody
+    challenge(store, other, "ann")
+    promote(store, b, "ann")
+    assert store.aliases() == {Alias.CHAMPION: b.name, Alias.CHALLENGER: a.name}  # the challenger of before gives way
+    assert reinstate(store, "night", "better").action == "rollback"
+    assert store.aliases() == {Alias.CHAMPION: a.name}
+    promote(store, against(3, a), "ann")
+    rollback(store, "ann", "")
+    move = reinstate(store, "night", "better")  # against the person who took it back
+    assert (move.action, move.model) == ("promote", model(3, judged=against(3, a).gates).name)
+    assert store.aliases() == {Alias.CHAMPION: move.model}
+    assert rollback(store, "ann", "").model == a.name
+
+
+def test_nobody_is_reinstated_who_never_was_champion(store):
+    with pytest.raises(StoreError, match="nobody to put back"):
+        reinstate(store, "night", "")
+    promote(store, model(1), "ann")
+    challenge(store, model(2), "ann")
+    with pytest.raises(StoreError, match="nobody to put back"):
+        reinstate(store, "night", "")
 
 
 @pytest.mark.parametrize(
@@ -244,8 +274,8 @@ def test_a_torn_move_is_passed_over_and_two_at_once_do_not_both_win(tmp_path):
         file.write(b'{"at": "half')
     assert len(store.history()) == 1
     promote(store, against(2, model(1)), "ann")
-    assert [each.model for each in store.history()] == [model(1).name, model(2).name]
-    late = store.history()[-1].model_copy(update={"before": model(1).name, "model": model(1).name})
+    assert [each.model for each in store.history()] == [model(1).name, model(2).name, model(1).name]
+    late = store.history()[1].model_copy(update={"before": model(1).name, "model": model(1).name})
     with pytest.raises(StoreError, match="by now"):
         store.move(late)
 
@@ -299,8 +329,11 @@ def test_the_command_lists_shows_promotes_and_rolls_back(tmp_path):
     assert command(tmp_path, "promote", second.name, "--force", "--reason", "trial")[1]["forced"]
     assert command(tmp_path, "show", "champion")[1]["faults"] == ["gate:psr"]
     assert command(tmp_path, "show", first.name)[1]["faults"] == [f"champion-since:{second.name}"]
-    assert command(tmp_path, "rollback", "--reason", "no good")[1]["model"] == first.name
+    back = command(tmp_path, "rollback", "--reason", "no good")[1]
+    assert (back["model"], back["challenger"]) == (first.name, second.name)
+    assert command(tmp_path, "dismiss", "--reason", "it is broken")[1]["before"] == second.name
+    assert command(tmp_path, "dismiss")[0] == 1
     listed = command(tmp_path, "list")[1]
     assert listed["aliases"] == {"champion": first.name}
-    assert [move["action"] for move in listed["moves"]] == ["promote", "promote", "rollback"]
+    assert [move["action"] for move in listed["moves"]] == ["promote", "promote", "challenge", "rollback", "challenge", "dismiss"]
     assert command(tmp_path, "show", "nobody")[0] == 1

@@ -130,16 +130,58 @@ def test_a_challenger_that_is_no_better_does_not(place, panel, tmp_path, contest
 
 
 @pytest.mark.parametrize("better", ["old", "neither"])
-def test_probation_ends_in_a_rollback_or_in_peace(place, panel, tmp_path, contest, foresight, better):
+@pytest.mark.parametrize("by_night", [True, False])
+def test_probation_ends_in_a_rollback_or_in_peace(place, panel, tmp_path, contest, foresight, better, by_night):
     store, _, _ = place
     old, new, (first, second) = contest
-    promotion.promote(store, new, "me", better_by_night=True)
-    promotion.challenge(store, old, "me")
+    if by_night:
+        promotion.promote(store, new, "me", better_by_night=True)
+    else:
+        promotion.promote(store, new, "me", force=True, reason="a person's choice")
     weights = (foresight[1], foresight[0]) if better == "old" else (foresight[1], foresight[1])
     entries = logged(tmp_path, panel, (second, first), weights)
     verdict = judge(place, panel, new, second, entries)
     assert (verdict.kind is MoveKind.ROLLBACK) == (better == "old")
     assert store.aliases() == {Alias.CHAMPION: old.name if better == "old" else new.name}
+
+
+@pytest.mark.parametrize("better", ["new", "neither"])
+def test_a_rollback_by_hand_is_on_probation_too(place, panel, tmp_path, contest, foresight, better):
+    store, _, _ = place
+    old, new, (first, second) = contest
+    promotion.promote(store, new, "me", better_by_night=True)
+    promotion.rollback(store, "me", "I do not like it")
+    weights = (foresight[0] if better == "new" else foresight[1], foresight[1])
+    entries = logged(tmp_path, panel, (second, first), weights)
+    said = judge(place, panel, old, first, entries, automatic=False)
+    assert said.kind is (MoveKind.ROLLBACK if better == "new" else MoveKind.NONE)
+    if better == "new":
+        assert store.aliases() == {Alias.CHAMPION: old.name, Alias.CHALLENGER: new.name}  # it is only said
+        assert judge(place, panel, old, first, entries).done
+    assert store.aliases() == {Alias.CHAMPION: new.name if better == "new" else old.name}
+
+
+def test_a_displaced_model_with_the_same_settings_does_not_run_beside_the_champion(place, panel):
+    store, runs, _ = place
+    old, new = model(1), model(2)
+    with_settings(runs, old, 1)
+    decider = with_settings(runs, new, 1)
+    promotion.promote(store, old, "me")
+    promotion.promote(store, new, "me", force=True, reason="newer bars")
+    assert store.aliases()[Alias.CHALLENGER] == old.name
+    assert judge(place, panel, new, decider).kind is MoveKind.NONE
+    assert store.aliases() == {Alias.CHAMPION: new.name}
+
+
+def test_a_displaced_model_whose_folder_is_gone_names_the_way_out(place, panel):
+    store, runs, _ = place
+    promotion.promote(store, model(1), "me")
+    promotion.promote(store, model(2), "me", force=True, reason="newer bars")
+    with_settings(runs, model(2), 2)
+    with pytest.raises(StoreError, match="ploutos models dismiss"):
+        standing(store, runs)
+    promotion.dismiss(store, "me", "gone")
+    assert standing(store, runs).challenger is None
 
 
 def test_decisions_that_came_late_are_no_evidence(place, panel, tmp_path, contest, foresight):

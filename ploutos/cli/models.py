@@ -113,8 +113,9 @@ def promote(
     as_challenger: Annotated[bool, typer.Option("--challenger", help="Make it challenger: it runs beside the champion.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Make a model champion if every gate is open, or challenger."""
+    """Make a model champion if every gate is open, on probation against the champion of before; or challenger."""
     from ploutos.registry import promotion
+    from ploutos.registry.models import Alias
     from ploutos.registry.trials import TrialRegistry
     from ploutos.settings import Settings
 
@@ -126,9 +127,9 @@ def promote(
         else:
             since = promotion.tried_since(found, TrialRegistry(Settings().registry_root))
             move = promotion.promote(store, found, who, reason=reason, force=force, since=since)
+        _say(move, store.aliases().get(Alias.CHALLENGER), as_json)
     except PloutosError as error:
         raise fail(error, as_json) from error
-    _say(move, as_json)
 
 
 @app.command()
@@ -138,7 +139,7 @@ def rollback(
     reason: Annotated[str, _REASON] = "",
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Put the champion of before back."""
+    """Put the champion of before back, on probation against the one that it displaces."""
     from ploutos.registry import promotion
 
     _carry_out(promotion.rollback, mlflow, by, reason, as_json)
@@ -155,6 +156,19 @@ def demote(
     from ploutos.registry import promotion
 
     _carry_out(promotion.demote, mlflow, by, reason, as_json)
+
+
+@app.command()
+def dismiss(
+    mlflow: Annotated[str | None, _MLFLOW] = None,
+    by: Annotated[str | None, _BY] = None,
+    reason: Annotated[str, _REASON] = "",
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Let no model run beside the champion; this ends a probation."""
+    from ploutos.registry import promotion
+
+    _carry_out(promotion.dismiss, mlflow, by, reason, as_json)
 
 
 @app.command()
@@ -184,15 +198,20 @@ def holdout(
 
 def _carry_out(action: "Callable[[ModelStore, str, str], Any]", mlflow: str | None, by: str | None, reason: str, as_json: bool) -> None:
     """Move an alias and say so."""
+    from ploutos.registry.models import Alias
+
     try:
-        move = action(_store(mlflow), by or getpass.getuser(), reason)
+        store = _store(mlflow)
+        move = action(store, by or getpass.getuser(), reason)
+        _say(move, store.aliases().get(Alias.CHALLENGER), as_json)
     except PloutosError as error:
         raise fail(error, as_json) from error
-    _say(move, as_json)
 
 
-def _say(move: Any, as_json: bool) -> None:
+def _say(move: Any, challenger: str | None, as_json: bool) -> None:
     if as_json:
-        print(json.dumps({"ok": True, **move.model_dump(mode="json")}))
-    else:
-        print(f"{move.alias} is {move.model or 'nobody'} now; before: {move.before or 'nobody'}{' (forced)' if move.forced else ''}")
+        print(json.dumps({"ok": True, **move.model_dump(mode="json"), "challenger": challenger}))
+        return
+    print(f"{move.alias} is {move.model or 'nobody'} now; before: {move.before or 'nobody'}{' (forced)' if move.forced else ''}")
+    if move.alias == "champion" and move.before is not None and move.before == challenger:
+        print(f"it is on probation: {challenger} runs on beside it as challenger, and nights decide; `ploutos models dismiss` ends that")

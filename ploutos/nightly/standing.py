@@ -2,8 +2,8 @@
 
 A decider is a subject and the settings that make it, so a champion that is retrained by plan stays champion. Where tonight's run has other
 settings than the champion, the champion goes on deciding with the policies it had, and tonight's subject runs beside it as challenger. A
-challenger that was champion before is put back by a rollback. Nothing moves on a stale night, and nothing moves by itself unless the
-settings say so: a move that is due is said.
+challenger that was champion before is there for the champion's probation, and is put back where the nights speak for it. Nothing moves on a
+stale night, and nothing moves by itself unless the settings say so: a move that is due is said.
 """
 
 from collections.abc import Sequence
@@ -74,13 +74,15 @@ def standing(store: ModelStore, runs_root: Path) -> Standing:
     """
     aliases = store.aliases()
     models = [find_model(store, aliases[alias]) if alias in aliases else None for alias in (Alias.CHAMPION, Alias.CHALLENGER)]
-    return Standing(models[0], models[1], *(None if model is None else _decider_of(model, runs_root) for model in models))
+    ways_out = ("demote", "dismiss")
+    deciders = (None if model is None else _decider_of(model, runs_root, way) for model, way in zip(models, ways_out, strict=True))
+    return Standing(models[0], models[1], *deciders)
 
 
-def _decider_of(model: Model, runs_root: Path) -> str:
+def _decider_of(model: Model, runs_root: Path, way_out: str) -> str:
     file = runs_root / model.run / "config.yaml"
     if not file.is_file():
-        raise StoreError(f"{file} is gone: the settings of model {model.name}; restore the folder, or `ploutos models demote`")
+        raise StoreError(f"{file} is gone: the settings of model {model.name}; restore the folder, or `ploutos models {way_out}`")
     return decider_digest(load_config("full", file), model.subject)
 
 
@@ -134,15 +136,12 @@ def carry_out(store: ModelStore, verdict: Verdict, tonight: Model, by: str, tria
     nights, p = verdict.n_nights, None if verdict.evidence is None else verdict.evidence.p
     known = {} if p is None else {"p": p, "nights": nights}
     if verdict.kind is MoveKind.ROLLBACK:
-        promotion.rollback(store, by, _with(f"better on {nights} nights, p = {p:.3f}", reason))
-        promotion.dismiss(store, by, "it is champion again")
+        promotion.reinstate(store, by, _with(f"better on {nights} nights, p = {p:.3f}", reason))
         return
-    since, champion = promotion.tried_since(tonight, trials), store.aliases().get(Alias.CHAMPION)
+    since = promotion.tried_since(tonight, trials)
     first = verdict.kind is MoveKind.FIRST
     why = "passed every gate; there was no champion" if first else f"better on {nights} nights"
     promotion.promote(store, tonight, by, reason=_with(why, reason), since=since, evidence=known, better_by_night=not first)
-    if champion is not None:
-        promotion.challenge(store, find_model(store, champion), by, "on probation against the champion of before")
 
 
 def _with(found: str, reason: str) -> str:
@@ -171,6 +170,9 @@ def judge_night(
             return Verdict(MoveKind.NONE, faults)
         promotion.challenge(store, tonight, BY, "other settings than the champion's")
         return Verdict(MoveKind.CHALLENGE, faults, done=True)
+    if now.challenger_decider == now.champion_decider:
+        promotion.dismiss(store, BY, "it has the champion's settings, so there is nothing to compare")
+        return Verdict(MoveKind.NONE, faults)
     verdict = _challenge(store, now, tonight, decider, entries, bars, env, faults, stale=stale)
     return _done(store, verdict, tonight, trials, automatic)
 
@@ -198,12 +200,12 @@ def _challenge(
     if returns is None:
         return Verdict(MoveKind.NONE, faults)
     evidence, n_nights = promotion.nightly_decision(returns.one, returns.other), len(returns.sessions)
-    was_champion = any(move.alias is Alias.CHAMPION and move.model == now.challenger.name for move in store.history())
+    displaced = promotion.was_champion(store, now.challenger.name)
     if evidence.decided_after is None or stale:
-        if was_champion and not promotion.on_probation(store, n_nights):
+        if displaced and not promotion.on_probation(store, n_nights):
             promotion.dismiss(store, BY, f"the champion stood its probation of {n_nights} nights")
         return Verdict(MoveKind.NONE, faults, evidence, n_nights)
-    if was_champion:
+    if displaced:
         return Verdict(MoveKind.ROLLBACK, evidence=evidence, n_nights=n_nights)
     if faults or decider != now.challenger_decider:
         return Verdict(MoveKind.NONE, faults, evidence, n_nights)

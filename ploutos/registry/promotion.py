@@ -2,8 +2,8 @@
 
 Champion and challenger are moved by five actions. *Promote* makes a run's subject champion; a champion of before becomes what a rollback
 returns to. *Demote* leaves nobody in charge. *Rollback* puts the champion of before back. *Challenge* names who runs beside the champion,
-*dismiss* nobody. A champion that a night promoted is on probation for a quarter, in which the one before it runs on as its challenger:
-the same nightly test brings that one back.
+*dismiss* nobody. Whoever takes a champion's place, by a person's hand or by night, is on probation for a quarter, in which the one that
+it displaced runs on as its challenger: the same nightly test brings that one back (`reinstate`).
 """
 
 import json
@@ -134,7 +134,7 @@ def promote(
     store: ModelStore, model: Model, by: str, *, reason: str = "", force: bool = False, since: int = 0, evidence: Mapping[str, Any] = {},
     better_by_night: bool = False,
 ) -> Move:  # fmt: skip
-    """Make a model champion.
+    """Make a model champion, on probation against the champion whose place it takes.
 
     Args:
         by: who approves.
@@ -161,9 +161,17 @@ def promote(
     store.add(model)
     move = _move(Alias.CHAMPION, model.name, before, "promote", by, reason, forced=bool(faults), evidence=known)
     store.move(move)
-    if store.aliases().get(Alias.CHALLENGER) == model.name:
+    if before is not None:
+        _put_on_probation(store, before, by)
+    elif store.aliases().get(Alias.CHALLENGER) == model.name:
         store.move(_move(Alias.CHALLENGER, None, model.name, "promote", by, "it is champion now"))
     return move
+
+
+def _put_on_probation(store: ModelStore, displaced: str, by: str) -> None:
+    """Let the champion that was displaced run beside the one that took its place; whoever ran there gives way."""
+    held = store.aliases().get(Alias.CHALLENGER)
+    store.move(_move(Alias.CHALLENGER, displaced, held, "challenge", by, "displaced, and beside the new champion for its probation"))
 
 
 def challenge(store: ModelStore, model: Model, by: str, reason: str = "") -> Move:
@@ -203,7 +211,7 @@ def _vacate(store: ModelStore, alias: Alias, action: str, by: str, reason: str) 
 
 
 def rollback(store: ModelStore, by: str, reason: str) -> Move:
-    """Put the champion of before back; twice goes back two steps.
+    """Put the champion of before back, on probation against the one that it displaces; twice goes back two steps.
 
     Raises:
         StoreError: there was none before.
@@ -215,7 +223,33 @@ def rollback(store: ModelStore, by: str, reason: str) -> Move:
     back = find_model(store, earlier[-1])
     move = _move(Alias.CHAMPION, back.name, champion, "rollback", by, reason)
     store.move(move)
+    if champion is not None:
+        _put_on_probation(store, champion, by)
+    elif store.aliases().get(Alias.CHALLENGER) == back.name:
+        store.move(_move(Alias.CHALLENGER, None, back.name, "rollback", by, "it is champion again"))
     return move
+
+
+def reinstate(store: ModelStore, by: str, reason: str) -> Move:
+    """Put the challenger, a champion that was displaced, back in charge: the nights of the probation speak for it, and end it.
+
+    Raises:
+        StoreError: there is no champion, or no challenger that was champion before.
+    """
+    aliases = store.aliases()
+    champion, back = aliases.get(Alias.CHAMPION), aliases.get(Alias.CHALLENGER)
+    if champion is None or back is None or not was_champion(store, back):
+        raise StoreError("there is no champion on probation, so nobody to put back; `ploutos models list` shows all moves")
+    undone = _reigns(store)[-2:-1] == [back]  # else a person had rolled it back, or named an older one
+    move = _move(Alias.CHAMPION, back, champion, "rollback" if undone else "promote", by, reason)
+    store.move(move)
+    store.move(_move(Alias.CHALLENGER, None, back, "dismiss", by, "it is champion again"))
+    return move
+
+
+def was_champion(store: ModelStore, name: str) -> bool:
+    """Whether a model ever was champion."""
+    return any(move.alias is Alias.CHAMPION and move.model == name for move in store.history())
 
 
 def _reigns(store: ModelStore) -> list[str]:
