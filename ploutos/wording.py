@@ -32,3 +32,23 @@ def counted(words: str, n: int) -> str:
     """
     agreed = re.sub(r"\[([^|\]]*)\|([^\]]*)\]", lambda found: found[1] if n == 1 else found[2], words)
     return agreed.replace("{n}", f"{n:,}")
+
+
+def without(text: str, *secrets: str | None) -> str:
+    """A text of somebody else's, who may have repeated what was sent, without the secrets in it.
+
+    >>> without("Incorrect API key provided: sk-1", "sk-1", None)
+    'Incorrect API key provided: ***'
+    """
+    for each in filter(None, secrets):
+        text = text.replace(each, "***")
+    return text
+
+
+def without_password(address: str) -> str:
+    """An address as a sentence may name it.
+
+    >>> without_password("http://ann:secret@host:80/v1"), without_password("http://host/v1")
+    ('http://ann:***@host:80/v1', 'http://host/v1')
+    """
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", address)

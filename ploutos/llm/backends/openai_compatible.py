@@ -13,6 +13,7 @@ import httpx
 from ploutos.errors import LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends.base import Messages, Reply, Schema, retry_after, timeouts
 from ploutos.llm.config import LLMConfig
+from ploutos.wording import without, without_password
 
 _URL = "https://api.openai.com/v1"
 _BROKEN = {408, 409, 500, 502, 503, 504, 520, 521, 522, 524}
@@ -32,12 +33,14 @@ class OpenAIBackend:
     is_mock = False
 
     def __init__(self, config: LLMConfig, base_url: str | None, api_key: str | None) -> None:
-        self.base_url = (base_url or _URL).rstrip("/")
+        url = (base_url or _URL).rstrip("/")
+        self.base_url = without_password(url)
+        self._key = api_key
         self.name = f"{config.model} (OpenAI-compatible)"
         self._config = config
         self._formats = ["json_schema", "json_object", "none"]
         self._http = httpx.Client(
-            base_url=self.base_url,
+            base_url=url,
             **timeouts(config.timeout_s),
             headers={"Authorization": f"Bearer {api_key}"} if api_key else {},
         )
@@ -97,7 +100,7 @@ class OpenAIBackend:
             raise LLMUnavailable(f"what answers at {self.base_url} does not speak OpenAI's chat API; look at llm.host") from error
 
     def _fault(self, answer: httpx.Response) -> LLMError:
-        sentence = f"{self.base_url} answered {answer.status_code} to {self._config.model}: {_message(answer)}"
+        sentence = f"{self.base_url} answered {answer.status_code} to {self._config.model}: {self._message(answer)}"
         if answer.status_code in _BUSY:
             return LLMBusy(sentence, retry_after(answer.headers))
         if answer.status_code in _BROKEN:
@@ -106,17 +109,17 @@ class OpenAIBackend:
             return LLMError(f"{sentence}; set OPENAI_API_KEY")
         return LLMError(f"{sentence}; look at llm.model and run: ploutos llm check")
 
+    def _message(self, answer: httpx.Response) -> str:
+        try:
+            text = str(answer.json()["error"]["message"])
+        except (ValueError, KeyError, TypeError):
+            text = answer.text
+        text = without(text, self._key)
+        return text.strip().splitlines()[0][:200] if text.strip() else "no explanation"
+
 
 def _format(kind: str, schema: Schema) -> dict[str, Any]:
     """The part of a request that asks for JSON."""
     if kind == "json_schema":
         return {"response_format": {"type": kind, "json_schema": {"name": "answer", "strict": True, "schema": schema}}}
     return {"response_format": {"type": kind}} if kind == "json_object" else {}
-
-
-def _message(answer: httpx.Response) -> str:
-    try:
-        text = str(answer.json()["error"]["message"])
-    except (ValueError, KeyError, TypeError):
-        text = answer.text
-    return text.strip().splitlines()[0][:200] if text.strip() else "no explanation"
