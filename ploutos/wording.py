@@ -44,3 +44,23 @@ def show_seconds(seconds: float) -> str:
     if whole < 60:
         return f"{whole} s"
     return f"{whole // 60} min {whole % 60:02d} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+
+
+def without(text: str, *secrets: str | None) -> str:
+    """A text of somebody else's, who may have repeated what was sent, without the secrets in it.
+
+    >>> without("Incorrect API key provided: sk-1", "sk-1", None)
+    'Incorrect API key provided: ***'
+    """
+    for each in filter(None, secrets):
+        text = text.replace(each, "***")
+    return text
+
+
+def without_password(address: str) -> str:
+    """An address as a sentence may name it.
+
+    >>> without_password("http://ann:secret@host:80/v1"), without_password("http://host/v1")
+    ('http://ann:***@host:80/v1', 'http://host/v1')
+    """
+    return re.sub(r"(//[^/@:]*):[^/@]*@", r"\1:***@", address)

@@ -1,3 +1,4 @@
+import traceback
 import warnings
 from contextlib import contextmanager
 
@@ -280,6 +281,15 @@ def test_keys_are_in_no_sentence_and_no_name():
     with alpaca(key="AK-PRIVATE") as (vendor, _, _), pytest.raises(CredentialsError) as caught:
         list(vendor.pages(asking()))
     assert not any(secret in text for secret in ("AK-PRIVATE", SECRET) for text in (str(caught.value), repr(vendor)))
+
+
+def test_a_vendor_that_repeats_the_keys_is_not_repeated():
+    with alpaca() as (vendor, fake, _):
+        fake.faults = [(403, {"message": f"key {KEY} with {SECRET} has expired"})]
+        with pytest.raises(CredentialsError, match=r"key \*\*\* with \*\*\* has expired") as caught:
+            list(vendor.pages(asking()))
+    logged = "".join(traceback.format_exception(caught.value))
+    assert not any(secret in logged for secret in (KEY, SECRET))
 
 
 # --- faults that pass, and those that do not

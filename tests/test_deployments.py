@@ -3,6 +3,7 @@
 import json
 import os
 import stat
+import subprocess
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +15,8 @@ from prefect import Flow
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
+from prefect.utilities.schema_tools import validate
+from prefect.utilities.templating import apply_values, find_placeholders
 
 from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
@@ -55,6 +58,47 @@ def test_every_deployment_names_a_flow_that_loads_and_parameters_that_it_takes()
             flow.validate_parameters(parameters)
         assert set(flow.parameters.properties) == {"config"}
     assert {each["name"] for each in DECLARED} >= {"pipeline", "phase-1", "phase-2", "phase-3", "walk-forward", "validate", "nightly"}
+
+
+def kubernetes(**values):
+    """The job that a pool made from our template would start."""
+    template = json.loads(PREFECT_FILE.with_name("kubernetes.json").read_text())
+    validate(values, template["variables"], raise_on_error=True)
+    defaults = {name: each["default"] for name, each in template["variables"]["properties"].items() if "default" in each}
+    assert {each.name for each in find_placeholders(template["job_configuration"])} == set(template["variables"]["properties"])
+    return apply_values(template["job_configuration"], defaults | values)["job_manifest"]
+
+
+def test_a_member_on_kubernetes_has_one_core_its_secret_and_a_home_on_a_disk_of_its_own():
+    member = next(each for each in DECLARED if each["name"] == "member")
+    env = {**member["work_pool"]["job_variables"]["env"], "PLOUTOS_STORE": "s3://bucket/prefix", "PLOUTOS_HOME": "/ploutos/home"}
+    job = kubernetes(image="registry/ploutos:1", env=env, command="prefect flow-run execute", labels={}, name="member")
+    pod = job["spec"]["template"]["spec"]
+    (container,) = pod["containers"]
+    assert (container["image"], container["env"]["PLOUTOS_STORE"]) == ("registry/ploutos:1", "s3://bucket/prefix")
+    assert container["resources"]["limits"] == container["resources"]["requests"] == {"cpu": "1", "memory": "2Gi"}
+    assert container["envFrom"] == [{"secretRef": {"name": "ploutos"}}]
+    assert container["env"]["PLOUTOS_HOME"].startswith(container["volumeMounts"][0]["mountPath"])
+    assert job["spec"]["backoffLimit"] == 0  # Prefect and the store take up what died
+    assert job["spec"]["ttlSecondsAfterFinished"] == 600
+    with pytest.raises(Exception, match="'image' is a required property"):
+        kubernetes(env=env)
+
+
+def test_a_slurm_job_starts_one_worker_of_as_many_members_as_cores_and_names_what_it_lacks(tmp_path):
+    (tmp_path / "prefect").write_text('#!/bin/sh\necho "$PLOUTOS_HOME $OMP_NUM_THREADS $@"\n')
+    (tmp_path / "prefect").chmod(0o755)
+    script = str(PREFECT_FILE.with_name("slurm.sbatch"))
+    given = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path), "SLURM_JOB_ID": "7", "SLURM_CPUS_PER_TASK": "4"}
+    given |= {"PREFECT_API_URL": "http://server:4200/api", "PLOUTOS_STORE": "s3://bucket/prefix"}
+    done = subprocess.run(["bash", script], env=given, capture_output=True, text=True, check=True)
+    words = done.stdout.split()
+    assert words[:8] == [f"{tmp_path}/ploutos-7", "1", "worker", "start", "--pool", "ploutos-members", "--type", "process"]
+    assert words[8:11] == ["--limit", "4", "--name"]
+    for name in ("PREFECT_API_URL", "PLOUTOS_STORE"):
+        lacking = {key: value for key, value in given.items() if key != name}
+        refused = subprocess.run(["bash", script], env=lacking, capture_output=True, text=True, check=False)
+        assert (refused.returncode, name in refused.stderr, refused.stdout) == (1, True, "")
 
 
 def test_a_flow_whose_module_cannot_be_imported_is_not_deployed(tmp_path, monkeypatch):

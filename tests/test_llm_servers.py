@@ -349,6 +349,13 @@ def test_faults_of_an_openai_server_are_one_sentence(server, status, error, word
     assert len(server.called(V1)) == 1
 
 
+def test_a_key_that_an_openai_server_repeats_and_a_password_in_its_address_are_in_no_sentence(server):
+    server.next_failures = [(401, "Incorrect API key provided: sk-planted")]
+    backend = OpenAIBackend(LLMConfig(model="tiny"), f"{server.url.replace('://', '://ann:planted@')}/v1", "sk-planted")
+    with pytest.raises(LLMError, match=r"^http://ann:\*\*\*@127.* answered 401 to tiny: Incorrect API key provided: \*\*\*; set"):
+        backend.complete(ASK, SCHEMA, 0)
+
+
 def test_an_openai_server_that_hangs_or_is_gone_is_unavailable(server):
     server.hang_s = 60
     with pytest.raises(LLMUnavailable, match=r"did not answer within 0.2 s"):

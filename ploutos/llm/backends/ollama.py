@@ -16,6 +16,7 @@ import ollama
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
 from ploutos.llm.config import LLMConfig
+from ploutos.wording import without_password
 
 _LOG = logging.getLogger(__name__)
 _BROKEN = {-1, 408, 500, 502, 503, 504}
@@ -35,12 +36,13 @@ class OllamaBackend:
     is_mock = False
 
     def __init__(self, config: LLMConfig, host: str | None) -> None:
-        self.host = host or "127.0.0.1:11434"
+        address = host or "127.0.0.1:11434"
+        self.host = without_password(address)
         self.tag = tag_of(config.model)
         self.name = f"{self.tag} (Ollama)"
         self._config = config
         try:
-            self._client = ollama.Client(host=self.host, **timeouts(config.timeout_s))
+            self._client = ollama.Client(host=address, **timeouts(config.timeout_s))
         except (ValueError, httpx.InvalidURL) as error:
             raise ConfigError(f"llm.host or OLLAMA_HOST is {self.host!r}, which is not an address; write it as 127.0.0.1:11434") from error
         self._options = {"num_ctx": config.num_ctx, "num_predict": config.num_predict, "temperature": config.temperature}

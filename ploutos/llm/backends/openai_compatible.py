@@ -22,6 +22,7 @@ from openai.types.chat import ChatCompletion
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends.base import Messages, Reply, Schema, connect_s, retry_after
 from ploutos.llm.config import LLMConfig
+from ploutos.wording import without, without_password
 
 _LOG = logging.getLogger(__name__)
 _URL = "https://api.openai.com/v1"
@@ -92,13 +93,14 @@ class OpenAIBackend:
     is_mock = False
 
     def __init__(self, config: LLMConfig, base_url: str | None, api_key: str | None) -> None:
-        self.base_url = (base_url or _URL).rstrip("/")
+        url = (base_url or _URL).rstrip("/")
+        self.base_url, self._key = without_password(url), api_key
         self.name = f"{config.model} (OpenAI-compatible)"
         self._config = config
         self._listing = {"x-api-key": api_key, "anthropic-version": "2023-06-01"} if api_key else {"Authorization": openai.Omit()}
         """Anthropic lists models by a header of its own; who has no key sends none."""
         self._asking = {} if api_key else {"Authorization": openai.Omit()}
-        self._client = _client(self.base_url, api_key, config.timeout_s)
+        self._client = _client(url, api_key, config.timeout_s)
 
     @property
     def accepted(self) -> Accepted:
@@ -158,7 +160,7 @@ class OpenAIBackend:
         choices = getattr(answer, "choices", None)
         if not choices:
             said = getattr(answer, "error", None)  # some gateways put it into a good answer
-            raise LLMUnavailable(f"{self.base_url} answered {_line(said)}") if said else self._stranger()
+            raise LLMUnavailable(f"{self.base_url} answered {without(_line(said), self._key)}") if said else self._stranger()
         message, usage = choices[0].message, answer.usage
         text, cut = _text(getattr(message, "content", None)), choices[0].finish_reason == "length"
         if not text and not cut:
@@ -170,7 +172,7 @@ class OpenAIBackend:
         return LLMUnavailable(f"what answers at {self.base_url} does not speak OpenAI's chat API; look at llm.host")
 
     def _fault(self, error: openai.APIStatusError) -> LLMError:
-        sentence = f"{self.base_url} answered {error.status_code} to {self._config.model}: {_words(error)}"
+        sentence = f"{self.base_url} answered {error.status_code} to {self._config.model}: {without(_words(error), self._key)}"
         if error.code == "insufficient_quota":
             return LLMError(f"{sentence}; waiting does not mend that")
         if error.status_code in _BUSY:
@@ -196,7 +198,9 @@ def _client(url: str, key: str | None, timeout_s: float) -> openai.OpenAI:
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.port == 0:
             raise ValueError
     except ValueError as error:
-        raise ConfigError(f"llm.host or OPENAI_BASE_URL is {url!r}; expected an address such as http://127.0.0.1:8080/v1") from error
+        raise ConfigError(
+            f"llm.host or OPENAI_BASE_URL is {without_password(url)!r}; expected an address such as http://127.0.0.1:8080/v1"
+        ) from error
     version = parse_qs(parts.query).get("api-version")
     if version:
         return openai.AzureOpenAI(azure_endpoint=f"{parts.scheme}://{parts.netloc}", api_version=version[0], **options)

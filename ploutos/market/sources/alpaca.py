@@ -23,6 +23,7 @@ from requests.adapters import HTTPAdapter
 from ploutos.errors import ConfigError, CredentialsError, NoData, RateLimited, UnknownSymbol, VendorDown, VendorError
 from ploutos.market.sources.retry import RateLimiter, Retry
 from ploutos.market.sources.vendor import Page, Request
+from ploutos.wording import without
 
 SIP_DELAY = pd.Timedelta(minutes=16)
 """A free plan does not see the last 15 minutes of the consolidated tape; a minute more is for clocks that differ."""
@@ -105,6 +106,7 @@ class Alpaca:
         self._feed = feed
         self._delay = delay if feed == "sip" else pd.Timedelta(0)
         base = (url or BaseURL.DATA.value).rstrip("/")
+        self._secrets = (key, secret)
         self._stocks = _Client(base, key, secret, "v2", timeout_s)
         self._coins = _Client(base, key, secret, "v1beta3", timeout_s)
         self._timeout_s = timeout_s
@@ -175,7 +177,7 @@ class Alpaca:
         try:
             answer: Any = client.get(path, params)
         except APIError as error:
-            raise self._refusal(error, params["symbols"]) from error
+            raise self._refusal(error, params["symbols"]) from None  # a log has the whole chain, and the error may repeat the keys
         except Timeout as error:
             raise VendorDown(f"{self.name} did not answer within {self._timeout_s:g} s") from error
         except RequestException as error:  # no connection, a connection that broke, and an answer that is no JSON
@@ -198,7 +200,7 @@ class Alpaca:
         return frame, following
 
     def _refusal(self, error: APIError, symbol: str) -> VendorError | UnknownSymbol:
-        status, said = error.status_code, _said(str(error))
+        status, said = error.status_code, _said(without(str(error), *self._secrets))
         what = f"{self.name} answered {status} ({said})"
         if status == 429:
             return RateLimited(what, _retry_after(error.response, self._clock()))
