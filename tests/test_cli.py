@@ -44,6 +44,15 @@ def test_help_names_every_option_of_a_run():
         assert option in text
 
 
+def test_the_first_command_of_the_help_is_run():
+    text = run(app, ["--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).stdout
+    groups = re.findall(r"─ ([A-Z][a-z ]+) ─", text)
+    assert groups == ["Options", "Run", "Before a run", "After a run", "Check"]
+    commands = re.findall(r"^│ ([a-z][a-z-]+) ", text, flags=re.MULTILINE)
+    assert commands[0] == "run"
+    assert commands[commands.index("init") + 1] == "config"
+
+
 def test_the_doctor_finds_this_machine_fit(tmp_path, monkeypatch):
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
     result = run(app, ["doctor", "--json"])

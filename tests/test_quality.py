@@ -8,6 +8,7 @@ from base64 import b64decode
 from dataclasses import asdict
 from datetime import date
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -25,6 +26,7 @@ from ploutos.market.instruments import instrument
 from ploutos.market.loader import load
 from ploutos.market.quality import check_bars, inspect_adjustment, inspect_bars
 from ploutos.market.quality_report import CHECKS, LISTED, read_quality, write_quality
+from ploutos.reporting import palette, quality_page
 from ploutos.reporting.quality_page import finding_rows, render_quality_report, symbol_rows, write_quality_report
 
 DAY, HOUR = pd.Timedelta(days=1), pd.Timedelta(hours=1)
@@ -718,6 +720,15 @@ def test_the_page_is_one_file_that_needs_nothing_else(tmp_path, aligned):
     assert "<mine>" not in page
     for text in ("gaps (1)", "suspected_splits (1)", "the list of corporate actions", "number of bars of every session"):
         assert text in outside_plotly
+
+
+def test_no_two_checks_look_alike_and_every_colour_has_a_lighter_twin_for_dark_pages():
+    marks = [(mark["color"], mark["symbol"]) for mark in quality_page._MARKS.values()]
+    assert list(quality_page._MARKS) == list(CHECKS)
+    assert len(set(marks)) == len(marks)
+    script = Path(quality_page.__file__).with_name("page.js.j2").read_text()
+    dark = re.search(r"on_dark = \{(.*?)\}", script)[1]
+    assert set(re.findall(r'"(#\w{6})":', dark)) == {*palette.COLOURS, palette.GREY, palette.INK, palette.WHITE}
 
 
 def unpacked(packed):

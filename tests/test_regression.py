@@ -160,7 +160,7 @@ def test_inner_slices_are_told_by_rows_that_are_kept_apart():
 def test_a_range_with_nothing_to_learn_from_is_refused_in_a_sentence():
     _, bars, features, folds = market()
     tiny = folds[0].model_copy(update={"train": Range(start=200, stop=210)})
-    with pytest.raises(DataError, match=r"found 20 training rows, \d+ of them rises; expected at least 50, rises and falls among them"):
+    with pytest.raises(DataError, match=r"found 20 training rows, \d+ with a rise; expected at least 50, rises and falls among them"):
         fit_regression(bars, features, tiny, ENV, SMALL, "logistic")
     with pytest.raises(DataError, match="the logistic model reads log_return_1"):
         regression_strategy(bars, replace(features, names=("other",)), folds[:1], [fitted("logistic")], ENV)

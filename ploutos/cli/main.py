@@ -42,29 +42,6 @@ app.add_typer(llm.app, name="llm", rich_help_panel=_CHECK)
 app.add_typer(models.app, name="models", rich_help_panel=_AFTER)
 app.add_typer(audit.app, name="audit", rich_help_panel=_CHECK)
 app.add_typer(strategist.app, name="strategist", rich_help_panel=_RUN)
-app.command("nightly", rich_help_panel=_RUN, epilog=examples("ploutos nightly --source yahoo --market SPY,QQQ"))(nightly.nightly)
-app.command("replay", rich_help_panel=_AFTER, epilog=examples("ploutos replay 2026-11-27"))(nightly.replay)
-app.command("runs", rich_help_panel=_AFTER, epilog=examples("ploutos runs --most 5"))(runs.runs)
-app.command("report", rich_help_panel=_AFTER, epilog=examples("ploutos report --open", "ploutos report 20261128T"))(runs.report)
-app.command("compare", rich_help_panel=_AFTER, epilog=examples("ploutos compare 20261127T 20261128T"))(runs.compare)
-app.command("config", rich_help_panel=_START, epilog=examples("ploutos config env.costs", "ploutos config training --preset demo"))(
-    settings.config
-)
-app.command("serve", rich_help_panel=_RUN, epilog=examples("ploutos serve", "ploutos serve --stop", "ploutos serve --unit"))(
-    operations.serve
-)
-app.command("deploy", rich_help_panel=_RUN, epilog=examples("ploutos deploy", "ploutos deploy --calendar LSE"))(operations.deploy)
-app.command("resume", rich_help_panel=_RUN, epilog=examples("ploutos resume", "ploutos resume curious-otter"))(operations.resume)
-app.command("validate", rich_help_panel=_CHECK, epilog=examples("ploutos validate --market NQ --quick --output logs/report.json"))(
-    validate.validate
-)
-app.command(
-    "benchmark", rich_help_panel=_CHECK, epilog=examples("ploutos benchmark --mode baseline", "ploutos benchmark --mode optimized")
-)(benchmark.benchmark)
-app.command("compare-benchmarks", rich_help_panel=_CHECK, epilog=examples("ploutos compare-benchmarks baseline.json optimized.json"))(
-    benchmark.compare
-)
-app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
 
 _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -348,7 +325,6 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     return found
 
 
-@app.command(rich_help_panel=_CHECK, epilog=examples("ploutos doctor --set llm.provider=ollama"))
 def doctor(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, for its advisor.")] = None,
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
@@ -374,3 +350,30 @@ def doctor(
                 terminal.print(f"     what to do: {check.remedy}", highlight=False)
     if not all(check.ok for check in checks):
         raise typer.Exit(1)
+
+
+# `ploutos --help` lists commands as they are added: the first of a group is what most people look for
+app.command("nightly", rich_help_panel=_RUN, epilog=examples("ploutos nightly --source yahoo --market SPY,QQQ"))(nightly.nightly)
+app.command("resume", rich_help_panel=_RUN, epilog=examples("ploutos resume", "ploutos resume curious-otter"))(operations.resume)
+app.command("serve", rich_help_panel=_RUN, epilog=examples("ploutos serve", "ploutos serve --stop", "ploutos serve --unit"))(
+    operations.serve
+)
+app.command("deploy", rich_help_panel=_RUN, epilog=examples("ploutos deploy", "ploutos deploy --calendar LSE"))(operations.deploy)
+app.command("init", rich_help_panel=_START, epilog=examples("ploutos init mine"))(settings.init)
+app.command("config", rich_help_panel=_START, epilog=examples("ploutos config env.costs", "ploutos config training --preset demo"))(
+    settings.config
+)
+app.command("runs", rich_help_panel=_AFTER, epilog=examples("ploutos runs --most 5"))(runs.runs)
+app.command("report", rich_help_panel=_AFTER, epilog=examples("ploutos report --open", "ploutos report 20261128T"))(runs.report)
+app.command("compare", rich_help_panel=_AFTER, epilog=examples("ploutos compare 20261127T 20261128T"))(runs.compare)
+app.command("replay", rich_help_panel=_AFTER, epilog=examples("ploutos replay 2026-11-27"))(nightly.replay)
+app.command("doctor", rich_help_panel=_CHECK, epilog=examples("ploutos doctor --set llm.provider=ollama"))(doctor)
+app.command("validate", rich_help_panel=_CHECK, epilog=examples("ploutos validate --market NQ --quick --output logs/report.json"))(
+    validate.validate
+)
+app.command(
+    "benchmark", rich_help_panel=_CHECK, epilog=examples("ploutos benchmark --mode baseline", "ploutos benchmark --mode optimized")
+)(benchmark.benchmark)
+app.command("compare-benchmarks", rich_help_panel=_CHECK, epilog=examples("ploutos compare-benchmarks baseline.json optimized.json"))(
+    benchmark.compare
+)

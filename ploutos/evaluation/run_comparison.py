@@ -21,6 +21,7 @@ from ploutos.evaluation.summary import Number, Part, RunSummary, read_summary
 from ploutos.market import calendar as calendars
 from ploutos.market.clock import parse_timeframe
 from ploutos.types import FloatArray, TimeArray
+from ploutos.wording import plural
 
 
 @dataclass(frozen=True)
@@ -153,7 +154,7 @@ def compare_runs(one: TestedAccount, other: TestedAccount, bootstrap: BootstrapS
     if len(days) < FEWEST:
         raise DataError(
             f"{one.run} tested {one.summary.first} to {one.summary.last} and {other.run} {other.summary.first} to {other.summary.last}: "
-            f"{len(days)} sessions in common; expected at least {FEWEST}"
+            f"{plural(len(days), 'session')} in common; expected at least {FEWEST}"
         )
     per_year = one.summary.sessions_per_year
     found = [

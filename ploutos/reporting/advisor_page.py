@@ -13,7 +13,8 @@ from ploutos.evaluation.contamination import counting_spans
 from ploutos.evaluation.summary import AdviceControls, RunSummary, Side
 from ploutos.reporting.lines import POINTS, spread, times
 from ploutos.reporting.names import names_of, names_of_accounts
-from ploutos.reporting.page import BLUE, GREY, INK, ORANGE, figure_html, render_page, show
+from ploutos.reporting.page import figure_html, render_page, show
+from ploutos.reporting.palette import BLUE, GREY, INK, ORANGE
 from ploutos.reporting.report import choice_rows
 from ploutos.reporting.verdict import (
     QUESTIONS,

@@ -19,7 +19,8 @@ from ploutos.market.bars import Bars
 from ploutos.market.calendar import DAY
 from ploutos.reporting.lines import POINTS, spread, thinned, times
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import BLUE, COLOURS, GREY, INK, ORANGE, end_labels, show, typeset
+from ploutos.reporting.page import end_labels, show, typeset
+from ploutos.reporting.palette import BLUE, COLOURS, GREY, INK, ORANGE, WHITE
 from ploutos.strategies.base import Role
 from ploutos.types import Float32Array, FloatArray, IntArray
 
@@ -263,7 +264,7 @@ def weights(m: Material) -> go.Figure:
     figure = go.Figure(
         go.Heatmap(
             z=f32(held[at - 1][:, order].T), x=times(m.backtests.timestamps[at]), y=[m.bars.symbols[j] for j in order],
-            colorscale=[[0, ORANGE], [0.5, "#ffffff"], [1, BLUE]], zmin=-most, zmax=most,
+            colorscale=[[0, ORANGE], [0.5, WHITE], [1, BLUE]], zmin=-most, zmax=most,
             colorbar={"tickformat": ".0%", "thickness": 12, "nticks": 3}, hovertemplate="%{x|%Y-%m-%d} %{y}: %{z:.1%}<extra></extra>",
         )
     )  # fmt: skip

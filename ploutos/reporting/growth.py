@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from ploutos.evaluation.summary import Attribution, Growth, RunSummary
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import BLUE, INK, ORANGE, figure_html, show, typeset
+from ploutos.reporting.page import figure_html, show, typeset
+from ploutos.reporting.palette import BLUE, INK, ORANGE
 
 PARTS = {
     "market": "market exposure",

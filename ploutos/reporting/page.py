@@ -21,10 +21,6 @@ from plotly.offline import get_plotlyjs
 
 from ploutos.wording import plural
 
-BLUE, ORANGE, GREEN, PINK, YELLOW = "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"
-"""Told apart by colour-blind readers too. Source: Okabe and Ito (2008), "Color Universal Design"."""
-COLOURS = (ORANGE, BLUE, GREEN, PINK, YELLOW)
-GREY, INK = "#98a2b3", "#1c2430"
 MINUS = "\N{MINUS SIGN}"
 _NONE = "-"
 _PLOTLY = "<!-- what draws -->"

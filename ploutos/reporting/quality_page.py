@@ -13,6 +13,7 @@ from ploutos.market.bars import Bars
 from ploutos.market.clock import show_timeframe
 from ploutos.market.quality_report import CHECKS, Coverage, Finding, QualityReport, QualitySummary
 from ploutos.reporting.lines import POINTS, thinned, times
+from ploutos.reporting.palette import BLUE, COLOURS, GREY, WHITE
 from ploutos.types import Float32Array, FloatArray, TimeArray
 from ploutos.wording import plural
 
@@ -66,13 +67,9 @@ def symbol_rows(summary: QualitySummary, daily: bool) -> list[dict[str, str]]:
 
 # --- the page
 
-_COLOURS = {
-    "gaps": "#b54708", "bad_ticks": "#dd2590", "suspected_splits": "#7a5af8", "ticker_reuse": "#0e9384",
-    "off_session": "#f79009", "extended_hours": "#98a2b3", "zero_volume": "#12b76a", "stale": "#175cd3",
-    "ends_early": "#667085", "roll_gaps": "#6941c6", "adjustment_jumps": "#c11574",
-}  # fmt: skip
-_ERROR_COLOUR = "#d92d20"
-
+_SHAPES = ("x-thin-open", "circle-open", "diamond-open", "triangle-up-open", "square-open")
+_MARKS = {check: {"color": COLOURS[i % 5], "symbol": _SHAPES[i // 5]} for i, check in enumerate(CHECKS)}
+"""No two checks look alike, and neighbours in the list differ by colour."""
 
 Trace = dict[str, Any]
 
@@ -106,7 +103,7 @@ def _times(stamps: TimeArray) -> dict[str, str]:
 def _traces(report: QualityReport, found: Sequence[Finding], calendar: str, stamps: TimeArray, close: FloatArray) -> list[Trace]:
     """Close with every finding marked where it lies, over the number of bars of each session."""
     kept = thinned(close)
-    line = {"width": 1.2, "color": "#98a2b3"}
+    line = {"width": 1.2, "color": GREY}
     traces: list[Trace] = [
         {
             "type": "scatter",
@@ -123,12 +120,12 @@ def _traces(report: QualityReport, found: Sequence[Finding], calendar: str, stam
         if len(at):
             beside = np.clip(np.searchsorted(stamps, at, side="right") - 1, 0, None)  # a missing bar lies on the close before it
             shown = f", {len(at)} shown" if len(at) < finding.count else ""
-            marker = {"size": 8, "symbol": "x-thin-open", "color": _COLOURS.get(finding.check, _ERROR_COLOUR)}
+            marker = {"size": 8, **_MARKS[finding.check]}
             name = f"{finding.check} ({finding.count:,}{shown})"
             where = {"x": _times(at), "y": _packed(close[beside].astype("float32"))}
             traces.append({"type": "scatter", "name": name, "mode": "markers", "marker": marker, **where})
     days, counts = _bars_per_session(stamps, report, calendar)
-    strip = {"type": "heatmap", "yaxis": "y2", "y": ["bars"], "colorscale": [[0, "#ffffff"], [1, "#0072b2"]], "zmin": 0, "showscale": False}
+    strip = {"type": "heatmap", "yaxis": "y2", "y": ["bars"], "colorscale": [[0, WHITE], [1, BLUE]], "zmin": 0, "showscale": False}
     cells = {"x": _times(days), "z": [counts.astype("int64").tolist()], "hovertemplate": "%{x|%Y-%m-%d}: %{z} bars<extra></extra>"}
     return [*traces, strip | cells]
 
@@ -172,7 +169,7 @@ def render_quality_report(report: QualityReport, bars: pd.DataFrame | Bars) -> s
         report: from `ploutos.market.quality.inspect_bars`.
         bars: the bars that were inspected.
     """
-    from ploutos.reporting.page import chart_html, render_page  # with the page alone: the gate imports this module
+    from ploutos.reporting.page import chart_html, render_page  # with the page alone: a table on a terminal needs no plotly
 
     drawn, charts = _drawn(report), []
     for (entry, found), (stamps, close) in zip(drawn, _closes(bars, [entry.symbol for entry, _ in drawn]), strict=True):

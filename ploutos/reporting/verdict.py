@@ -276,7 +276,7 @@ def _exposure(summary: RunSummary) -> list[str]:
         return []
     held = f"It held {share:.0%} of the exposure of {other} on average"
     counted = summary.n_sessions > found.n_sessions
-    clean = [f"These figures are of the {found.n_sessions} sessions that can count, of {summary.n_sessions}."] if counted else []
+    clean = [f"These figures are of the {plural(found.n_sessions, 'session')} that can count, of {summary.n_sessions}."] if counted else []
     return [f"{held}; the interval of its yearly return less that of {other} is {raw.low:.1%} to {raw.high:.1%}.", *clean]
 
 
@@ -284,10 +284,13 @@ def _short(summary: RunSummary) -> list[str]:
     """A warning where intervals were measured to miss the truth too often in a test as short as this one."""
     coverage, n = summary.against_benchmark.coverage, summary.against_benchmark.n_sessions
     if coverage is None:
-        return [f"The test is short: {n} sessions, fewer than any length at which these intervals were checked, so they may be too narrow."]
+        return [
+            f"The test is short: {plural(n, 'session')}, fewer than any length at which these intervals were checked, so they may be "
+            "too narrow."
+        ]
     if abs(coverage - _NOMINAL) > TOLERATED:
         held = f"intervals that should hold the truth in 95 of 100 cases were measured to hold it in {100 * coverage:.0f}"
-        return [f"The test is short: at {n} sessions {held}."]
+        return [f"The test is short: at {plural(n, 'session')} {held}."]
     return []
 
 
@@ -303,8 +306,8 @@ def _purchase(summary: RunSummary) -> str:
     if len(purchase.bought) == n:
         return ""
     could = "it could buy" if purchase.below_lot else "traded"
-    name = names_of(summary)[summary.benchmark]
-    return f"{name} held the {len(purchase.bought)} of {n} symbols that {could} on {purchase.decided}; {'; '.join(_missed(purchase))}."
+    name, bought = names_of(summary)[summary.benchmark], f"{len(purchase.bought)} of {plural(n, 'symbol')}"
+    return f"{name} held the {bought} that {could} on {purchase.decided}; {'; '.join(_missed(purchase))}."
 
 
 def _missed(purchase: Purchase) -> list[str]:
@@ -321,8 +324,8 @@ def _answers(advisor: AdvisorFacts) -> list[str]:
     sentences = []
     if advisor.n_abstained:
         sentences.append(
-            f"The advisor abstained on {advisor.n_abstained} of {advisor.n_advice} questions, which counts as hold; signals.parquet gives "
-            "each reason."
+            f"The advisor abstained on {advisor.n_abstained} of {plural(advisor.n_advice, 'question')}, which counts as hold; "
+            "signals.parquet gives each reason."
         )
     if advisor.reveal:
         sentences.append(

@@ -19,6 +19,7 @@ from ploutos.evaluation.summary import Part
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.seeding import generator
 from ploutos.types import BoolArray, FloatArray
+from ploutos.wording import plural
 
 Function = Callable[[pd.DataFrame], Any]
 """Bars to features. Of one symbol: a frame of OHLCV by bar start, UTC. Of all: by bar start and symbol."""
@@ -210,7 +211,9 @@ def _answer(function: Function, frame: pd.DataFrame, what: str) -> pd.DataFrame:
     if not isinstance(found, pd.DataFrame):
         array = np.asarray(found)
         if array.ndim not in (1, 2) or len(array) != len(frame):
-            raise DataError(f"the function returns {type(found).__name__} of shape {array.shape} on {what}; expected {len(frame)} rows")
+            raise DataError(
+                f"the function returns {type(found).__name__} of shape {array.shape} on {what}; expected {plural(len(frame), 'row')}"
+            )
         found = pd.DataFrame(array.reshape(len(array), -1), index=frame.index)
     found.columns = [str(column) for column in found.columns]
     numbers = found.apply(pd.to_numeric, errors="coerce") if len(found.columns) else found

@@ -34,6 +34,7 @@ from ploutos.training.spec import TrainingSpec
 from ploutos.training.teacher import Teacher, teacher_of_scores
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Fold, Range
+from ploutos.wording import plural
 
 _FEWEST = 50
 """Fewest training rows to fit anything on."""
@@ -201,8 +202,8 @@ def _training_rows(bars: Bars, features: FeatureSet, train: Range, horizon: int)
     returns = earned[bar, symbol] / np.where(deviation > 0, deviation, 1.0)[symbol]
     if len(returns) < _FEWEST or (returns > 0).all() or not (returns > 0).any():
         raise DataError(
-            f"found {len(returns)} training rows, {int((returns > 0).sum())} of them rises; expected at least {_FEWEST}, rises and falls "
-            "among them; train on a longer range, or unset regression.enabled"
+            f"found {plural(len(returns), 'training row')}, {int((returns > 0).sum())} with a rise; expected at least {_FEWEST}, "
+            "rises and falls among them; train on a longer range, or unset regression.enabled"
         )
     return _Rows(bar + first, symbol, features.values[first:last][bar, symbol], returns)
 
