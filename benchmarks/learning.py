@@ -103,6 +103,9 @@ GROUPS: dict[str, list[Case]] = {
     "joint": _with([*STRONG[:3], WEAK[0]], "joint", **JOINT),
     "before": _with([*STRONG[:3], WEAK[0]], "as before", **BEFORE),
     "weights": _with([*STRONG[:3], WEAK[0]], "weights", actions="weights"),
+    "weights steps": [
+        replace(case, steps=steps) for case in _with([STRONG[1], WEAK[0]], "weights", actions="weights") for steps in (20_000, 41_000)
+    ],
     "steps": [replace(STRONG[1], steps=steps) for steps in (20_000, 41_000, 200_000, 800_000, 2_000_000)],
     "noise": NOISE,
 }

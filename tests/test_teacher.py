@@ -60,11 +60,11 @@ def test_a_teacher_knows_nothing_of_what_its_policies_do_not_learn_from(panel, p
     assert held_out.start > learnt.stop
 
 
-def trained(folder, panel, features, fold, teacher, **changes):
+def trained(folder, panel, features, fold, teacher, env=ENV, **changes):
     spec = TINY.model_copy(update={"total_timesteps": TINY.n_envs * TINY.n_steps, "learning_rate": 1e-5} | changes)
     target = folder / "policy.zip"
     meta = train_member(
-        panel, features, fold, ENV, spec, CheckpointSpec(enabled=False), 7, TrainingPaths(folder / "work"), target, teacher=teacher
+        panel, features, fold, env, spec, CheckpointSpec(enabled=False), 7, TrainingPaths(folder / "work"), target, teacher=teacher
     )
     return load_policy(target), meta
 
@@ -101,6 +101,34 @@ def test_after_its_first_rollout_a_policy_decides_as_its_teacher(tmp_path, panel
     assert agree[usable & (np.array([sign[bar] > 0 for bar, _ in seen]) | (not masked))].mean() > 0.9
 
 
+@pytest.mark.parametrize(("algorithm", "network"), [("PPO", "shared"), ("PPO", "joint"), ("RecurrentPPO", "shared")])
+@pytest.mark.parametrize("allow_short", [False, True])
+def test_a_policy_that_gives_weights_holds_a_slot_where_its_teacher_buys(
+    tmp_path, panel, panel_features, panel_fold, algorithm, network, allow_short
+):
+    env, (learnt, _) = ENV.model_copy(update={"allow_short": allow_short}), learning_ranges(panel_fold, TINY)
+    sign = np.where(np.random.default_rng(2).random(panel_features.values.shape[:2]) < 0.5, -1, 1)
+    features = replace(panel_features, values=panel_features.values.copy())
+    features.values[..., 0] = sign
+    teacher = teacher_of_scores(0.1 * sign[learnt.start : learnt.stop], learnt.start)  # a weak opinion has a slot too
+    policy, _ = trained(
+        tmp_path, panel, features, panel_fold, teacher, algorithm=algorithm, network=network, actions="weights", n_envs=16,
+        total_timesteps=16 * TINY.n_steps, net_arch=(32,), env=env,
+    )  # fmt: skip
+    part, seen = Range(start=learnt.start + 1, stop=learnt.stop), []
+
+    class Watched(EnsembleStrategy):
+        def targets(self, context):
+            seen.append((context.bar, context.predictions[0, 0, :, 0]))
+            return super().targets(context)
+
+    run_backtests(panel, features, [Segment(part, (policy,))], [Watched(bars=panel, env=env)], env)
+    usable = np.array([panel.tradable[bar] & features.ready[bar] for bar, _ in seen])
+    side, held = np.array([sign[bar] for bar, _ in seen])[usable], np.array([weights for _, weights in seen])[usable]
+    assert np.median(held[side > 0]) == pytest.approx(1 / 3, abs=0.15)
+    assert np.median(held[side < 0]) == pytest.approx(-1 / 3 if allow_short else 0, abs=0.15)
+
+
 def test_the_weight_holds_a_policy_to_its_teacher(tmp_path, panel, panel_features, panel_fold):
     learnt, _ = learning_ranges(panel_fold, TINY)
     teacher = teacher_of_scores(np.full((learnt.n_bars, 3), 1.0), learnt.start)
@@ -124,7 +152,7 @@ def test_a_training_without_a_teacher_is_what_it_was(tmp_path, panel, panel_feat
 
 def test_who_has_a_teacher():
     assert TrainingSpec().is_taught
-    assert not TrainingSpec(actions="weights").is_taught
+    assert TrainingSpec(actions="weights").is_taught
     assert not TrainingSpec(teacher="none").is_taught
     assert not TrainingSpec.model_validate({"speed": {"fast_loop": False}}).is_taught
     with pytest.raises(ValidationError, match="takes all of every weight at each step"):

@@ -105,7 +105,7 @@ class TrainingSpec(Spec):
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
     teacher: Literal["none", "logistic", "ridge", "trees"] = "logistic"
-    """Supervised model of `regression` that a policy first imitates and is then held to. Of discrete actions in our own loop alone."""
+    """Supervised model of `regression` that a policy first imitates and is then held to. In our own loop alone."""
     teacher_weight: NonNegativeFloat = 0.3
     """Weight of the divergence from the teacher in the loss; 0 only starts from it."""
     stopping: StoppingSpec = StoppingSpec()
@@ -155,7 +155,7 @@ class TrainingSpec(Spec):
     @property
     def is_taught(self) -> bool:
         """Whether a policy has a teacher."""
-        return self.teacher != "none" and self.actions == "discrete" and self.speed.fast_loop
+        return self.teacher != "none" and self.speed.fast_loop
 
     @property
     def planned_timesteps(self) -> int:

@@ -28,7 +28,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from stable_baselines3.common.utils import explained_variance
 from torch import Tensor, nn
 
-from ploutos.envs.actions import N_ACTIONS
+from ploutos.envs.actions import BUY, N_ACTIONS, SELL
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.training.fast import layers
@@ -336,7 +336,17 @@ class _Fast(OnPolicyAlgorithm):
         """Mean divergence of the policy from its teacher, per symbol, whatever actions are allowed."""
         bars = self._rollout.flat(self._rollout.bars).index_select(0, batch.at)
         odds = self._taught.index_select(0, bars).view(-1, N_ACTIONS)
+        if isinstance(self.action_space, spaces.Box):
+            return self._distance(actor, odds)
         return F.kl_div(self._logits(actor).reshape(-1, N_ACTIONS).log_softmax(1), odds, reduction="batchmean", log_target=True)
+
+    def _distance(self, actor: Tensor, odds: Tensor) -> Tensor:
+        """The same for weights, of two normal distributions as wide as the policy's; the teacher's mean is a slot where it says BUY,
+        nothing or a slot short where it says SELL, as discrete actions hold. To hold more is left to the rewards."""
+        means, space = self._logits(actor), cast(spaces.Box, self.action_space)
+        sides = (odds[:, BUY] - odds[:, SELL]).sign().clamp(float(space.low[0]), float(space.high[0])).view_as(means)
+        deviations = self.policy.log_std.detach().exp().expand(means.shape[1])
+        return cast(Tensor, 0.5 * ((means - sides / self._rollout.actions.shape[-1]) / deviations).square().mean())
 
     def _imitate(self) -> None:
         """Come near the teacher on the rollout's observations; the value function learns nothing yet."""
