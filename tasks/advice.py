@@ -19,6 +19,7 @@ from ploutos.seeding import seed_integer
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, tested_decisions
+from tasks.progress_log import questions_logged
 from tasks.slots import SlotName
 from tasks.stage import run_stage
 from tasks.training import train_stage, training_settings
@@ -51,8 +52,9 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         return advise(panel, market, first, last, advisor)
 
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]
-    settings = config.llm.cache_fields() | {"digest": advisor.digest, "first": first}
-    state = run_stage(store, "signals", SIGNALS, settings, upstream, compute, needs=slot_of(llm))
+    settings = llm.cache_fields() | {"digest": advisor.digest, "first": first}
+    with questions_logged(logger, "signals"):
+        state = run_stage(store, "signals", SIGNALS, settings, upstream, compute, needs=slot_of(llm))
     signals = store.load(state.result(), SIGNALS)
     logger.info(
         "advisor: %s; %d pieces of advice, %d abstentions, %d calls", signals.model, len(signals.frame), signals.n_abstained, advisor.calls
@@ -71,7 +73,8 @@ def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMCo
         return ask_mirrored(store.load(signals, SIGNALS).within(first, last), store.load(bars, BARS), advisor)
 
     settings = config.cache_fields() | {"digest": advisor.digest, "tested": [first, last]}
-    return run_stage(store, "mirrored", SIGNALS, settings, [bars.sha256, signals.sha256], compute, needs=slot_of(config))
+    with questions_logged(get_run_logger(), "mirrored"):
+        return run_stage(store, "mirrored", SIGNALS, settings, [bars.sha256, signals.sha256], compute, needs=slot_of(config))
 
 
 @task(name="train-hybrid", task_run_name="fine-tune fold {fold.index} member {member}, advised {advised}", cache_policy=NO_CACHE)

@@ -339,7 +339,7 @@ def test_a_server_that_asks_for_a_long_pause_is_not_waited_for_and_what_it_answe
     cassette = Cassette(tmp_path)
     advisor = scripted(GOOD, LLMBusy("answered 429", 900.0), cassette=cassette)
     with pytest.raises(
-        LLMStopped, match="answered 429; it asks for a pause of 900 s, and 300 s is the longest kept; 1 of 2 answers are kept, run again"
+        LLMStopped, match="answered 429; it asks for a pause of 900 s, longer than 300 s: run again then; 1 of 2 answers are kept"
     ):
         advisor.ask_all([ASK, ASK[::-1]])
     assert advisor.calls == 2

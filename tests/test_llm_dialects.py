@@ -3,9 +3,11 @@
 import pytest
 from openai import OpenAI
 from servers.dialects import KEY, SAID, VLLM, Anthropic, Azure, Dialect, LMStudio, Mistral, OpenAINow
+from typer.testing import CliRunner
 
 from ploutos.advisor.advisor import SCHEMA, Advice, Advisor
 from ploutos.advisor.check import check_advisor
+from ploutos.cli.main import app
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends import openai_compatible
 from ploutos.llm.backends.base import Message
@@ -57,17 +59,22 @@ def test_each_server_is_asked_as_it_wants_and_what_it_refused_is_not_tried_again
 
 def test_the_check_of_the_command_line_takes_a_server_with_a_key_and_one_without(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
-    for kind in (Azure, LMStudio):
-        with kind() as server:
-            monkeypatch.setenv("OPENAI_BASE_URL", server.url)
-            monkeypatch.setenv("OPENAI_API_KEY", KEY)
-            if kind is LMStudio:
-                monkeypatch.delenv("OPENAI_API_KEY")
-            result = check_advisor(LLMConfig(provider="openai", model=server.model), Settings())
-            assert result.outcome.answer.action == "sell"
-            assert SAID in result.outcome.raw
-            assert (result.outcome.prompt_tokens, result.outcome.tokens) == (700, 40)
-            assert result.asked_with == TAKEN[kind][0]
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    with Azure() as server:
+        monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+        result = check_advisor(LLMConfig(provider="openai", model=server.model), Settings())
+        assert result.outcome.answer.action == "sell"
+        assert result.outcome.raw == SAID
+        assert (result.outcome.prompt_tokens, result.outcome.tokens) == (700, 40)
+        assert result.asked_with == TAKEN[Azure][0]
+    monkeypatch.delenv("OPENAI_API_KEY")
+    with LMStudio() as server:
+        arguments = ["provider=openai", f"model={server.model}", f"host={server.url}"]
+        shown = CliRunner().invoke(app, ["llm", "check", *(part for each in arguments for part in ("--set", f"llm.{each}"))])
+        assert shown.exit_code == 0
+        assert f"asked with: {TAKEN[LMStudio][0]}\n" in shown.stdout
+        assert "said: '<think>\\nIt fell for a week.\\n</think>" in shown.stdout  # as it was said
+        assert "decision: sell, confidence 64 of 100" in shown.stdout
 
 
 @pytest.mark.parametrize("kind", [OpenAINow, Azure, Mistral, Anthropic])

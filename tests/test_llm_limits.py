@@ -1,6 +1,7 @@
 """Limits: a run asks no more than it may, keeps what it was told, and goes on from there; what it costs is seen while it is asked."""
 
 import itertools
+import logging
 
 import pytest
 from pydantic import ValidationError
@@ -16,7 +17,8 @@ from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.config import LLMConfig
 from ploutos.llm.meter import Meter, metered
-from ploutos.progress import listening, working
+from ploutos.progress import advance, listening, working
+from tasks.progress_log import questions_logged
 
 PRICES = {"price_in": 1.0, "price_out": 10.0}
 """A question of 100 tokens read and 20 written costs 0.0003."""
@@ -45,7 +47,7 @@ def advisor_with(limits, cassette=None, script=(GOOD,), **settings):
 def test_a_limit_ends_the_asking_and_a_higher_one_goes_on_without_asking_twice(tmp_path, limits, said):
     cassette = Cassette(tmp_path)
     stopped = advisor_with(limits, cassette)
-    with pytest.raises(LLMStopped, match=said + r".*; 5 of 12 answers are kept, run again for the rest") as caught:
+    with pytest.raises(LLMStopped, match=said + r".*; raise it and run again: .* 5 of 12 answers are kept$") as caught:
         stopped.ask_all(asks(12))
     assert "\n" not in str(caught.value)
     assert stopped.calls == 5
@@ -129,7 +131,7 @@ def test_what_failed_took_time_and_a_meter_says_what_it_counted():
 def test_tokens_seconds_cost_abstentions_and_the_time_left_are_told_after_every_answer(tmp_path):
     cassette, heard = Cassette(tmp_path), []
     advisor_with({}, cassette).ask_all(asks(2))
-    advisor = advisor_with(PRICES, cassette, script=("no", "no", GOOD))
+    advisor = advisor_with(PRICES, cassette, script=("no", "no", GOOD), batch_size=1)
     with listening(heard.append), working("signals"):
         advisor.ask_all(asks(6))
     told = [(each.done, each.total, each.unit, each.note) for each in heard if each.total]
@@ -148,3 +150,17 @@ def test_a_limit_holds_for_questions_and_not_for_refusals_of_a_part(kind, tmp_pa
         advisor = Advisor(OpenAIBackend(config, server.url, "a-key"), config, Cassette(tmp_path))
         with pytest.raises(LLMStopped, match="2 of 4 answers are kept"):
             advisor.ask_all(asks(4))
+
+
+def test_the_log_of_a_task_tells_how_far_its_questions_are_now_and_then_and_at_the_last(caplog):
+    caplog.set_level(logging.INFO, "task")
+    now = [0.0]
+    with questions_logged(logging.getLogger("task"), "signals", lambda: now[0]):
+        with working("signals"):
+            for n in range(1, 8):
+                now[0] += 6.0
+                advance(n, 7, "questions", f"{n}00 tokens")
+        with working("backtests"):
+            advance(9, 9, "bars")
+    told = [record.getMessage() for record in caplog.records if record.name == "task"]
+    assert told == [f"signals: {n} of 7 questions, {n}00 tokens" for n in (3, 6, 7)]

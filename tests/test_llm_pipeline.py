@@ -67,7 +67,7 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
         server.crash()
         server.requests.clear()
 
-        with pytest.raises(LLMStopped, match=r"questions=2 is reached after 2 questions, .*; 6 of .* answers are kept, run again"):
+        with pytest.raises(LLMStopped, match=r"questions=2 is reached after 2 questions, .*; 6 of .* answers are kept"):
             run(tmp_path / "limited", "llm.limits.questions=2")
         kept += [body["messages"][1]["content"] for body in server.called("/api/chat")]
         server.requests.clear()
@@ -84,10 +84,10 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
         assert spent["questions"] == len(server.called("/api/chat"))
         assert spent["money"] == pytest.approx((spent["prompt_tokens"] * 0.5 + spent["tokens"] * 2) / 1e6)
         assert 0 < spent["load_seconds"] <= spent["seconds"]
-        (unload,) = spent["unloads"]
-        assert (unload["phase"], unload["reload_s"]) == ("backtests", None)
-        assert unload["unload_s"] > 0
-        assert isinstance(unload["freed_bytes"], int)
+        assert [unload["phase"] for unload in spent["unloads"]] == ["training", "backtests"]  # the run before had left the model there
+        for unload in spent["unloads"]:
+            assert unload["unload_s"] > 0
+            assert isinstance(unload["freed_bytes"], int)
         report = (live / "report.html").read_text()
         assert f"{spent['questions']} questions, {spent['prompt_tokens']:,} tokens read" in report
         assert "model unloaded for backtests" in report

@@ -233,8 +233,9 @@ class LLMClient:
                             self._require_usable(answered.values(), most)
                 except (LLMUnavailable, LLMStopped) as error:
                     kept = sum(not outcome.unanswered for outcome in {**answered, **_finished(batch, futures)}.values())
-                    asked = counted("{n} [answer is|answers are]", tally.n_asked)
-                    raise type(error)(f"{error}; {kept} of {asked} kept, run again for the rest") from error
+                    remedy = "" if isinstance(error, LLMStopped) else ", run again for the rest"
+                    sentence = f"{error}; {kept} of {counted('{n} [answer is|answers are]', tally.n_asked)} kept{remedy}"
+                    raise type(error)(sentence) from error
                 finally:
                     for future in futures:
                         future.cancel()  # whatever ended the batch, nothing more is begun
@@ -355,7 +356,7 @@ class LLMClient:
             except LLMBusy as error:
                 if error.retry_after > _LONGEST_PAUSE_S:
                     raise LLMStopped(
-                        f"{error}; it asks for a pause of {error.retry_after:.0f} s, and {_LONGEST_PAUSE_S:.0f} s is the longest kept"
+                        f"{error}; it asks for a pause of {error.retry_after:.0f} s, longer than {_LONGEST_PAUSE_S:.0f} s: run again then"
                     ) from error
                 self._sleep(error.retry_after or pause)
         return self._count_and_complete(messages, schema, seed)

@@ -69,8 +69,8 @@ class Meter:
                 most = getattr(limits, name)
                 if most is not None and value is not None and value >= most:
                     raise LLMStopped(
-                        f"llm.limits.{name}={most:g} is reached after {self.describe(limits)}; what was answered is kept, "
-                        "and the same command with a higher limit asks for the rest alone"
+                        f"llm.limits.{name}={most:g} is reached after {self.describe(limits)}; raise it and run again: "
+                        "what was answered is kept, and nothing is asked twice"
                     )
             self.questions += 1
 
