@@ -39,6 +39,7 @@ from ploutos.settings import Settings
 from ploutos.store import Store
 from tasks.advice import signals_of
 from tasks.evaluation import report
+from tasks.links import link_to
 from tasks.market import features_of, folds_of, load_bars
 from tasks.nightly import changes_of, decision_of, live_plan_of, logged
 from tasks.slots import slot
@@ -80,7 +81,7 @@ def nightly(config: NightlyConfig = DEFAULT) -> Path:
     folder = Path()
     for each in (*missed, session):
         folder = _night(place, config, each)
-    create_link_artifact((folder / "index.html").resolve().as_uri(), link_text=f"night of {session}", key="ploutos-night")
+    create_link_artifact(link_to(folder / "index.html"), link_text=f"night of {session}", key="ploutos-night")
     return folder
 
 

@@ -14,7 +14,9 @@ _MINUTES = typer.Option("--after-close", min=0, help="Minutes after the close.")
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of server and UI, on this host alone.")] = 4200,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_534, help="Port of server and UI, on this host alone; reports have the next.")
+    ] = 4200,
     calendar: Annotated[str, _CALENDAR] = "NYSE",
     minutes: Annotated[int, _MINUTES] = 60,
     stop: Annotated[bool, typer.Option("--stop", help="End the server of this PLOUTOS_HOME, and what it runs.")] = False,
