@@ -253,7 +253,7 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
     for_worker = capped_environment(1) | {
         "PREFECT_API_AUTH_STRING": password, "PLOUTOS_HOME": str(place.home), "PREFECT_LOGGING_EXTRA_LOGGERS": "ploutos",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_WORKER_WEBSERVER_HOST": HOST, "PREFECT_WORKER_QUERY_SECONDS": "5",
-        "PLOUTOS_REPORTS": f"http://{HOST}:{port + 1}",
+        "PREFECT_CLIENT_MAX_RETRIES": "8", "PLOUTOS_REPORTS": f"http://{HOST}:{port + 1}",
     }  # fmt: skip
     prefect = [sys.executable, "-m", "prefect"]
     server = [*prefect, "server", "start", "--host", HOST, "--port", str(port)]
