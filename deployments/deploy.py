@@ -26,7 +26,9 @@ from prefect.events.schemas.events import ResourceSpecification
 from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow, load_flow_from_entrypoint
 from prefect.workers.process import ProcessWorker
+from pydantic import SecretStr
 
+from deployments.notifications import names, notifying
 from deployments.schedules import after_close
 from ploutos.errors import ConfigError, OrchestratorError
 from tasks.slots import SLOTS, make_slot
@@ -68,15 +70,16 @@ class Deployed:
     scheduled: bool
 
 
-def deploy(calendar: str = "NYSE", minutes: int = 60, file: Path = PREFECT_FILE) -> Deployed:
+def deploy(calendar: str = "NYSE", minutes: int = 60, file: Path = PREFECT_FILE, notify: SecretStr | None = None) -> Deployed:
     """Tell the server of `PREFECT_API_URL` about pool, limits, automations, deployments and the night's schedule.
 
     Args:
         calendar: the exchange after whose close the night starts.
         minutes: how long after it.
+        notify: where notifications go, as apprise writes it; None sends none, and takes those of an earlier call away.
 
     Raises:
-        ConfigError: a flow cannot be loaded, or the schedule cannot be made.
+        ConfigError: a flow cannot be loaded, the schedule cannot be made, or nobody knows where `notify` is.
         OrchestratorError: there is no server, or it refused.
     """
     declared = yaml.safe_load(file.read_text(encoding="utf-8"))["deployments"]
@@ -89,12 +92,13 @@ def deploy(calendar: str = "NYSE", minutes: int = 60, file: Path = PREFECT_FILE)
         for name in SLOTS:
             make_slot(client, name)
         _make_automation(silent_runs())
+        _notify(client, notify, [each for each in declared if each["work_pool"]["name"] == POOLS[0]])
         was_on = _is_on(client)
         _deploy_all(file)
         schedule = RRuleSchedule(rrule=rule.rrule, timezone=rule.timezone)
         _set_schedule(client, schedule, was_on)
-        names = [_name_of(each) for each in declared]
-    return Deployed(tuple(names), f"{minutes} minutes after the close of {calendar}, {rule.timezone}", was_on)
+        made = tuple(_name_of(each) for each in declared)
+    return Deployed(made, f"{minutes} minutes after the close of {calendar}, {rule.timezone}", was_on)
 
 
 @contextmanager
@@ -166,6 +170,17 @@ def _make_automation(wanted: Automation) -> None:
         return
     wanted.id, wanted.enabled = found.id, found.enabled
     wanted.update()
+
+
+def _notify(client: SyncPrefectClient, address: SecretStr | None, declared: list[dict[str, Any]]) -> None:
+    """Have the server send notifications of these deployments' runs, or none."""
+    if address is None:
+        for name in names():
+            for found in client.read_automations_by_name(name):
+                client.delete_automation(found.id)
+        return
+    for automation in notifying(address, sorted({_name_of(each).split("/")[0] for each in declared})):
+        _make_automation(automation)
 
 
 def _deploy_all(file: Path) -> None:

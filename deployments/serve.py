@@ -1,4 +1,4 @@
-"""`ploutos serve`: everything that one host needs: server, worker, deployments, and someone who looks after them.
+"""`ploutos serve`: everything that one host needs: server, worker, deployments, reports, and someone who looks after them.
 
 The server listens on loopback, asks for a password that lies in a file of the owner's, sends nothing to anyone and shows the UI that can
 resume. Server and worker are started again when they die, end with this process however it ends, and runs that are over although the
@@ -21,6 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
+from deployments.reports import Reports
 from ploutos.errors import OrchestratorError
 from ploutos.hardware.processes import end_with_parent
 from ploutos.hardware.threads import capped_environment
@@ -160,7 +161,7 @@ def serve(home: Path, port: int, database: str | None, say: Callable[[str], None
 
     Args:
         home: PLOUTOS_HOME, absolute.
-        port: of the server, on loopback.
+        port: of the server, on loopback; reports are served at the next one.
         database: SQLAlchemy address of a Postgres; None keeps a SQLite file under `home`.
         say: is told what a person should know.
         deploy: tells the server about the deployments; None leaves that out.
@@ -173,6 +174,8 @@ def serve(home: Path, port: int, database: str | None, say: Callable[[str], None
         raise OrchestratorError(f"a server is up already at {up.api}, process {up.pid}; end it with `ploutos serve --stop`")
     api = f"http://{HOST}:{port}/api"
     _refuse_taken(port)
+    _refuse_taken(port + 1)
+    reports = Reports(home, place.password(), HOST, port + 1)
     server, worker = _children(place, api, port, database)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _raise_ended)
@@ -184,13 +187,15 @@ def serve(home: Path, port: int, database: str | None, say: Callable[[str], None
         if deploy is not None:
             deploy()
         worker.start()
-        say(f"http://{HOST}:{port} is up; its user and password are in {place.folder / 'auth'}")
+        reports.start()
+        say(f"http://{HOST}:{port} is up, with reports at port {port + 1}; user and password of both are in {place.folder / 'auth'}")
         _look_after(server, worker, api, say)
     except _Ended:
         say("ending")
     finally:
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, signal.SIG_IGN)
+        reports.end()
         worker.end()
         if server.process is not None and server.process.poll() is None and (place.folder / "serve.json").is_file():
             _sweep(say)
@@ -248,6 +253,7 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
     for_worker = capped_environment(1) | {
         "PREFECT_API_AUTH_STRING": password, "PLOUTOS_HOME": str(place.home), "PREFECT_LOGGING_EXTRA_LOGGERS": "ploutos",
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_WORKER_WEBSERVER_HOST": HOST, "PREFECT_WORKER_QUERY_SECONDS": "5",
+        "PREFECT_CLIENT_MAX_RETRIES": "8", "PLOUTOS_REPORTS": f"http://{HOST}:{port + 1}",
     }  # fmt: skip
     prefect = [sys.executable, "-m", "prefect"]
     server = [*prefect, "server", "start", "--host", HOST, "--port", str(port)]

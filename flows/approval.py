@@ -20,6 +20,7 @@ from prefect.states import Cancelled
 from pydantic import Field
 
 from flows.attempt import begin_attempt
+from flows.news import news_of, tell_of
 from flows.sweep import page_of
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.nightly.standing import Verdict, carry_out, still_stands
@@ -79,7 +80,10 @@ def approval(config: Question) -> bool:
     models, tonight = FileModels(root), model_of(config.run)
     still_stands(models, config.champion)
     carry_out(models, config.verdict, tonight, answer.approved_by, TrialRegistry(root), answer.reason)
-    get_run_logger().info("%s carried out the %s of %s", answer.approved_by, config.verdict.kind, config.session)
+    said = f"{answer.approved_by} carried out the {config.verdict.kind} of the night of {config.session}."
+    get_run_logger().info(said)
+    if (news := news_of(config.verdict.kind)) is not None:
+        tell_of(news, config.session, said)
     return True
 
 

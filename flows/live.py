@@ -22,6 +22,7 @@ from prefect.context import FlowRunContext
 
 from ploutos.progress import Progress, listening
 from ploutos.wording import show_seconds
+from tasks.away import impatient
 from tasks.slots import have_server
 
 KEY = "ploutos-progress"
@@ -136,7 +137,7 @@ class _Writer:
 
     def write_until(self, over: threading.Event, every_s: float) -> None:
         """Write every few seconds, and once more at the end."""
-        with get_client(sync_client=True) as client:
+        with impatient(), get_client(sync_client=True) as client:
             ended = False
             while not ended:
                 ended = over.wait(every_s)

@@ -1,5 +1,6 @@
 """The night: bars of the session, the walk-forward run on them, a decision for the next open, and what changed."""
 
+import json
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -12,6 +13,7 @@ from prefect.artifacts import create_link_artifact
 
 from flows.approval import Question, ask, require_askable
 from flows.attempt import begin_attempt
+from flows.news import News, news_of, tell_of
 from flows.phases import all_phases
 from flows.stages import Stages, at_work
 from ploutos.config import PipelineConfig, load_config
@@ -39,6 +41,7 @@ from ploutos.settings import Settings
 from ploutos.store import Store
 from tasks.advice import signals_of
 from tasks.evaluation import report
+from tasks.links import link_to
 from tasks.market import features_of, folds_of, load_bars
 from tasks.nightly import changes_of, decision_of, live_plan_of, logged
 from tasks.slots import slot
@@ -80,7 +83,9 @@ def nightly(config: NightlyConfig = DEFAULT) -> Path:
     folder = Path()
     for each in (*missed, session):
         folder = _night(place, config, each)
-    create_link_artifact((folder / "index.html").resolve().as_uri(), link_text=f"night of {session}", key="ploutos-night")
+    page = link_to(folder / "index.html")
+    create_link_artifact(page, link_text=f"night of {session}", key="ploutos-night")
+    tell_of(News.DECISION_READY, session, " ".join(json.loads((folder / "night.json").read_bytes())["sentences"]), page)
     return folder
 
 
@@ -98,6 +103,7 @@ def _wait_for(place: _Place, config: NightlyConfig) -> tuple[str, Bars]:
         left = until - time.monotonic()
         if left <= 0:
             logger.warning("no bars of %s came: those up to %s decide, and nothing is promoted", session, last)
+            tell_of(News.NO_DATA, session, f"No bars of {session} came: those up to {last} decide, and nothing is promoted.")
             return session, bars
         logger.info("bars end on %s; waiting for those of %s, %.0f minutes left", last, session, left / 60)
         with working("wait", f"for bars of {session}"):
@@ -173,6 +179,8 @@ def _night(place: _Place, config: NightlyConfig, session: str) -> Path:
     night = Night.read(place.store, record, tuple(entries), replace(verdict, asked=asked), folder, changes)
     if asked:
         _ask(night, now)
+    elif verdict.done and (news := news_of(verdict.kind)) is not None:
+        tell_of(news, session, " ".join(night_sentences(night)))
     return _write(place, night)
 
 
@@ -186,6 +194,7 @@ def _ask(night: Night, now: Standing) -> None:
     form = ask(question)
     get_run_logger().info("a promotion is due, and waits for a decision at %s", form)
     create_link_artifact(form, link_text="decide on the promotion", key="ploutos-approval")
+    tell_of(News.ASKED, night.record.session, " ".join(night_sentences(night)), form)
 
 
 def _decide(

@@ -10,6 +10,7 @@ from ploutos.remote_store import open_store
 from ploutos.reporting.strategist_page import new_folder, write_strategist
 from ploutos.research.strategist.spec import StrategistSpec
 from ploutos.settings import Settings
+from tasks.links import link_to
 from tasks.market import load_bars
 from tasks.strategist import optimize_rule
 
@@ -28,5 +29,5 @@ def optimize_strategy(config: PipelineConfig = DEFAULT, spec: StrategistSpec = L
     bars = load_bars(store, config.data, settings.datasets_root).result()
     result = optimize_rule(store, bars, config, spec, settings.registry_root)
     page = write_strategist(result, config, spec, folder)
-    create_link_artifact(page.resolve().as_uri(), link_text="strategist.html", key="ploutos-strategist-page")
+    create_link_artifact(link_to(page), link_text="strategist.html", key="ploutos-strategist-page")
     return folder

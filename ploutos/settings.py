@@ -12,6 +12,10 @@ from ploutos.errors import ConfigError
 _S3 = re.compile(r"s3://[a-z0-9][a-z0-9.-]+(/.*)?")
 
 
+SERVED = ("runs", "nights")
+"""Folders of a home whose pages a browser may be given."""
+
+
 class Settings(BaseSettings):
     """What a machine, not a run, decides."""
 
@@ -29,6 +33,10 @@ class Settings(BaseSettings):
     """Another address of Alpaca's data API: a proxy, or a server of your own."""
     database: SecretStr | None = None
     """Address of a Postgres for `ploutos serve`, such as postgresql+asyncpg://user:password@host/prefect; empty keeps a SQLite file."""
+    notify: SecretStr | None = None
+    """Where the server sends notifications, as apprise writes it, such as mailto://user:password@host; empty sends none."""
+    reports: str | None = None
+    """Address at which `ploutos serve` serves reports and nights to a browser; it sets this for the runs that it starts."""
     proxy: str | None = None
     """Proxy for Yahoo and FRED."""
     ollama_host: str | None = Field(default=None, validation_alias="OLLAMA_HOST")

@@ -47,6 +47,7 @@ from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
+from tasks.links import link_to
 from tasks.stage import run_stage
 
 T = TypeVar("T")
@@ -235,7 +236,7 @@ def report(
     try:
         create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
         create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
-        create_link_artifact((folder / "report.html").resolve().as_uri(), link_text="report.html", key="ploutos-report")
+        create_link_artifact(link_to(folder / "report.html"), link_text="report.html", key="ploutos-report")
     except httpx.HTTPError as error:  # the run is finished and its folder whole, whoever is away
         logger.warning("the server shows no artifacts of this run, it does not answer: %s", error or type(error).__name__)
     for sentence in verdict(summary):

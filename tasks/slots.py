@@ -30,6 +30,7 @@ from prefect.settings import PREFECT_API_URL
 from ploutos.progress import advance
 from ploutos.settings import Settings
 from ploutos.store import write_json
+from tasks.away import impatient
 
 logger = logging.getLogger("ploutos.slots")
 
@@ -91,7 +92,7 @@ class _Hold:
     def keep(self) -> None:
         """Renew the lease until the hold is over; one that a server which was away has let go is taken again."""
         said = ""
-        with get_client(sync_client=True) as client:
+        with impatient(), get_client(sync_client=True) as client:
             while not self.over.wait(RENEW_S):
                 try:
                     said = self._renew(client, said)
@@ -116,7 +117,7 @@ class _Hold:
         if self.lease is None:
             return
         try:
-            with get_client(sync_client=True) as client:
+            with impatient(), get_client(sync_client=True) as client:
                 client.release_concurrency_slots_with_lease(self.lease)
         except httpx.HTTPError as error:
             logger.warning("a slot of %s was not given back (%s); its lease ends within a minute", self.name, type(error).__name__)
@@ -144,7 +145,7 @@ def _shared(name: SlotName) -> _Shared:
 def _take(name: SlotName) -> _Hold:
     """Wait until a slot is free, take it, and keep it from then on."""
     started, said, lease = time.monotonic(), "", None
-    with get_client(sync_client=True) as client:
+    with impatient(), get_client(sync_client=True) as client:
         while lease is None:
             try:
                 make_slot(client, name)

@@ -1,8 +1,10 @@
 """What a run does only where it has a server: slots that other runs may want, and a promotion that waits for a person."""
 
+import http.server
 import json
 import os
 import platform
+import queue
 import signal
 import subprocess
 import sys
@@ -22,12 +24,16 @@ from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
 from prefect.states import Pending
 from prefect.testing.utilities import prefect_test_harness
+from pydantic import SecretStr
 from test_models import model
 
+from deployments.deploy import _notify
+from deployments.notifications import _SUBJECTS, names, notifying
 from deployments.resume import resume
 from flows import approval as approvals
 from flows.approval import Question, approval, ask, require_askable
 from flows.live import KEY, LiveTable, _Writer, shown_live
+from flows.news import News, tell_of
 from flows.sweep import ATTEMPT, HOST, PROCESS, STARTED, is_gone, sweep
 from ploutos.config import load_config
 from ploutos.errors import ConfigError, OrchestratorError
@@ -270,3 +276,64 @@ def test_there_is_one_table_a_run_and_it_changes_while_it_works(monkeypatch):
         again = _Writer(table.flow_run_id, LiveTable())
         again._keep(client, KEY, "table", "[]", "")  # another attempt at the same run
         assert [each.data for each in client.read_artifacts(artifact_filter=wanted)] == ["[]"]
+
+
+@pytest.fixture
+def receiver():
+    """A local server of apprise's json:// address; what it was sent."""
+    sent: queue.Queue[dict] = queue.Queue()
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):
+            sent.put(json.loads(self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"json://127.0.0.1:{server.server_port}/hook", sent
+        server.shutdown()
+
+
+@flow(name="ploutos-pipeline", persist_result=False)
+def breaks() -> None:
+    raise ValueError("the disk is full")
+
+
+@flow(name="somebody-elses", persist_result=False)
+def breaks_too() -> None:
+    raise ValueError("not ours")
+
+
+def test_nobody_is_told_unless_an_address_is_given_and_then_of_each_kind_of_news(receiver):
+    address, sent = receiver
+    declared = [{"entrypoint": "flows.pipeline.pipeline", "name": "pipeline"}]
+    with get_client(sync_client=True) as client:
+        _notify(client, SecretStr(address), declared)
+        _notify(client, SecretStr(address), declared)  # once each, however often
+        assert sorted(each.name for each in client.read_automations()) == sorted(names())
+        time.sleep(2)  # the server's triggers read their automations anew
+        for news in News:
+            tell_of(news, "2026-11-27", f"text of {news}", "http://127.0.0.1:4201/nights/x")
+        for each in (breaks, breaks_too):
+            each(return_state=True)
+        told = [sent.get(timeout=60) for _ in names()]
+        assert sorted(each["title"] for each in told) == sorted(
+            [*(f"ploutos: {subject}" for subject in _SUBJECTS.values()), "ploutos: Failed"]
+        )
+        by_title = {each["title"]: each["message"] for each in told}
+        assert by_title["ploutos: no data"] == "text of no-data http://127.0.0.1:4201/nights/x"
+        assert "ploutos-pipeline" in by_title["ploutos: Failed"]
+        assert "the disk is full" in by_title["ploutos: Failed"]
+        assert sent.empty()
+        _notify(client, None, declared)
+        assert client.read_automations() == []
+
+
+def test_an_address_that_nobody_knows_is_refused_without_showing_it():
+    with pytest.raises(ConfigError, match="no address that apprise knows") as refused:
+        notifying(SecretStr("nonsense:planted-secret"), ["ploutos-pipeline"])
+    assert "planted-secret" not in str(refused.value)

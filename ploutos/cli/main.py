@@ -227,6 +227,7 @@ def _keep_rates(outlook: Any, seconds: dict[str, float]) -> None:
 
 
 def _call_flow(call: Callable[[], Path], log: Path | None = None) -> Path:
+    os.environ.setdefault("PREFECT_CLIENT_MAX_RETRIES", "8")  # a server may be away for minutes
     from flows.interrupted import tell_server
 
     call_at_the_end(tell_server)

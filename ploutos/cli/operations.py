@@ -14,7 +14,7 @@ _MINUTES = typer.Option("--after-close", min=0, help="Minutes after the close.")
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65_535, help="Port of server and UI, on this host alone.")] = 4200,
+    port: Annotated[int, typer.Option(min=1, max=65_534, help="Port of server and UI, on this host alone; reports have the next.")] = 4200,
     calendar: Annotated[str, _CALENDAR] = "NYSE",
     minutes: Annotated[int, _MINUTES] = 60,
     stop: Annotated[bool, typer.Option("--stop", help="End the server of this PLOUTOS_HOME, and what it runs.")] = False,
@@ -43,8 +43,9 @@ def serve(
 
 def _deploy(calendar: str, minutes: int) -> None:
     from deployments.deploy import deploy as deploy_all  # Prefect reads where its server is when it is imported
+    from ploutos.settings import Settings
 
-    deploy_all(calendar, minutes)
+    deploy_all(calendar, minutes, notify=Settings().notify)
 
 
 def _say(sentence: str) -> None:
@@ -63,8 +64,9 @@ def deploy(
     try:
         _use_served()
         from deployments.deploy import deploy as deploy_all
+        from ploutos.settings import Settings
 
-        done = deploy_all(calendar, minutes)
+        done = deploy_all(calendar, minutes, notify=Settings().notify)
     except PloutosError as error:
         raise fail(error, as_json) from error
     if as_json:
