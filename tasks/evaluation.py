@@ -14,9 +14,18 @@ from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.advice_controls import CONTROLS, control_advice
 from ploutos.evaluation.attribution import Twins, attributions
-from ploutos.evaluation.backtest import BACKTESTS, Backtests, Segment
+from ploutos.evaluation.backtest import BACKTESTS, Backtests
 from ploutos.evaluation.candidates import CANDIDATES
-from ploutos.evaluation.experiment import IN_SAMPLE, InSample, fused_and_vote, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
+from ploutos.evaluation.experiment import (
+    IN_SAMPLE,
+    Deciders,
+    InSample,
+    in_sample,
+    out_of_sample,
+    stressed_slugs,
+    supervised_and_oracle,
+    with_hybrids,
+)
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.evaluation.gates import judge, stressed
 from ploutos.evaluation.measurement import summarise
@@ -41,7 +50,6 @@ from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
 from ploutos.strategies.advised import FUSED
-from ploutos.strategies.base import Strategy
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 from ploutos.strategies.regression import REGRESSION
@@ -146,24 +154,20 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
 
 @task(name="robustness", cache_policy=NO_CACHE)
 def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
-    """Put the fused account and the vote through stress tests."""
+    """Put every decider through stress tests."""
     signals, backtests, data = refs.require("signals"), refs.require("backtests"), config.data
+
+    def features_of(other: Bars) -> FeatureSet:
+        return build_features(other, config.features, macro_of(data.macro, other, data.macro_provider))
 
     def compute() -> tuple[Robustness, ...]:
         bars, folds, accounts = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(backtests, BACKTESTS)
-        advice, choices = store.load(signals, SIGNALS), _if_any(store, refs.fusion, CHOICES) or ()
-        env = own_env(accounts, config.env)
-        make = fused_and_vote(advice, folds[0].test.start - 1, env, config.fusion, choices)
-
-        def decider(other: Bars) -> tuple[FeatureSet, list[Strategy]]:
-            macro = macro_of(data.macro, other, data.macro_provider)
-            return build_features(other, config.features, macro), make(other)
-
-        segments = [Segment(fold.test, each) for fold, each in zip(folds, _stored(store, refs.policies), strict=True)]
-        return robustness(
-            bars, accounts, (FUSED.slug, VOTE.slug), config.env, config.evaluation.robustness, config.seed,
-            segments=segments, decider=decider,
+        decider = Deciders(
+            folds, _stored(store, refs.policies), _stored(store, refs.hybrids),
+            [[store.load(ref, REGRESSION) for ref in kinds] for kinds in refs.regressions], store.load(signals, SIGNALS),
+            _if_any(store, refs.fusion, CHOICES) or (), own_env(accounts, config.env), config.fusion, config.seed, features_of,
         )  # fmt: skip
+        return robustness(bars, accounts, stressed_slugs(accounts), config.env, config.evaluation.robustness, config.seed, decider=decider)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
     settings |= {"robustness": config.evaluation.robustness.model_dump(mode="json")}
@@ -172,6 +176,7 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
         *_upstream(refs),
         signals.sha256,
         backtests.sha256,
+        *_digests((*refs.regressions, *refs.hybrids)),
         *_sha256_of(refs.fusion),
         *(files.digests(data.macro) if data.macro else []),
     ]

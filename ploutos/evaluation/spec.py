@@ -92,8 +92,9 @@ class EvaluationSpec(BootstrapSpec):
     rank_draws: NonNegativeInt = 200
     """Further draws of advice shifted in time, of which only what they earned is kept: the advice is ranked among them. 0 runs none."""
 
-    subject: str = Field(default="auto", pattern=r"^[a-z]+(:[a-z]+)?$")
-    """Whom the verdict is about, fixed before the run: auto, vote, fused, hybrid, or a supervised model, as in regression:logistic.
+    subject: str = Field(default="auto", pattern=r"^[a-z0-9]+([-:][a-z0-9]+)*$")
+    """Whom the verdict is about, fixed before the run: auto, vote, fused, hybrid, a supervised model, as in regression:logistic, or a rule,
+    as in momentum-regime.
     auto is the vote of the policies where the advisor is a mock or no tested session is shown to be clean, else the fused account."""
     gates: GateSpec = GateSpec()
     """What a promotion asks for."""

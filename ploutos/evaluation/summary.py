@@ -917,7 +917,7 @@ class RunSummary(Part):
     histories: tuple[AccountHistory, ...] = ()
     """Drawdowns, months and years of the account that the run is about and of the benchmark."""
     robustness: tuple[Robustness, ...] = ()
-    """How the fused account and the policies' vote stand stress tests; empty where none were run."""
+    """How every decider stands stress tests; empty where none were run."""
 
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""
