@@ -29,9 +29,10 @@ from ploutos.evaluation.experiment import (
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.evaluation.gates import judge, stressed
 from ploutos.evaluation.measurement import summarise
+from ploutos.evaluation.recombination import RECOMBINED, recombine
 from ploutos.evaluation.replay import own_env
 from ploutos.evaluation.robustness import ROBUSTNESS, robustness
-from ploutos.evaluation.summary import SUMMARY, AdviceControls, Robustness, RunSummary
+from ploutos.evaluation.summary import SUMMARY, AdviceControls, Recombined, Robustness, RunSummary
 from ploutos.features.build import FEATURES, FeatureSet, build_features
 from ploutos.features.llm_features import MARKET_FEATURES
 from ploutos.features.macro_features import macro_of
@@ -183,6 +184,22 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
     return run_stage(store, "robustness", ROBUSTNESS, settings, upstream, compute)
 
 
+@task(name="recombine", cache_policy=NO_CACHE)
+def recombined_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
+    """Score the linear models over recombined test bars."""
+    first = refs.regressions[0]
+
+    def compute() -> tuple[Recombined, ...]:
+        bars, features, folds = store.load(refs.bars, BARS), store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS)
+        models = [store.load(ref, REGRESSION) for ref in first]
+        return recombine(bars, features, folds, models, config.env, config.regression, config.folds, config.evaluation.recombination)
+
+    parts = {"env": config.env, "regression": config.regression, "folds": config.folds, "spec": config.evaluation.recombination}
+    settings = {name: part.model_dump(mode="json") for name, part in parts.items()}
+    upstream = [refs.bars.sha256, refs.features.sha256, refs.folds.sha256, *_digests((first,))]
+    return run_stage(store, "recombined", RECOMBINED, settings, upstream, compute)
+
+
 @task(name="metrics", cache_policy=NO_CACHE)
 def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig, cutoffs_root: Path, registry_root: Path) -> State[Ref]:
     """Measure every strategy, with intervals."""
@@ -200,6 +217,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
             attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
             robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (), controls=_if_any(store, refs.controls, CONTROLS),
+            recombined=_if_any(store, refs.recombined, RECOMBINED) or (),
         )  # fmt: skip
         gates = judge(
             summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, **stressed(summary)
@@ -207,15 +225,16 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         return summary.model_copy(update={"gates": gates})
 
     settings = {
-        "evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness", "rank_draws"}),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness", "recombination", "rank_draws"}),
         "seed": config.seed,
         "reduced": reduced,
     }
     settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
     return run_stage(
-        store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness, refs.controls)], compute
-    )
+        store, "metrics", SUMMARY, settings,
+        [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness, refs.controls, refs.recombined)], compute,
+    )  # fmt: skip
 
 
 def _logged_sessions(store: Store, refs: RunRefs, config: PipelineConfig, registry_root: Path) -> tuple[date, ...]:
