@@ -116,11 +116,11 @@ class Deciders:
     def __call__(self, bars: Bars) -> list[Lineup]:
         """The accounts of `stressed_slugs` and the benchmark's."""
         features, env = self.features_of(bars), self.env
-        actions, confidences = (table[None] for table in self.signals.align_to_bars(bars))
+        actions, confidences = self.signals.align_to_bars(bars)
         strategies: list[Strategy] = [
-            FusedStrategy((FUSED,), actions, confidences, bars, env, (self.fusion,), self.choices),
+            FusedStrategy((FUSED,), actions[None], confidences[None], bars, env, (self.fusion,), self.choices),
             EnsembleStrategy(bars=bars, env=env),
-            AdvisorStrategy((ADVISOR,), actions, bars, env),
+            AdvisorStrategy((ADVISOR,), actions[None], bars, env),
             *(regression_strategy(bars, features, self.folds, kind, env) for kind in zip(*self.models, strict=True)),
             *all_baselines(bars, self.folds[0].test.start - 1, env, self.seed),
         ]

@@ -38,7 +38,8 @@ def recombined_part(summary: RunSummary) -> RecombinedPart | None:
             f"The test bars were cut into {one.groups} groups. For every choice of {one.test_groups} of them a model was fitted anew on "
             f"the others, {counted('{n} [model|models]', one.n_splits)} in all, without "
             f"{counted('{n} [bar|bars]', one.purge_bars)} on both sides of a chosen group and {one.embargo_bars} more behind it. What they "
-            f"decided makes {counted('{n} whole [path|paths]', len(one.sharpe))} through the test bars, each an account with all its costs.",
+            f"decided makes {counted('{n} whole [path|paths]', len(one.sharpe))} through the test bars, each an account that pays its "
+            "costs.",
             _NO_GATE,
         ],
         headings=headings,
