@@ -3,7 +3,9 @@
 Each world is a market, accounts in the real ledger with costs, a real summary, and the real gates. In a *null* world five accounts trade
 at random and the best of the five on the tested sessions is the one that is judged: what a person does who looks at all and shows one.
 All five are counted as tried. In a world with an *edge* the account judged is an oracle on a planted market of a stated yearly Sharpe
-ratio, after costs, and its members miss one order in ten. `--agents` puts a logistic regression, walk-forward, in place of both.
+ratio, after costs, and its members miss one order in ten. `--agents logistic` puts a logistic regression, walk-forward, in place of both;
+`--agents ppo` trains three PPO members a fold with the default settings but for their steps, and runs them as a run does: their vote is
+judged, and the members, the regression and the fused account are counted as tried. Nothing is held against it that its steps are few.
 
 Worlds are written to a file when they are done, so a program that is stopped goes on where it was.
 """
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from ploutos.hardware.threads import cap_threads
 
@@ -29,12 +32,13 @@ from ploutos.envs.actions import BUY, SELL, target_weights
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
 from ploutos.evaluation.candidates import Candidates, paths_of, sessions_tested
-from ploutos.evaluation.experiment import InSample
+from ploutos.evaluation.experiment import InSample, in_sample, out_of_sample
 from ploutos.evaluation.gates import judge
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
 from ploutos.evaluation.spec import BootstrapSpec, GateSpec
-from ploutos.features.build import FeatureSpec, build_features
+from ploutos.features.build import FeatureSet, FeatureSpec, build_features
+from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load, synthetic_spec
@@ -42,11 +46,16 @@ from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Role, S
 from ploutos.strategies.baselines import BUY_AND_HOLD, buy_and_hold
 from ploutos.strategies.ensemble import member_id
 from ploutos.strategies.oracles import oracle
-from ploutos.strategies.regression import decide, fit_regression, regression_strategy
+from ploutos.strategies.regression import decide, fit_regression, fit_teacher, regression_strategy
 from ploutos.strategies.spec import RegressionSpec
+from ploutos.training.checkpoint import Policy, load_policy
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold, plan_folds
 
+STEPS = 20_000
+"""Of one PPO member."""
 SUBJECT, MEMBERS, TRIED, BEFORE_TEST = "logistic", 3, 5, 6
 NULLS = ("walk", "permuted", "resampled")
 
@@ -58,11 +67,13 @@ class Case:
     market: str
     sharpe: float
     years: int
-    agents: bool = False
+    agents: str = ""
+    """logistic, ppo, or none."""
 
     @property
     def key(self) -> list[str | float | bool]:
-        return [self.market, self.sharpe, self.years, self.agents]
+        kind = {"": False, "logistic": True}.get(self.agents, f"{self.agents} {STEPS}")  # as earlier files have it
+        return [self.market, self.sharpe, self.years, kind]
 
 
 @dataclass(frozen=True)
@@ -141,27 +152,63 @@ def sharpes(bars: Bars, result: Backtests, slugs: Sequence[str]) -> dict[str, fl
     return {slug: float(sharpe_ratio(session_returns(result.equity[result.row(slug)], periods), periods.per_year)) for slug in slugs}
 
 
+def trained(bars: Bars, features: FeatureSet, folds: Sequence[Fold], env: EnvSpec, seed: int) -> list[tuple[Policy, ...]]:
+    """PPO's members of every fold."""
+    training, once = TrainingSpec(total_timesteps=STEPS, members=MEMBERS), CheckpointSpec(enabled=False)
+    found = []
+    for fold in folds:
+        teacher, members = fit_teacher(bars, features, fold, env, training, RegressionSpec()), []
+        for member in range(MEMBERS):
+            with TemporaryDirectory() as folder:
+                paths, target = TrainingPaths(Path(folder) / "work"), Path(folder) / "policy.zip"
+                own = int(np.random.SeedSequence([seed, fold.index, member]).generate_state(1)[0])
+                train_member(bars, features, fold, env, training, once, own, paths, target, teacher=teacher)
+                members.append(load_policy(target))
+        found.append(tuple(members))
+    return found
+
+
+def run_ppo(bars: Bars, folds: Sequence[Fold], features: FeatureSet, env: EnvSpec, seed: int) -> dict[str, object]:
+    """One world with trained members, tested as a run tests them: what the gates said of their vote."""
+    policies, silent = trained(bars, features, folds, env, seed), _silence(bars)
+    models = [fit_regression(bars, features, fold, env, RegressionSpec(), "logistic") for fold in folds]
+    beside = [regression_strategy(bars, features, folds, models, env)]
+    result = out_of_sample(bars, features, folds, policies, silent, env, FusionSpec(), seed, others=beside)
+    return judged(bars, folds, result, in_sample(bars, features, folds, policies, env), "vote", seed)
+
+
 def run(case: Case, seed: int) -> dict[str, object]:
     """One world: what the gates said of it."""
     env, (bars, data) = EnvSpec(), market(case, seed)
-    folds = plan_folds(bars, build_features(bars, FeatureSpec()))
+    features = build_features(bars, FeatureSpec())
+    folds = plan_folds(bars, features)
+    if case.agents == "ppo":
+        return run_ppo(bars, folds, features, env, seed)
     tried = strategies(case, bars, data, folds, env, seed)
     held = PrecomputedTargets(BUY_AND_HOLD, buy_and_hold(bars, folds[0].test.start - 1, env), Role.BASELINE)
     result = run_backtests(bars, None, [Segment(fold.test) for fold in folds], [*tried, held], env)
     found = sharpes(bars, result, [each for each in result.of(Role.REGRESSION)])
     subject = max(found, key=lambda slug: found[slug])
-    trained = run_backtests(bars, None, [Segment(folds[0].train)], tried[-MEMBERS:], env)
+    learnt = run_backtests(bars, None, [Segment(folds[0].train)], tried[-MEMBERS:], env)
     members = [member_id(m).slug for m in range(MEMBERS)]
-    inside = [sharpes(bars, trained, members)] * len(folds)
+    inside = [sharpes(bars, learnt, members)] * len(folds)
     rows = [InSample(train=tuple(each[slug] for slug in members), validation=(None,) * MEMBERS) for each in inside]
-    summary = summarise(
-        result, bars, folds, rows, _silence(bars), BootstrapSpec(replications=50), seed, False, subject=f"regression:{subject}"
-    )
+    return judged(bars, folds, result, rows, f"regression:{subject}", seed) | {"sharpe": found[subject]}
+
+
+def judged(
+    bars: Bars, folds: Sequence[Fold], result: Backtests, rows: Sequence[InSample], subject: str, seed: int
+) -> dict[str, object]:  # fmt: skip
+    """The summary of a world's accounts, and what the gates say of one of them."""
+    bootstrap = BootstrapSpec(replications=50)
+    summary = summarise(result, bars, folds, rows, _silence(bars), bootstrap, seed, False, subject=subject)
     paths = paths_of(bars, result)
     candidates = Candidates(tuple(paths), sessions_tested(bars, result), np.column_stack(list(paths.values())))
     gates = judge(summary, result, bars, folds, candidates, GateSpec(), seed)
     missed = [row.name.value for row in gates.rows if row.reason.value in ("missed", "another")]
-    return {"outcome": gates.outcome.value, "suspect": gates.suspect, "missed": missed, "sharpe": found[subject]}
+    checks = [check.name.value for check in gates.evidence if check.suspect]
+    sharpe = summary.strategies[summary.subject.slug].sharpe
+    return {"outcome": gates.outcome.value, "suspect": gates.suspect, "checks": checks, "missed": missed, "sharpe": sharpe}
 
 
 def _silence(bars: Bars) -> Signals:
@@ -172,7 +219,7 @@ def _silence(bars: Bars) -> Signals:
     return Signals(frame, "nobody", True, bars.n_bars + 1)
 
 
-def cases(agents: bool) -> list[Case]:
+def cases(agents: str) -> list[Case]:
     edges = [Case("planted", sharpe, years, agents) for sharpe in (0.5, 1.0, 1.5, 2.0) for years in (5, 8)]
     return [*(Case(name, 0.0, 7, agents) for name in NULLS), *edges]
 
@@ -180,7 +227,8 @@ def cases(agents: bool) -> list[Case]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--worlds", type=int, default=100, help="per row; null worlds have four times as many")
-    parser.add_argument("--agents", action="store_true")
+    parser.add_argument("--agents", choices=("logistic", "ppo"), default="")
+    parser.add_argument("--markets", nargs="*", help="names of the rows to run, such as permuted; all by default")
     parser.add_argument("--file", type=Path, default=Path("calibration.jsonl"))
     asked = parser.parse_args()
     lines = [json.loads(line) for line in asked.file.read_text().splitlines()] if asked.file.exists() else []
@@ -188,6 +236,8 @@ def main() -> None:
     print("| market | oracle's Sharpe | years | worlds | promoted | 95 % | insufficient | rejected | missed most often |")
     print("|---|---:|---:|---:|---:|---:|---:|---:|---|", flush=True)
     for case in cases(asked.agents):
+        if asked.markets and case.market not in asked.markets:
+            continue
         n = asked.worlds * (4 if case.sharpe == 0 else 1)
         found = []
         for seed in range(1, n + 1):

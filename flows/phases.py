@@ -14,7 +14,7 @@ from ploutos.run_refs import RunRefs
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, fold_table
 from tasks.advice import llm_features_of, mirrored_of, signals_of, train_hybrid
-from tasks.evaluation import backtest, controls_of, fusion_choice_of, in_sample_of, metrics_of, robustness_of
+from tasks.evaluation import backtest, controls_of, fusion_choice_of, in_sample_of, metrics_of, recombined_of, robustness_of
 from tasks.market import features_of, folds_of, load_bars, quality_of
 from tasks.registry import candidates_of
 from tasks.regression import fit_regression_of, fit_teacher_of
@@ -89,6 +89,8 @@ def _evaluate(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
         refs = replace(refs, controls=stages.run("advice-controls", controls_of, store, refs, config))
         if config.evaluation.robustness.enabled:
             refs = replace(refs, robustness=stages.run("robustness", robustness_of, store, refs, config))
+        if config.evaluation.recombination.enabled and refs.regressions:
+            refs = replace(refs, recombined=stages.run("recombined", recombined_of, store, refs, config))
         inside = stages.ref("in-sample", inside_future)
     refs = replace(
         refs, candidates=stages.run("candidates", candidates_of, store, refs, config, settings.registry_root, settings.runs_root)

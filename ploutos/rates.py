@@ -6,6 +6,7 @@ What a stage takes is counted from the end of the one before it, so that stages 
 import json
 import time
 from collections.abc import Callable, Mapping
+from math import comb
 from pathlib import Path
 
 from ploutos.envs.spec import with_initial_cash
@@ -39,6 +40,9 @@ def work_of(outlook: Outlook) -> dict[str, float]:
         work["hybrid"] = 2 * steps * config.hybrid.timesteps_share * config.hybrid.members
     if config.evaluation.robustness.enabled:
         work["robustness"] = decided * (_WORLDS + config.evaluation.robustness.perturbations)
+    spec = config.evaluation.recombination
+    if spec.enabled and config.regression.enabled:
+        work["recombined"] = decided * comb(spec.groups, spec.test_groups)
     return work
 
 

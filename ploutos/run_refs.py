@@ -32,6 +32,7 @@ class RunRefs:
     candidates: Ref | None = None
     robustness: Ref | None = None  # stays None where no stress test is run
     controls: Ref | None = None  # of the advice
+    recombined: Ref | None = None  # stays None where it is not asked for, or no linear model is fitted
     metrics: Ref | None = None
 
     def teacher(self, fold: int) -> Ref | None:

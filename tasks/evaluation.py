@@ -14,15 +14,25 @@ from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.advice_controls import CONTROLS, control_advice
 from ploutos.evaluation.attribution import Twins, attributions
-from ploutos.evaluation.backtest import BACKTESTS, Backtests, Segment
+from ploutos.evaluation.backtest import BACKTESTS, Backtests
 from ploutos.evaluation.candidates import CANDIDATES
-from ploutos.evaluation.experiment import IN_SAMPLE, InSample, fused_and_vote, in_sample, out_of_sample, supervised_and_oracle, with_hybrids
+from ploutos.evaluation.experiment import (
+    IN_SAMPLE,
+    Deciders,
+    InSample,
+    in_sample,
+    out_of_sample,
+    stressed_slugs,
+    supervised_and_oracle,
+    with_hybrids,
+)
 from ploutos.evaluation.fusion_selection import choose_fusion
 from ploutos.evaluation.gates import judge, stressed
 from ploutos.evaluation.measurement import summarise
+from ploutos.evaluation.recombination import RECOMBINED, recombine
 from ploutos.evaluation.replay import own_env
 from ploutos.evaluation.robustness import ROBUSTNESS, robustness
-from ploutos.evaluation.summary import SUMMARY, AdviceControls, Robustness, RunSummary
+from ploutos.evaluation.summary import SUMMARY, AdviceControls, Recombined, Robustness, RunSummary
 from ploutos.features.build import FEATURES, FeatureSet, build_features
 from ploutos.features.llm_features import MARKET_FEATURES
 from ploutos.features.macro_features import macro_of
@@ -41,7 +51,6 @@ from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
 from ploutos.strategies.advised import FUSED
-from ploutos.strategies.base import Strategy
 from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 from ploutos.strategies.regression import REGRESSION
@@ -147,24 +156,20 @@ def in_sample_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[R
 
 @task(name="robustness", cache_policy=NO_CACHE)
 def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
-    """Put the fused account and the vote through stress tests."""
+    """Put every decider through stress tests."""
     signals, backtests, data = refs.require("signals"), refs.require("backtests"), config.data
+
+    def features_of(other: Bars) -> FeatureSet:
+        return build_features(other, config.features, macro_of(data.macro, other, data.macro_provider))
 
     def compute() -> tuple[Robustness, ...]:
         bars, folds, accounts = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(backtests, BACKTESTS)
-        advice, choices = store.load(signals, SIGNALS), _if_any(store, refs.fusion, CHOICES) or ()
-        env = own_env(accounts, config.env)
-        make = fused_and_vote(advice, folds[0].test.start - 1, env, config.fusion, choices)
-
-        def decider(other: Bars) -> tuple[FeatureSet, list[Strategy]]:
-            macro = macro_of(data.macro, other, data.macro_provider)
-            return build_features(other, config.features, macro), make(other)
-
-        segments = [Segment(fold.test, each) for fold, each in zip(folds, _stored(store, refs.policies), strict=True)]
-        return robustness(
-            bars, accounts, (FUSED.slug, VOTE.slug), config.env, config.evaluation.robustness, config.seed,
-            segments=segments, decider=decider,
+        decider = Deciders(
+            folds, _stored(store, refs.policies), _stored(store, refs.hybrids),
+            [[store.load(ref, REGRESSION) for ref in kinds] for kinds in refs.regressions], store.load(signals, SIGNALS),
+            _if_any(store, refs.fusion, CHOICES) or (), own_env(accounts, config.env), config.fusion, config.seed, features_of,
         )  # fmt: skip
+        return robustness(bars, accounts, stressed_slugs(accounts), config.env, config.evaluation.robustness, config.seed, decider=decider)
 
     settings = {"env": config.env.model_dump(mode="json"), "fusion": config.fusion.model_dump(mode="json"), "seed": config.seed}
     settings |= {"robustness": config.evaluation.robustness.model_dump(mode="json")}
@@ -173,10 +178,27 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
         *_upstream(refs),
         signals.sha256,
         backtests.sha256,
+        *_digests((*refs.regressions, *refs.hybrids)),
         *_sha256_of(refs.fusion),
         *(files.digests(data.macro) if data.macro else []),
     ]
     return run_stage(store, "robustness", ROBUSTNESS, settings, upstream, compute)
+
+
+@task(name="recombine", cache_policy=NO_CACHE)
+def recombined_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[Ref]:
+    """Score the linear models over recombined test bars."""
+    first = refs.regressions[0]
+
+    def compute() -> tuple[Recombined, ...]:
+        bars, features, folds = store.load(refs.bars, BARS), store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS)
+        models = [store.load(ref, REGRESSION) for ref in first]
+        return recombine(bars, features, folds, models, config.env, config.regression, config.folds, config.evaluation.recombination)
+
+    parts = {"env": config.env, "regression": config.regression, "folds": config.folds, "spec": config.evaluation.recombination}
+    settings = {name: part.model_dump(mode="json") for name, part in parts.items()}
+    upstream = [refs.bars.sha256, refs.features.sha256, refs.folds.sha256, *_digests((first,))]
+    return run_stage(store, "recombined", RECOMBINED, settings, upstream, compute)
 
 
 @task(name="metrics", cache_policy=NO_CACHE)
@@ -196,6 +218,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
             attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
             robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (), controls=_if_any(store, refs.controls, CONTROLS),
+            recombined=_if_any(store, refs.recombined, RECOMBINED) or (),
         )  # fmt: skip
         gates = judge(
             summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, **stressed(summary)
@@ -203,15 +226,16 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         return summary.model_copy(update={"gates": gates})
 
     settings = {
-        "evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness", "rank_draws"}),
+        "evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness", "recombination", "rank_draws"}),
         "seed": config.seed,
         "reduced": reduced,
     }
     settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
     return run_stage(
-        store, "metrics", SUMMARY, settings, [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness, refs.controls)], compute
-    )
+        store, "metrics", SUMMARY, settings,
+        [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness, refs.controls, refs.recombined)], compute,
+    )  # fmt: skip
 
 
 def _logged_sessions(store: Store, refs: RunRefs, config: PipelineConfig, registry_root: Path) -> tuple[date, ...]:

@@ -32,3 +32,15 @@ def multiply_with_torch():
 def count(number):
     """Work that a signal may interrupt."""
     return sum(range(number))
+
+
+def read_held_out(root, n, gate):
+    """Record reads of the same bars, beginning when another process does; how many were there before each."""
+    from datetime import date
+
+    from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
+
+    registry, span = TrialRegistry(root), (date(2020, 1, 2), date(2020, 12, 31))
+    read = make_trial(TrialKind.HOLDOUT, ["settings", "vote"], "exchange", ("A",), span, "run")
+    gate.wait(60)
+    return [registry.record_read(read) for _ in range(n)]

@@ -13,18 +13,21 @@ from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError, StrategyError
 from ploutos.evaluation.backtest import Segment, concat, read_backtests, run_backtests, write_backtests
 from ploutos.evaluation.benchmark import purchase_of, require_purchase
+from ploutos.evaluation.candidates import Candidates, sessions_tested
 from ploutos.evaluation.experiment import in_sample, out_of_sample
+from ploutos.evaluation.gates import judge
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
-from ploutos.evaluation.spec import BootstrapSpec
-from ploutos.evaluation.summary import BenchmarkTest, Measure, SubjectReason
+from ploutos.evaluation.spec import BootstrapSpec, GateSpec
+from ploutos.evaluation.summary import BenchmarkTest, Measure, Recombined, SubjectReason
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import typeset
+from ploutos.reporting.page import show, typeset
+from ploutos.reporting.recombined import recombined_part
 from ploutos.reporting.report import RunFacts, comparison, render_markdown, render_report
 from ploutos.reporting.verdict import comparison_sentence, conclusion, verdict
 from ploutos.strategies import baselines
@@ -233,6 +236,26 @@ def test_a_name_with_markup_does_no_harm(assessed, panel):
     page = render_report(result, summary.model_copy(update={"symbols": ("<b>X</b>",)}), panel, QUALITY, RunFacts(plan, []))
     assert "&lt;b&gt;X&lt;/b&gt;" in page
     assert "<b>X</b>" not in page
+
+
+def test_recombined_scores_are_shown_as_a_spread_and_move_no_gate(tested, assessed, panel):
+    result, summary, _ = assessed
+    slug = summary.subject.slug
+    scores = Recombined(
+        slug=slug, groups=10, test_groups=2, n_splits=45, purge_bars=1, embargo_bars=5, sharpe=(-0.5, 0.25, 1.0, None, 2.0),
+        total_return=(0.0,) * 5,
+    )  # fmt: skip
+    more = summary.model_copy(update={"recombined": (scores,)})
+    part = recombined_part(more)
+    assert part.rows == [["RL vote", "5", "-0.50", "0.06", "0.62", "1.25", "2.00", *part.rows[0][-2:]]]
+    assert part.rows[0][-2] == show(summary.strategies[slug].sharpe, "ratio")
+    assert "45 models in all, without 1 bar on both sides" in part.sentences[0]
+    assert "no gate and no forecast" in part.sentences[1]
+    assert recombined_part(summary) is None
+    folds = tested[1][1]
+    nobody = Candidates((), sessions_tested(panel, result), np.empty((len(sessions_tested(panel, result)), 0)))
+    gates = [judge(each, result, panel, folds, nobody, GateSpec(), 1) for each in (summary, more)]
+    assert gates[0] == gates[1]
 
 
 def with_tests(summary, **signs):

@@ -1,9 +1,12 @@
 """Bars that no fold touches: nothing of a plan depends on them, and a read of them is remembered."""
 
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
+from light_jobs import read_held_out
 from pydantic import ValidationError
 
 from ploutos.config import make_config
@@ -71,3 +74,14 @@ def test_a_run_that_holds_out_nothing_is_refused(inputs, tmp_path):
     with pytest.raises(ConfigError, match=r"plan a run with folds\.holdout_months"):
         read_holdout(inputs, make_config({}), TrialRegistry(tmp_path))
     assert TrialRegistry(tmp_path).trials() == ()
+
+
+def test_two_readers_at_once_count_each_other(tmp_path):
+    """Both begin together and read thirty times: no count is given twice, and none is left out."""
+    with get_context("spawn").Manager() as manager, ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool:
+        gate = manager.Barrier(2)
+        readers = [pool.submit(read_held_out, tmp_path, 30, gate) for _ in range(2)]
+        counts = [reader.result(timeout=120) for reader in readers]
+    assert sorted(counts[0] + counts[1]) == list(range(60))
+    assert all(each == sorted(each) for each in counts)
+    assert len({trial.key for trial in TrialRegistry(tmp_path).trials()}) == 60

@@ -148,9 +148,9 @@ def test_dearer_trading_never_narrows_the_band():
 def test_inner_slices_are_told_by_rows_that_are_kept_apart():
     _, bars, features, folds = market()
     spec = SMALL.model_copy(update={"horizon_bars": 3})
-    rows = _training_rows(bars, features, folds[0].train, 3)
+    rows = _training_rows(bars, features, (folds[0].train,), 3)
     assert rows.bar.max() + 3 == folds[0].train.stop - 1  # the last return is known within the range
-    slices = _inner_slices(rows, folds[0], spec)
+    slices = _inner_slices(rows, folds[0].validation.start - folds[0].train.stop, spec)
     assert np.array_equal(sum(inside.astype(int) for inside, _ in slices), np.ones(len(rows.bar), int))
     gap = folds[0].validation.start - folds[0].train.stop + 3
     for inside, outside in slices:

@@ -4,20 +4,38 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from markets import random_panel, session_panel
+from markets import TINY, mock_advisor, random_panel, session_panel
 
+from ploutos.advisor.advisor import advise
 from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.evaluation import worlds
 from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.evaluation.experiment import Deciders, InSample, out_of_sample, stressed_slugs, supervised_and_oracle, with_hybrids
+from ploutos.evaluation.gates import stressed
+from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.paths import path_steps, run_paths
 from ploutos.evaluation.replay import own_env, replay_accounts
-from ploutos.evaluation.robustness import robustness
-from ploutos.evaluation.spec import RobustnessSpec
+from ploutos.evaluation.robustness import Lineup, robustness
+from ploutos.evaluation.spec import BootstrapSpec, RobustnessSpec
 from ploutos.evaluation.summary import StressTest
+from ploutos.features.build import FeatureSpec, build_features
+from ploutos.features.llm_features import market_features
+from ploutos.fusion.hybrid import hybrid_env, hybrid_features
+from ploutos.fusion.spec import FusionSpec
+from ploutos.market.data_spec import DataSpec
+from ploutos.reporting.names import names_of
+from ploutos.reporting.page import show
+from ploutos.reporting.stress import stress_part
 from ploutos.strategies import baselines
 from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.ensemble import HYBRID
+from ploutos.strategies.regression import fit_regression
+from ploutos.strategies.spec import RegressionSpec
+from ploutos.training.checkpoint import load_policy
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, TrainingPaths
 from ploutos.walk_forward import Range
 
 BARS = random_panel(2, n_bars=420)
@@ -34,17 +52,17 @@ def trend(bars):
 
 def strategies(bars):
     hold = baselines.buy_and_hold(bars, PART.start - 1, ENV)
-    return None, [PrecomputedTargets("trend", trend(bars)), PrecomputedTargets("buy-and-hold", hold)]
+    return [Lineup(None, [PrecomputedTargets("trend", trend(bars)), PrecomputedTargets("buy-and-hold", hold)], [Segment(PART)])]
 
 
 def ran(bars=BARS, env=ENV):
-    return run_backtests(bars, None, [Segment(PART)], strategies(bars)[1], env)
+    return run_backtests(bars, None, [Segment(PART)], strategies(bars)[0].strategies, env)
 
 
 @pytest.fixture(scope="module")
 def tested():
     result = ran()
-    (found,) = robustness(BARS, result, ["trend"], ENV, FEW, 1, segments=[Segment(PART)], decider=strategies)
+    (found,) = robustness(BARS, result, ["trend"], ENV, FEW, 1, decider=strategies)
     return result, found
 
 
@@ -159,3 +177,66 @@ def test_regimes_hold_every_session_once(tested):
     returns = session_returns(result.equity, periods_of(BARS, result))[0]
     mean = sum(r.mean_return * r.n_sessions for r in found.regimes) / 200
     assert mean == pytest.approx(returns.mean() * periods_of(BARS, result).per_year)
+
+
+@pytest.fixture(scope="module")
+def everyone(panel, panel_features, panel_fold, panel_policies, tmp_path_factory):
+    """A run with every kind of decider, and what decides again."""
+    env, fusion, market = EnvSpec(), FusionSpec(), market_features(panel)
+    signals = advise(panel, market, 505, 688, mock_advisor())
+    models = [
+        [fit_regression(panel, panel_features, panel_fold, env, RegressionSpec(bands=(0.0,)), kind) for kind in ("logistic", "ridge")]
+    ]
+    wide, file = hybrid_features(panel_features, panel, market, signals), tmp_path_factory.mktemp("hybrid") / "policy.zip"
+    once, place = CheckpointSpec(enabled=False), TrainingPaths(file.parent / "work")
+    train_member(panel, wide, panel_fold, hybrid_env(EnvSpec(episode_bars=60)), TINY, once, 3, place, file)
+    hybrids = [(load_policy(file),)]
+    beside = supervised_and_oracle(panel, panel_features, [panel_fold], models, DataSpec(), env)
+    result = out_of_sample(panel, panel_features, [panel_fold], [panel_policies], signals, env, fusion, 1, others=beside)
+    result = with_hybrids(result, panel, panel_features, [panel_fold], market, {HYBRID: (hybrids, signals)}, env)
+    known = own_env(result, env)
+    again = Deciders(
+        [panel_fold], [panel_policies], hybrids, models, signals, (), known, fusion, 1, lambda bars: build_features(bars, FeatureSpec())
+    )
+    return result, env, again
+
+
+def test_on_the_bars_of_the_run_every_decider_decides_again_as_it_did(panel, everyone):
+    result, _, again = everyone
+    found = {}
+    for each in again(panel):
+        paths = run_backtests(panel, each.features, each.segments, each.strategies, again.env, keep=())
+        found |= dict(zip(paths.slugs, paths.equity, strict=True))
+    assert set(found) == {*stressed_slugs(result), "buy-and-hold"}
+    assert {"fused", "vote", "advisor", "hybrid", "logistic", "ridge", "momentum-regime", "flat"} <= set(found)
+    for slug, equity in found.items():
+        np.testing.assert_array_equal(equity, result.equity[result.row(slug)], err_msg=slug)
+
+
+def test_every_decider_has_its_stress_table_and_a_line_of_the_page(panel, panel_fold, everyone, monkeypatch):
+    monkeypatch.setattr("ploutos.evaluation.robustness._WORLDS", {StressTest.CRASH: worlds.crash})
+    result, env, again = everyone
+    spec, slugs = RobustnessSpec(paths=20, perturbations=2), stressed_slugs(result)
+    tested = robustness(panel, result, slugs, env, spec, 1, decider=again)
+    assert tuple(each.slug for each in tested) == slugs
+    for each in tested:
+        assert len(each.rows) == 7
+        changed = {row.total_return for row in each.rows if row.decided_again}
+        assert len(changed) == 3 or each.slug == "flat", each.slug  # whoever trades is touched by every world
+    (alone,) = robustness(panel, result, ["vote"], env, spec, 1, decider=again)
+    assert alone == tested[slugs.index("vote")]  # whoever else is tested
+    inside = [InSample(train=(None, None), validation=(None, None))]
+    for subject in ("hybrid", "regression:ridge", "momentum-regime"):
+        summary = summarise(
+            result, panel, [panel_fold], inside, again.signals, BootstrapSpec(replications=20), 1, True, subject=subject, robustness=tested
+        )
+        assert set(stressed(summary)) == {"double_cost", "monte_carlo_losses"}
+        part = stress_part(summary)
+        assert len(part.tables) == 3
+        assert names_of(summary)[summary.subject.slug] in part.tables[0][0]
+        headings, rows = part.tables[2][1:]
+        assert len(rows) == len(slugs)
+        assert {len(row) for row in rows} == {len(headings)} == {1 + 6 + 2}
+    worst = min(row.total_return for row in tested[0].rows if row.test is StressTest.NOISE)
+    assert rows[0][headings.index("noise")].startswith(show(worst, "percent"))
+    assert stress_part(summary.model_copy(update={"robustness": ()})) is None

@@ -28,7 +28,8 @@ _TITLES = {
     "teacher": "teachers", "policy": "policies", "llm-features": "features for the advisor", "signals": "advice",
     "mirrored": "advice on the mirrored market", "hybrid": "hybrid policies", "fusion-choice": "choice of fusion",
     "backtests": "backtests", "in-sample": "backtests in sample", "robustness": "stress tests", "candidates": "trials",
-    "advice-controls": "rank of the advice", "metrics": "metrics and intervals", "report": "report", "search": "search for settings",
+    "advice-controls": "rank of the advice", "recombined": "recombined histories", "metrics": "metrics and intervals", "report": "report",
+    "search": "search for settings",
 }  # fmt: skip
 _PHASES = {
     **dict.fromkeys(("bars", "quality", "features", "folds"), "1 of 3, data"),

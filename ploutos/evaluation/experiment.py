@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,10 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Backtests, Segment, concat, run_backtests
 from ploutos.evaluation.benchmark import require_purchase
 from ploutos.evaluation.metrics import periods_of, sharpe_and_return
+from ploutos.evaluation.robustness import Lineup
 from ploutos.evaluation.summary import LearningCurve, Number, Part
 from ploutos.features.build import FeatureSet
+from ploutos.features.llm_features import market_features
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.fusion.spec import FusionSpec
@@ -24,9 +26,9 @@ from ploutos.market.data_spec import DataSpec, is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.store import Kind, write_json
 from ploutos.strategies.advised import ADVISOR, FUSED, FUSED_ABLATED, MIRRORED, AdvisorStrategy, FusedStrategy
-from ploutos.strategies.base import PrecomputedTargets, Role, Strategy, StrategyId, account_ids
-from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines, buy_and_hold
-from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
+from ploutos.strategies.base import Role, Strategy, StrategyId, account_ids
+from ploutos.strategies.baselines import BUY_AND_HOLD, all_baselines
+from ploutos.strategies.ensemble import HYBRID, VOTE, EnsembleStrategy, member_id, votes_and_members
 from ploutos.strategies.oracles import oracle
 from ploutos.strategies.regression import Regression, regression_strategy
 from ploutos.training.callbacks import growth_per_bar
@@ -81,22 +83,55 @@ def out_of_sample(
     return result.only([*(each.slug for each in contenders), *result.of(Role.PLACEBO)])
 
 
-def fused_and_vote(
-    signals: Signals, first: int, env: EnvSpec, fusion: FusionSpec, choices: tuple[FusionChoice, ...] = ()
-) -> Callable[[Bars], list[Strategy]]:
-    """The fused account, the vote and the benchmark, made from whatever bars; the advice stays as it was.
+STRESSED = (Role.FUSED, Role.VOTE, Role.ADVISOR, Role.HYBRID, Role.REGRESSION, Role.BASELINE)
+"""Roles that decide by themselves. A member is part of the vote, an ablation a control, and the oracle reads what no decider can."""
 
-    Args:
-        first: bar after whose close the first decision is taken.
+
+def stressed_slugs(backtests: Backtests) -> tuple[str, ...]:
+    """Accounts to put through stress tests, the benchmark left out: it stands beside each."""
+    return tuple(slug for slug, role in zip(backtests.slugs, backtests.roles, strict=True) if role in STRESSED and slug != BUY_AND_HOLD)
+
+
+@dataclass(frozen=True)
+class Deciders:
+    """Everything that decides in a run, to decide again on other bars; the advice stays as it was.
+
+    Attributes:
+        policies, hybrids: by fold and member; no folds of hybrids where there are none.
+        models: supervised ones, by fold and kind.
+        features_of: features of other bars, as the run computed them.
     """
 
-    def make(bars: Bars) -> list[Strategy]:
-        actions, confidences = signals.align_to_bars(bars)
-        fused = FusedStrategy((FUSED,), actions[None], confidences[None], bars, env, (fusion,), choices)
-        hold = PrecomputedTargets(BUY_AND_HOLD, buy_and_hold(bars, first, env), Role.BASELINE)
-        return [fused, EnsembleStrategy(bars=bars, env=env), hold]
+    folds: Sequence[Fold]
+    policies: Sequence[Sequence[Policy]]
+    hybrids: Sequence[Sequence[Policy]]
+    models: Sequence[Sequence[Regression]]
+    signals: Signals
+    choices: tuple[FusionChoice, ...]
+    env: EnvSpec
+    fusion: FusionSpec
+    seed: int
+    features_of: Callable[[Bars], FeatureSet]
 
-    return make
+    def __call__(self, bars: Bars) -> list[Lineup]:
+        """The accounts of `stressed_slugs` and the benchmark's."""
+        features, env = self.features_of(bars), self.env
+        actions, confidences = self.signals.align_to_bars(bars)
+        strategies: list[Strategy] = [
+            FusedStrategy((FUSED,), actions[None], confidences[None], bars, env, (self.fusion,), self.choices),
+            EnsembleStrategy(bars=bars, env=env),
+            AdvisorStrategy((ADVISOR,), actions[None], bars, env),
+            *(regression_strategy(bars, features, self.folds, kind, env) for kind in zip(*self.models, strict=True)),
+            *all_baselines(bars, self.folds[0].test.start - 1, env, self.seed),
+        ]
+        found = [Lineup(features, strategies, self._segments(self.policies))]
+        if self.hybrids:
+            wide = hybrid_features(features, bars, market_features(bars), self.signals)
+            found.append(Lineup(wide, [EnsembleStrategy({HYBRID: slice(None)}, bars=bars, env=env)], self._segments(self.hybrids)))
+        return found
+
+    def _segments(self, policies: Sequence[Sequence[Policy]]) -> list[Segment]:
+        return [Segment(fold.test, members) for fold, members in zip(self.folds, policies, strict=True)]
 
 
 def supervised_and_oracle(

@@ -36,6 +36,7 @@ from ploutos.evaluation.summary import (
     FoldMetrics,
     MemberSharpe,
     Mirror,
+    Recombined,
     Robustness,
     RunSummary,
     StrategyMetrics,
@@ -65,6 +66,7 @@ def summarise(
     attribution: tuple[Attribution, ...] = (),
     robustness: tuple[Robustness, ...] = (),
     controls: AdviceControls | None = None,
+    recombined: tuple[Recombined, ...] = (),
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -79,6 +81,7 @@ def summarise(
         attribution: where growth came from, by `ploutos.evaluation.attribution`.
         robustness: stress tests, by `ploutos.evaluation.robustness`.
         controls: the advice's rank and both sides' reliability, by `ploutos.evaluation.advice_controls`.
+        recombined: scores over recombined test bars, by `ploutos.evaluation.recombination`.
 
     Raises:
         ConfigError: there is no such account.
@@ -123,6 +126,7 @@ def summarise(
         histories=tuple(history_of(contenders, slug, bars, periods) for slug in dict.fromkeys([about.slug, BUY_AND_HOLD])),
         robustness=robustness,
         controls=controls,
+        recombined=recombined,
     )
 
 

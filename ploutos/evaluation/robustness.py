@@ -6,7 +6,7 @@ again. Nothing is chosen by these tests, so none of them is a trial.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -33,8 +33,18 @@ from ploutos.strategies.baselines import BUY_AND_HOLD
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Range
 
-Decider = Callable[[Bars], tuple[FeatureSet | None, Sequence[Strategy]]]
-"""Features, and strategies whose accounts have the slugs that are tested and the benchmark's, made from bars as the run made them."""
+
+@dataclass(frozen=True)
+class Lineup:
+    """Strategies that run together on some bars, and what they read there."""
+
+    features: FeatureSet | None
+    strategies: Sequence[Strategy]
+    segments: Sequence[Segment]
+
+
+Decider = Callable[[Bars], Sequence[Lineup]]
+"""What has the accounts that are tested and the benchmark's, made from bars as the run made it."""
 _DEAREST, _HALVINGS = 64.0, 20
 _WORLDS: Mapping[StressTest, worlds.World] = {
     StressTest.CRASH: worlds.crash,
@@ -54,7 +64,6 @@ def robustness(
     spec: RobustnessSpec,
     seed: int,
     *,
-    segments: Sequence[Segment] = (),
     decider: Decider | None = None,
     benchmark: str = BUY_AND_HOLD,
 ) -> tuple[Robustness, ...]:
@@ -63,14 +72,13 @@ def robustness(
     Args:
         slugs: of the accounts; the benchmark stands beside each.
         env: what they ran under.
-        segments: the backtest's own, with their policies.
         decider: how to decide again on other bars; None leaves out what needs it.
 
     Raises:
         DataError: decisions were not kept, or do not give the path that was.
     """
     arrays, env = make_market_arrays(bars), own_env(backtests, env)
-    again = _decided_again(bars, segments, decider, [*slugs, benchmark], env, spec, seed) if decider else {}
+    again = _decided_again(bars, backtests, decider, [*slugs, benchmark], env, spec, seed) if decider else {}
     tested = []
     for slug in slugs:
         with part(f"paths of {slug}"):
@@ -83,20 +91,23 @@ _Again = dict[tuple[StressTest, int], dict[str, tuple[FloatArray, int, bool]]]
 
 
 def _decided_again(
-    bars: Bars, segments: Sequence[Segment], decider: Decider, slugs: Sequence[str], env: EnvSpec, spec: RobustnessSpec, seed: int
+    bars: Bars, backtests: Backtests, decider: Decider, slugs: Sequence[str], env: EnvSpec, spec: RobustnessSpec, seed: int
 ) -> _Again:
-    tested = Range(start=segments[0].bars.start, stop=segments[-1].bars.stop)
+    tested = Range(start=int(backtests.positions[0]) + 1, stop=int(backtests.positions[-1]) + 1)
     changed: list[tuple[StressTest, int, worlds.World]] = [(test, 0, world) for test, world in _WORLDS.items()]
     changed += [(StressTest.NOISE, draw, worlds.noise(spec.noise)) for draw in range(spec.perturbations)]
     found: _Again = {}
     for number, (test, draw, world) in enumerate(changed, 1):
         other = world(bars, tested, generator(seed, f"stress {test}", draw))
-        features, strategies = decider(other)
         with part(f"world {number} of {len(changed)}"):
-            result = run_backtests(other, features, segments, strategies, env, keep=())
-        rows = {slug: result.row(slug) for slug in slugs}
-        found[test, draw] = {slug: (result.equity[row], int(result.last[row]), result.ruined[row] >= 0) for slug, row in rows.items()}
+            results = [run_backtests(other, each.features, each.segments, each.strategies, env, keep=()) for each in decider(other)]
+        rows = {slug: (result, row) for result in results for row, slug in enumerate(result.slugs)}
+        found[test, draw] = {slug: _ending(*rows[slug]) for slug in slugs}
     return found
+
+
+def _ending(result: Backtests, row: int) -> tuple[FloatArray, int, bool]:
+    return result.equity[row], int(result.last[row]), bool(result.ruined[row] >= 0)
 
 
 def _tested(

@@ -1,8 +1,12 @@
 """Settings of the evaluation; light to import."""
 
-from pydantic import Field, NonNegativeInt, PositiveInt
+from math import comb
+
+from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
 from ploutos.specs import Spec
+
+_MOST_SPLITS = 1000
 
 
 class EvidenceSpec(Spec):
@@ -75,6 +79,30 @@ class RobustnessSpec(Spec):
     """Size of that noise, as a share of each symbol's usual volatility per bar."""
 
 
+class RecombinationSpec(Spec):
+    """Combinatorial purged cross-validation of linear supervised models over the test bars: the spread of their scores, never a gate."""
+
+    enabled: bool = True
+    """Run it, where such a model stands beside the policies and there are at least 20 sessions a group."""
+    groups: int = Field(default=10, ge=3, le=20)
+    """Groups of equal length that the test bars are cut into."""
+    test_groups: int = Field(default=2, ge=2, le=10)
+    """Groups that are decided at a time, by a model of the others: 2 of 10 make 45 splits and 9 paths."""
+
+    @model_validator(mode="after")
+    def _some_are_left(self) -> "RecombinationSpec":
+        if self.test_groups >= self.groups:
+            raise ValueError(
+                f"evaluation.recombination.test_groups {self.test_groups} leaves none of {self.groups} groups to learn from; give fewer"
+            )
+        if (n := comb(self.groups, self.test_groups)) > _MOST_SPLITS:
+            raise ValueError(
+                f"evaluation.recombination.test_groups {self.test_groups} of {self.groups} groups make {n:,} splits, each with a model of "
+                f"its own; expected at most {_MOST_SPLITS:,}: give fewer groups"
+            )
+        return self
+
+
 class BootstrapSpec(Spec):
     """Resampling, of returns and of advice."""
 
@@ -92,10 +120,13 @@ class EvaluationSpec(BootstrapSpec):
     rank_draws: NonNegativeInt = 200
     """Further draws of advice shifted in time, of which only what they earned is kept: the advice is ranked among them. 0 runs none."""
 
-    subject: str = Field(default="auto", pattern=r"^[a-z]+(:[a-z]+)?$")
-    """Whom the verdict is about, fixed before the run: auto, vote, fused, hybrid, or a supervised model, as in regression:logistic.
+    subject: str = Field(default="auto", pattern=r"^[a-z0-9]+([-:][a-z0-9]+)*$")
+    """Whom the verdict is about, fixed before the run: auto, vote, fused, hybrid, a supervised model, as in regression:logistic, or a rule,
+    as in momentum-regime.
     auto is the vote of the policies where the advisor is a mock or no tested session is shown to be clean, else the fused account."""
     gates: GateSpec = GateSpec()
     """What a promotion asks for."""
     robustness: RobustnessSpec = RobustnessSpec()
     """Stress tests."""
+    recombination: RecombinationSpec = RecombinationSpec()
+    """Scores over recombined test bars."""

@@ -862,6 +862,27 @@ class Robustness(Part):
         return next((row for row in self.rows if row.test is test), None)
 
 
+class Recombined(Part):
+    """Scores of one supervised model over recombined test bars; its paths know later bars, so they are no forecast and no gate."""
+
+    slug: str
+    """Which."""
+    groups: int
+    """Of the test bars."""
+    test_groups: int
+    """Decided at a time, by a model of the others."""
+    n_splits: int
+    """Models that were fitted."""
+    purge_bars: int
+    """Dropped on both sides of a group that is decided."""
+    embargo_bars: int
+    """Further ones behind it."""
+    sharpe: tuple[Number, ...]
+    """Yearly Sharpe ratio of each path; None for one that never moved."""
+    total_return: tuple[Number, ...]
+    """Of each path."""
+
+
 class RunSummary(Part):
     """Everything a report, a gate or a registry reads of a run."""
 
@@ -917,7 +938,9 @@ class RunSummary(Part):
     histories: tuple[AccountHistory, ...] = ()
     """Drawdowns, months and years of the account that the run is about and of the benchmark."""
     robustness: tuple[Robustness, ...] = ()
-    """How the fused account and the policies' vote stand stress tests; empty where none were run."""
+    """How every decider stands stress tests; empty where none were run."""
+    recombined: tuple[Recombined, ...] = ()
+    """Scores of linear models over recombined test bars; empty where none were fitted."""
 
     def of(self, role: Role) -> tuple[str, ...]:
         """Slugs of the strategies with a role."""

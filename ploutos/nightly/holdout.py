@@ -96,13 +96,11 @@ def read_holdout(inputs: DecisionInputs, config: PipelineConfig, registry: Trial
     """
     bars, part = inputs.bars, held_out(inputs, config.folds)
     span, market = span_of(bars, part), market_of(config.data)
-    known = [trial for trial in registry.overlapping(market, bars.symbols, *span) if trial.kind is TrialKind.HOLDOUT]
     read = make_trial(
         TrialKind.HOLDOUT, [settings_digest(config), inputs.subject], market, bars.symbols, span, settings_digest(config),
         facts={"subject": inputs.subject},
     )  # fmt: skip
-    before = sum(trial.count for trial in known)
-    registry.record([read.model_copy(update={"key": f"{read.key}-{before}"})])
+    before = registry.record_read(read)
     last = inputs.folds[-1].model_copy(update={"test": part})
     alone = replace(
         inputs,

@@ -121,6 +121,18 @@ class TrialRegistry:
             self._log.append(new.values())
             return len(new)
 
+    def record_read(self, trial: Trial) -> int:
+        """Append a read of bars that nobody may choose by; a repeated one is one more. Readers at the same time count each other.
+
+        Returns:
+            How often trials of its kind were recorded on some of these bars before.
+        """
+        with self._log.locked():
+            known = self.overlapping(trial.market, trial.symbols, trial.first, trial.last)
+            before = sum(each.count for each in known if each.kind is trial.kind)
+            self._log.append([trial.model_copy(update={"key": f"{trial.key}-{before}"})])
+            return before
+
     def keep_path(self, sessions: TimeArray, returns: FloatArray) -> str:
         """Keep a path of returns under its content's name, and give that name; it comes before the trial that names it."""
         days = sessions.astype("datetime64[D]").astype(np.int64)

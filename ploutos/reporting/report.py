@@ -22,6 +22,7 @@ from ploutos.reporting.growth import growth_part
 from ploutos.reporting.names import names_of
 from ploutos.reporting.page import figure_html, render_page, show, typeset
 from ploutos.reporting.quality_page import days, symbol_rows
+from ploutos.reporting.recombined import recombined_part
 from ploutos.reporting.stress import stress_part
 from ploutos.reporting.verdict import MEASURES, conclusion, headline, verdict, vote_sentence
 from ploutos.strategies.base import Role
@@ -248,6 +249,7 @@ def render_report(backtests: Backtests, summary: RunSummary, bars: Bars, quality
         window=0 if m.rolling is None else m.rolling.window,
         growth=growth_part(summary),
         stress=stress_part(summary),
+        recombined=recombined_part(summary),
         choices=choice_rows(summary),
         gates=_gates(summary),
         facts=facts,

@@ -1,5 +1,6 @@
-"""The part of a report that says what an account stands, and what would have had to be true for it to earn nothing."""
+"""The part of a report that says what accounts stand, and what would have had to be true for the subject to earn nothing."""
 
+import math
 from dataclasses import dataclass
 
 from ploutos.evaluation.summary import Paths, Robustness, RunSummary, StressTest
@@ -18,6 +19,18 @@ TESTS = {
     StressTest.MISSING_BARS: "one bar in twenty missing",
     StressTest.NOISE: "noise on all prices",
 }
+SHORT = {
+    StressTest.AS_RUN: "as run",
+    StressTest.NO_COSTS: "free",
+    StressTest.DOUBLE_COSTS: "costs x2",
+    StressTest.ONE_BAR_LATER: "a bar later",
+    StressTest.CRASH: "crash",
+    StressTest.GAPS: "gaps",
+    StressTest.WILD: "moves x2",
+    StressTest.CALM: "moves x0.5",
+    StressTest.MISSING_BARS: "bars missing",
+    StressTest.NOISE: "noise",
+}
 _HEADINGS = ["world", "decisions", "total return", "Sharpe", "max drawdown", "buy and hold there"]
 
 
@@ -30,10 +43,13 @@ class StressPart:
 
 
 def stress_part(summary: RunSummary) -> StressPart | None:
-    """Of the account that the run is about; None where it was not tested."""
-    own = next((each for each in summary.robustness if each.slug == summary.subject.slug), None)
-    if own is None:
+    """Of the account that the run is about, and of every other that decides; None where none was tested."""
+    if not summary.robustness:
         return None
+    own = next((each for each in summary.robustness if each.slug == summary.subject.slug), None)
+    everyone = ("Every decider in these worlds: total return and, in brackets, Sharpe ratio", *decider_table(summary))
+    if own is None:  # a member, an ablation or an oracle
+        return StressPart([], [everyone])
     name = names_of(summary)[own.slug]
     regimes = [
         [regime.name, str(regime.n_sessions), show(regime.mean_return, "percent"), show(regime.sharpe, "ratio"),
@@ -43,8 +59,41 @@ def stress_part(summary: RunSummary) -> StressPart | None:
     headings = ["volatility before the session", "sessions", "mean return / y", "Sharpe", "buy and hold / y"]
     return StressPart(
         sentences=needed_sentences(own, name),
-        tables=[(f"{name} in changed worlds", _HEADINGS, stress_rows(own)), ("Sessions by volatility, as run", headings, regimes)],
+        tables=[
+            (f"{name} in changed worlds", _HEADINGS, stress_rows(own)),
+            ("Sessions by volatility, as run", headings, regimes),
+            everyone,
+        ],
     )
+
+
+def decider_table(summary: RunSummary) -> tuple[list[str], list[list[str]]]:
+    """Headings and rows: an account each, a column for every world; of several draws of noise the one with the lowest return."""
+    names, tests = names_of(summary), [test for test in StressTest if any(each.row(test) for each in summary.robustness)]
+    headings = ["decider", *(SHORT[test] for test in tests), "costs it bears", "paths that lost"]
+    return headings, [
+        [names[each.slug], *(_worst(each, test) for test in tests), _borne(each), _losses(each)] for each in summary.robustness
+    ]
+
+
+def _worst(tested: Robustness, test: StressTest) -> str:
+    rows = [row for row in tested.rows if row.test is test]
+    if not rows:
+        return show(None, "percent")
+    row = min(rows, key=lambda each: math.inf if each.total_return is None else each.total_return)
+    return f"{show(row.total_return, 'percent')} ({'ruined' if row.ruined else show(row.sharpe, 'ratio')})"
+
+
+def _borne(tested: Robustness) -> str:
+    """Multiple of its costs at which nothing is left."""
+    free = tested.row(StressTest.NO_COSTS)
+    if tested.break_even_costs is not None:
+        return f"{tested.break_even_costs:.1f}x"
+    return "none" if free is not None and (free.total_return or 0) <= 0 else "above 64x"
+
+
+def _losses(tested: Robustness) -> str:
+    return show(None, "percent") if tested.paths is None else f"{tested.paths.losses:.0%}"
 
 
 def stress_rows(own: Robustness) -> list[list[str]]:

@@ -83,21 +83,37 @@ def fit_regression(
     Raises:
         DataError: the training range has too few rows, or its returns all have one sign.
     """
-    rows = _training_rows(bars, features, fold.train, spec.horizon_bars)
+    return fit_on(bars, features, (fold.train,), fold.validation.start - fold.train.stop, env, spec, kind, seed)
+
+
+def fit_on(
+    bars: Bars, features: FeatureSet, parts: Sequence[Range], gap: int, env: EnvSpec, spec: RegressionSpec, kind: RegressionKind,
+    seed: int = 0,
+) -> Regression:  # fmt: skip
+    """Fit one model on some ranges, in order; no return reaches from one into what lies between.
+
+    Args:
+        gap: bars that keep inner slices apart.
+
+    Raises:
+        DataError: as `fit_regression`.
+    """
+    rows = _training_rows(bars, features, parts, spec.horizon_bars)
     candidates = range(_EVERY, spec.max_trees + 1, _EVERY) if kind == "trees" else spec.penalties
     target, told = rows.target(kind), np.empty((len(candidates), len(rows.bar)))
     with threadpool_limits(limits=1):
-        for inside, outside in _inner_slices(rows, fold, spec):
+        for inside, outside in _inner_slices(rows, gap, spec):
             scaler = fit_scaler(rows.values[outside], features.n_required)
             seen, asked = (scaler.transform(rows.values[part]) for part in (outside, inside))
             told[:, inside] = _told(kind, candidates, seen, target[outside], asked, spec, seed)
         best = int(np.argmin([_loss(kind, target, scores) for scores in told]))
-        scaler = fit_scaler(features.values[fold.train.start : fold.train.stop], features.n_required)
+        learnt = [features.values[part.start : part.stop] for part in parts]
+        scaler = fit_scaler(learnt[0] if len(learnt) == 1 else np.concatenate(learnt), features.n_required)
         arrays = _fit(kind, candidates[best], scaler.transform(rows.values), target, spec, seed)
     scores = np.full((bars.n_bars, bars.n_symbols), np.nan)
     scores[rows.bar, rows.symbol] = told[best]
     bands = float(told[best].std()) * np.array(spec.bands)
-    chosen = int(np.argmax(_growth(bars, scores, bands, fold.train, env)))
+    chosen = int(np.argmax(sum(_growth(bars, scores, bands, part, env) for part in parts)))
     choices = {"candidate": float(candidates[best]), "band": spec.bands[chosen], "loss": _loss(kind, target, told[best])}
     return Regression(kind, features.names, scaler, arrays, float(bands[chosen]), choices)
 
@@ -190,30 +206,37 @@ class _Rows:
         return self.returns if kind == "ridge" else (self.returns > 0).astype(np.int64)
 
 
-def _training_rows(bars: Bars, features: FeatureSet, train: Range, horizon: int) -> _Rows:
-    """Decisions whose return is known within the range."""
-    first, last = max(train.start - 1, 0), train.stop - horizon
-    opens, closes = bars.open[first + 1 : last + 1], bars.mark[first + horizon : last + horizon]
-    filled = bars.tradable[first + 1 : last + 1] & (opens != 0)
-    earned = (closes - opens) / np.where(filled, np.abs(opens), 1.0)
-    usable = filled & bars.tradable[first:last] & features.ready[first:last]
-    bar, symbol = np.nonzero(usable)
-    deviation = np.array([earned[usable[:, s], s].std() if usable[:, s].any() else 1.0 for s in range(bars.n_symbols)])
-    returns = earned[bar, symbol] / np.where(deviation > 0, deviation, 1.0)[symbol]
+def _training_rows(bars: Bars, features: FeatureSet, parts: Sequence[Range], horizon: int) -> _Rows:
+    """Decisions whose return is known within their range."""
+    bar, symbol, earned = (np.concatenate(each) for each in zip(*(_decisions(bars, features, p, horizon) for p in parts), strict=True))
+    deviation = np.array([earned[symbol == s].std() if (symbol == s).any() else 1.0 for s in range(bars.n_symbols)])
+    returns = earned / np.where(deviation > 0, deviation, 1.0)[symbol]
     if len(returns) < _FEWEST or (returns > 0).all() or not (returns > 0).any():
         raise DataError(
             f"found {plural(len(returns), 'training row')}, {int((returns > 0).sum())} with a rise; expected at least {_FEWEST}, "
             "rises and falls among them; train on a longer range, or unset regression.enabled"
         )
-    return _Rows(bar + first, symbol, features.values[first:last][bar, symbol], returns)
+    return _Rows(bar, symbol, features.values[bar, symbol], returns)
 
 
-def _inner_slices(rows: _Rows, fold: Fold, spec: RegressionSpec) -> list[tuple[BoolArray, BoolArray]]:
+def _decisions(bars: Bars, features: FeatureSet, part: Range, horizon: int) -> tuple[IntArray, IntArray, FloatArray]:
+    """Bar, symbol and what an order earned, of every decision whose return is known within a range."""
+    first, last = max(part.start - 1, 0), part.stop - horizon
+    opens, closes = bars.open[first + 1 : last + 1], bars.mark[first + horizon : last + horizon]
+    filled = bars.tradable[first + 1 : last + 1] & (opens != 0)
+    earned = (closes - opens) / np.where(filled, np.abs(opens), 1.0)
+    usable = filled & bars.tradable[first:last] & features.ready[first:last]
+    bar, symbol = np.nonzero(usable)
+    return bar + first, symbol, earned[bar, symbol]
+
+
+def _inner_slices(rows: _Rows, gap: int, spec: RegressionSpec) -> list[tuple[BoolArray, BoolArray]]:
     """Rows of each slice of the training range, and those far enough from it to tell it."""
-    gap = fold.validation.start - fold.train.stop + spec.horizon_bars
+    apart = gap + spec.horizon_bars
     edges = np.linspace(rows.bar[0], rows.bar[-1] + 1, spec.inner_slices + 1)
     return [
-        ((rows.bar >= start) & (rows.bar < stop), (rows.bar < start - gap) | (rows.bar >= stop + gap)) for start, stop in pairwise(edges)
+        ((rows.bar >= start) & (rows.bar < stop), (rows.bar < start - apart) | (rows.bar >= stop + apart))
+        for start, stop in pairwise(edges)
     ]
 
 
