@@ -74,7 +74,9 @@ def _advise(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     refs = replace(refs, llm_features=stages.run("llm-features", llm_features_of, store, bars))
     refs = replace(refs, signals=stages.run("signals", signals_of, store, bars, refs.require("llm_features"), plan, config))
     if config.llm.mirrors:
-        refs = replace(refs, mirrored=stages.run("mirrored", mirrored_of, store, bars, refs.require("signals"), plan, config.llm))
+        refs = replace(
+            refs, mirrored=stages.run("mirrored", mirrored_of, store, bars, refs.require("signals"), plan, config.llm, config.env)
+        )
     return refs
 
 

@@ -276,7 +276,8 @@ def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, f
     asked = questions_of(config, bars, market, folds)
     every = 1 if config.llm.replay else max(len(asked) // 20, 1)
     for time in asked[::every]:
-        prompt = prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], config.llm.reveal)
+        symbol, as_of = bars.symbols[time.column], bars.available_at[time.bar]
+        prompt = prompt_at(bars, lambda t, s: market[t, s], symbol, as_of, config.llm.hidden, config.llm.cadence_bars, config.env)
         advisor.require_answerable(Query(prompt, Advice))
     return len(asked)
 

@@ -1,6 +1,7 @@
 """Phase 3: the advisor's features, its signals, and the policies that observe both."""
 
 from functools import partial
+from typing import Any
 
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
@@ -9,6 +10,7 @@ from ploutos.advisor.advisor import advise, make_advisor
 from ploutos.advisor.mirror import ask_mirrored
 from ploutos.advisor.signals import SIGNALS, Signals
 from ploutos.config import PipelineConfig
+from ploutos.envs.spec import EnvSpec
 from ploutos.features.llm_features import MARKET_FEATURES, market_features
 from ploutos.fusion.hybrid import advised_decisions, fine_tuning, hybrid_env, n_more_questions
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
@@ -36,6 +38,11 @@ def llm_features_of(store: Store, bars: Ref) -> State[Ref]:
     return run_stage(store, "llm-features", MARKET_FEATURES, {}, [bars.sha256], lambda: market_features(store.load(bars, BARS)))
 
 
+def _terms(env: EnvSpec) -> dict[str, Any]:
+    """What of an environment the prompts state."""
+    return {"terms": env.model_dump(mode="json", include={"allow_short", "costs"})}
+
+
 @task(name="advise", cache_policy=NO_CACHE)
 def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: PipelineConfig) -> State[Ref]:
     """Ask the advisor once per symbol and decision time, from the first that a policy, a choice or a test reads."""
@@ -49,10 +56,10 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
         if left_open:
             more = n_more_questions(panel, market, plan, first, llm)
             logger.info("no hybrid policies are trained: hybrid.enabled=true would take %d more questions", more)
-        return advise(panel, market, first, last, advisor)
+        return advise(panel, market, first, last, advisor, config.env)
 
+    settings = config.llm.cache_fields() | {"digest": advisor.digest, "first": first} | _terms(config.env)
     upstream = [bars.sha256, llm_features.sha256, folds.sha256]
-    settings = llm.cache_fields() | {"digest": advisor.digest, "first": first}
     with questions_logged(logger, "signals"):
         state = run_stage(store, "signals", SIGNALS, settings, upstream, compute, needs=slot_of(llm))
     signals = store.load(state.result(), SIGNALS)
@@ -63,16 +70,16 @@ def signals_of(store: Store, bars: Ref, llm_features: Ref, folds: Ref, config: P
 
 
 @task(name="advise-mirrored", cache_policy=NO_CACHE)
-def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMConfig) -> State[Ref]:
+def mirrored_of(store: Store, bars: Ref, signals: Ref, folds: Ref, config: LLMConfig, env: EnvSpec) -> State[Ref]:
     """Ask every question of the test ranges again, on the mirrored market."""
     advisor = make_advisor(config, Settings())
     plan = store.load(folds, FOLDS)
     first, last = tested_decisions(plan)
 
     def compute() -> Signals:
-        return ask_mirrored(store.load(signals, SIGNALS).within(first, last), store.load(bars, BARS), advisor)
+        return ask_mirrored(store.load(signals, SIGNALS).within(first, last), store.load(bars, BARS), advisor, env)
 
-    settings = config.cache_fields() | {"digest": advisor.digest, "tested": [first, last]}
+    settings = config.cache_fields() | {"digest": advisor.digest, "tested": [first, last]} | _terms(env)
     with questions_logged(get_run_logger(), "mirrored"):
         return run_stage(store, "mirrored", SIGNALS, settings, [bars.sha256, signals.sha256], compute, needs=slot_of(config))
 

@@ -237,7 +237,7 @@ def test_signals_survive_their_file_and_keep_who_advised(signals, tmp_path):
     again = read_signals(tmp_path / "signals.parquet")
     pd.testing.assert_frame_equal(again.frame, signals.frame)
     assert replace(again, frame=signals.frame) == signals
-    assert again.template == "2"
+    assert again.template == "3"
 
 
 # --- who is asked
@@ -270,7 +270,7 @@ def test_addresses_and_patience_are_no_part_of_what_advice_depends_on():
     )  # fmt: skip
     other = dict(
         model="m", temperature=1, seed=1, num_ctx=9, num_predict=9, think=True, cadence_bars=9,
-        triggers=("regime",), cooldown_bars=9, reveal=True, provider="openai",
+        triggers=("regime",), cooldown_bars=9, reveal=True, mask="names", provider="openai",
     )  # fmt: skip
     assert set(same) | set(other) == set(LLMConfig.model_fields)
     for name, value in same.items():

@@ -12,25 +12,34 @@ from markets import mock_advisor, random_panel
 
 from ploutos.advisor.advisor import SCHEMA, Advice, advise, prompt_at
 from ploutos.advisor.mock import MockBackend
-from ploutos.advisor.prompts import parse, render
+from ploutos.advisor.prompts import SHOWN_NAMES, Terms, parse, render
 from ploutos.advisor.signals import ACTIONS, Signals
 from ploutos.advisor.snapshot import Snapshot, snapshot_at
 from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.llm_features import MARKET_NAMES, market_features
+from ploutos.llm.config import LLMConfig, Mask
 from ploutos.market.bars import FIELDS
+from ploutos.market.instruments import InstrumentSpec
 
 PRICES = ("open", "high", "low", "close")
+TERMS = Terms(bar="1 hour", horizon="5 bars", sold="none", cost=5.0)
 GOLDEN_SYSTEM = """You advise a trading desk on one asset. The numbers below were known at the close of the last bar.
-Answer with one JSON object: action (buy, sell or hold), confidence (integer 0 to 100), reason (at most 200 characters).
-buy asks for a full position, sell for none, hold for no change.
-Schema: {"type":"object"}"""
+A bar is 1 hour. Your advice is carried out at the open of the next bar and stands for 5 bars; judge the price over that time.
+You are not told what is held. buy moves it to a full position, sell to none; hold leaves it as it is, so that nothing is traded.
+A trade costs about 5.0 basis points of its value each way. Windows in the names of the numbers count bars.
+Answer with one JSON object, in this order: reason (at most 200 characters), action (buy, sell or hold), confidence (integer
+0 to 100: how likely the direction is right).
+Schema: {"properties":{"b":{"a":1,"z":2},"a":{}},"type":"object"}"""
+SCHEMA_OF_TWO = {"type": "object", "properties": {"b": {"z": 2, "a": 1}, "a": {}}}
 GOLDEN_BLIND = """asset: ASSET
 closes, 100 at the first bar shown; moves in standard deviations of one bar
 t-2 close 100.00
 t-1 close 102.00 move +1.25
 t-0 close 99.00 move -1.80
 adx_slope: 0.012
+rsi_15: 0.500
 market_regime: -1.000"""
 GOLDEN_REVEALED = """asset: IBM
 as of: 2001-05-04T20:00:00Z
@@ -39,20 +48,22 @@ closes; moves in standard deviations of one bar
 2001-05-03T13:30Z close 51 move +1.25
 2001-05-04T13:30Z close 49.5 move -1.80
 adx_slope: 0.012
+rsi_15: 0.500
 market_regime: -1.000"""
+READ = {"adx_slope": 0.012, "rsi_15min": 0.5, "market_regime": -1.0}
 SNAPSHOT = Snapshot(
     symbol="IBM",
     as_of=np.datetime64("2001-05-04T20:00:00", "us"),
     timestamps=np.array(["2001-05-02T13:30", "2001-05-03T13:30", "2001-05-04T13:30"], dtype="datetime64[us]"),
     closes=np.array([50.0, 51.0, 49.5]),
     moves=np.array([np.nan, 1.25, -1.8]),
-    features={"adx_slope": 0.01234, "rsi_60min": float("nan"), "market_regime": -1.0},
+    features={"adx_slope": 0.01234, "rsi_60min": float("nan"), "rsi_15min": 0.5, "market_regime": -1.0},
 )  # fmt: skip
 
 
-def prompts_of(bars, market, positions=range(300, 700, 5), reveal=False):
+def prompts_of(bars, market, positions=range(300, 700, 5), mask=Mask.ALL):
     asked = [(t, s) for t in positions for s in range(bars.n_symbols) if bars.tradable[t, s]]
-    return [prompt_at(bars, lambda t, s: market[t, s], bars.symbols[s], bars.available_at[t], reveal) for t, s in asked]
+    return [prompt_at(bars, lambda t, s: market[t, s], bars.symbols[s], bars.available_at[t], mask) for t, s in asked]
 
 
 @pytest.fixture(scope="module")
@@ -61,33 +72,94 @@ def market(panel):
 
 
 def test_the_blind_prompt_is_the_golden_one_and_its_features_read_back():
-    system, user = render(SNAPSHOT, {"type": "object"})
+    system, user = render(SNAPSHOT, SCHEMA_OF_TWO, TERMS)
     assert (system.role, system.content) == ("system", GOLDEN_SYSTEM)
     assert (user.role, user.content) == ("user", GOLDEN_BLIND)
-    assert parse((system, user)) == {"adx_slope": 0.012, "market_regime": -1.0}
+    assert parse((system, user)) == READ
 
 
 def test_the_revealing_prompt_is_the_golden_one_and_differs_in_nothing_but_name_dates_and_prices():
-    system, user = render(SNAPSHOT, {"type": "object"}, reveal=True)
+    system, user = render(SNAPSHOT, SCHEMA_OF_TWO, TERMS, Mask.NONE)
     assert system.content == GOLDEN_SYSTEM
     assert user.content == GOLDEN_REVEALED
-    assert parse((system, user)) == {"adx_slope": 0.012, "market_regime": -1.0}
+    assert parse((system, user)) == READ
+
+
+@pytest.mark.parametrize(
+    ("mask", "name", "day", "price"),
+    [
+        ("all", False, False, False),
+        ("names", False, True, True),
+        ("dates", True, False, True),
+        ("levels", True, True, False),
+        ("none", True, True, True),
+    ],
+)
+def test_each_mask_hides_what_it_says_and_nothing_else(mask, name, day, price):
+    text = render(SNAPSHOT, SCHEMA_OF_TWO, TERMS, Mask(mask))[1].content
+    assert ("IBM" in text) is name
+    assert ("2001" in text) is day
+    assert ("close 49.5 " in text) is price
+    assert ("asset: ASSET" in text) is not name
+    assert ("t-0 close" in text) is not day
+    assert ("100.00" in text) is not price
+    assert text.endswith("adx_slope: 0.012\nrsi_15: 0.500\nmarket_regime: -1.000")
+
+
+def test_reveal_is_the_mask_that_hides_nothing_and_a_default_mask_leaves_every_key_as_it_was():
+    assert LLMConfig().hidden is Mask.ALL
+    assert LLMConfig(reveal=True).hidden is LLMConfig(reveal=True, mask="names").hidden is Mask.NONE
+    assert "mask" not in LLMConfig().cache_fields()
+    assert LLMConfig(mask="names").cache_fields()["mask"] == "names"
+    assert LLMConfig(provider="mock", mask="names").cache_fields() != LLMConfig(provider="mock").cache_fields()
+
+
+def test_a_prompt_states_its_bar_its_horizon_its_costs_and_what_sell_means(panel, market):
+    hourly = replace(panel, timeframe=pd.Timedelta("1h"))
+
+    def head(bars, symbol="S0", **more):
+        return prompt_at(bars, lambda t, s: market[t, s], symbol, bars.available_at[400], **more)[0].content
+
+    assert "A bar is 1 day." in head(panel)
+    assert "A bar is 1 hour." in head(hourly)
+    assert "stands for 20 bars;" in head(panel, cadence_bars=20)
+    assert "sell to none;" in head(panel)
+    assert "sell to a full short position;" in head(panel, env=EnvSpec(allow_short=True))
+    assert "about 5.0 basis points" in head(panel)
+    assert "about 9.5 basis points" in head(panel, env=EnvSpec(costs=CostSpec(commission_bps=1.5, half_spread_bps=2, slippage_bps=6)))
+    future = InstrumentSpec(
+        symbol="S0", asset_class="future", multiplier=20, tick_size=0.25, lot=1, commission_per_unit=2.5, slippage_ticks=1, margin=1
+    )
+    futures = replace(panel, instruments=(future, *panel.instruments[1:]))
+    expected = 1e4 * (2.5 + 0.25 * 20) / (panel.close[400, 0] * 20)
+    assert f"about {expected:.1f} basis points" in head(futures)
+
+
+def test_no_name_of_a_number_speaks_of_minutes_or_days_and_each_reads_back():
+    assert not any(re.search("min|day|hour", name) for name in SHOWN_NAMES.values())
+    assert len(set(SHOWN_NAMES.values())) == len(SHOWN_NAMES) == len(MARKET_NAMES)
+
+
+def test_the_reason_comes_before_the_action_in_the_prompt_and_in_the_schema_that_a_server_enforces(panel, market):
+    assert list(SCHEMA["properties"]) == ["reason", "action", "confidence"]
+    system = prompts_of(panel, market, range(300, 305, 5))[0][0].content
+    assert system.index('"reason":') < system.index('"action":') < system.index('"confidence":')
 
 
 # --- the clock
 
 
 @settings(max_examples=60, deadline=None)
-@given(t=st.integers(0, 699), s=st.integers(0, 2), reveal=st.booleans())
-def test_with_the_future_deleted_a_prompt_is_the_same_to_the_byte(panel, market, t, s, reveal):
+@given(t=st.integers(0, 699), s=st.integers(0, 2), mask=st.sampled_from(Mask))
+def test_with_the_future_deleted_a_prompt_is_the_same_to_the_byte(panel, market, t, s, mask):
     """The prompt about a bar, from bars that go on, and from bars that end there; features are computed anew."""
     if not panel.tradable[t, s]:
         return
     past = panel.head(t + 1)
     symbol, as_of = panel.symbols[s], panel.available_at[t]
     known = market_features(past)
-    whole = prompt_at(panel, lambda t, s: market[t, s], symbol, as_of, reveal)
-    assert prompt_at(past, lambda t, s: known[t, s], symbol, as_of, reveal) == whole
+    whole = prompt_at(panel, lambda t, s: market[t, s], symbol, as_of, mask)
+    assert prompt_at(past, lambda t, s: known[t, s], symbol, as_of, mask) == whole
 
 
 @settings(max_examples=40, deadline=None)
@@ -124,7 +196,7 @@ def test_moves_are_returns_over_their_own_deviation_and_left_out_while_there_are
     np.testing.assert_allclose(snapshot.moves, (returns / returns.std())[-10:])
     early = snapshot_at(panel, lambda t, s: market[t, s], "S0", panel.available_at[15])
     assert np.isnan(early.moves).all()
-    assert "move " not in render(early, {})[1].content
+    assert "move " not in render(early, {}, TERMS)[1].content
 
 
 # --- blindness
@@ -139,7 +211,7 @@ def test_a_blind_prompt_is_a_head_closes_from_100_moves_and_features(panel, mark
         assert all(bar.fullmatch(line) for line in lines[2:12])
         found = [feature.fullmatch(line) for line in lines[12:]]
         assert all(found)
-        assert [match[1] for match in found] == [name for name in MARKET_NAMES if name in {match[1] for match in found}]
+        assert [match[1] for match in found] == [name for name in SHOWN_NAMES.values() if name in {match[1] for match in found}]
         assert not any(symbol in system.content + user.content for symbol in panel.symbols)
         assert not re.search(r"(?<![\d.])(19|20)\d\d(?!\d)", system.content)
 
@@ -152,7 +224,7 @@ def test_a_prompt_shows_no_name_no_date_and_no_price_level(panel, market):
     )  # fmt: skip
     known = market_features(other)
     assert prompts_of(other, known) == prompts_of(panel, market)
-    named, renamed = prompts_of(panel, market, reveal=True), prompts_of(other, known, reveal=True)
+    named, renamed = prompts_of(panel, market, mask=Mask.NONE), prompts_of(other, known, mask=Mask.NONE)
     assert not set(named) & set(renamed)  # the ablation does show them
 
 
@@ -167,7 +239,7 @@ def test_prices_times_ten_give_the_same_prompts(panel, market):
 @given(values=st.dictionaries(st.sampled_from(MARKET_NAMES), st.floats(-1000, 1000) | st.just(float("nan"))))
 def test_a_prompt_reads_back_to_three_decimals_without_what_is_unknown(values):
     known = {name: value for name, value in values.items() if not np.isnan(value)}
-    assert parse(render(replace(SNAPSHOT, features=values), {})) == pytest.approx(known, abs=0.000501)
+    assert parse(render(replace(SNAPSHOT, features=values), {}, TERMS)) == pytest.approx(known, abs=0.000501)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +253,7 @@ def test_a_prompt_reads_back_to_three_decimals_without_what_is_unknown(values):
     ],
 )
 def test_the_mock_counts_the_trends_that_agree(features, action, confidence):
-    reply = MockBackend().complete(render(replace(SNAPSHOT, features=features), SCHEMA), SCHEMA, 0)
+    reply = MockBackend().complete(render(replace(SNAPSHOT, features=features), SCHEMA, TERMS), SCHEMA, 0)
     advice = Advice.model_validate_json(reply.text)
     assert (advice.action, advice.confidence) == (action, confidence)
 

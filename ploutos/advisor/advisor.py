@@ -16,16 +16,17 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from ploutos.advisor.mock import MockBackend
-from ploutos.advisor.prompts import TEMPLATE_VERSION, render
+from ploutos.advisor.prompts import TEMPLATE_VERSION, Terms, render
 from ploutos.advisor.schedule import DecisionTime, decision_times
 from ploutos.advisor.signals import Signals
 from ploutos.advisor.snapshot import Features, snapshot_at
+from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, LLMUnavailable
 from ploutos.extras import require_extra
 from ploutos.llm.backends.base import Backend, Messages
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import LLMClient, Outcome, Query, schema_of
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMConfig, LLMProvider, Mask
 from ploutos.market.bars import Bars
 from ploutos.settings import Settings
 from ploutos.types import Float32Array
@@ -38,13 +39,13 @@ _ACTIONS = {"long": "buy", "short": "sell", "neutral": "hold", "wait": "hold"}
 
 
 class Advice(BaseModel):
-    """What an advisor may say; read with some tolerance for how models write it."""
+    """What an advisor may say, in the order in which it says it; read with some tolerance for how models write it."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+    reason: str = Field(max_length=_REASON)
     action: Literal["buy", "sell", "hold"]
     confidence: int = Field(ge=0, le=100)
-    reason: str = Field(max_length=_REASON)
 
     @model_validator(mode="before")
     @classmethod
@@ -139,27 +140,49 @@ def make_advisor(config: LLMConfig, settings: Settings) -> Advisor:
     return Advisor(make_backend(config, settings), config, Cassette(settings.cassettes_root))
 
 
-def prompt_at(bars: Bars, features: Features, symbol: str, as_of: np.datetime64, reveal: bool = False) -> Messages:
-    """The prompt about a symbol at a time; see `snapshot_at`."""
-    return render(snapshot_at(bars, features, symbol, as_of), SCHEMA, reveal)
+def prompt_at(
+    bars: Bars,
+    features: Features,
+    symbol: str,
+    as_of: np.datetime64,
+    mask: Mask = Mask.ALL,
+    cadence_bars: int = LLMConfig().cadence_bars,
+    env: EnvSpec | None = None,
+) -> Messages:
+    """The prompt about a symbol at a time; see `snapshot_at`.
+
+    Args:
+        mask: what it hides.
+        cadence_bars: how long the advice stands.
+        env: costs, and whether sell may go short; None means the defaults.
+    """
+    terms = Terms.of(bars, symbol, as_of, cadence_bars, env or EnvSpec())
+    return render(snapshot_at(bars, features, symbol, as_of), SCHEMA, terms, mask)
 
 
-def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advisor: Advisor) -> Signals:
+def advise(bars: Bars, market: Float32Array, first_bar: int, last_bar: int, advisor: Advisor, env: EnvSpec | None = None) -> Signals:
     """Ask for advice on every symbol at every decision time of a range.
 
     Args:
         market: shape (n_bars, n_symbols, 28), from `market_features`.
         first_bar, last_bar: inclusive range of decisions. A longer history asks the same questions at the same bars; the
             advice that still stands at `first_bar` is included.
+        env: costs and limits that the prompts state; None means the defaults.
     """
     asked = decision_times(bars, market, first_bar, last_bar, advisor.config)
     _LOG.info("%s is asked %d questions", advisor.name, len(asked))
-    return ask_about(bars, market, asked, advisor, advisor.config.reveal)
+    return ask_about(bars, market, asked, advisor, advisor.config.hidden, env)
 
 
-def ask_about(bars: Bars, market: Float32Array, asked: Sequence[DecisionTime], advisor: Advisor, reveal: bool) -> Signals:
+def ask_about(
+    bars: Bars, market: Float32Array, asked: Sequence[DecisionTime], advisor: Advisor, mask: Mask, env: EnvSpec | None = None
+) -> Signals:
     """Ask for advice on given symbols at given times; arguments as in `advise`."""
-    prompts = [prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], reveal) for time in asked]
+    cadence = advisor.config.cadence_bars
+    prompts = [
+        prompt_at(bars, lambda t, s: market[t, s], bars.symbols[time.column], bars.available_at[time.bar], mask, cadence, env)
+        for time in asked
+    ]
     outcomes = advisor.ask_all(prompts)
     given = [advice_of(outcome) for outcome in outcomes]
     frame = pd.DataFrame(
@@ -177,7 +200,8 @@ def ask_about(bars: Bars, market: Float32Array, asked: Sequence[DecisionTime], a
             "prompt_sha256": [_digest(messages) for messages in prompts],
         }
     )
-    return Signals(frame, advisor.name, advisor.is_mock, advisor.config.cadence_bars, advisor.digest, reveal, TEMPLATE_VERSION)
+    revealing = mask is not Mask.ALL
+    return Signals(frame, advisor.name, advisor.is_mock, cadence, advisor.digest, revealing, TEMPLATE_VERSION, mask.value)
 
 
 def _digest(messages: Messages) -> str:

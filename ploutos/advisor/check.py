@@ -44,9 +44,8 @@ def check_advisor(config: LLMConfig, settings: Settings) -> CheckResult:
     bars = load(DataSpec())
     column = int(np.flatnonzero(bars.tradable[_BARS - 1])[0])
     features = OnlineFeatures()
-    messages = prompt_at(
-        bars, lambda t, s: features.market(bars, t, s), bars.symbols[column], bars.available_at[_BARS - 1], config.reveal
-    )  # fmt: skip
+    symbol, as_of = bars.symbols[column], bars.available_at[_BARS - 1]
+    messages = prompt_at(bars, lambda t, s: features.market(bars, t, s), symbol, as_of, config.hidden, config.cadence_bars)
     outcome = advisor.ask(messages)
     if outcome.unanswered:
         raise LLMUnavailable(outcome.why)

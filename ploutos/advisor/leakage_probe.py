@@ -169,12 +169,13 @@ def _blind_queries(
     years = bars.available_at[[time.bar for time in times]].astype("datetime64[Y]").astype(int) + 1970
     symbols = sorted({bars.symbols[time.column] for time in times})
     queries: list[_Sighting] = []
+    cadence = advisor.config.cadence_bars
     for i in _spread(times, years, questions, random):
         time, symbol = times[i], bars.symbols[times[i].column]
         offered = {"symbol": _offer(symbols, symbol, random), "year": random.permutation(np.unique(years)).tolist()}
         offered = {name: choices for name, choices in offered.items() if len(choices) > 1}
         if offered:
-            prompt = prompt_at(bars, lambda t, s: market[t, s], symbol, bars.available_at[time.bar])
+            prompt = prompt_at(bars, lambda t, s: market[t, s], symbol, bars.available_at[time.bar], cadence_bars=cadence)
             queries.append(({"symbol": symbol, "year": int(years[i])}, _sighting_query(prompt, offered)))
     return queries
 

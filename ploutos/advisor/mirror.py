@@ -11,7 +11,9 @@ import numpy as np
 from ploutos.advisor.advisor import Advisor, ask_about
 from ploutos.advisor.schedule import DecisionTime
 from ploutos.advisor.signals import Signals
+from ploutos.envs.spec import EnvSpec
 from ploutos.features.llm_features import market_features
+from ploutos.llm.config import Mask
 from ploutos.market.bars import Bars
 
 
@@ -26,11 +28,12 @@ def mirrored_market(bars: Bars) -> Bars:
     )  # fmt: skip
 
 
-def ask_mirrored(signals: Signals, bars: Bars, advisor: Advisor) -> Signals:
+def ask_mirrored(signals: Signals, bars: Bars, advisor: Advisor, env: EnvSpec | None = None) -> Signals:
     """Ask every question again, blind, on the mirrored market.
 
     Args:
         signals: what the advisor said about `bars`.
+        env: costs and limits that the prompts state; None means the defaults.
 
     Returns:
         Advice at the same times and on the same symbols, row for row.
@@ -42,4 +45,4 @@ def ask_mirrored(signals: Signals, bars: Bars, advisor: Advisor) -> Signals:
     column = {symbol: s for s, symbol in enumerate(bars.symbols)}
     rows = (signals.frame[name].tolist() for name in ("bar", "symbol", "asked_for"))
     asked = [DecisionTime(bar, column[symbol], asked_for) for bar, symbol, asked_for in zip(*rows, strict=True)]
-    return ask_about(other, market_features(other), asked, advisor, reveal=False)
+    return ask_about(other, market_features(other), asked, advisor, Mask.ALL, env)

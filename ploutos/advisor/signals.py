@@ -25,8 +25,9 @@ class Signals:
         is_mock: whether that was no language model.
         cadence_bars: how long each piece stands, unless another follows before.
         digest: content digest of the model, empty where there is none.
-        reveal: the prompts named the asset and the date.
+        reveal: the prompts hid less than everything.
         template: version of the prompt.
+        mask: what they hid, as in `ploutos.llm.config.Mask`.
     """
 
     frame: pd.DataFrame
@@ -36,6 +37,7 @@ class Signals:
     digest: str = ""
     reveal: bool = False
     template: str = ""
+    mask: str = "all"
 
     @property
     def n_abstained(self) -> int:
@@ -90,7 +92,7 @@ class Signals:
 def write_signals(signals: Signals, path: Path) -> None:
     """Write signals as parquet; who advised is kept with the table."""
     frame = signals.frame.copy()
-    frame.attrs = {name: getattr(signals, name) for name in ("model", "is_mock", "cadence_bars", "digest", "reveal", "template")}
+    frame.attrs = {name: getattr(signals, name) for name in ("model", "is_mock", "cadence_bars", "digest", "reveal", "template", "mask")}
     frame.to_parquet(path, index=False)
 
 

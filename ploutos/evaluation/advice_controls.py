@@ -54,7 +54,7 @@ def control_advice(
     tested = signals.within(*tested_decisions(folds))
     tables = [each.align_to_bars(bars) for each in (signals, *(shifted(tested, seed, draw) for draw in range(draws)))]
     ids = (FUSED, *(StrategyId(f"rank-{draw}", Role.PLACEBO) for draw in range(draws)))
-    actions, sure = (np.stack([table[part] for table in tables]) for part in (0, 1))
+    actions, sure = np.stack([acts for acts, _ in tables]), np.stack([sure for _, sure in tables])
     fused, voter = FusedStrategy(ids, actions, sure, bars, env, (fusion,), choices), RecordedVote(bars=bars, env=env)
     segments = [Segment(fold.test, members) for fold, members in zip(folds, policies, strict=True)]
     equity = run_backtests(bars, features, segments, [fused, voter], env, keep=()).equity

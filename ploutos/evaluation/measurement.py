@@ -198,6 +198,7 @@ def _advisor(signals: Signals, known: CutoffEvidence, mirror: Mirror | None) -> 
         prompt_tokens=int(frame["prompt_tokens"].sum()),
         tokens=int(frame["tokens"].sum()),
         reveal=signals.reveal,
+        mask=signals.mask,
         cadence_bars=signals.cadence_bars,
         n_triggered=int((frame["asked_for"] != CADENCE).sum()),
         first_asked=asked[0],

@@ -383,7 +383,9 @@ class AdvisorFacts(Part):
     tokens: int
     """Tokens written."""
     reveal: bool
-    """The prompts named the asset and the date."""
+    """The prompts hid less than the asset's name, the dates and the price levels."""
+    mask: str = "all"
+    """What they hid: all, names, dates, levels or none."""
     cadence_bars: int
     """How long each piece of advice stands."""
     n_triggered: int

@@ -24,6 +24,21 @@ class LLMProvider(StrEnum):
     MOCK = "mock"
 
 
+class Mask(StrEnum):
+    """What of an asset a prompt hides."""
+
+    ALL = "all"
+    """Name, dates and price levels: a blind prompt."""
+    NAMES = "names"
+    """The name alone."""
+    DATES = "dates"
+    """The dates alone."""
+    LEVELS = "levels"
+    """The price levels alone, as closes indexed to 100."""
+    NONE = "none"
+    """Nothing."""
+
+
 class Trigger(StrEnum):
     """A change of a symbol's own market features that asks for advice between two cadence bars."""
 
@@ -100,6 +115,9 @@ class LLMConfig(Spec):
     """Concurrent questions. Ollama serves one at a time unless OLLAMA_NUM_PARALLEL says otherwise; more only queue."""
     reveal: bool = False
     """Show the asset's name, dates and prices: an ablation that measures memory, never a result."""
+    mask: Mask = Mask.ALL
+    """What prompts hide: all, names, dates, levels or none. Only all is blind; each other one is an ablation that tells by which of them a
+    model remembers, never a result. `reveal` means none."""
     mirror: bool | None = None
     """Ask every question of the test ranges again on the mirrored market, where each return has the other sign: an advisor that
     reads the numbers reverses its advice. Empty means yes for the mock and no for a model, since it doubles the questions."""
@@ -121,6 +139,11 @@ class LLMConfig(Spec):
         return said
 
     @property
+    def hidden(self) -> Mask:
+        """What prompts hide."""
+        return Mask.NONE if self.reveal else self.mask
+
+    @property
     def mirrors(self) -> bool:
         """Whether the mirrored market is asked about as well."""
         return self.provider is LLMProvider.MOCK if self.mirror is None else self.mirror
@@ -129,4 +152,5 @@ class LLMConfig(Spec):
         """The settings that advice depends on: no address, no timeout, no limit, no number at once, nothing of the GPU."""
         when = {"provider", "cadence_bars", "triggers", "cooldown_bars", "reveal"}
         how = {"model", "temperature", "seed", "num_ctx", "num_predict", "think"}
-        return self.model_dump(mode="json", include=when if self.provider is LLMProvider.MOCK else when | how)
+        unlike = {"mask"} if self.mask is not Mask.ALL else set()
+        return self.model_dump(mode="json", include=unlike | when if self.provider is LLMProvider.MOCK else unlike | when | how)

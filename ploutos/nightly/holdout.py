@@ -81,7 +81,8 @@ def inputs_of_run(store: Store, folder: Path, settings: Settings) -> tuple[Decis
     if subject not in (FUSED.slug, HYBRID.slug):
         return inputs, config
     part, market = held_out(inputs, config.folds), store.load(refs.require("llm_features"), MARKET_FEATURES)
-    signals = advise(inputs.bars, market, max(part.start - 1, 0), inputs.bars.n_bars - 1, make_advisor(config.llm, settings))
+    advisor, last = make_advisor(config.llm, settings), inputs.bars.n_bars - 1
+    signals = advise(inputs.bars, market, max(part.start - 1, 0), last, advisor, config.env)
     return replace(inputs, signals=signals), config
 
 

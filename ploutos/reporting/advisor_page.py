@@ -18,6 +18,7 @@ from ploutos.reporting.palette import BLUE, GREY, INK, ORANGE
 from ploutos.reporting.report import choice_rows
 from ploutos.reporting.verdict import (
     QUESTIONS,
+    SHOWN,
     advisor_headline,
     certificate_sentences,
     comparison_sentence,
@@ -170,6 +171,7 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
         calibrated=bool(controls and controls.calibrated),
         certificate=list(_flat(certificate.model_dump(mode="json"))) if certificate else [],
         spans=[[row["tag"], row["when"], row["n"], *row["of"], row["means"]] for row in _span_rows(summary)],
+        shown=SHOWN.get(advisor.mask, SHOWN["none"]),
         certified=certificate_sentences(summary),
         counts=bool(counting_spans(summary)),
         compared=[names[slug] for slug in _with_and_without()],

@@ -53,6 +53,11 @@ _CONTROLS = {
     Question.DRAWN: "the same with advice drawn at random",
     Question.MIRRORED: "what the advisor says about the mirrored market",
 }
+SHOWN = {
+    "none": "the asset's name, the dates and the prices", "names": "the dates and the prices", "dates": "the asset's name and the prices",
+    "levels": "the asset's name and the dates",
+}  # fmt: skip
+"""What a prompt shows under a mask that hides less than everything."""
 _NOMINAL = 0.95
 _SAMPLE = "The sample holds five companies that were still well known in 2013, which flatters buying and holding them."
 _SHORTENED = (
@@ -329,8 +334,8 @@ def _answers(advisor: AdvisorFacts) -> list[str]:
         )
     if advisor.reveal:
         sentences.append(
-            "The prompts named the asset and the date. This is an ablation: a model may remember what happened next, so no number that "
-            "rests on its advice is a result."
+            f"The prompts showed {SHOWN.get(advisor.mask, SHOWN['none'])}. This is an ablation: a model may remember what happened "
+            "next, so no number that rests on its advice is a result."
         )
     return sentences
 
