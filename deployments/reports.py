@@ -56,8 +56,11 @@ class Reports:
     """
 
     def __init__(self, home: Path, password: str, host: str, port: int) -> None:
-        quiet = {"log_level": "error", "access_log": False, "server_header": False, "lifespan": "off"}
-        self._server = uvicorn.Server(uvicorn.Config(make_app(home, password), host=host, port=port, headers=_HEADERS, **quiet))
+        config = uvicorn.Config(
+            make_app(home, password), host=host, port=port, headers=_HEADERS, log_level="error", access_log=False, server_header=False,
+            lifespan="off",
+        )  # fmt: skip
+        self._server = uvicorn.Server(config)
         self._thread = threading.Thread(target=self._server.run, name="reports", daemon=True)
 
     def start(self) -> None:

@@ -8,7 +8,8 @@ from markupsafe import Markup
 
 from ploutos.evaluation.summary import Recombined, RunSummary
 from ploutos.reporting.names import names_of
-from ploutos.reporting.page import BLUE, GREY, ORANGE, figure_html, show
+from ploutos.reporting.page import figure_html, show
+from ploutos.reporting.palette import BLUE, GREY, ORANGE
 from ploutos.wording import counted
 
 _NO_GATE = (
