@@ -30,6 +30,7 @@ from pydantic import SecretStr
 
 from deployments.notifications import names, notifying
 from deployments.schedules import after_close
+from flows.sweep import SILENT
 from ploutos.errors import ConfigError, OrchestratorError
 from tasks.slots import SLOTS, make_slot
 
@@ -149,7 +150,7 @@ def silent_runs() -> Automation:
             threshold=1,
             within=timedelta(seconds=_SILENCE_S),
         ),
-        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, force=False, message=f"No sign of life for {_SILENCE_S} s.")],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, force=False, message=f"{SILENT} for {_SILENCE_S} s.")],
     )
 
 

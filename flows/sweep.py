@@ -1,7 +1,8 @@
-"""Runs that say Running although nothing runs any more.
+"""Runs that say Running although nothing runs any more, and runs that say Crashed and are well.
 
 A worker notices when a flow's process ends; nobody does when the worker is killed as well, and nobody ever closes the task runs that were
-under way. Runs that wait, for a person or for their time, have no process and are left alone.
+under way. Runs that wait, for a person or for their time, have no process and are left alone. A server that was away takes a run whose
+signs of life it missed for one that has crashed; where the process lives, that is put right before somebody starts the run a second time.
 """
 
 import os
@@ -13,6 +14,7 @@ import psutil
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
+    FlowRunFilterEndTime,
     FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
@@ -21,18 +23,20 @@ from prefect.client.schemas.filters import (
     TaskRunFilterStateType,
 )
 from prefect.client.schemas.objects import FlowRun, State, StateType
-from prefect.states import Cancelled, Crashed
+from prefect.states import Cancelled, Crashed, Running
 
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-_STARTING = timedelta(minutes=10)
+_STARTING, _LATELY = timedelta(minutes=10), timedelta(hours=1)
 _TASKS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])))
 _PAGE = 200
+SILENT = "No sign of life"
+"""How a state begins to say that a run was silent for too long."""
 HOST, PROCESS, STARTED, ATTEMPT = "ploutos.host", "ploutos.pid", "ploutos.started", "ploutos.attempt"
 """Labels of a run: where its process is. Prefect keeps the number alone, which says nothing on another host."""
 
 
 def sweep(client: SyncPrefectClient) -> list[str]:
-    """Close what is over on this host: flow runs whose process is gone, and task runs of flow runs that have ended.
+    """Close what is over on this host: flow runs whose process is gone, and task runs of flow runs that have ended; open what is not.
 
     Returns:
         A sentence for each flow run, and one for the task runs.
@@ -45,6 +49,7 @@ def sweep(client: SyncPrefectClient) -> list[str]:
             )
             client.set_flow_run_state(run.id, state, force=True)
             said.append(f"{run.name} said {run.state_name} and its process is gone: {state.name}")
+    said += [_put_right(client, run) for run in _crashed_lately(client) if _was_silent(run) and _lives(run)]
     closed = close_task_runs(client)
     return [*said, f"{closed} task runs of runs that are over were closed"] if closed else said
 
@@ -56,16 +61,41 @@ def is_gone(run: FlowRun) -> bool:
     """
     if run.state_type is StateType.PENDING and run.state is not None and datetime.now(UTC) - run.state.timestamp < _STARTING:
         return False
+    return _lives(run) is False
+
+
+def _lives(run: FlowRun) -> bool | None:
+    """Whether the process of a run's latest attempt lives; None where nobody on this host knows."""
     pid, started = run.labels.get(PROCESS), run.labels.get(STARTED)
     if (run.labels.get(HOST), run.labels.get(ATTEMPT)) != (platform.node(), run.run_count):
-        return False
+        return None
     if not isinstance(pid, int) or not isinstance(started, float):
-        return False
+        return None
     try:
         process = psutil.Process(pid)
-        return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - started) > 1  # a number is used again
+        return process.status() != psutil.STATUS_ZOMBIE and abs(process.create_time() - started) <= 1  # a number is used again
     except psutil.NoSuchProcess:
-        return True
+        return False
+
+
+def _was_silent(run: FlowRun) -> bool:
+    return run.state is not None and (run.state.message or "").startswith(SILENT)
+
+
+def _put_right(client: SyncPrefectClient, run: FlowRun) -> str:
+    """Let a run that is well say so."""
+    client.set_flow_run_state(run.id, Running(message="Its process lives; the server was away."), force=True)
+    count = client.read_flow_run(run.id).run_count  # a state of Running counts as an attempt
+    client.update_flow_run_labels(run.id, {ATTEMPT: count})
+    return f"{run.name} said {run.state_name} and its process lives: Running"
+
+
+def _crashed_lately(client: SyncPrefectClient) -> list[FlowRun]:
+    wanted = FlowRunFilter(
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
+        end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - _LATELY),
+    )
+    return client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE)
 
 
 def own_process(run: FlowRun) -> dict[str, str | int | float]:

@@ -48,6 +48,11 @@ class Settings(BaseSettings):
     unload_llm_during_backtest: str | None = Field(default=None, validation_alias="UNLOAD_LLM_DURING_BACKTEST")
     """True, 1 or yes takes the model out of the GPU while policies are trained and backtested."""
 
+    @field_validator("notify", "reports", mode="before")
+    @classmethod
+    def _none_where_empty(cls, value: Any) -> Any:
+        return value or None
+
     @field_validator("home", mode="before")
     @classmethod
     def _is_a_folder(cls, value: Any) -> Any:

@@ -24,6 +24,7 @@ from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
 from deployments.serve import Place, Served, stop, systemd_unit
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.market.calendar import sessions_around
+from ploutos.settings import Settings
 
 DECLARED = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
 
@@ -149,3 +150,11 @@ def test_no_server_is_one_sentence(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
     with pytest.raises(OrchestratorError, match="ploutos serve"), connected():
         pass
+
+
+def test_an_empty_address_is_none(monkeypatch):
+    monkeypatch.setenv("PLOUTOS_NOTIFY", "")
+    monkeypatch.setenv("PLOUTOS_REPORTS", "")
+    assert (Settings().notify, Settings().reports) == (None, None)
+    monkeypatch.setenv("PLOUTOS_NOTIFY", "json://127.0.0.1/planted-secret")
+    assert "planted-secret" not in repr(Settings())

@@ -14,6 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
@@ -22,7 +23,7 @@ from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Pending
+from prefect.states import Crashed, Pending, Running, Scheduled
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 from test_models import model
@@ -34,7 +35,7 @@ from flows import approval as approvals
 from flows.approval import Question, approval, ask, require_askable
 from flows.live import KEY, LiveTable, _Writer, shown_live
 from flows.news import News, tell_of
-from flows.sweep import ATTEMPT, HOST, PROCESS, STARTED, is_gone, sweep
+from flows.sweep import ATTEMPT, HOST, PROCESS, SILENT, STARTED, is_gone, own_process, sweep
 from ploutos.config import load_config
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.evaluation.sequential import Evidence
@@ -337,3 +338,23 @@ def test_an_address_that_nobody_knows_is_refused_without_showing_it():
     with pytest.raises(ConfigError, match="no address that apprise knows") as refused:
         notifying(SecretStr("nonsense:planted-secret"), ["ploutos-pipeline"])
     assert "planted-secret" not in str(refused.value)
+
+
+def test_a_run_that_a_server_took_for_dead_is_put_right_where_its_process_lives(monkeypatch):
+    with get_client(sync_client=True) as client:
+        made = [client.create_flow_run(breaks_too, state=Scheduled()) for _ in range(3)]
+        own = own_process(client.read_flow_run(made[0].id)) | {ATTEMPT: 1}
+        ended, mine, failed = own | {STARTED: 1.0}, own, own
+        for run, labels, message in zip(
+            made, (mine, ended, failed), (f"{SILENT} for 90 s.", f"{SILENT} for 90 s.", "out of memory"), strict=True
+        ):
+            client.set_flow_run_state(run.id, Running(), force=True)
+            client.update_flow_run_labels(run.id, labels)
+            client.set_flow_run_state(run.id, Crashed(message=message), force=True)
+        assert sweep(client) == [f"{client.read_flow_run(made[0].id).name} said Crashed and its process lives: Running"]
+        states = [client.read_flow_run(run.id).state.name for run in made]
+        assert states == ["Running", "Crashed", "Crashed"]
+        again = client.read_flow_run(made[0].id)
+        assert again.labels[ATTEMPT] == again.run_count  # so that it is closed when it does end
+        monkeypatch.setattr(psutil, "Process", lambda pid=None: (_ for _ in ()).throw(psutil.NoSuchProcess(1)))
+        assert sweep(client) == [f"{again.name} said Running and its process is gone: Crashed"]
