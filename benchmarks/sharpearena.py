@@ -6,6 +6,9 @@ is the agent: the network that reads every symbol with the same weights, with th
 stable-baselines3's loop on their environment. Weights are a quarter of what the network says, so that gross exposure is at most 1, as it
 is for the baselines. The entry is the mean of the members' weights. Nothing was chosen by a score on either band.
 
+`--guard` runs the package's guard against looking ahead on the entry and scores nothing: the entry is wrapped so that it can be handed the
+observation alone, and before each decision the guard is told which bar the entry has read last and which one is the present one.
+
 Every trained member and every score is written to the folder when it is done, so a program that is stopped goes on where it was.
 """
 
@@ -180,19 +183,66 @@ def scenario(mode: str, seed: int) -> Any:
     return SharpeArenaEnv(n_symbols=N_SYMBOLS, n_days=N_BARS, seed=seed, distribution_mode=mode)
 
 
-def rollouts(mode: str, entry: Entry, seeds: Sequence[int]) -> list[list[float]]:
-    """Their per-bar returns, scenario by scenario."""
+def rollouts(
+    mode: str, entry: Entry, seeds: Sequence[int], decide: Callable[[dict[str, FloatArray]], Float32Array] | None = None
+) -> list[list[float]]:  # fmt: skip
+    """Their per-bar returns, scenario by scenario.
+
+    Args:
+        decide: asked in the entry's place; the entry itself where it is left out.
+    """
     found = []
     for seed in seeds:
         env = scenario(mode, seed)
         entry.reader.begin()
         seen, ended, returns = env.reset()[0], False, []
         while not ended:
-            seen, reward, terminated, truncated, _ = env.step(entry(seen))
+            seen, reward, terminated, truncated, _ = env.step((decide or entry)(seen))
             returns.append(float(reward))
             ended = terminated or truncated
         found.append(returns)
     return found
+
+
+def guarded(mode: str, entry: Entry, seeds: Sequence[int]) -> dict[str, Any]:
+    """What their guard against looking ahead says of an entry; it refuses by raising, and that it can is tried first.
+
+    Returns:
+        Decisions that it watched, refusals, and whether the returns are those of the entry without a guard, to the last bit.
+    """
+    from sharpearena import LookaheadGuard, LookaheadViolation, wrap_policy
+
+    guard, wrapped, present = LookaheadGuard(allow_full_series=False), wrap_policy(entry), 0
+    found = {"decisions": 0, "refused": 0}
+
+    def watched(seen: dict[str, FloatArray]) -> Float32Array:
+        nonlocal present
+        found["decisions"] += 1
+        try:
+            weights = wrapped(seen)
+            guard.check("read_closes", index=len(entry.reader.closes) - 1, current_index=present)
+        except LookaheadViolation:
+            found["refused"] += 1
+            raise
+        present += 1
+        return weights
+
+    _refuses(lambda: wrapped({}, [1.0]), LookaheadViolation)
+    _refuses(lambda: guard.check("read_closes", index=1, current_index=0), LookaheadViolation)
+    returns = []
+    for seed in seeds:
+        present = 0
+        returns += rollouts(mode, entry, [seed], watched)
+    return found | {"same": returns == rollouts(mode, entry, seeds)}
+
+
+def _refuses(act: Callable[[], Any], error: type[Exception]) -> None:
+    """Fail where a guard lets pass what it is there for."""
+    try:
+        act()
+    except error:
+        return
+    raise SystemExit("the guard lets pass what it should refuse, so it proves nothing")
 
 
 def once(file: Path, make: Callable[[], Any]) -> Any:
@@ -239,8 +289,14 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("sharpearena"))
     parser.add_argument("--modes", nargs="+", default=list(MODES), choices=MODES)
+    parser.add_argument("--guard", type=int, default=0, help="held-out scenarios to run under the guard against looking ahead, instead")
     asked = parser.parse_args()
     asked.folder.mkdir(parents=True, exist_ok=True)
+    if asked.guard:
+        for mode in asked.modes:
+            entry = Entry([trained(mode, member, asked.steps, asked.folder) for member in range(asked.members)])
+            print(mode, guarded(mode, entry, range(GAP + N_SEEDS, GAP + N_SEEDS + asked.guard)), flush=True)
+        return
     for mode in asked.modes:
         rows, gap = judged(mode, asked.members, asked.steps, asked.folder)
         print(f"\n**{mode}**, seeds [10256, 10512)\n\n| policy | deflated Sharpe | 95 % | pass^k rate | mean return | ours less this one |")
