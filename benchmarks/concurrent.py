@@ -1,6 +1,6 @@
 """200 task runs at once under one Prefect server: is any of it lost? `python -m benchmarks.concurrent --home DIR [--database URL]`.
 
-No task ends before all 200 have begun, so that all are running at once. Afterwards the server must know of every task run that it completed,
+No task ends before all 200 have begun, so all are running at once. Afterwards the server must know of every task run that it completed,
 its Pending, Running and Completed states in that order, and its log line. Without `--database` the server keeps a SQLite file.
 """
 
