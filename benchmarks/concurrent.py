@@ -103,7 +103,7 @@ def measure(folder: Path, database: str | None) -> None:
         command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
         server = subprocess.Popen(command, env=environment | of_server, stdout=log, stderr=log)
         try:
-            until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 600)
+            until(lambda: answers(f"http://127.0.0.1:{port}/api/health"), 1_200)
             own = [sys.executable, "-m", "benchmarks.concurrent", "--first"]
             starts = [subprocess.Popen([*own, str(TASKS * k)], env=environment, stdout=flows, stderr=flows) for k in range(PROCESSES)]
             time.sleep(20)  # they import
