@@ -1,9 +1,9 @@
 """Faults in the middle of a run under `ploutos serve`, and what becomes of it; `python -m benchmarks.faults --home DIR`.
 
-Each fault meets a server, a worker and a run of its own in a fresh PLOUTOS_HOME. Counted are the states that the server shows and for how
-long after the fault the run goes on saying that it is at work, the finished stages that are computed again, the processes of that home
-that outlive what started them, and whether everything ends in the bytes of a run that nothing happened to. A benchmark that is stopped
-goes on with the next fault.
+One server and worker meet the faults one after another; before each, all of the home but the server's own files is removed, so that a run
+finds nothing. Counted are the states that the server shows and for how long after the fault the run goes on saying that it is at work, the
+finished stages that are computed again, the processes of the home that outlive what started them, and whether everything ends in the bytes
+of a run that nothing happened to. A benchmark that is stopped goes on with the next fault.
 """
 
 import argparse
@@ -27,14 +27,14 @@ import psutil
 SETTINGS: dict[str, Any] = {
     "preset": "demo", "name": "fault", "source": "sample", "symbols": ["AAPL", "IBM"], "members": 2,
     "folds": {"train_years": 3, "test_months": 60},
-    "training": {"total_timesteps": 40_000, "timesteps_reduction": 1, "n_envs": 4, "n_steps": 64, "batch_size": 128, "net_arch": [16]},
+    "training": {"total_timesteps": 6_000, "timesteps_reduction": 1, "n_envs": 4, "n_steps": 64, "batch_size": 128, "net_arch": [16]},
     "checkpoint": {"every_rollouts": 4},
     "evaluation": {"replications": 100, "placebo_draws": 20, "robustness": {"enabled": False}},
     "fusion": {"choose": False}, "hybrid": {"enabled": False}, "pipeline": {"pause_between_phases": 0}, "hardware": {"workers": 1},
 }  # fmt: skip
 AT_WORK = {"RUNNING", "PENDING", "CANCELLING"}
 ENDED_BADLY = {"FAILED", "CRASHED", "CANCELLED"}
-_LIMIT_S = 420.0
+_LIMIT_S = 1_200.0
 
 
 @dataclass
@@ -49,7 +49,7 @@ class Outcome:
         finished: stages that were done when the fault came.
         repeated: those of them that were computed again.
         orphans: processes that nobody looked after any more ten seconds after the fault.
-        left: processes of this home after `ploutos serve --stop`.
+        left: processes of this home a minute after the run is over, beside server, worker and what looks after them.
         equal: whether numbers and every artifact have the bytes of the undisturbed run.
         note: what a person was told.
     """
@@ -96,7 +96,7 @@ class Host:
         before = Path(log.name).read_text().count("is up")
         command = [sys.executable, "-m", "ploutos", "serve", "--port", str(self.port)]
         self.keeper = subprocess.Popen(command, env=self.environment, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-        self.until(lambda: Path(log.name).read_text().count("is up") > before, 180, "the server is up")
+        self.until(lambda: Path(log.name).read_text().count("is up") > before, _LIMIT_S, "the server is up")
 
     def said(self, path: str) -> Any:
         """An answer of the server; None while it is away."""
@@ -130,6 +130,12 @@ class Host:
             raise SystemExit(f"resume: {done.stdout}{done.stderr}")
         return done.stdout.strip()
 
+    def empty(self) -> None:
+        """Remove all that earlier runs left, but for the server's own files."""
+        for each in self.home.iterdir():
+            if each.name != "serve":
+                shutil.rmtree(each)
+
     def down(self) -> None:
         if self.keeper is not None and self.keeper.poll() is None:
             self.keeper.terminate()
@@ -151,6 +157,19 @@ class Host:
     def metrics(self) -> set[bytes]:
         """The different numbers that runs of this home ended in: one, if all is well."""
         return {each.read_bytes() for each in (self.home / "runs").glob("*/metrics.json")}
+
+    def left(self) -> int:
+        """Processes of this home, a minute after its run is over at most, beside server, worker and what looks after them."""
+        limit = time.monotonic() + 60
+        while (count := len(self._others())) and time.monotonic() < limit:
+            time.sleep(1)
+        return count
+
+    def _others(self) -> list[psutil.Process]:
+        assert self.keeper is not None
+        server = self.server()
+        looked_after = {self.keeper.pid, self.worker().pid, server.pid, *(each.pid for each in server.children(recursive=True))}
+        return [each for each in self.processes() if each.pid not in looked_after]
 
     def processes(self) -> list[psutil.Process]:
         """Every process that works for this home."""
@@ -331,13 +350,9 @@ FAULTS: dict[str, tuple[str, Callable[[Host], None]]] = {
 
 
 @contextlib.contextmanager
-def hosted(folder: Path, name: str, small_disk: bool = False) -> Iterator[Host]:
-    """A fresh home with a server, and nothing left of its processes afterwards."""
-    home = folder / name
-    shutil.rmtree(home, ignore_errors=True)
-    (home / "store").mkdir(parents=True)
-    if small_disk:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(home / "store")], check=True)
+def hosted(home: Path) -> Iterator[Host]:
+    """A home with a server, and nothing left of its processes afterwards."""
+    home.mkdir(parents=True, exist_ok=True)
     host = Host(home)
     try:
         host.up()
@@ -345,31 +360,32 @@ def hosted(folder: Path, name: str, small_disk: bool = False) -> Iterator[Host]:
     finally:
         host.down()
         kill(*host.processes())
-        if small_disk:
-            subprocess.run(["umount", str(home / "store")], check=False)
 
 
-def undisturbed(folder: Path) -> tuple[bytes, dict[str, str], float]:
+@contextlib.contextmanager
+def on_a_small_disk(folder: Path) -> Iterator[None]:
+    """The folder lies on a disk of 200 MB of its own."""
+    folder.mkdir(parents=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200m", "tmpfs", str(folder)], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=False)
+
+
+def undisturbed(host: Host) -> dict[str, Any]:
     """Numbers, artifacts and seconds of a run that nothing happens to."""
-    kept = folder / "undisturbed.json"
-    if not kept.exists():
-        with hosted(folder, "undisturbed") as host:
-            host.start()
-            seconds = host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "an undisturbed run completes")
-            found = {
-                "metrics": host.metrics().pop().decode(),
-                "keys": {key: sha for key, (_, sha) in host.keys().items()},
-                "seconds": seconds,
-            }
-            kept.write_text(json.dumps(found))
-    found = json.loads(kept.read_text())
-    return found["metrics"].encode(), found["keys"], found["seconds"]
+    host.empty()
+    host.start()
+    seconds = host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "an undisturbed run completes")
+    return {"metrics": host.metrics().pop().decode(), "keys": {key: sha for key, (_, sha) in host.keys().items()}, "seconds": seconds}
 
 
-def meet(folder: Path, name: str, metrics: bytes, keys: dict[str, str]) -> Outcome:
+def meet(host: Host, name: str, whole: dict[str, Any]) -> Outcome:
     """A run that a fault meets."""
     outcome = Outcome()
-    with hosted(folder, name, small_disk=name == "disk-full") as host:
+    host.empty()
+    with on_a_small_disk(host.home / "store") if name == "disk-full" else contextlib.nullcontext():
         host.start()
         if name == "flow-killed-late":
             host.in_evaluation()
@@ -392,9 +408,8 @@ def meet(folder: Path, name: str, metrics: bytes, keys: dict[str, str]) -> Outco
             host.until(lambda: host.state() == "COMPLETED", _LIMIT_S, "the run completes after all")
         after = host.keys()
         outcome.repeated = sum(after[key][0] != written for key, (written, _) in before.items())
-        outcome.equal = host.metrics() == {metrics} and {key: sha for key, (_, sha) in after.items()} == keys
-        host.down()
-        outcome.left = len(host.processes())
+        outcome.equal = host.metrics() == {whole["metrics"].encode()} and {key: sha for key, (_, sha) in after.items()} == whole["keys"]
+        outcome.left = host.left()
     return outcome
 
 
@@ -423,9 +438,18 @@ def main() -> None:
     asked = parser.parse_args()
     folder: Path = asked.home.resolve()
     folder.mkdir(parents=True, exist_ok=True)
-    metrics, keys, seconds = undisturbed(folder)
-    print(f"undisturbed: {seconds:.0f} s, {len(keys)} stages\n")
-    columns = (
+    todo = [name for name in asked.faults if not (folder / f"{name}.json").exists()]
+    if todo:
+        with hosted(folder / "home") as host:
+            kept = folder / "undisturbed.json"
+            if not kept.exists():
+                kept.write_text(json.dumps(undisturbed(host)))
+            for name in todo:
+                (folder / f"{name}.json").write_text(json.dumps(asdict(meet(host, name, json.loads(kept.read_text())))))
+                print(row(folder, name), flush=True)
+    whole = json.loads((folder / "undisturbed.json").read_text())
+    print(f"\nundisturbed: {whole['seconds']:.0f} s, {len(whole['keys'])} stages\n")
+    columns = [
         "fault",
         "states shown",
         "s until it says so",
@@ -435,17 +459,28 @@ def main() -> None:
         "orphans",
         "left",
         "bytes equal",
-    )
-    print(f"| {' | '.join(columns)} |\n|---|---|---:|---|---:|---:|---:|---:|---|", flush=True)
+    ]
+    print(f"| {' | '.join(columns)} |\n|---|---|---:|---|---:|---:|---:|---:|---|")
     for name in asked.faults:
-        kept = folder / f"{name}.json"
-        if not kept.exists():
-            kept.write_text(json.dumps(asdict(meet(folder, name, metrics, keys))))
-        o = Outcome(**json.loads(kept.read_text()))
-        told = "goes on" if o.at_work_s is None else f"{o.at_work_s:.1f}"
-        yes_or_no = ["yes" if each else "no" for each in (o.resumed, o.equal)]
-        row = [FAULTS[name][0], ", ".join(o.states), told, yes_or_no[0], o.finished, o.repeated, o.orphans, o.left, yes_or_no[1]]
-        print(f"| {' | '.join(str(each) for each in row)} |", flush=True)
+        print(row(folder, name))
+
+
+def row(folder: Path, name: str) -> str:
+    o = Outcome(**json.loads((folder / f"{name}.json").read_text()))
+    told = "goes on" if o.at_work_s is None else f"{o.at_work_s:.1f}"
+    resumed, equal = ("yes" if each else "no" for each in (o.resumed, o.equal))
+    cells = [
+        FAULTS[name][0],
+        ", ".join(each.capitalize() for each in o.states),
+        told,
+        resumed,
+        o.finished,
+        o.repeated,
+        o.orphans,
+        o.left,
+        equal,
+    ]
+    return f"| {' | '.join(str(each) for each in cells)} |"
 
 
 if __name__ == "__main__":
