@@ -1,7 +1,7 @@
 """Records what a terminal shows, as text, into docs/recordings: `python docs/record.py` in a clone that `make install` was run in.
 
-tmux is a terminal of 120 columns without a screen; what stands on it is a frame. Only paths are changed, to `...`. Without names every scene is
-recorded (`python docs/record.py mistakes` one); the long ones are the demo and a run that is interrupted and taken up again.
+tmux is a terminal of 120 columns without a screen; what stands on it is a frame. Only paths are changed, to `...`. Without names every
+scene is recorded, with a name that one (`python docs/record.py mistakes`).
 """
 
 import re
@@ -25,7 +25,8 @@ class Terminal:
 
     def __init__(self, home: Path) -> None:
         self._home, self._socket = home, home / "tmux"
-        shell = f"env PS1='{PROMPT}' PATH={ROOT / '.venv/bin'}:$PATH PLOUTOS_HOME={home / 'ploutos'} PREFECT_HOME={home / 'prefect'} bash --norc"
+        homes = f"PLOUTOS_HOME={home / 'ploutos'} PREFECT_HOME={home / 'prefect'}"
+        shell = f"env PS1='{PROMPT}' PATH={ROOT / '.venv/bin'}:$PATH {homes} bash --norc"
         self._tmux("-f", "/dev/null", "new-session", "-d", "-x", "120", "-y", "45", "-c", str(ROOT), shell)
         self._tmux("set-option", "-g", "history-limit", "10000")
         self._began = time.monotonic()
@@ -78,6 +79,7 @@ class Terminal:
 
 @contextmanager
 def terminal() -> Iterator[Terminal]:
+    """A terminal for one scene."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as home:
         opened = Terminal(Path(home))
         try:

@@ -227,7 +227,7 @@ def check(
     from ploutos.market.calendar import DAY
     from ploutos.market.loader import read_table
     from ploutos.market.synthetic.stylised_facts import missing_facts
-    from ploutos.reporting.quality_page import finding_rows, symbol_rows, write_quality_report
+    from ploutos.reporting.quality_page import days, finding_rows, symbol_rows, write_quality_report
     from ploutos.settings import Settings
     from ploutos.store import writing
 
@@ -263,9 +263,9 @@ def check(
         for note in notes:
             console().print(note, highlight=False)
         for finding in report.errors:
-            _say("red", finding.check, f": {finding.sentence}")
+            _say("red", finding.check, f": {days(finding.sentence, report.timeframe >= DAY)}")
         for warning in report.summary.warnings:
-            _say("yellow", warning.check, f": {warning.sentence}")
+            _say("yellow", warning.check, f": {days(warning.sentence, report.timeframe >= DAY)}")
         if unwritten is None:
             console().print(f"Page: {out.resolve()}", soft_wrap=True, highlight=False)
     if unwritten is not None:

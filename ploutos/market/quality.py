@@ -120,7 +120,10 @@ class _Fault:
     rows: IntArray
 
     def sentence(self, frame: pd.DataFrame, origin: str) -> str:
-        first = f"{frame['symbol'].iloc[self.rows[0]]} at {frame['timestamp'].iloc[self.rows[0]]}"
+        stamps = _naive(frame["timestamp"])
+        of_days = bool((stamps == stamps.astype("datetime64[D]")).all())
+        at = iso(stamps[self.rows[0]])
+        first = f"{frame['symbol'].iloc[self.rows[0]]} at {at.removesuffix('T00:00Z') if of_days else at}"
         return f"{origin} has " + counted(_GATE[self.check], len(self.rows)).format(column=self.column, first=first)
 
 

@@ -28,6 +28,8 @@ _PLOT = 380
 """Pixels that a line has from bottom to top, about."""
 _ROOM = 150
 """Pixels at the right for the names of lines."""
+_ABOVE = 48
+"""Pixels above a figure whose folds are named."""
 _MARKS = 300
 """Fills drawn of one side and symbol."""
 _COLUMNS = 300
@@ -88,10 +90,8 @@ class Material:
             if len(folds) <= 24:
                 middle = fold.first + (fold.last - fold.first) / 2
                 text = f"fold {fold.fold}" if len(folds) <= 8 else str(fold.fold)
-                figure.add_annotation(
-                    x=str(middle), yref="paper", y=1, yanchor="bottom", text=text, showarrow=False, font={"size": 10, "color": GREY}
-                )
-        return figure
+                figure.add_annotation(x=str(middle), yref="paper", y=1, yanchor="bottom", text=text, showarrow=False, font={"size": 10})
+        return figure.update_layout(margin_t=_ABOVE)  # the toolbar stands above the names of folds
 
     @cached_property
     def returns(self) -> FloatArray:

@@ -111,6 +111,7 @@ def waterfall(growth: Growth, shown: list[str]) -> go.Figure:
         go.Waterfall(
             x=[*labels, "growth"], y=[*values, None], measure=[*("relative" for _ in values), "total"],
             text=[typeset(_signed(value)) for value in [*values, growth.total]], textposition="outside",
+            constraintext="none", textfont={"size": 11}, cliponaxis=False,
             increasing={"marker": {"color": BLUE}}, decreasing={"marker": {"color": ORANGE}},
             totals={"marker": {"color": INK}},
         )

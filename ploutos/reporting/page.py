@@ -80,7 +80,8 @@ def chart_html(figure: dict[str, Any] | str, height: int, alt: str) -> Markup:
 
 def figure_html(figure: go.Figure, height: int, alt: str) -> Markup:
     """The same of plotly's own figure; its numpy arrays are packed."""
-    figure.update_layout(template="none", height=height, margin={"l": 60, "r": figure.layout.margin.r or 20, "t": 24, "b": 40})
+    around = {"l": 60, "r": figure.layout.margin.r or 20, "t": figure.layout.margin.t or 24, "b": 40}
+    figure.update_layout(template="none", height=height, margin=around)
     return chart_html(str(figure.to_json()), height, alt)
 
 
