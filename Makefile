@@ -5,7 +5,7 @@ RUN_ARGS ?= --preset demo
 TEST_ARGS ?= -n 2 --dist loadfile --no-loadscope-reorder
 BIN    := $(VENV)/bin
 
-.PHONY: install run test test-fast lint docs bench clean
+.PHONY: install run test test-fast test-oldest lint docs bench clean
 
 install: $(VENV)/.installed ## everything a run or a notebook needs
 
@@ -17,6 +17,9 @@ test: $(VENV)/.installed-test ## the whole suite, slow tests too, by two process
 
 test-fast: $(VENV)/.installed-test ## without the slow tests
 	$(BIN)/python -m pytest $(TEST_ARGS) -m "not slow"
+
+test-oldest: $(VENV)-oldest/.installed ## the same, on the oldest versions that pyproject.toml allows, in an environment of its own
+	$(VENV)-oldest/bin/python -m pytest $(TEST_ARGS) -m "not slow" -W default  # new libraries warn of what old ones call
 
 lint: $(VENV)/.installed-test ## style, types, and who imports whom
 	$(BIN)/ruff check .
@@ -42,7 +45,7 @@ bench: $(VENV)/.installed-test ## speed and memory, as ratios, against the peers
 	$(BIN)/python -m benchmarks.planted
 
 clean: ## forget the environment; runs and the store stay
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(VENV)-oldest
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "found $$($(PYTHON) --version); ploutos needs Python 3.11 or later: make PYTHON=/path/to/python3.11 run"; exit 1; }
@@ -58,4 +61,9 @@ $(VENV)/.installed-test: $(VENV)/.installed
 
 $(VENV)/.installed-docs: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	touch $@
+
+$(VENV)-oldest/.installed: pyproject.toml constraints-oldest.txt
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
 	touch $@

@@ -101,7 +101,7 @@ def mistakes() -> str:
     commands = (
         "ploutos run --market APPL",
         "ploutos run --set training.membres=5",
-        "ploutos run --set llm.provider=ollama --set llm.host=127.0.0.1:9",
+        "ploutos run --set llm.provider=openai --set llm.host=http://127.0.0.1:9/v1",
         "PREFECT_API_URL=http://127.0.0.1:9/api ploutos run",
         "ploutos run --source files --path bars.csv --json",
     )

@@ -127,3 +127,15 @@ def test_pages_show_every_example_and_the_lines_they_show_are_python():
             if first:
                 assert shown[0] == "import ploutos as pl"
                 assert shown[-1] == lines[-2]  # all but what writes the file
+
+
+def test_recordings_are_shown_and_name_no_path_of_a_machine():
+    page, made = (DOCS / "reference/terminal.md").read_text(), (DOCS / "record.py").read_text()
+    recordings = sorted((DOCS / "recordings").iterdir())
+    assert [each.stem for each in recordings] == ["mistakes", "resumed", "run"]
+    for each in recordings:
+        text = each.read_text()
+        assert f"docs/recordings/{each.name}" in page
+        assert f"def {each.stem}()" in made
+        assert re.search(r"^exit \d+$", text, flags=re.MULTILINE)
+        assert not re.search(r"(?<![\w.:/])/(?:home|root|tmp|opt|usr|var|work|Users)/", text)

@@ -125,7 +125,7 @@ def test_what_is_refused_is_one_clear_sentence(frame, sentence):
 def test_two_sources_in_one_series_are_refused_and_two_symbols_on_two_minutes_are_not():
     clock_hours, half_hours = market(), market(minute=30)
     half = len(clock_hours) // 2
-    with pytest.raises(DataError, match=r"has \d+ bars at another minute of the hour than the rest of their series, first S at .*:30:00"):
+    with pytest.raises(DataError, match=r"has \d+ bars at another minute of the hour than the rest of their series, first S at .*:30Z"):
         check_bars(pd.concat([clock_hours[:half], half_hours[half + 10 :]]), "test")
     check_bars(pd.concat([clock_hours, half_hours.assign(symbol="T")]), "test")
 
