@@ -52,8 +52,7 @@ def _finding(skill: TextSkill) -> str:
 
 def render_texts(skill: TextSkill) -> str:
     """The page."""
-    rank, rows = skill.shuffled, [(row.reader, row) for row in skill.readers]
-    rows.append(("model less bag of words", skill.more))
+    rank, rows = skill.shuffled, [*((str(row.reader), row) for row in skill.readers), ("model less bag of words", skill.more)]
     drawn = [f"{rank.draws:,}", *(_points(each) for each in (rank.own, rank.low, rank.median, rank.high)), f"{rank.p:.3f}"]
     tables = [
         (f"{plural(skill.n_events, 'event')}, {plural(skill.horizon_bars, 'bar')} ahead", _HEADINGS, [_row(*row) for row in rows]),
