@@ -190,6 +190,29 @@ def test_what_a_model_would_be_asked_in_vain_is_found_before_anything_is_trained
     assert (cut.exit_code, "may not fit into llm.num_ctx=600" in cut.stderr) == (4, True)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "source", "said"),
+    [
+        (["--market", "NQ"], "synthetic", "Bars of NQ are simulated, because no source was named"),
+        (["--market", "nq=f, ES"], "synthetic", "Bars of nq=f, ES are simulated"),
+        (["--market", "NQ", "--source", "alpaca"], "alpaca", ""),
+        (["--market", "NQ", "--set", "data.source=yahoo"], "yahoo", ""),
+        (["--market", "NQ", "--path", "."], "files", ""),
+        (["--market", "NQ,AAPL"], "sample", ""),
+        (["--market", "NQX"], "sample", ""),
+        ([], "sample", ""),
+    ],
+)
+def test_a_future_without_a_source_is_simulated_and_the_run_says_so(monkeypatch, arguments, source, said):
+    given = []
+    monkeypatch.setattr("ploutos.cli.main._look_ahead", lambda config: given.append(config) or (_ for _ in ()).throw(ConfigError("enough")))
+    result = run(app, ["run", *arguments])
+    assert result.exit_code == 2
+    assert given[0].data.source == source
+    assert said in " ".join(result.stderr.split())
+    assert ("simulated" in result.stderr) is bool(said)
+
+
 def test_replay_and_reveal_reach_the_configuration(monkeypatch):
     given = []
     monkeypatch.setattr("ploutos.cli.main._look_ahead", lambda config: config)

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from servers.llama import LlamaServer
 from servers.scripted import ScriptedServer
+from test_cutoff import claimed, known
 
 import ploutos.agents
 from ploutos.agents import Optimizer, StrategistSpec, create_optimizer_from_engine
@@ -27,6 +28,7 @@ from ploutos.research.sweep import Sweeper
 from ploutos.strategies.rules import RULES
 from ploutos.walk_forward import Range
 
+CLEAN = known("1990-01-31")
 OPTIMUM, LAGS = 140, 400
 OWN_RULE = f'''"""Follows the sign that the return had some bars ago."""
 import numpy as np
@@ -99,10 +101,10 @@ def unskilled(body, number):
     return propose({"lag": [300, 55, 201, 99][min(number, 3)]}) if number < 4 else ACCEPT
 
 
-def optimise(answer, bars, spec=EMA, name="ema_cross", env=None, registry=None, **config):
+def optimise(answer, bars, spec=EMA, name="ema_cross", env=None, registry=None, memory=CLEAN, **config):
     with ScriptedServer(answer) as server:
         pair = create_optimizer_from_engine(LLMConfig(model="scripted", host=server.host, **config), name, bars, spec=spec, env=env)
-        return Optimizer(*pair, registry).run(), server
+        return Optimizer(*pair, registry, known=memory).run(), server
 
 
 def search(answer, bars, spec=EMA, name="ema_cross", env=None, **config):
@@ -138,6 +140,15 @@ def test_a_model_without_skill_finds_nothing_and_that_is_said(planted, rule):
     assert result.sentences[0].startswith("Nothing is promoted: ")
     assert result.controls[0].p > 0.05
     assert "the model searched no better than chance" in result.sentences[1]
+
+
+@pytest.mark.parametrize(("memory", "share"), [(None, "100%"), (claimed("1990-01-31"), "100%"), (known("2099-01-31"), "100%")])
+def test_a_last_window_that_the_model_may_remember_promotes_nothing(planted, rule, home, memory, share):
+    """Never probed; only claimed by its maker; within its training data."""
+    result, _ = optimise(skilled, planted, SPEC, rule, FREE, TrialRegistry(home / "registry"), memory)
+    assert result.window_clean == 0
+    assert [reason for reason in result.reasons if reason.startswith(f"{share} of the last window's sessions are not shown to be clean")]
+    assert not result.promoted
 
 
 def test_a_model_that_always_accepts_and_claims_returns_gets_nothing_promoted(planted, rule):

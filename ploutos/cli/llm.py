@@ -85,3 +85,54 @@ def probe(
         print("\n".join([*describe(probed), *(f"FAIL {sentence}" for sentence in found)]))
     if found:
         raise typer.Exit(1)
+
+
+@app.command()
+def texts(
+    file: Annotated[
+        Path, typer.Argument(help="Parquet of symbol, available_at, source and text; company too where names are to be hidden.")
+    ],
+    source: Annotated[str | None, SOURCE_OPTION] = None,
+    path: Annotated[Path | None, PATH_OPTION] = None,
+    market: Annotated[str | None, MARKET_OPTION] = None,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the planned run.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    horizon: Annotated[int, typer.Option(min=1, help="Bars from a decision to the close that it is judged at.")] = 5,
+    draws: Annotated[int, typer.Option(min=20, help="Shuffles of the readings.")] = 200,
+    out: Annotated[Path, typer.Option(help="Where the page is written.")] = Path("texts.html"),
+    as_json: Annotated[bool, JSON_OPTION] = False,
+) -> None:
+    """Let the model read dated texts, and hold its readings against a bag of words and against shuffled texts.
+
+    The readings are written beside the page as parquet.
+    """
+    from ploutos.advisor.advisor import make_backend
+    from ploutos.advisor.cutoff import known_cutoff
+    from ploutos.advisor.texts import TextReader, read_texts
+    from ploutos.config import load_config
+    from ploutos.evaluation.text_skill import text_skill
+    from ploutos.llm.cassette import Cassette
+    from ploutos.llm.config import Mask
+    from ploutos.market.loader import load
+    from ploutos.reporting.texts_page import render_texts, text_sentences
+    from ploutos.settings import Settings
+    from ploutos.store import write_text
+
+    try:
+        config, paths = load_config("full", config_file, [*(settings or []), *data_overrides(source, path, market)]), Settings()
+        reader = TextReader(make_backend(config.llm, paths), config.llm, Cassette(paths.cassettes_root))
+        bars = load(config.data, paths.datasets_root)
+        readings = reader.read(read_texts(file, bars.symbols), bars)
+        known = known_cutoff(config.llm, reader.digest, paths.cutoffs_root)
+        skill = text_skill(
+            readings, bars, horizon, known, config.evaluation, config.seed, model=reader.name,
+            reveal=config.llm.hidden is not Mask.ALL, draws=draws,
+        )  # fmt: skip
+        write_text(out, render_texts(skill))
+        readings.to_parquet(out.with_suffix(".parquet"), index=False)
+    except PloutosError as error:
+        raise fail(error, as_json) from error
+    if as_json:
+        print(json.dumps({"ok": True, "sentences": text_sentences(skill), "page": str(out), "skill": skill.model_dump(mode="json")}))
+    else:
+        print("\n".join([*text_sentences(skill), f"page: {out}"]))

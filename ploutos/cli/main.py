@@ -27,6 +27,7 @@ from ploutos.cli.shared import (
     fail,
     log_to,
     new_log,
+    simulated_market,
 )  # fmt: skip
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
@@ -144,6 +145,8 @@ def run(
     from ploutos.config import load_config
 
     overrides = [*(settings or []), *data_overrides(source, path, market)]
+    if mode is None and config_file is None:
+        overrides += simulated_market(market, overrides)
     if out is not None:
         overrides.append(f"out={json.dumps(str(out))}")
     if auto_resume is not None:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import typer
-from rich.console import Console
 
-from ploutos.cli.shared import console
+from ploutos.cli.shared import console, say_simulated
 from ploutos.errors import ConfigError, StoreError
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ def asked_for(mode: str, preset: str | None, source: object, file: Path | None, 
     config = create_test_config(mode, file=file, settings=overrides)
     data = config.run.data
     if source is None and data.source == "synthetic":
-        said = f"Bars of {', '.join(data.symbols)} are simulated, because no source was named; --source or --path names one."
-        Console(stderr=True).print(said, soft_wrap=True, highlight=False)
+        say_simulated(data.symbols)
     return config
 
 

@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import traceback
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -70,6 +71,27 @@ def data_overrides(source: str | None, path: Path | None, market: str | None) ->
     if market is not None:
         overrides.append(f"data.symbols={json.dumps([s.strip() for s in market.split(',') if s.strip()])}")
     return overrides
+
+
+def simulated_market(market: str | None, overrides: Sequence[str]) -> list[str]:
+    """The simulation, where nothing names a source and every symbol is a future that ploutos knows: no bars of one are shipped.
+
+    Args:
+        overrides: settings that name the source, if any does.
+    """
+    from ploutos.market.instruments import root_of
+
+    symbols = [name.strip() for name in (market or "").split(",") if name.strip()]
+    if not symbols or any(each.startswith(("data.source=", "data.path=")) for each in overrides) or not all(map(root_of, symbols)):
+        return []
+    say_simulated(symbols)
+    return ['data.source="synthetic"']
+
+
+def say_simulated(symbols: Sequence[str]) -> None:
+    """Say where bars come from that nobody named a source of."""
+    said = f"Bars of {', '.join(symbols)} are simulated, because no source was named; --source or --path names one."
+    Console(stderr=True).print(said, soft_wrap=True, highlight=False, markup=False)
 
 
 def fail(error: PloutosError, as_json: bool) -> typer.Exit:

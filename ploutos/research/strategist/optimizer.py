@@ -7,10 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import make_backend
+from ploutos.advisor.cutoff import CutoffEvidence, known_cutoff, tag_dates
 from ploutos.envs.spec import EnvSpec
+from ploutos.evaluation.contamination import COUNTS
 from ploutos.llm.backends.base import Backend
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.config import LLMConfig, LLMProvider
@@ -95,6 +98,7 @@ class Optimizer:
         registry: where trials are kept; None keeps none.
         market: of the trials.
         seed: of controls.
+        known: how far the model's memory reaches, which must not be into the last window; None looks it up in the cutoff store.
     """
 
     strategist: AutonomousStrategist
@@ -102,6 +106,7 @@ class Optimizer:
     registry: TrialRegistry | None = None
     market: str = EXCHANGE
     seed: int = 0
+    known: CutoffEvidence | None = None
 
     def run(self) -> StrategistResult:
         """All of it.
@@ -116,6 +121,16 @@ class Optimizer:
             exchange = seed_integer(self.seed, "exchanged feedback")
             other = AutonomousStrategist(strategist.llm, spec, strategist.memory, exchange=exchange).optimize(self.executor)
         llm = strategist.llm
-        about = {"model": llm.name, "is_mock": llm.is_mock, "blind": not llm.config.reveal}
+        about = {"model": llm.name, "is_mock": llm.is_mock, "blind": not llm.config.reveal, "window_clean": self._window_clean()}
         unloads = [asdict(each) for each in strategist.memory.unloads] if strategist.memory is not None else []
         return Judge(self.executor, self.registry, self.market, self.seed).judge(search, other, about, unloads)
+
+    def _window_clean(self) -> float:
+        """Share of the last window's sessions that the model cannot remember; nobody remembers simulated bars."""
+        executor, llm = self.executor, self.strategist.llm
+        bars, window = executor.bars, executor.last_window
+        if llm.is_mock or bars.source.startswith("synthetic"):
+            return 1.0
+        known = self.known or known_cutoff(llm.config, llm.digest, Settings().cutoffs_root)
+        tags = tag_dates(np.unique(bars.sessions[window.start : window.stop]), known)
+        return sum(tag in COUNTS for tag in tags) / len(tags)

@@ -109,6 +109,8 @@ class StrategistResult(Spec):
     """Whether that is a fixed rule."""
     blind: bool
     """Whether prompts named no asset and no date."""
+    window_clean: float | None = None
+    """Share of the last window's sessions that the model is shown not to remember; None for a result from before it was asked."""
     ended: str
     """Why the search ended."""
     n_questions: int
@@ -179,7 +181,7 @@ class Judge:
 
         Args:
             other: the same search with exchanged feedback.
-            about: `model`, `is_mock` and `blind` of the result.
+            about: `model`, `is_mock`, `blind` and `window_clean` of the result.
         """
         executor, best = self.executor, search.best
         tried = self._trials(search)
@@ -341,6 +343,9 @@ class Judge:
                            f"{lead.value:.1%} a year, is within chance (p = {lead.p:.2f})")  # fmt: skip
         if not about["blind"]:
             reasons.append("the prompts named assets and dates (llm.reveal): an ablation, never a result")
+        if about["window_clean"] < 1:
+            reasons.append(f"{1 - about['window_clean']:.0%} of the last window's sessions are not shown to be clean of what the model may "
+                           "remember (llm.stated_cutoff, ploutos llm probe)")  # fmt: skip
         return tuple(reasons)
 
     def _days(self, start: int, stop: int) -> tuple[str, str]:

@@ -1,0 +1,75 @@
+"""What reading texts was worth, in sentences and on a page of its own."""
+
+from ploutos.evaluation.text_skill import ReaderScore, TextSkill
+from ploutos.reporting.page import render_page, show
+from ploutos.wording import plural
+
+_HEADINGS = ["reader", "took a side on", "right", "value per event", "interval", "p"]
+_LEVEL = 0.05
+_FOOTER = (
+    "A value is the mean log return, in basis points, of positions of mean size 1, from the open after a text was known to the close at "
+    "the horizon, before costs. It is one history, and no promise of profit."
+)
+
+
+def text_sentences(skill: TextSkill) -> list[str]:
+    """The finding first."""
+    own, plain = skill.readers
+    rank, more = skill.shuffled, skill.more
+    sentences = [
+        _finding(skill),
+        f"Its readings are worth {_points(own.value)} an event, more than {rank.beaten:,} of {plural(rank.draws, 'shuffle')} of them over "
+        f"the same texts (p = {rank.p:.3f}).",
+    ]
+    if more.low is not None:
+        verb = "beats" if more.sign > 0 else "is beaten by" if more.sign < 0 else "is not told apart from"
+        sentences.append(
+            f"{skill.model} {verb} a bag of words on the same texts, which is worth {_points(plain.value)}: the interval of the "
+            f"difference is {_interval(more)} an event."
+        )
+    else:
+        sentences.append(f"{skill.model} and a bag of words never differed on these texts.")
+    if skill.n_counting < skill.n_events:
+        sentences.append(
+            f"Of {plural(skill.n_events, 'event')}, {skill.n_counting:,} lie on sessions that the model is shown not to remember; what it "
+            "said of the others may be memory, and is no evidence."
+        )
+    if skill.n_abstained:
+        gave = f"It gave no usable answer to {skill.n_abstained:,} of {plural(skill.n_texts, 'text')}"
+        sentences.append(f"{gave}, which count as saying nothing.")
+    return sentences
+
+
+def _finding(skill: TextSkill) -> str:
+    found = skill.readers[0].sign > 0 and skill.shuffled.p <= _LEVEL
+    if found and skill.more.sign > 0:
+        return f"{skill.model} reads something in these texts that a bag of words does not."
+    if found:
+        return f"{skill.model} reads something in these texts, and nothing shows that it is more than a bag of words reads."
+    least = "" if skill.detectable is None else f" So many texts show {_points(skill.detectable)} an event in four of five cases."
+    return f"Nothing shows that {skill.model} reads anything in these texts.{least}"
+
+
+def render_texts(skill: TextSkill) -> str:
+    """The page."""
+    rank, rows = skill.shuffled, [*((str(row.reader), row) for row in skill.readers), ("model less bag of words", skill.more)]
+    drawn = [f"{rank.draws:,}", *(_points(each) for each in (rank.own, rank.low, rank.median, rank.high)), f"{rank.p:.3f}"]
+    tables = [
+        (f"{plural(skill.n_events, 'event')}, {plural(skill.horizon_bars, 'bar')} ahead", _HEADINGS, [_row(*row) for row in rows]),
+        ("The model's readings, shuffled", ["shuffles", "as read", "2.5%", "median", "97.5%", "p"], [drawn]),
+    ]
+    return render_page(
+        "audit.html.j2", title="Do the texts say anything?", sentences=text_sentences(skill), figures=[], tables=tables, footer=_FOOTER
+    )
+
+
+def _row(name: str, row: ReaderScore) -> list[str]:
+    return [name, f"{row.n_said:,}", show(row.right, "percent"), _points(row.value), _interval(row), show(row.p, "p")]
+
+
+def _interval(row: ReaderScore) -> str:
+    return "-" if row.low is None else f"{_points(row.low)} to {_points(row.high)}"
+
+
+def _points(value: float | None) -> str:
+    return "-" if value is None else f"{1e4 * value:.1f} bp"
