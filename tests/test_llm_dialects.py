@@ -127,6 +127,13 @@ def test_a_broken_server_is_worth_another_try(status):
         assert len(server.asked) == 1  # who asks again is the client above
 
 
+def test_a_refusal_that_repeats_the_key_is_told_without_it(caplog):
+    with Mistral() as server:
+        server.next = [(422, {}, {"detail": f"seed is not for {KEY}"})]
+        backend_of(server).complete(ASK, SCHEMA, 0)
+    assert "seed is not for ***; from now on it is asked with json_schema, max_tokens, temperature" in caplog.text
+
+
 def test_an_account_without_money_is_no_busy_server():
     with OpenAINow() as server:
         server.next = [(429, {}, server.error(429, "You exceeded your current quota", None, "insufficient_quota"))]

@@ -137,7 +137,7 @@ class OpenAIBackend:
     def _settle(self, accepted: Accepted, lesser: Accepted, refusal: openai.APIStatusError) -> None:
         if self.accepted == accepted:  # another thread may have taken the step already
             _ACCEPTED[self.base_url, self._config.model] = lesser
-            _LOG.warning("%s said %s; from now on it is asked with %s", self.name, _words(refusal), lesser)
+            _LOG.warning("%s said %s; from now on it is asked with %s", self.name, without(_words(refusal), self._key), lesser)
 
     def _call(self, call: Callable[[], Answer]) -> Answer:
         """Make one call; statuses of the server are the caller's matter.
