@@ -93,7 +93,7 @@ def _put_right(client: SyncPrefectClient, run: FlowRun) -> str:
 def _crashed_lately(client: SyncPrefectClient) -> list[FlowRun]:
     wanted = FlowRunFilter(
         state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.CRASHED])),
-        end_time=FlowRunFilterEndTime(after_=datetime.now(UTC) - _LATELY),
+        end_time=FlowRunFilterEndTime.model_validate({"after_": datetime.now(UTC) - _LATELY}),
     )
     return client.read_flow_runs(flow_run_filter=wanted, limit=_PAGE)
 
