@@ -239,7 +239,7 @@ def test_a_name_with_markup_does_no_harm(assessed, panel):
 
 
 def test_recombined_scores_are_shown_as_a_spread_and_move_no_gate(tested, assessed, panel):
-    result, summary, _ = assessed
+    result, summary, plan = assessed
     slug = summary.subject.slug
     scores = Recombined(
         slug=slug, groups=10, test_groups=2, n_splits=45, purge_bars=1, embargo_bars=5, sharpe=(-0.5, 0.25, 1.0, None, 2.0),
@@ -252,6 +252,10 @@ def test_recombined_scores_are_shown_as_a_spread_and_move_no_gate(tested, assess
     assert "45 models in all, without 1 bar on both sides" in part.sentences[0]
     assert "no gate and no forecast" in part.sentences[1]
     assert recombined_part(summary) is None
+    page = render_report(result, more, panel, QUALITY, RunFacts(plan, []))
+    assert page.count('id="recombined"') == page.count('href="#recombined"') == 1
+    assert "no gate and no forecast" in page
+    assert 'id="recombined"' not in render_report(result, summary, panel, QUALITY, RunFacts(plan, []))
     folds = tested[1][1]
     nobody = Candidates((), sessions_tested(panel, result), np.empty((len(sessions_tested(panel, result)), 0)))
     gates = [judge(each, result, panel, folds, nobody, GateSpec(), 1) for each in (summary, more)]
