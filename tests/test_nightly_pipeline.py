@@ -20,7 +20,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 
 SMALL = [
     "folds.train_years=5", "folds.test_months=60", "training.members=1", "training.total_timesteps=256", "training.n_envs=4",
-    "training.n_steps=32", "training.batch_size=64", "training.net_arch=[8]", "evaluation.replications=20", "evaluation.placebo_draws=0", "evaluation.rank_draws=0",
+    "training.n_steps=32", "training.batch_size=64", "training.net_arch=[8]", "evaluation.replications=20", "evaluation.placebo_draws=0",
+    "evaluation.rank_draws=0",
     "evaluation.robustness.enabled=false", "fusion.choose=false", "hybrid.enabled=false", "regression.enabled=false",
     "pipeline.pause_between_phases=0", "hardware.workers=1", "data.source=files",
 ]  # fmt: skip
