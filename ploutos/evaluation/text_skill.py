@@ -35,7 +35,7 @@ _POWER = 0.8
 class ReaderScore(Part):
     """What one reader's scores were worth."""
 
-    reader: Literal["model", "bag of words"]
+    reader: Literal["model", "words"]
     """Who read."""
     n_said: int
     """Texts on which it took a side."""
@@ -113,7 +113,7 @@ def text_skill(
     error = estimate(mean, [value], bootstrap, seed).error
     return TextSkill(
         model=model, horizon_bars=horizon, n_texts=len(readings), n_abstained=int(readings["abstained"].sum()), n_events=len(events),
-        n_counting=sum(tag in COUNTS for tag in tags), readers=(own, _score("bag of words", words, outcome, plain, bootstrap, seed)),
+        n_counting=sum(tag in COUNTS for tag in tags), readers=(own, _score("words", words, outcome, plain, bootstrap, seed)),
         more=_score("model", said, outcome, value - plain, bootstrap, seed),
         detectable=float(error * (norm.ppf((1 + bootstrap.confidence) / 2) + norm.ppf(_POWER))) if math.isfinite(error) else None,
         shuffled=rank_of(float(value.mean()), drawn),
@@ -161,7 +161,7 @@ def bag_of_words(events: pd.DataFrame, horizon: int) -> FloatArray:
 
 
 def _score(
-    reader: Literal["model", "bag of words"], said: FloatArray, outcome: FloatArray, value: FloatArray, bootstrap: BootstrapSpec, seed: int
+    reader: Literal["model", "words"], said: FloatArray, outcome: FloatArray, value: FloatArray, bootstrap: BootstrapSpec, seed: int
 ) -> ReaderScore:
     found, sided = estimate(mean, [value], bootstrap, seed), (said != 0) & (outcome != 0)
     numbers: dict[str, Any] = {"value": found.value, "low": found.low, "high": found.high, "p": found.p}

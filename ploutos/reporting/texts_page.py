@@ -6,6 +6,7 @@ from ploutos.wording import plural
 
 _HEADINGS = ["reader", "took a side on", "right", "value per event", "interval", "p"]
 _LEVEL = 0.05
+_NAMES = {"model": "model", "words": "bag of words"}
 _FOOTER = (
     "A value is the mean log return, in basis points, of positions of mean size 1, from the open after a text was known to the close at "
     "the horizon, before costs. It is one history, and no promise of profit."
@@ -52,7 +53,7 @@ def _finding(skill: TextSkill) -> str:
 
 def render_texts(skill: TextSkill) -> str:
     """The page."""
-    rank, rows = skill.shuffled, [*((str(row.reader), row) for row in skill.readers), ("model less bag of words", skill.more)]
+    rank, rows = skill.shuffled, [*((_NAMES[row.reader], row) for row in skill.readers), ("model less bag of words", skill.more)]
     drawn = [f"{rank.draws:,}", *(_points(each) for each in (rank.own, rank.low, rank.median, rank.high)), f"{rank.p:.3f}"]
     tables = [
         (f"{plural(skill.n_events, 'event')}, {plural(skill.horizon_bars, 'bar')} ahead", _HEADINGS, [_row(*row) for row in rows]),
