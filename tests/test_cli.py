@@ -131,8 +131,9 @@ def test_the_check_of_the_advisor_says_what_came_back(llama, provider, path):
     arguments = ["llm", "check", "--set", f"llm.provider={provider}", *TINY_MODEL]
     result = run(app, arguments)
     assert result.exit_code == 0, result.stderr
-    model, took, cache, said, decision = result.stdout.splitlines()
+    model, *asked_with, took, cache, said, decision = result.stdout.splitlines()
     assert model.startswith("model: tiny")
+    assert [line.split(":")[0] for line in asked_with] == (["asked with"] if provider == "openai" else [])
     assert re.fullmatch(r"took: \d+\.\d s, \d+ tokens read, \d+ written", took)
     assert cache == "feature cache: 0 of 1 rows found, hit rate 0%"  # one question reads one bar, for the first time
     assert re.match(r"decision: (buy|sell|hold), confidence \d+ of 100: ", decision)
