@@ -9,6 +9,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from flows.sweep import close_earlier_attempt, own_process
+from ploutos.cli.interrupt import end_at_once_again
 from ploutos.provenance import logic_of, source_digest
 from tasks import advice, evaluation, market, registry, regression, training
 from tasks.away import hush_lost_connections
@@ -41,7 +42,11 @@ def about_change(changed: list[str]) -> str:
 
 
 def begin_attempt() -> None:
-    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing without a server of its own."""
+    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing without a server of its own.
+
+    A command in a terminal ends at once on SIGTERM again.
+    """
+    end_at_once_again()
     hush_lost_connections()
     context = FlowRunContext.get()
     if "PREFECT_API_URL" not in os.environ or context is None or context.flow_run is None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
+from ploutos.cli.interrupt import end_at_once_again
 from ploutos.config import PipelineConfig
 from ploutos.remote_store import open_store
 from ploutos.reporting.strategist_page import new_folder, write_strategist
@@ -24,6 +25,7 @@ def optimize_strategy(config: PipelineConfig = DEFAULT, spec: StrategistSpec = L
     Returns:
         A folder with strategist.html and strategist.json.
     """
+    end_at_once_again()
     settings = Settings()
     store, folder = open_store(settings), new_folder(settings.runs_root, config.out, spec)
     bars = load_bars(store, config.data, settings.datasets_root).result()

@@ -212,6 +212,33 @@ def test_an_interrupted_command_says_one_line_and_leaves_no_process(tmp_path, nu
     assert marked(f"INTERRUPTED={mark}") == []
 
 
+_FLOW = """
+import os, signal, time
+from ploutos.cli.interrupt import end_at_once_on_signals
+end_at_once_on_signals()
+from flows.attempt import begin_attempt
+from prefect.utilities.engine import capture_sigterm
+with capture_sigterm():
+    begin_attempt()
+    try:
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(60)
+    except BaseException as error:
+        print("ends in order, which takes minutes:", type(error).__name__, flush=True)
+        raise
+"""
+
+
+def test_a_flow_that_a_command_runs_ends_at_once_on_sigterm(tmp_path):
+    """Prefect takes SIGTERM over when a flow begins, and waited for threads and workers: 284 s."""
+    script = tmp_path / "run.py"
+    script.write_text(_FLOW)
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path)}
+    ended = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300, check=False)
+    assert (ended.returncode, ended.stdout) == (143, ""), ended.stderr[-1000:]
+    assert ended.stderr.split("\n")[-2] == "interrupted; run the same command again to go on"
+
+
 def test_a_script_without_a_guard_trains_once(tmp_path):
     """A worker that ran the script again would start a pool within a pool, and wait for it for ever."""
     script = tmp_path / "script.py"

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 
@@ -32,6 +33,15 @@ def end_at_once_on_signals() -> None:
     """From now on SIGINT and SIGTERM end this process, with exit codes 130 and 143, and its children."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _end)
+
+
+def end_at_once_again() -> None:
+    """The same where something has taken SIGTERM over since, as Prefect does when a flow begins: it would wait for all that is under way.
+
+    Nothing in a process that no command of ours started, such as a worker's.
+    """
+    if signal.getsignal(signal.SIGINT) is _end and threading.current_thread() is threading.main_thread():
+        end_at_once_on_signals()
 
 
 def _end(number: int, _: FrameType | None) -> None:
