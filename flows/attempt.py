@@ -9,7 +9,7 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from flows.sweep import close_earlier_attempt, own_process
-from ploutos.cli.interrupt import end_at_once_again
+from ploutos.interrupt import end_at_once_again
 from ploutos.provenance import logic_of, source_digest
 from tasks import advice, evaluation, market, registry, regression, training
 from tasks.away import hush_lost_connections

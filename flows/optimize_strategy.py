@@ -5,8 +5,8 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
-from ploutos.cli.interrupt import end_at_once_again
 from ploutos.config import PipelineConfig
+from ploutos.interrupt import end_at_once_again
 from ploutos.remote_store import open_store
 from ploutos.reporting.strategist_page import new_folder, write_strategist
 from ploutos.research.strategist.spec import StrategistSpec

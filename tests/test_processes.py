@@ -177,7 +177,7 @@ def test_a_worker_is_no_larger_after_fifty_trainings_than_after_ten(job):
 
 _RUN = """
 import os, sys, time
-from ploutos.cli.interrupt import end_at_once_on_signals
+from ploutos.interrupt import end_at_once_on_signals
 end_at_once_on_signals()
 from light_jobs import count
 from ploutos.training.pool import shared_pool, shared_pools
@@ -214,7 +214,7 @@ def test_an_interrupted_command_says_one_line_and_leaves_no_process(tmp_path, nu
 
 _FLOW = """
 import os, signal, time
-from ploutos.cli.interrupt import end_at_once_on_signals
+from ploutos.interrupt import end_at_once_on_signals
 end_at_once_on_signals()
 from flows.attempt import begin_attempt
 from prefect.utilities.engine import capture_sigterm

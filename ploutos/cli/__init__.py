@@ -2,9 +2,9 @@
 
 import sys
 
-from ploutos.cli.interrupt import end_at_once_on_signals
 from ploutos.cli.main import app
 from ploutos.cli.shared import say_unexpected
+from ploutos.interrupt import end_at_once_on_signals
 
 
 def start() -> None:

@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from ploutos.cli import audit, benchmark, data, llm, models, modes, nightly, operations, runs, settings, strategist, validate
-from ploutos.cli.interrupt import call_at_once, call_at_the_end
 from ploutos.cli.shared import (
     EXITS,
     JSON_OPTION,
@@ -31,6 +30,7 @@ from ploutos.cli.shared import (
 )  # fmt: skip
 from ploutos.errors import ConfigError, PloutosError
 from ploutos.hardware.threads import cap_threads
+from ploutos.interrupt import call_at_once, call_at_the_end
 from ploutos.wording import plural
 
 app = typer.Typer(

@@ -145,7 +145,7 @@ def _config(
 def _run_flow(config: "PipelineConfig", spec: "StrategistSpec") -> Path:
     from flows.interrupted import tell_server
     from flows.optimize_strategy import optimize_strategy
-    from ploutos.cli.interrupt import call_at_the_end
+    from ploutos.interrupt import call_at_the_end
 
     call_at_the_end(tell_server)
     return Path(optimize_strategy(config, spec))
