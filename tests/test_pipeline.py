@@ -284,7 +284,7 @@ def test_a_planted_market_shows_what_policies_and_regressions_took_of_the_oracle
     model = load_regression(tmp_path / "run" / "folds" / "0" / "regression" / "trees.npz")
     assert model.kind == "trees"
     again = run(tmp_path / "again", *market, "regression.models=[trees]")
-    assert computed(again) == {"backtests", "candidates", "metrics", "robustness"}
+    assert computed(again) == {"backtests", "candidates", "metrics", "recombined", "robustness"}
     without = run(tmp_path / "without", *market, "regression.enabled=false")
     assert not any(name.startswith("regression") for name in without)
     assert read_summary(tmp_path / "without" / "metrics.json").supervised == ()
