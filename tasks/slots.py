@@ -96,8 +96,8 @@ class _Hold:
             while not self.over.wait(RENEW_S):
                 try:
                     said = self._renew(client, said)
-                except httpx.TransportError as error:
-                    said = _say_once(said, f"the server does not answer ({type(error).__name__}); a slot of {self.name} is renewed later")
+                except httpx.HTTPError as error:
+                    said = _say_once(said, f"the server does not answer ({_absence(error)}); a slot of {self.name} is renewed later")
 
     def _renew(self, client: SyncPrefectClient, said: str) -> str:
         if self.lease is not None:
@@ -151,8 +151,8 @@ def _take(name: SlotName) -> _Hold:
                 make_slot(client, name)
                 lease = _lease(client, name) or (_lease(client, name) if _free_dead(client) else None)
                 sentence = f"waits for a slot of {name}: another run has it"
-            except httpx.TransportError as error:
-                sentence = f"waits for the server, which does not answer ({type(error).__name__}), for a slot of {name}"
+            except httpx.HTTPError as error:
+                sentence = f"waits for the server, which does not answer ({_absence(error)}), for a slot of {name}"
             if lease is None:
                 said = _say_once(said, sentence)
                 advance(0, 0, "", sentence)
@@ -162,6 +162,15 @@ def _take(name: SlotName) -> _Hold:
     hold, context = _Hold(name, lease), copy_context()  # which server this is may be known to this thread alone
     threading.Thread(target=context.run, args=(hold.keep,), name=f"slot-{name}", daemon=True).start()
     return hold
+
+
+def _absence(error: httpx.HTTPError) -> str:
+    """What a server that is away, or too busy to answer, has done; an answer that refuses is raised again."""
+    if isinstance(error, httpx.HTTPStatusError):
+        if error.response.status_code < httpx.codes.INTERNAL_SERVER_ERROR:
+            raise error
+        return f"status {error.response.status_code}"
+    return type(error).__name__
 
 
 def _say_once(said: str, sentence: str) -> str:
