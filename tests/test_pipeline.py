@@ -46,7 +46,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 SMALL = [
     "data.symbols=[AAPL, IBM, FB]", "folds.train_years=3", "folds.test_months=60", "training.members=2", "training.total_timesteps=512",
     "training.n_envs=4", "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "evaluation.replications=100",
-    "evaluation.placebo_draws=2", "evaluation.rank_draws=20", "pipeline.pause_between_phases=0", "hardware.workers=1",
+    "evaluation.placebo_draws=2", "evaluation.rank_draws=20", "evaluation.robustness.paths=50", "evaluation.recombination.groups=4",
+    "pipeline.pause_between_phases=0", "hardware.workers=1",
 ]  # fmt: skip
 
 
