@@ -27,7 +27,7 @@ def peeking(bars: pl.Bars) -> tuple[pl.Strategy, None]:
     return trend(bars, ahead=1)
 
 
-out = Path(sys.argv[1])
+out = Path(*sys.argv[1:])
 bars = pl.load_bars()
 folds = pl.plan_folds(bars, pl.build_features(bars))
 pl.check_strategy(trend, bars, folds[0].test)

@@ -21,7 +21,7 @@ def share_of_gains(bars: pl.Bars) -> np.ndarray:
     return gains.rolling(20).mean().to_numpy()
 
 
-out = Path(sys.argv[1])
+out = Path(*sys.argv[1:])
 bars = pl.load_bars()
 values = share_of_gains(bars)
 for n_bars in (500, 1500, 2500):

@@ -32,7 +32,7 @@ class BuyTheDip:
         return pl.Reply(json.dumps({"action": action, "confidence": 60, "reason": f"{height:.2f} of the way up"}))
 
 
-out = Path(sys.argv[1])
+out = Path(*sys.argv[1:])
 bars = pl.load_bars()
 fold = pl.plan_folds(bars, pl.build_features(bars))[0]
 advisor = pl.Advisor(BuyTheDip(), pl.LLMConfig(provider="mock", cadence_bars=5))
