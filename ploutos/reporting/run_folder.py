@@ -163,6 +163,23 @@ def repeating_command(folder: Path, config: PipelineConfig) -> str:
     return shlex.join(["ploutos", "run", "--config", str(folder / "config.yaml"), *elsewhere])
 
 
+def _copy_models(store: Store, refs: RunRefs, config: PipelineConfig, folds: Sequence[Fold], folder: Path) -> dict[str, str]:
+    """Copy every policy and supervised model into the folders of their folds; their digests by name."""
+    copied = {}
+    kinds = (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("ablated", "ablated", refs.ablated))
+    for kind, place, by_fold in kinds:
+        for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
+            for member, ref in enumerate(members):
+                copied[f"{kind} {fold.index} {member}"] = (ref, Path(place) / f"seed_{member}" / "policy.zip", fold.index)
+    for fold, models in zip(folds, refs.regressions, strict=False):
+        for kind, ref in zip(config.regression.models, models, strict=True):
+            copied[f"regression {fold.index} {kind}"] = (ref, Path("regression") / f"{kind}.npz", fold.index)
+    for ref, file, index in copied.values():
+        with writing(folder / "folds" / str(index) / file) as temporary:
+            shutil.copyfile(store.path(ref), temporary)
+    return {name: ref.sha256 for name, (ref, _, _) in copied.items()}
+
+
 def write_run(
     store: Store,
     refs: RunRefs,
@@ -191,21 +208,11 @@ def write_run(
     }
     if refs.fusion is not None:
         artifacts["fusion"] = refs.fusion.sha256
-    for kind, place, by_fold in (("policy", ".", refs.policies), ("hybrid", "hybrid", refs.hybrids), ("ablated", "ablated", refs.ablated)):
-        for fold, members in zip(folds, by_fold, strict=False):  # no folds of a kind that was not trained
-            for member, ref in enumerate(members):
-                with writing(folder / "folds" / str(fold.index) / place / f"seed_{member}" / "policy.zip") as temporary:
-                    shutil.copyfile(store.path(ref), temporary)
-                artifacts[f"{kind} {fold.index} {member}"] = ref.sha256
+    artifacts |= _copy_models(store, refs, config, folds, folder)
     copies = ["metrics.json", "folds.json", "signals.parquet"]
     if refs.mirrored is not None:
         artifacts["mirrored"] = refs.mirrored.sha256
         copies.append("mirrored.parquet")
-    for fold, models in zip(folds, refs.regressions, strict=False):
-        for kind, ref in zip(config.regression.models, models, strict=True):
-            with writing(folder / "folds" / str(fold.index) / "regression" / f"{kind}.npz") as temporary:
-                shutil.copyfile(store.path(ref), temporary)
-            artifacts[f"regression {fold.index} {kind}"] = ref.sha256
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
