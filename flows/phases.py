@@ -115,7 +115,7 @@ def _by_fold(store: Store, refs: RunRefs, config: PipelineConfig) -> list[tuple[
 
 def _fit(store: Store, refs: RunRefs, config: PipelineConfig, stages: Stages) -> tuple[tuple[Ref, ...], ...]:
     """The supervised models: one task per fold and kind."""
-    folds, kinds = store.load(refs.folds, FOLDS), config.regression.models if config.regression.enabled else ()
+    folds, kinds = store.load(refs.folds, FOLDS), config.supervised
     futures = [[stages.spread(fit_regression_of, store, refs.bars, refs.features, fold, kind, config) for kind in kinds] for fold in folds]
     stages.plan("regression", len(folds) * len(kinds))
     return stages.by_fold("regression", folds, futures) if kinds else ()

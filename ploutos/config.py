@@ -19,7 +19,7 @@ from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
-from ploutos.strategies.spec import RegressionSpec
+from ploutos.strategies.spec import RegressionKind, RegressionSpec
 from ploutos.training.spec import CheckpointSpec, Device, LogSpec, TrainingSpec
 from ploutos.walk_forward import FoldSpec
 
@@ -100,6 +100,12 @@ class PipelineConfig(Spec):
     """Logs of the training runs, for people to read."""
 
     @property
+    def supervised(self) -> tuple[RegressionKind, ...]:
+        """Supervised models that stand beside the policies: `regression.models`, and the one that remembers where it taught them."""
+        kinds = self.regression.models if self.regression.enabled else ()
+        return (*kinds, "lagged") if kinds and self.training.taught_by == "lagged" and "lagged" not in kinds else kinds
+
+    @property
     def with_hybrid(self) -> bool:
         """Whether hybrid policies are trained."""
         return self.llm.provider is LLMProvider.MOCK if self.hybrid.enabled is None else self.hybrid.enabled
@@ -121,7 +127,7 @@ class PipelineConfig(Spec):
 
     @model_validator(mode="after")
     def _the_subject_takes_part(self) -> "PipelineConfig":
-        subject, kinds = self.evaluation.subject, self.regression.models if self.regression.enabled else ()
+        subject, kinds = self.evaluation.subject, self.supervised
         there = ["auto", "vote", "fused", *(["hybrid"] if self.with_hybrid else []), *(f"regression:{kind}" for kind in kinds)]
         if subject not in there:
             raise ValueError(f"evaluation.subject is {subject}, which this run does not have; choose one of {', '.join(there)}")

@@ -30,8 +30,8 @@ def work_of(outlook: Outlook) -> dict[str, float]:
     work = {name: every for name in ("bars", "quality", "features", "folds", "llm-features")}
     work |= {name: decided for name in (_ADVICE[0], "fusion-choice", "backtests", "advice-controls", "in-sample", "candidates", "report")}
     work |= {"policy": steps * config.training.members, "metrics": float(tested * config.evaluation.replications)}
-    if config.regression.enabled:
-        work["regression"] = float(trained * len(config.regression.models))
+    if config.supervised:
+        work["regression"] = float(trained * len(config.supervised))
     if config.training.is_taught:
         work["teacher"] = float(trained)
     if config.llm.mirrors:

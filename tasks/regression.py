@@ -40,7 +40,7 @@ def fit_teacher_of(store: Store, bars: Ref, features: Ref, fold: Fold, config: P
         return fit_teacher(panel, values, fold, config.env, config.training, config.regression, seed)
 
     stopping = config.training.stopping.model_dump(mode="json", include={"enabled", "validation_share"})
-    settings = _settings(fold, config, seed) | {"kind": config.training.teacher, "stopping": stopping}
+    settings = _settings(fold, config, seed) | {"kind": config.training.taught_by, "stopping": stopping}
     return run_stage(store, "teacher", TEACHER, settings, [fold.data_sha256], compute, f"fold {fold.index}")
 
 

@@ -17,6 +17,7 @@ from ploutos.features.scaling import fit_scaler
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load, synthetic_spec
+from ploutos.market.synthetic.planted import LAG
 from ploutos.strategies.base import Role, StrategyId
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.oracles import oracle
@@ -35,7 +36,7 @@ from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds
 
 ENV, FEATURES = EnvSpec(), FeatureSpec(include=("log_return_1", "body", "close_location", "volatility_20", "volume_ratio_20"))
 SMALL = RegressionSpec(penalties=(1e-3, 1e-1), max_trees=30, bands=(0.0, 0.5, 1.0))
-KINDS: tuple[RegressionKind, ...] = ("logistic", "ridge", "trees")
+KINDS: tuple[RegressionKind, ...] = ("logistic", "ridge", "trees", "lagged")
 
 
 @lru_cache(maxsize=4)
@@ -85,7 +86,7 @@ def test_what_is_written_is_read_and_tells_the_same_to_the_last_bit(kind, tmp_pa
     read = load_regression(tmp_path / "model.npz")
     assert (read.kind, read.names, read.band, read.choices) == (model.kind, model.names, model.band, model.choices)
     np.testing.assert_array_equal(read.scores(features.values), model.scores(features.values))
-    np.testing.assert_array_equal(model.scores(features.values[700:703]), model.scores(features.values)[700:703])
+    np.testing.assert_array_equal(model.told(features, slice(700, 703)), model.told(features, slice(0, 703))[700:])
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -120,6 +121,19 @@ def test_the_logistic_model_is_scikit_learns_on_the_rows_of_all_symbols():
     rises = (bars.close[train.start : train.stop] > bars.open[train.start : train.stop])[ready]
     plain = LogisticRegression(C=1 / (model.choices["candidate"] * len(rows)), max_iter=1000).fit(rows, rises)
     np.testing.assert_allclose(model.arrays["coefficients"], plain.coef_[0], rtol=1e-6)
+
+
+def test_what_earlier_bars_tell_is_found_by_the_one_that_reads_them():
+    data, bars, features, folds = market("planted_lagged")
+    models = [[fit_regression(bars, features, fold, ENV, SMALL, kind) for fold in folds] for kind in ("logistic", "lagged")]
+    strategies = [regression_strategy(bars, features, folds, each, ENV) for each in models]
+    best = oracle(bars, synthetic_spec(data), ENV)
+    result = run_backtests(bars, None, [Segment(fold.test) for fold in folds], [*strategies, best], ENV, keep=())
+    assert oracle_capture(result, "lagged") > 0.8 > 0.3 > oracle_capture(result, "logistic")
+    names, lagged = features.names, models[1][0]
+    largest = int(np.argmax(np.abs(lagged.arrays["coefficients"])))
+    assert (names[lagged.arrays["column"][largest]], lagged.arrays["lag"][largest]) == ("volume_ratio_20", LAG - 1)
+    assert lagged.reach < SMALL.lags
 
 
 def test_a_model_does_not_care_for_the_order_of_symbols():

@@ -27,7 +27,9 @@ def test_the_likeliest_action_is_that_of_the_score():
     np.testing.assert_allclose(np.exp(teacher.odds).sum(axis=-1), 1, rtol=1e-6)
     assert teacher.odds.argmax(axis=-1)[:, 0].tolist() == [BUY, SELL, BUY, HOLD]
     assert np.exp(teacher.odds[0, 0, BUY] - teacher.odds[0, 0, SELL]) == pytest.approx(np.exp(0.6))
-    assert np.array_equal(teacher.over(Range(start=6, stop=8)), teacher.odds[1:3])
+    part = teacher.over(Range(start=6, stop=8))
+    assert part.first == 6
+    assert np.array_equal(part.odds, teacher.odds[1:3])
     with pytest.raises(ValueError, match="the teacher knows bars 5 to 8; found 4 to 6"):
         teacher.over(Range(start=4, stop=7))
 
@@ -40,6 +42,53 @@ def test_a_teacher_is_kept_as_it_was(tmp_path):
     read = TEACHER.read(tmp_path / "a")
     assert read.first == 3
     assert np.array_equal(read.odds, teacher.odds)
+    assert read.parts is None
+
+
+def remembers(sign, first, lag):
+    """A teacher who is sure of the sign so many bars back."""
+    parts = np.zeros((*sign.shape, lag + 1), dtype=np.float32)
+    parts[..., lag] = 2.0 * sign
+    return teacher_of_scores(np.concatenate([np.zeros((lag, sign.shape[1])), 2.0 * sign[:-lag]]), first, parts)
+
+
+def test_a_teacher_who_remembers_can_be_asked_about_bars_in_any_order(tmp_path):
+    sign = np.where(np.random.default_rng(3).random((40, 2)) < 0.5, -1, 1)
+    teacher = remembers(sign, 5, 3)
+    TEACHER.write(teacher, tmp_path / "teacher")
+    teacher = TEACHER.read(tmp_path / "teacher")
+    np.testing.assert_allclose(teacher.on(np.arange(40)[:, None])[:, 0], teacher.odds, rtol=1e-6)
+    turned = np.arange(40)[::-1]
+    expected = np.where(sign[turned][:-3] > 0, BUY, SELL)
+    assert np.array_equal(teacher.on(turned[:, None])[3:, 0].argmax(axis=-1), expected)
+    assert np.array_equal(teacher.over(Range(start=10, stop=20)).parts, teacher.parts[5:15])
+    with pytest.raises(ValueError, match="reads one bar"):
+        teacher_of_scores(np.zeros((3, 1)), 0).on(np.zeros((3, 1), dtype=int))
+
+
+@pytest.mark.parametrize(("network", "actions"), [("shared", "discrete"), ("joint", "discrete"), ("shared", "weights")])
+def test_a_memory_learns_what_its_teacher_reads_and_not_what_came_after_what(tmp_path, panel, panel_features, panel_fold, network, actions):
+    """A cue three bars back: found on bars that nobody learnt from, which a network that has the past by heart does not do."""
+    learnt, _ = learning_ranges(panel_fold, TINY)
+    sign = np.where(np.random.default_rng(2).random(panel_features.values.shape[:2]) < 0.5, -1, 1)
+    features = replace(panel_features, values=panel_features.values.copy())
+    features.values[..., 0] = sign
+    policy, _ = trained(
+        tmp_path, panel, features, panel_fold, remembers(sign[learnt.start : learnt.stop], learnt.start, 3), algorithm="RecurrentPPO",
+        network=network, actions=actions, n_envs=16, total_timesteps=16 * TINY.n_steps, net_arch=(32,),
+        lstm_size=32,
+    )  # fmt: skip
+    seen = []
+
+    class Watched(EnsembleStrategy):
+        def targets(self, context):
+            leans = vote(context.predictions[:1, 0])[0] == BUY if actions == "discrete" else context.predictions[0, 0, :, 0] > 1 / 6
+            seen.append((context.bar, leans))
+            return super().targets(context)
+
+    run_backtests(panel, features, [Segment(panel_fold.test, (policy,))], [Watched(bars=panel, env=ENV)], ENV)
+    known = [(leans == (sign[bar - 3] > 0))[panel.tradable[bar] & features.ready[bar]] for bar, leans in seen[10:]]
+    assert np.concatenate(known).mean() > (0.85 if network == "shared" else 0.62)
 
 
 def test_a_teacher_knows_nothing_of_what_its_policies_do_not_learn_from(panel, panel_features, panel_fold):
@@ -154,6 +203,10 @@ def test_who_has_a_teacher():
     assert TrainingSpec().is_taught
     assert TrainingSpec(actions="weights").is_taught
     assert not TrainingSpec(teacher="none").is_taught
+    assert (TrainingSpec().taught_by, TrainingSpec(teacher="trees").taught_by) == ("logistic", "trees")
+    assert TrainingSpec(algorithm="RecurrentPPO").taught_by == "lagged"
+    with pytest.raises(ValidationError, match="lagged tells of earlier bars, which PPO forgets"):
+        TrainingSpec(teacher="lagged")
     assert not TrainingSpec.model_validate({"speed": {"fast_loop": False}}).is_taught
     with pytest.raises(ValidationError, match="takes all of every weight at each step"):
         TrainingSpec(learning_rate=0.1, weight_decay=10)

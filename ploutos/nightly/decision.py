@@ -244,12 +244,12 @@ def _occluded(members: list[Policy], bars: Bars, features: FeatureSet, accounts:
 
 
 def _of_regression(model: Regression, features: FeatureSet, last: int) -> dict[str, Any]:
-    values = features.values[last]
-    lean, parts = model.scores(values), np.empty((len(values), len(features.names)))
+    values = features.values[max(last - model.reach, 0) : last + 1]
+    lean, parts = model.scores(values)[-1], np.empty(values.shape[1:])
     for column in range(len(features.names)):
         changed = values.copy()
-        changed[:, column] = model.scaler.mean[column]
-        parts[:, column] = model.scores(changed)
+        changed[..., column] = model.scaler.mean[column]
+        parts[:, column] = model.scores(changed)[-1]
     ready = features.ready[last]
     act = np.where(ready & (lean > model.band), BUY, np.where(ready & (lean < -model.band), SELL, HOLD))
     sure = np.full(len(lean), np.nan) if model.kind == "ridge" else 1 / (1 + np.exp(-np.abs(lean)))

@@ -117,7 +117,7 @@ def decision_inputs(store: Store, refs: RunRefs, config: PipelineConfig, subject
     def stored(policies: Sequence[Sequence[Ref]]) -> tuple[StoredPolicies, ...]:
         return tuple(StoredPolicies(tuple(store.path(ref) for ref in members)) for members in policies)
 
-    kinds, plan = {*config.regression.models}, store.load(refs.folds, FOLDS)
+    kinds, plan = {*config.supervised}, store.load(refs.folds, FOLDS)
     folds = plan[: len(_deciding(refs, config, subject))]
     wide = subject == HYBRID.slug and refs.llm_features is not None
     models = refs.regressions[: len(folds)] if subject in kinds else ()
@@ -134,7 +134,7 @@ def decision_inputs(store: Store, refs: RunRefs, config: PipelineConfig, subject
 
 def _deciding(refs: RunRefs, config: PipelineConfig, subject: str) -> tuple[tuple[Ref, ...], ...]:
     """The subject's own policies or models, by fold."""
-    if subject in {*config.regression.models}:
+    if subject in {*config.supervised}:
         return refs.regressions
     return refs.hybrids if subject == HYBRID.slug else refs.policies
 

@@ -6,6 +6,13 @@ from ploutos.evaluation.backtest import Backtests
 from ploutos.evaluation.summary import RunSummary
 from ploutos.strategies.base import Role
 
+_SUPERVISED: dict[str, str] = {
+    "logistic": "logistic regression",
+    "ridge": "ridge regression",
+    "trees": "boosted trees",
+    "lagged": "logistic regression with lags",
+}
+
 
 def display_name(slug: str, role: Role, is_mock: bool) -> str:
     """A strategy's name in tables, figures and sentences; a mock advisor is called one.
@@ -22,7 +29,7 @@ def display_name(slug: str, role: Role, is_mock: bool) -> str:
         case Role.VOTE | Role.MEMBER:
             return f"RL {plain}"
         case Role.REGRESSION:
-            return {"logistic": "logistic regression", "ridge": "ridge regression", "trees": "boosted trees"}[slug]
+            return _SUPERVISED[slug]
         case Role.ABLATION:
             return f"{plain.removesuffix(' ablated')} without advice"
         case _:

@@ -172,7 +172,7 @@ def _copy_models(store: Store, refs: RunRefs, config: PipelineConfig, folds: Seq
             for member, ref in enumerate(members):
                 copied[f"{kind} {fold.index} {member}"] = (ref, Path(place) / f"seed_{member}" / "policy.zip", fold.index)
     for fold, models in zip(folds, refs.regressions, strict=False):
-        for kind, ref in zip(config.regression.models, models, strict=True):
+        for kind, ref in zip(config.supervised, models, strict=True):
             copied[f"regression {fold.index} {kind}"] = (ref, Path("regression") / f"{kind}.npz", fold.index)
     for ref, file, index in copied.values():
         with writing(folder / "folds" / str(index) / file) as temporary:

@@ -3,7 +3,8 @@
 They have what policies have: features, folds, a scaler fitted on training rows, costs, and discrete actions. BUY above the band, SELL
 below it, HOLD between. A model is fitted on a fold's training range alone. What has to be chosen (penalty, number of trees, band) is
 chosen on slices within it, each told by a model of the others and kept apart by the folds' gap; the band is the one whose account grew
-most, costs paid. A fitted model is arrays, so its file holds no code. Left out: probabilities are not calibrated.
+most, costs paid. A fitted model is arrays, so its file holds no code. `lagged` reads the last bars of its symbol: the lasso keeps a few
+of all their columns, and a logistic regression on those decides (relaxed lasso, Meinshausen 2007). Left out: no probability is calibrated.
 """
 
 import json
@@ -16,7 +17,7 @@ from typing import Any, cast
 import numpy as np
 from numba import njit
 from sklearn.ensemble import HistGradientBoostingClassifier
-from sklearn.linear_model import LogisticRegression, Ridge
+from sklearn.linear_model import LogisticRegression, Ridge, lasso_path
 from threadpoolctl import threadpool_limits
 
 from ploutos.envs import ledger
@@ -40,6 +41,10 @@ _FEWEST = 50
 """Fewest training rows to fit anything on."""
 _EVERY = 10
 """Steps in which the number of trees is chosen."""
+_SCREENED = 64
+"""Columns of `lagged` that the lasso chooses among: those that go with the target most closely (Fan and Lv, 2008)."""
+_RELAXED = 1e-4
+"""Penalty of the regression on the columns that it kept."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +56,7 @@ class Regression:
         names: n_features names of what it reads.
         scaler: of its training rows.
         arrays: `coefficients` (n_features,) and `intercept`; or, of trees, `feature`, `threshold`, `left`, `right` and `value`, each of
-            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`.
+            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`; `lagged` has `lag` and `column` of each coefficient.
         band: half width of the no-trade band, in the units of `scores`.
         choices: what was chosen on the inner slices, for people.
     """
@@ -67,9 +72,22 @@ class Regression:
         """What the model tells of the next return: log odds of a rise, or, of `ridge`, deviations of return.
 
         Args:
-            values: features as they were built, shape (..., n_features).
+            values: features as they were built, of bars in a row, shape (n_bars, n_symbols, n_features); those before the first count as
+                the training mean.
         """
         return _score(self.arrays, self.scaler.transform(values))
+
+    @property
+    def reach(self) -> int:
+        """Bars before the one decided after that it reads."""
+        return int(self.arrays["lag"].max(initial=0)) if "lag" in self.arrays else 0
+
+    def told(self, features: FeatureSet, which: slice) -> FloatArray:
+        """The same after some bars, shape (n, n_symbols), with what came before them; nan where a required feature is not known."""
+        first, stop, _ = which.indices(len(features.values))
+        before = min(self.reach, first)
+        scores = self.scores(features.values[first - before : stop])[before:]
+        return np.where(features.ready[first:stop], scores, np.nan)
 
 
 def fit_regression(
@@ -99,17 +117,27 @@ def fit_on(
         DataError: as `fit_regression`.
     """
     rows = _training_rows(bars, features, parts, spec.horizon_bars)
-    candidates = range(_EVERY, spec.max_trees + 1, _EVERY) if kind == "trees" else spec.penalties
+    candidates = _candidates(kind, spec)
     target, told = rows.target(kind), np.empty((len(candidates), len(rows.bar)))
     with threadpool_limits(limits=1):
         for inside, outside in _inner_slices(rows, gap, spec):
             scaler = fit_scaler(rows.values[outside], features.n_required)
+            if kind == "lagged":
+                scaled = scaler.transform(features.values)
+                told[:, inside] = [
+                    _score(arrays, scaled)[rows.bar[inside], rows.symbol[inside]]
+                    for arrays in _lagged(candidates, scaled, rows.bar[outside], rows.symbol[outside], target[outside], spec)
+                ]
+                continue
             seen, asked = (scaler.transform(rows.values[part]) for part in (outside, inside))
             told[:, inside] = _told(kind, candidates, seen, target[outside], asked, spec, seed)
         best = int(np.argmin([_loss(kind, target, scores) for scores in told]))
         learnt = [features.values[part.start : part.stop] for part in parts]
         scaler = fit_scaler(learnt[0] if len(learnt) == 1 else np.concatenate(learnt), features.n_required)
-        arrays = _fit(kind, candidates[best], scaler.transform(rows.values), target, spec, seed)
+        if kind == "lagged":
+            (arrays,) = _lagged(candidates[best : best + 1], scaler.transform(features.values), rows.bar, rows.symbol, target, spec)
+        else:
+            arrays = _fit(kind, candidates[best], scaler.transform(rows.values), target, spec, seed)
     scores = np.full((bars.n_bars, bars.n_symbols), np.nan)
     scores[rows.bar, rows.symbol] = told[best]
     bands = float(told[best].std()) * np.array(spec.bands)
@@ -137,8 +165,7 @@ def regression_strategy(
 
 def decide(bars: Bars, features: FeatureSet, model: Regression, env: EnvSpec, which: slice) -> FloatArray:
     """Target weights after some bars, shape (n, n_symbols); no order where a feature that is required is not known."""
-    scores = np.where(features.ready[which], model.scores(features.values[which]), np.nan)
-    return target_weights(_actions(scores, model.band), bars.tradable[which].sum(axis=1), env)
+    return target_weights(_actions(model.told(features, which), model.band), bars.tradable[which].sum(axis=1), env)
 
 
 def fit_teacher(
@@ -153,11 +180,11 @@ def fit_teacher(
         DataError: as `fit_regression`.
     """
     learnt, _ = learning_ranges(fold, training)
-    kind = cast(RegressionKind, training.teacher)
+    kind = cast(RegressionKind, training.taught_by)
     model = fit_regression(bars, features, fold.model_copy(update={"train": learnt}), env, spec, kind, seed)
     told = slice(learnt.start, learnt.stop)
-    scores = np.where(features.ready[told], model.scores(features.values[told]), np.nan)
-    return teacher_of_scores(scores, learnt.start)
+    parts = _parts(model, features.values[told], spec.lags) if kind == "lagged" else None
+    return teacher_of_scores(model.told(features, told), learnt.start, parts)
 
 
 def _actions(scores: FloatArray, band: FloatArray | float) -> IntArray:
@@ -277,6 +304,64 @@ def _fit(
     return _linear_arrays(_linear(kind, candidate, seen, target))
 
 
+def _candidates(kind: RegressionKind, spec: RegressionSpec) -> Sequence[float]:
+    """What is chosen among on the inner slices: numbers of trees, or penalties."""
+    if kind == "trees":
+        return range(_EVERY, spec.max_trees + 1, _EVERY)
+    return spec.lasso_shares if kind == "lagged" else spec.penalties
+
+
+def _lagged(
+    shares: Sequence[float], scaled: Float32Array, bar: IntArray, symbol: IntArray, target: IntArray, spec: RegressionSpec
+) -> list[dict[str, np.ndarray]]:
+    """A model for each of some penalties, fitted on rows of a whole table.
+
+    Args:
+        scaled: shape (n_bars, n_symbols, n_features).
+    """
+    centred, n_features = target - target.mean(), scaled.shape[2]
+    worth = np.abs([_column_of(scaled, bar, symbol, lag).T @ centred for lag in range(spec.lags)]).ravel()
+    lag, column = np.divmod(np.argsort(-worth, kind="stable")[:_SCREENED], n_features)
+    seen = _gather(scaled, bar, symbol, lag, column)
+    mean, deviation = seen.mean(axis=0), seen.std(axis=0)
+    standard = (seen - mean) / np.where(deviation > 0, deviation, 1.0)
+    highest = np.abs(standard.T @ centred).max() / len(target)
+    _, paths, _ = lasso_path(standard, centred.astype(np.float64), alphas=highest * np.sort(np.array(shares))[::-1])
+    by_share = dict(zip(np.sort(np.array(shares))[::-1].tolist(), paths.T, strict=True))
+    return [_relaxed(seen, target, lag, column, np.flatnonzero(by_share[share])) for share in shares]
+
+
+def _relaxed(seen: FloatArray, target: IntArray, lag: IntArray, column: IntArray, kept: IntArray) -> dict[str, np.ndarray]:
+    """A logistic regression on the columns that the lasso kept; the share of rises where it kept none."""
+    if not len(kept):
+        rises = target.mean()
+        fitted = {"coefficients": np.empty(0), "intercept": np.log(rises / (1 - rises))}
+    else:
+        fitted = _linear_arrays(_linear("logistic", _RELAXED, seen[:, kept], target))
+    return fitted | {"lag": lag[kept].astype(np.int64), "column": column[kept].astype(np.int64)}
+
+
+def _column_of(scaled: Float32Array, bar: IntArray, symbol: IntArray, lag: int) -> FloatArray:
+    """What rows read of the bar so many before their own, shape (n, n_features); 0 before the first."""
+    return np.where((bar >= lag)[:, None], scaled[np.maximum(bar - lag, 0), symbol], 0.0).astype(np.float64)
+
+
+def _gather(scaled: Float32Array, bar: IntArray, symbol: IntArray, lag: IntArray, column: IntArray) -> FloatArray:
+    """Some columns of earlier bars, shape (n, n_columns); 0 before the first."""
+    before = bar[:, None] - lag
+    return np.where(before >= 0, scaled[np.maximum(before, 0), symbol[:, None], column], 0.0).astype(np.float64)
+
+
+def _parts(model: Regression, values: Float32Array, n_lags: int) -> Float32Array:
+    """What each bar adds to the score of its own decision and of the next ones, shape (n_bars, n_symbols, n_lags)."""
+    scaled, arrays = model.scaler.transform(values), model.arrays
+    weights = np.zeros((scaled.shape[2], n_lags))
+    weights[arrays["column"], arrays["lag"]] = arrays["coefficients"]
+    parts = scaled.astype(np.float64) @ weights
+    parts[..., 0] += arrays["intercept"]
+    return parts.astype(np.float32)
+
+
 def _linear_arrays(model: LogisticRegression | Ridge) -> dict[str, np.ndarray]:
     return {"coefficients": np.ravel(model.coef_).astype(np.float64), "intercept": np.ravel(model.intercept_)[0]}
 
@@ -295,6 +380,10 @@ def _tree_arrays(model: HistGradientBoostingClassifier) -> dict[str, np.ndarray]
 
 def _score(arrays: dict[str, np.ndarray], rows: Float32Array) -> FloatArray:
     """What a model tells; a row's answer does not depend on the other rows, to the last bit."""
+    if "lag" in arrays:
+        bar, symbol = (each.ravel() for each in np.indices(rows.shape[:2]))
+        seen = _gather(rows, bar, symbol, arrays["lag"], arrays["column"])
+        return (np.einsum("nf,f->n", seen, arrays["coefficients"]) + arrays["intercept"]).reshape(rows.shape[:2])
     if "coefficients" in arrays:
         return np.asarray(np.einsum("...f,f->...", rows.astype(np.float64), arrays["coefficients"]) + arrays["intercept"])
     nodes = (arrays["feature"], arrays["threshold"], arrays["left"], arrays["right"], arrays["value"])

@@ -104,8 +104,9 @@ class TrainingSpec(Spec):
     """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
-    teacher: Literal["none", "logistic", "ridge", "trees"] = "logistic"
-    """Supervised model of `regression` that a policy first imitates and is then held to. In our own loop alone."""
+    teacher: Literal["auto", "none", "logistic", "ridge", "trees", "lagged"] = "auto"
+    """Supervised model of `regression` that a policy first imitates and is then held to. In our own loop alone. `auto` is `lagged` for
+    RecurrentPPO, which can remember what earlier bars said, and `logistic` for the others, which cannot."""
     teacher_weight: NonNegativeFloat = 0.3
     """Weight of the divergence from the teacher in the loss; 0 only starts from it."""
     stopping: StoppingSpec = StoppingSpec()
@@ -152,10 +153,25 @@ class TrainingSpec(Spec):
         """Whether each symbol has a reward, a value and an advantage of its own."""
         return self.credit == "symbol" and self.network == "shared" and self.speed.fast_loop
 
+    @model_validator(mode="after")
+    def _memory_learns_from_memory(self) -> "TrainingSpec":
+        if self.teacher == "lagged" and self.algorithm != "RecurrentPPO":
+            raise ValueError(f"training.teacher lagged tells of earlier bars, which {self.algorithm} forgets; use RecurrentPPO or logistic")
+        return self
+
+    @property
+    def taught_by(self) -> Literal["logistic", "ridge", "trees", "lagged"] | None:
+        """The kind of a policy's teacher; None where it has none."""
+        if self.teacher == "none" or not self.speed.fast_loop:
+            return None
+        if self.teacher == "auto":
+            return "lagged" if self.algorithm == "RecurrentPPO" else "logistic"
+        return self.teacher
+
     @property
     def is_taught(self) -> bool:
         """Whether a policy has a teacher."""
-        return self.teacher != "none" and self.speed.fast_loop
+        return self.taught_by is not None
 
     @property
     def planned_timesteps(self) -> int:

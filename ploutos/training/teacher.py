@@ -6,13 +6,13 @@ by its rewards less a weight times its divergence from the teacher (Schmitt et a
 The teacher is fitted on the bars that the policy learns from and on no other.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from ploutos.store import Kind, writing
-from ploutos.types import Float32Array, FloatArray
+from ploutos.types import Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
 
@@ -23,13 +23,16 @@ class Teacher:
     Attributes:
         first: bar of the first row.
         odds: shape (n_bars, n_symbols, 3), log-probabilities of HOLD, BUY and SELL after each bar.
+        parts: shape (n_bars, n_symbols, n_lags), what a bar adds to the score of its own decision and of those after the next bars;
+            None of a teacher who reads one bar. With them it can be asked about bars in any order.
     """
 
     first: int
     odds: Float32Array
+    parts: Float32Array | None = None
 
-    def over(self, bars: Range) -> Float32Array:
-        """Its rows for some bars.
+    def over(self, bars: Range) -> "Teacher":
+        """What it says of some bars.
 
         Raises:
             ValueError: some of them are not among its bars.
@@ -38,33 +41,56 @@ class Teacher:
         if start < 0 or start + bars.n_bars > len(self.odds):
             last = self.first + len(self.odds) - 1
             raise ValueError(f"the teacher knows bars {self.first} to {last}; found {bars.start} to {bars.stop - 1}")
-        return self.odds[start : start + bars.n_bars]
+        rows = slice(start, start + bars.n_bars)
+        return replace(self, first=bars.start, odds=self.odds[rows], parts=None if self.parts is None else self.parts[rows])
+
+    def on(self, bars: IntArray) -> Float32Array:
+        """What it would say if bars had come in another order, shape (n_steps, n, n_symbols, 3); what came before the first is not known.
+
+        Args:
+            bars: shape (n_steps, n), places among its own, each column a history.
+
+        Raises:
+            ValueError: it reads one bar.
+        """
+        if self.parts is None:
+            raise ValueError("this teacher reads one bar; what it says does not depend on the order of bars")
+        scores = np.zeros((*bars.shape, self.parts.shape[1]), dtype=np.float32)
+        for lag in range(min(self.parts.shape[2], len(bars))):
+            scores[lag:] += self.parts[bars[: len(bars) - lag], :, lag]
+        return odds_of(scores)
 
 
-def teacher_of_scores(scores: FloatArray, first: int) -> Teacher:
+def odds_of(scores: FloatArray | Float32Array) -> Float32Array:
+    """Log-probabilities of HOLD, BUY and SELL of log odds of a rise; nan where nothing is known."""
+    known = np.nan_to_num(scores)
+    odds = np.stack([np.zeros_like(known), known, -known], axis=-1)
+    odds -= np.logaddexp.reduce(odds, axis=-1, keepdims=True)
+    return odds.astype(np.float32)
+
+
+def teacher_of_scores(scores: FloatArray, first: int, parts: Float32Array | None = None) -> Teacher:
     """A teacher who says BUY where a rise is likelier and SELL where it is not, the surer the likelier.
 
     When holding on is better than either is left to the rewards: it depends on costs and on what is held.
 
     Args:
         scores: shape (n_bars, n_symbols), log odds of a rise; nan where nothing is known.
+        parts: as `Teacher`.
     """
-    known = np.nan_to_num(scores)
-    odds = np.stack([np.zeros_like(known), known, -known], axis=-1)
-    odds -= np.logaddexp.reduce(odds, axis=-1, keepdims=True)
-    return Teacher(first, odds.astype(np.float32))
+    return Teacher(first, odds_of(scores), parts)
 
 
 def save_teacher(teacher: Teacher, path: Path) -> None:
     """Write a teacher; the same one gives the same bytes."""
     with writing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, first=np.array(teacher.first), odds=teacher.odds)
+        np.savez(file, first=np.array(teacher.first), odds=teacher.odds, **({} if teacher.parts is None else {"parts": teacher.parts}))
 
 
 def load_teacher(path: Path) -> Teacher:
     """Read what `save_teacher` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
-        return Teacher(int(arrays["first"]), arrays["odds"])
+        return Teacher(int(arrays["first"]), arrays["odds"], arrays.get("parts"))
 
 
 TEACHER = Kind("teacher", ".npz", save_teacher, load_teacher)

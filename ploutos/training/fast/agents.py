@@ -35,8 +35,9 @@ from ploutos.training.fast import layers
 from ploutos.training.fast.layers import ObservationBatch, SharedRows
 from ploutos.training.fast.rollout import Rollout
 from ploutos.training.networks import SymbolColumns
+from ploutos.training.teacher import Teacher
 
-_IMITATION_RATE, _IMITATION_EPOCHS = 1e-3, 10
+_IMITATION_EPOCHS, _LESSONS = 10, 600
 
 
 @dataclass(frozen=True)
@@ -87,21 +88,23 @@ class _Fast(OnPolicyAlgorithm):
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
         self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
+        self._teacher: Teacher | None = None
         self._taught, self._teacher_weight, self.imitates = torch.empty(0, device=self.device), 0.0, False
 
-    def be_taught(self, odds: np.ndarray, weight: float, imitate: bool) -> None:
+    def be_taught(self, teacher: Teacher, weight: float, imitate: bool) -> None:
         """Have a teacher.
 
         Args:
-            odds: shape (n_bars, n_symbols, 3), log-probabilities of the actions after every bar of the environment.
+            teacher: it knows every bar of the environment and no other.
             weight: of the divergence from it in the loss.
             imitate: whether the first update, of fresh weights, does nothing but come near it.
         """
-        self._taught, self._teacher_weight, self.imitates = self._to_device(np.ascontiguousarray(odds)), weight, imitate
+        self._teacher, self._teacher_weight, self.imitates = teacher, weight, imitate
+        self._taught = self._to_device(np.ascontiguousarray(teacher.odds))
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables", "_columns", "_usable", "_units"]
-        ours += ["_taught", "_teacher_weight", "imitates"]
+        ours += ["_teacher", "_taught", "_teacher_weight", "imitates"]
         return [*super()._excluded_save_params(), *ours]
 
     @property
@@ -120,6 +123,7 @@ class _Fast(OnPolicyAlgorithm):
         return [(net[0].weight, net[0].bias) for net in self._encoders()]
 
     _squash_first = True
+    _imitation_rate = 1e-3
 
     def _hidden(self) -> list[list[nn.Linear]]:
         """The layers after those."""
@@ -291,10 +295,11 @@ class _Fast(OnPolicyAlgorithm):
         for start in range(0, len(order), self.batch_size):
             yield self._batch(rollout.positions(order[start : start + self.batch_size]))
 
-    def _batch(self, at: Tensor, accounts: Tensor | None = None) -> _Batch:
-        """The samples at some places of the rollout."""
+    def _batch(self, at: Tensor, accounts: Tensor | None = None, bars: Tensor | None = None) -> _Batch:
+        """The samples at some places of the rollout; with other bars than those, if any are named."""
         rollout = self._rollout
-        bars, own, account = (rollout.flat(tensor).index_select(0, at) for tensor in (rollout.bars, rollout.own, rollout.account))
+        own, account = (rollout.flat(tensor).index_select(0, at) for tensor in (rollout.own, rollout.account))
+        bars = rollout.flat(rollout.bars).index_select(0, at) if bars is None else bars
         seen = self._shared_rows.batch(self._rows_of(bars), own.flatten(0, -2))
         return _Batch(seen, at, self._others_of(bars, account), accounts)
 
@@ -319,7 +324,7 @@ class _Fast(OnPolicyAlgorithm):
         entropy_loss = -entropy.mean()
         loss: Tensor = policy_loss + self.ent_coef * entropy_loss + self.vf_coef * value_loss
         if len(self._taught):
-            divergence = self._divergence(batch, latent.actor)
+            divergence = self._divergence(self._odds(batch), latent.actor)
             loss = loss + self._teacher_weight * divergence
             seen.setdefault("teacher_divergence", []).append(divergence.detach())
         with torch.no_grad():
@@ -332,10 +337,12 @@ class _Fast(OnPolicyAlgorithm):
             seen.setdefault(name, []).append(value.detach())
         return loss, approx_kl
 
-    def _divergence(self, batch: _Batch, actor: Tensor) -> Tensor:
+    def _odds(self, batch: _Batch) -> Tensor:
+        """What the teacher says of a minibatch, a row a symbol."""
+        return self._taught.index_select(0, self._rollout.flat(self._rollout.bars).index_select(0, batch.at)).view(-1, N_ACTIONS)
+
+    def _divergence(self, odds: Tensor, actor: Tensor) -> Tensor:
         """Mean divergence of the policy from its teacher, per symbol, whatever actions are allowed."""
-        bars = self._rollout.flat(self._rollout.bars).index_select(0, batch.at)
-        odds = self._taught.index_select(0, bars).view(-1, N_ACTIONS)
         if isinstance(self.action_space, spaces.Box):
             return self._distance(actor, odds)
         return F.kl_div(self._logits(actor).reshape(-1, N_ACTIONS).log_softmax(1), odds, reduction="batchmean", log_target=True)
@@ -348,15 +355,20 @@ class _Fast(OnPolicyAlgorithm):
         deviations = self.policy.log_std.detach().exp().expand(means.shape[1])
         return cast(Tensor, 0.5 * ((means - sides / self._rollout.actions.shape[-1]) / deviations).square().mean())
 
-    def _imitate(self) -> None:
-        """Come near the teacher on the rollout's observations; the value function learns nothing yet."""
-        optimizer, divergence = torch.optim.Adam(self.policy.parameters(), lr=_IMITATION_RATE), torch.empty(0)
+    def _lessons(self) -> Iterator[tuple[_Batch, Tensor]]:
+        """Minibatches to imitate on, and what the teacher says of them."""
         for _ in range(_IMITATION_EPOCHS):
             for batch in self._batches():
-                divergence = self._divergence(batch, self._latent(batch).actor)
-                optimizer.zero_grad()
-                torch.autograd.backward(divergence)
-                optimizer.step()
+                yield batch, self._odds(batch)
+
+    def _imitate(self) -> None:
+        """Come near the teacher on the rollout's observations; the value function learns nothing yet."""
+        optimizer, divergence = torch.optim.Adam(self.policy.parameters(), lr=self._imitation_rate), torch.empty(0)
+        for batch, odds in self._lessons():
+            divergence = self._divergence(odds, self._latent(batch).actor)
+            optimizer.zero_grad()
+            torch.autograd.backward(divergence)
+            optimizer.step()
         self._n_updates += 1
         self.logger.record("train/teacher_divergence", float(divergence.detach()))
 
@@ -414,6 +426,7 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
     """
 
     _squash_first = False
+    _imitation_rate = 3e-3
 
     def __init__(self, policy: str, env: MarketVecEnv, **kwargs: Any) -> None:
         super().__init__(policy, env, **kwargs)
@@ -479,6 +492,20 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
             accounts = order[start : start + self.batch_size // n_steps]
             at = self._to_device((np.arange(n_steps)[:, None] * n_envs + accounts).ravel())
             yield self._batch(at, self._to_device(accounts))
+
+    def _lessons(self) -> Iterator[tuple[_Batch, Tensor]]:
+        """On bars in any order: a memory would else learn by heart what came after what, and not what the teacher reads."""
+        if self._teacher is None or self._teacher.parts is None:
+            yield from super()._lessons()
+            return
+        n_steps, lessons = self._rollout.shape[0], 0
+        while lessons < _LESSONS:
+            for batch in self._batches():
+                assert batch.accounts is not None
+                bars = np.random.randint(len(self._teacher.odds), size=(n_steps, len(batch.accounts)))
+                drawn = self._batch(batch.at, batch.accounts, self._to_device(bars.ravel()))
+                yield drawn, self._to_device(self._teacher.on(bars)).view(-1, N_ACTIONS)
+                lessons += 1
 
     def _latent(self, batch: _Batch) -> _Latent:
         assert batch.accounts is not None
