@@ -44,7 +44,7 @@ from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds
 
 FOLD = FoldSpec(train_years=4, validation_months=6, test_months=48, min_test_months=36)
 YEARS = 9
-KINDS: tuple[RegressionKind, ...] = ("logistic", "trees")
+KINDS: tuple[RegressionKind, ...] = ("logistic", "trees", "lagged")
 JOINT = {"network": "joint", "net_arch": (64, 64), "credit": "portfolio"}
 BEFORE = JOINT | {"gamma": 0.99, "gae_lambda": 0.95, "n_epochs": 10, "batch_size": 1024, "stopping": {"enabled": False}}
 BEFORE |= {"teacher": "none", "weight_decay": 0.0}
