@@ -47,6 +47,7 @@ YEARS = 9
 KINDS: tuple[RegressionKind, ...] = ("logistic", "trees", "lagged")
 JOINT = {"network": "joint", "net_arch": (64, 64), "credit": "portfolio"}
 BEFORE = JOINT | {"gamma": 0.99, "gae_lambda": 0.95, "n_epochs": 10, "batch_size": 1024, "stopping": {"enabled": False}}
+MEMORY = {"algorithm": "RecurrentPPO", "batch_size": 1024}
 BEFORE |= {"teacher": "none", "weight_decay": 0.0}
 
 
@@ -97,7 +98,8 @@ GROUPS: dict[str, list[Case]] = {
     "vote": [replace(case, members=5) for case in [*STRONG[:3], *WEAK]],
     "slow": SLOW,
     "slow vote": [replace(case, members=5) for case in SLOW],
-    "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", algorithm="RecurrentPPO", batch_size=1024)],
+    "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
+    "memory": _with([STRONG[1], WEAK[0], *NOISE], "RecurrentPPO", **MEMORY),
     "cross": [CROSS, replace(CROSS, n_symbols=10)],
     "regime": [Case("planted_regime", 4.5, 1), Case("planted_regime", 4.5, 3)],
     "joint": _with([*STRONG[:3], WEAK[0]], "joint", **JOINT),
@@ -107,6 +109,7 @@ GROUPS: dict[str, list[Case]] = {
         replace(case, steps=steps) for case in _with([STRONG[1], WEAK[0]], "weights", actions="weights") for steps in (20_000, 41_000)
     ],
     "steps": [replace(STRONG[1], steps=steps) for steps in (20_000, 41_000, 200_000, 800_000, 2_000_000)],
+    "forecast": _with([STRONG[1], WEAK[0], SLOW[1], Case("planted_regime", 4.5, 3)], "observes the forecast", observe_forecast=True),
     "noise": NOISE,
 }
 

@@ -8,15 +8,20 @@ from markets import TINY
 from pydantic import ValidationError
 
 from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec
+from ploutos.errors import TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
+from ploutos.features.build import FeatureSpec, build_features
+from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, vote
-from ploutos.strategies.regression import fit_regression, fit_teacher
+from ploutos.strategies.inference import _rows_of
+from ploutos.strategies.regression import fit_regression, fit_teacher, regression_of
 from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.ppo import learning_ranges, train_member
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
-from ploutos.training.teacher import TEACHER, Teacher, teacher_of_scores
+from ploutos.training.teacher import FORECAST, TEACHER, Teacher, teacher_of_scores
 from ploutos.walk_forward import Range
 
 ENV = EnvSpec(episode_bars=60)
@@ -199,6 +204,57 @@ def test_a_training_without_a_teacher_is_what_it_was(tmp_path, panel, panel_feat
     assert "train/value_loss" in meta["curve"][0]
 
 
+@pytest.mark.parametrize("kind", ["logistic", "trees"])
+def test_a_forecast_is_no_better_on_the_bars_that_were_learnt_from(panel, panel_features, panel_fold, kind):
+    """On random walks a model knows its own rows; what a policy observes there was told by models of other rows."""
+    learnt, _ = learning_ranges(panel_fold, TrainingSpec())
+    teacher = fit_teacher(
+        panel, panel_features, panel_fold, ENV, TrainingSpec(teacher=kind), RegressionSpec(penalties=(1e-6,), max_trees=40)
+    )
+    told = slice(learnt.start, learnt.stop - 1)
+    rises = panel.close[learnt.start + 1 : learnt.stop] > panel.open[learnt.start + 1 : learnt.stop]
+    known = panel_features.ready[told] & panel.tradable[told] & panel.tradable[learnt.start + 1 : learnt.stop]
+    right = {
+        name: ((scores[: learnt.n_bars - 1] > 0) == rises)[known].mean()
+        for name, scores in (("own rows", teacher.odds[..., BUY] - teacher.odds[..., SELL]), ("observed", teacher.forecast))
+    }
+    assert right["own rows"] > 0.56
+    assert abs(right["observed"] - 0.5) < 0.05
+    assert len(teacher.forecast) == panel_fold.train.n_bars - (learnt.start - panel_fold.train.start)
+    later = slice(learnt.stop, panel_fold.train.stop)
+    np.testing.assert_allclose(
+        teacher.forecast[learnt.n_bars :], regression_of(teacher.model).told(panel_features, later), rtol=1e-6, equal_nan=True
+    )
+
+
+@pytest.mark.parametrize(("algorithm", "kind"), [("PPO", "trees"), ("RecurrentPPO", "lagged")])
+def test_a_policy_that_observes_a_forecast_is_told_it_wherever_it_decides(tmp_path, panel, panel_features, panel_fold, algorithm, kind):
+    spec = TINY.model_copy(update={"algorithm": algorithm, "teacher": kind, "observe_forecast": True})
+    teacher = fit_teacher(panel, panel_features, panel_fold, ENV, spec, RegressionSpec(max_trees=10))
+    TEACHER.write(teacher, tmp_path / "teacher")
+    policy, _ = trained(
+        tmp_path, panel, panel_features, panel_fold, TEACHER.read(tmp_path / "teacher"), algorithm=algorithm,
+        observe_forecast=True,
+    )  # fmt: skip
+    assert policy.observes[len(panel_features.names)] == FORECAST
+    _, held_out = learning_ranges(panel_fold, spec)
+    rows = market_rows(teacher.observed(panel_features), panel.tradable, policy.scaler)  # as the held-out bars are scored in training
+    assert held_out is not None
+    part = Range(start=held_out.start + 1, stop=held_out.stop)
+    decided = slice(part.start - 1, part.stop - 1)
+    np.testing.assert_array_equal(_rows_of(part, panel, panel_features, policy)[decided], rows[decided])
+    assert np.ptp(rows[decided, len(panel_features.names)]) > 0
+
+    def voted(bars):
+        return EnsembleStrategy(bars=bars, env=ENV), build_features(bars, FeatureSpec())
+
+    check_strategy(voted, panel, Range(start=506, stop=560), ENV, [policy])
+    with pytest.raises(TrainingError, match=r"the policy was trained on features .*, forecast; found"):
+        policy.require(panel_features.symbols, panel_features.names[1:])
+    with pytest.raises(TrainingError, match="found no teacher"):
+        trained(tmp_path, panel, panel_features, panel_fold, None, observe_forecast=True)
+
+
 def test_who_has_a_teacher():
     assert TrainingSpec().is_taught
     assert TrainingSpec(actions="weights").is_taught
@@ -208,6 +264,8 @@ def test_who_has_a_teacher():
     with pytest.raises(ValidationError, match="lagged tells of earlier bars, which PPO forgets"):
         TrainingSpec(teacher="lagged")
     assert not TrainingSpec.model_validate({"speed": {"fast_loop": False}}).is_taught
+    with pytest.raises(ValidationError, match="observes what a teacher tells"):
+        TrainingSpec(teacher="none", observe_forecast=True)
     with pytest.raises(ValidationError, match="takes all of every weight at each step"):
         TrainingSpec(learning_rate=0.1, weight_decay=10)
 

@@ -125,12 +125,14 @@ def search(
         features, values=features.values[:stop], timestamps=features.timestamps[:stop], available_at=features.available_at[:stop]
     )
     train, validation = inner_split(fold.train, gap, spec.validation_share)
-    scaler = fit_range_scaler(features, train)
     whole = base.model_copy(
         update={"stopping": base.stopping.model_copy(update={"enabled": False})}
     )  # all of the inner range is learnt from
     inner = fold.model_copy(update={"train": train})
     teacher = fit_teacher(bars, features, inner, env, whole, RegressionSpec(), seed) if base.is_taught else None
+    seen = teacher.observed(features) if teacher is not None and base.observe_forecast else features
+    scaler = fit_range_scaler(seen, train)
+    told = {} if teacher is None or not base.observe_forecast else {"forecast": teacher.model}
     tried: dict[int, tuple[dict[str, Any], list[float]]] = {}
 
     def objective(trial: optuna.Trial) -> float:
@@ -139,10 +141,10 @@ def search(
         tried[trial.number] = (values, scores)
         training = TrainingSpec.model_validate(base.model_dump() | values)
         own_seed = seed_integer(seed, "search", trial.number)
-        model = build_model(build_env(bars, features, scaler, train, env, training, own_seed), training, own_seed, device)
+        model = build_model(build_env(bars, seen, scaler, train, env, training, own_seed), training, own_seed, device)
         if teacher is not None:
             cast(Any, model).be_taught(teacher.over(Range(start=train.start, stop=train.stop)), training.teacher_weight, True)
-        policy = Policy(model, scaler, {"symbols": bars.symbols, "features": features.names, "env": env.model_dump(mode="json")})
+        policy = Policy(model, scaler, {"symbols": bars.symbols, "features": seen.names, "env": env.model_dump(mode="json"), **told})
         rollouts = max(round(spec.timesteps / (training.n_envs * training.n_steps)), spec.reports)
         for report in range(1, spec.reports + 1):
             until = rollouts * report // spec.reports * training.n_envs * training.n_steps

@@ -22,8 +22,10 @@ from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
 from ploutos.market.bars import Bars
+from ploutos.strategies.regression import regression_of
 from ploutos.training.checkpoint import Policy
 from ploutos.training.networks import SymbolColumns
+from ploutos.training.teacher import with_forecast
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
@@ -184,7 +186,7 @@ class PolicyInference:
             assert features is not None
             policy.require(bars.symbols, features.names)
             same = [rows for scaler, rows in market if _alike(scaler, policy.scaler)]  # members of a fold share a scaler
-            rows = same[0] if same else _rows_of(part, bars, features, policy.scaler)
+            rows = same[0] if same else _rows_of(part, bars, features, policy)
             market.append((policy.scaler, rows))
             self._actors.append(_actor(policy, rows, part))
 
@@ -221,10 +223,12 @@ def _alike(one: Scaler, other: Scaler) -> bool:
     return np.array_equal(one.mean, other.mean) and np.array_equal(one.deviation, other.deviation)
 
 
-def _rows_of(part: Range, bars: Bars, features: FeatureSet, scaler: Scaler) -> Float32Array:
+def _rows_of(part: Range, bars: Bars, features: FeatureSet, policy: Policy) -> Float32Array:
     """The market's rows of a segment's decisions, each at its bar's place; the others are not written."""
     decided = slice(part.start - 1, part.stop - 1)
-    own = market_rows(replace(features, values=features.values[decided]), bars.tradable[decided], scaler)
+    if policy.forecast is not None:
+        features = with_forecast(features, regression_of(policy.forecast).told(features, decided), decided.start)
+    own = market_rows(replace(features, values=features.values[decided]), bars.tradable[decided], policy.scaler)
     rows = np.empty((bars.n_bars, own.shape[1]), dtype=np.float32)
     rows[decided] = own
     return rows

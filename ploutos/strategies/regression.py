@@ -83,10 +83,19 @@ class Regression:
         return int(self.arrays["lag"].max(initial=0)) if "lag" in self.arrays else 0
 
     def told(self, features: FeatureSet, which: slice) -> FloatArray:
-        """The same after some bars, shape (n, n_symbols), with what came before them; nan where a required feature is not known."""
+        """The same after some bars, shape (n, n_symbols), with what came before them; nan where a required feature is not known.
+
+        Args:
+            features: it reads the first ones of them.
+
+        Raises:
+            DataError: those are others than it was fitted on.
+        """
         first, stop, _ = which.indices(len(features.values))
         before = min(self.reach, first)
-        scores = self.scores(features.values[first - before : stop])[before:]
+        if features.names[: len(self.names)] != self.names:
+            raise DataError(f"the {self.kind} model reads {', '.join(self.names)}; found {', '.join(features.names)}")
+        scores = self.scores(features.values[first - before : stop, :, : len(self.names)])[before:]
         return np.where(features.ready[first:stop], scores, np.nan)
 
 
@@ -116,6 +125,14 @@ def fit_on(
     Raises:
         DataError: as `fit_regression`.
     """
+    return _fitted(bars, features, parts, gap, env, spec, kind, seed)[0]
+
+
+def _fitted(
+    bars: Bars, features: FeatureSet, parts: Sequence[Range], gap: int, env: EnvSpec, spec: RegressionSpec, kind: RegressionKind,
+    seed: int,
+) -> tuple[Regression, FloatArray]:  # fmt: skip
+    """A model, and what models of the other slices told of every training row, shape (n_bars, n_symbols); nan elsewhere."""
     rows = _training_rows(bars, features, parts, spec.horizon_bars)
     candidates = _candidates(kind, spec)
     target, told = rows.target(kind), np.empty((len(candidates), len(rows.bar)))
@@ -143,7 +160,7 @@ def fit_on(
     bands = float(told[best].std()) * np.array(spec.bands)
     chosen = int(np.argmax(sum(_growth(bars, scores, bands, part, env) for part in parts)))
     choices = {"candidate": float(candidates[best]), "band": spec.bands[chosen], "loss": _loss(kind, target, told[best])}
-    return Regression(kind, features.names, scaler, arrays, float(bands[chosen]), choices)
+    return Regression(kind, features.names, scaler, arrays, float(bands[chosen]), choices), scores
 
 
 def regression_strategy(
@@ -156,8 +173,6 @@ def regression_strategy(
     """
     table = np.full((bars.n_bars, bars.n_symbols), np.nan)
     for fold, model in zip(folds, models, strict=True):
-        if model.names != features.names:
-            raise DataError(f"the {model.kind} model reads {', '.join(model.names)}; found {', '.join(features.names)}")
         decided = slice(fold.test.start - 1, fold.test.stop - 1)
         table[decided] = decide(bars, features, model, env, decided)
     return PrecomputedTargets(models[0].kind, table, Role.REGRESSION)
@@ -181,10 +196,12 @@ def fit_teacher(
     """
     learnt, _ = learning_ranges(fold, training)
     kind = cast(RegressionKind, training.taught_by)
-    model = fit_regression(bars, features, fold.model_copy(update={"train": learnt}), env, spec, kind, seed)
+    model, crossed = _fitted(bars, features, (learnt,), fold.validation.start - learnt.stop, env, spec, kind, seed)
     told = slice(learnt.start, learnt.stop)
     parts = _parts(model, features.values[told], spec.lags) if kind == "lagged" else None
-    return teacher_of_scores(model.told(features, told), learnt.start, parts)
+    whole = slice(learnt.start, fold.train.stop)
+    forecast = np.where(np.isnan(crossed[whole]), model.told(features, whole), crossed[whole]).astype(np.float32)
+    return teacher_of_scores(model.told(features, told), learnt.start, parts, forecast=forecast, model=as_json(model))
 
 
 def _actions(scores: FloatArray, band: FloatArray | float) -> IntArray:
@@ -197,6 +214,20 @@ def save_regression(model: Regression, path: Path) -> None:
     arrays: dict[str, Any] = {"mean": model.scaler.mean, "deviation": model.scaler.deviation, **model.arrays}
     with writing(path) as temporary, temporary.open("wb") as file:
         np.savez(file, meta=np.array(json.dumps(meta, sort_keys=True)), **arrays)
+
+
+def as_json(model: Regression) -> dict[str, Any]:
+    """A model in values that JSON holds, to the last bit."""
+    arrays = {"mean": model.scaler.mean, "deviation": model.scaler.deviation, **model.arrays}
+    held = {name: [str(np.asarray(array).dtype), np.asarray(array).tolist()] for name, array in arrays.items()}
+    return {"kind": model.kind, "names": list(model.names), "arrays": held, "band": model.band, "choices": model.choices}
+
+
+def regression_of(held: dict[str, Any]) -> Regression:
+    """The model that `as_json` made values of."""
+    arrays = {name: np.array(values, dtype=dtype) for name, (dtype, values) in held["arrays"].items()}
+    scaler = Scaler(arrays.pop("mean"), arrays.pop("deviation"))
+    return Regression(held["kind"], tuple(held["names"]), scaler, arrays, held["band"], held["choices"])
 
 
 def load_regression(path: Path) -> Regression:
@@ -270,7 +301,9 @@ def _inner_slices(rows: _Rows, gap: int, spec: RegressionSpec) -> list[tuple[Boo
 # --- models
 
 
-def _linear(kind: RegressionKind, penalty: float, seen: Float32Array, target: FloatArray | IntArray) -> LogisticRegression | Ridge:
+def _linear(
+    kind: RegressionKind, penalty: float, seen: Float32Array | FloatArray, target: FloatArray | IntArray
+) -> LogisticRegression | Ridge:
     weight = penalty * len(target)
     model = Ridge(alpha=weight) if kind == "ridge" else LogisticRegression(C=1 / weight, max_iter=1000)
     return model.fit(seen.astype(np.float64), target)
@@ -312,7 +345,7 @@ def _candidates(kind: RegressionKind, spec: RegressionSpec) -> Sequence[float]:
 
 
 def _lagged(
-    shares: Sequence[float], scaled: Float32Array, bar: IntArray, symbol: IntArray, target: IntArray, spec: RegressionSpec
+    shares: Sequence[float], scaled: Float32Array, bar: IntArray, symbol: IntArray, target: FloatArray | IntArray, spec: RegressionSpec
 ) -> list[dict[str, np.ndarray]]:
     """A model for each of some penalties, fitted on rows of a whole table.
 
@@ -331,7 +364,7 @@ def _lagged(
     return [_relaxed(seen, target, lag, column, np.flatnonzero(by_share[share])) for share in shares]
 
 
-def _relaxed(seen: FloatArray, target: IntArray, lag: IntArray, column: IntArray, kept: IntArray) -> dict[str, np.ndarray]:
+def _relaxed(seen: FloatArray, target: FloatArray | IntArray, lag: IntArray, column: IntArray, kept: IntArray) -> dict[str, np.ndarray]:
     """A logistic regression on the columns that the lasso kept; the share of rises where it kept none."""
     if not len(kept):
         rises = target.mean()

@@ -34,6 +34,7 @@ from ploutos.errors import TrainingError
 from ploutos.features.scaling import Scaler
 from ploutos.store import Kind, writing
 from ploutos.training.networks import SymbolColumns
+from ploutos.training.teacher import FORECAST
 
 META = "ploutos.json"
 ALGORITHMS: dict[str, type[OnPolicyAlgorithm]] = {"PPO": PPO, "MaskablePPO": MaskablePPO, "RecurrentPPO": RecurrentPPO}
@@ -102,6 +103,11 @@ class Policy:
         return names_read(self.model, self.meta["symbols"], self.meta["features"], self.observes_account)
 
     @property
+    def forecast(self) -> dict[str, Any] | None:
+        """The model whose forecast it observes beside its features; None where it observes none."""
+        return self.meta.get("forecast")
+
+    @property
     def columns(self) -> SymbolColumns | None:
         """How a shared network sorts its observations by symbol; None for a joint one."""
         return columns_of(self.model)
@@ -117,7 +123,8 @@ class Policy:
         Raises:
             TrainingError: other symbols or features, or another order.
         """
-        for what, trained, given in (("symbols", self.meta["symbols"], symbols), ("features", self.meta["features"], features)):
+        observed = features if self.forecast is None else (*features, FORECAST)
+        for what, trained, given in (("symbols", self.meta["symbols"], symbols), ("features", self.meta["features"], observed)):
             if tuple(trained) != given and (what == "features" or self.columns is None):
                 raise TrainingError(f"the policy was trained on {what} {', '.join(trained)}; found {', '.join(given)}")
 

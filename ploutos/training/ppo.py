@@ -17,6 +17,7 @@ from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
+from ploutos.errors import TrainingError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler, fit_scaler
 from ploutos.market.bars import Bars
@@ -137,10 +138,15 @@ def train_member(
         keep_freed_memory()
     paths.folder.mkdir(parents=True, exist_ok=True)
     learnt, held_out = learning_ranges(fold, spec)
+    if spec.observe_forecast:
+        if teacher is None:
+            raise TrainingError("training.observe_forecast observes what a teacher tells; found no teacher, so hand one over")
+        features = teacher.observed(features)
     scaler = fit_range_scaler(features, learnt)
     env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
     meta = _meta(bars, features, fold, env_spec, spec, scaler, seed) | ({} if warm is None else {"warm_start": file_sha256(warm)})
+    meta |= {"forecast": teacher.model} if teacher is not None and spec.observe_forecast else {}
     if teacher is not None:
         cast(Any, model).be_taught(teacher.over(Range(start=env.first_bar, stop=env.last_bar + 1)), spec.teacher_weight, warm is None)
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(paths.tensorboard) if paths.tensorboard else None)

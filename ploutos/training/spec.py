@@ -107,6 +107,9 @@ class TrainingSpec(Spec):
     teacher: Literal["auto", "none", "logistic", "ridge", "trees", "lagged"] = "auto"
     """Supervised model of `regression` that a policy first imitates and is then held to. In our own loop alone. `auto` is `lagged` for
     RecurrentPPO, which can remember what earlier bars said, and `logistic` for the others, which cannot."""
+    observe_forecast: bool = False
+    """Observe what the teacher tells of the next return as one more feature. On the bars that a policy learns from, a model of the others
+    tells it, so that it is no better there than it will be later."""
     teacher_weight: NonNegativeFloat = 0.3
     """Weight of the divergence from the teacher in the loss; 0 only starts from it."""
     stopping: StoppingSpec = StoppingSpec()
@@ -157,6 +160,12 @@ class TrainingSpec(Spec):
     def _memory_learns_from_memory(self) -> "TrainingSpec":
         if self.teacher == "lagged" and self.algorithm != "RecurrentPPO":
             raise ValueError(f"training.teacher lagged tells of earlier bars, which {self.algorithm} forgets; use RecurrentPPO or logistic")
+        return self
+
+    @model_validator(mode="after")
+    def _forecasts_are_a_teachers(self) -> "TrainingSpec":
+        if self.observe_forecast and not self.is_taught:
+            raise ValueError("training.observe_forecast observes what a teacher tells; set training.teacher and speed.fast_loop")
         return self
 
     @property
