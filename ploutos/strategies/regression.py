@@ -138,29 +138,20 @@ def _fitted(
     target, told = rows.target(kind), np.empty((len(candidates), len(rows.bar)))
     with threadpool_limits(limits=1):
         for inside, outside in _inner_slices(rows, gap, spec):
-            scaler = fit_scaler(rows.values[outside], features.n_required)
-            if kind == "lagged":
-                scaled = scaler.transform(features.values)
-                told[:, inside] = [
-                    _score(arrays, scaled)[rows.bar[inside], rows.symbol[inside]]
-                    for arrays in _lagged(candidates, scaled, rows.bar[outside], rows.symbol[outside], target[outside], spec)
-                ]
-                continue
-            seen, asked = (scaler.transform(rows.values[part]) for part in (outside, inside))
-            told[:, inside] = _told(kind, candidates, seen, target[outside], asked, spec, seed)
+            table = fit_scaler(rows.values[outside], features.n_required).transform(features.values)
+            fits = _fits(kind, candidates, table, rows, outside, target, spec, seed)
+            told[:, inside] = [_score_at(arrays, table, rows.bar[inside], rows.symbol[inside]) for arrays in fits]
         best = int(np.argmin([_loss(kind, target, scores) for scores in told]))
         learnt = [features.values[part.start : part.stop] for part in parts]
         scaler = fit_scaler(learnt[0] if len(learnt) == 1 else np.concatenate(learnt), features.n_required)
-        if kind == "lagged":
-            (arrays,) = _lagged(candidates[best : best + 1], scaler.transform(features.values), rows.bar, rows.symbol, target, spec)
-        else:
-            arrays = _fit(kind, candidates[best], scaler.transform(rows.values), target, spec, seed)
+        everything, chosen = np.ones(len(rows.bar), dtype=np.bool_), candidates[best : best + 1]
+        (arrays,) = _fits(kind, chosen, scaler.transform(features.values), rows, everything, target, spec, seed)
     scores = np.full((bars.n_bars, bars.n_symbols), np.nan)
     scores[rows.bar, rows.symbol] = told[best]
     bands = float(told[best].std()) * np.array(spec.bands)
-    chosen = int(np.argmax(sum(_growth(bars, scores, bands, part, env) for part in parts)))
-    choices = {"candidate": float(candidates[best]), "band": spec.bands[chosen], "loss": _loss(kind, target, told[best])}
-    return Regression(kind, features.names, scaler, arrays, float(bands[chosen]), choices), scores
+    band = int(np.argmax(sum(_growth(bars, scores, bands, part, env) for part in parts)))
+    choices = {"candidate": float(candidates[best]), "band": spec.bands[band], "loss": _loss(kind, target, told[best])}
+    return Regression(kind, features.names, scaler, arrays, float(bands[band]), choices), scores
 
 
 def regression_strategy(
@@ -317,31 +308,30 @@ def _trees(n: int, seen: Float32Array, target: FloatArray | IntArray, spec: Regr
     return model.fit(seen, target)
 
 
-def _told(
-    kind: RegressionKind, candidates: Sequence[float], seen: Float32Array, target: FloatArray | IntArray, asked: Float32Array,
-    spec: RegressionSpec, seed: int,
-) -> FloatArray:  # fmt: skip
-    """Scores of rows by models of other rows, one for each candidate; shape (n_candidates, n_asked)."""
-    if kind == "trees":
-        arrays = _tree_arrays(_trees(int(candidates[-1]), seen, target, spec, seed))
-        return np.stack([_score({**arrays, "n": np.array(int(n))}, asked) for n in candidates])
-    return np.stack([_score(_linear_arrays(_linear(kind, penalty, seen, target)), asked) for penalty in candidates])
-
-
-def _fit(
-    kind: RegressionKind, candidate: float, seen: Float32Array, target: FloatArray | IntArray, spec: RegressionSpec, seed: int
-) -> dict[str, np.ndarray]:
-    """The model of a candidate, as arrays."""
-    if kind == "trees":
-        return _tree_arrays(_trees(int(candidate), seen, target, spec, seed))
-    return _linear_arrays(_linear(kind, candidate, seen, target))
-
-
 def _candidates(kind: RegressionKind, spec: RegressionSpec) -> Sequence[float]:
     """What is chosen among on the inner slices: numbers of trees, or penalties."""
     if kind == "trees":
         return range(_EVERY, spec.max_trees + 1, _EVERY)
     return spec.lasso_shares if kind == "lagged" else spec.penalties
+
+
+def _fits(
+    kind: RegressionKind, candidates: Sequence[float], table: Float32Array, rows: _Rows, which: BoolArray, target: FloatArray | IntArray,
+    spec: RegressionSpec, seed: int,
+) -> list[dict[str, np.ndarray]]:  # fmt: skip
+    """A model for each candidate, as arrays, fitted on some of the rows.
+
+    Args:
+        table: scaled features of all bars, shape (n_bars, n_symbols, n_features).
+    """
+    bar, symbol, target = rows.bar[which], rows.symbol[which], target[which]
+    if kind == "lagged":
+        return _lagged(candidates, table, bar, symbol, target, spec)
+    seen = table[bar, symbol]
+    if kind == "trees":
+        arrays = _tree_arrays(_trees(int(candidates[-1]), seen, target, spec, seed))
+        return [*({**arrays, "n": np.array(int(n))} for n in candidates[:-1]), arrays]
+    return [_linear_arrays(_linear(kind, penalty, seen, target)) for penalty in candidates]
 
 
 def _lagged(
@@ -415,13 +405,20 @@ def _score(arrays: dict[str, np.ndarray], rows: Float32Array) -> FloatArray:
     """What a model tells; a row's answer does not depend on the other rows, to the last bit."""
     if "lag" in arrays:
         bar, symbol = (each.ravel() for each in np.indices(rows.shape[:2]))
-        seen = _gather(rows, bar, symbol, arrays["lag"], arrays["column"])
-        return (np.einsum("nf,f->n", seen, arrays["coefficients"]) + arrays["intercept"]).reshape(rows.shape[:2])
+        return _score_at(arrays, rows, bar, symbol).reshape(rows.shape[:2])
     if "coefficients" in arrays:
         return np.asarray(np.einsum("...f,f->...", rows.astype(np.float64), arrays["coefficients"]) + arrays["intercept"])
     nodes = (arrays["feature"], arrays["threshold"], arrays["left"], arrays["right"], arrays["value"])
     flat = np.ascontiguousarray(rows.reshape(-1, rows.shape[-1]))
     return _tree_sums(flat, *nodes, int(arrays.get("n", len(nodes[0])))).reshape(rows.shape[:-1]) + arrays["intercept"]
+
+
+def _score_at(arrays: dict[str, np.ndarray], table: Float32Array, bar: IntArray, symbol: IntArray) -> FloatArray:
+    """The same after some bars of a whole table, shape (n,)."""
+    if "lag" not in arrays:
+        return _score(arrays, table[bar, symbol])
+    seen = _gather(table, bar, symbol, arrays["lag"], arrays["column"])
+    return np.asarray(np.einsum("nf,f->n", seen, arrays["coefficients"]) + arrays["intercept"])
 
 
 @njit(cache=True)
