@@ -262,6 +262,16 @@ def server_away_long(host: Host) -> None:
     server_away(host, 150)
 
 
+def server_gone(host: Host) -> None:
+    """Connections are refused, and who would start the server again is held for 150 s."""
+    assert host.keeper is not None
+    keeper, server = psutil.Process(host.keeper.pid), host.server()
+    keeper.suspend()
+    kill(server, *server.children(recursive=True))
+    time.sleep(150)
+    keeper.resume()
+
+
 def keeper_killed(host: Host) -> None:
     assert host.keeper is not None
     host.keeper.kill()
@@ -337,6 +347,7 @@ FAULTS: dict[str, tuple[str, Callable[[Host], None]]] = {
     "server-killed": ("server killed", server_killed),
     "server-20": ("server away for 20 s", server_away_shortly),
     "server-150": ("server away for 150 s", server_away_long),
+    "server-gone": ("server killed and gone for 150 s", server_gone),
     "keeper-killed": ("`ploutos serve` killed, started again", keeper_killed),
     "power": ("everything killed at once, as by a power cut", all_killed),
     "trainer-killed": ("a training process killed", trainer_killed),

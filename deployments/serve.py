@@ -255,9 +255,8 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_WORKER_WEBSERVER_HOST": HOST, "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_CLIENT_MAX_RETRIES": "8", "PLOUTOS_REPORTS": f"http://{HOST}:{port + 1}",
     }  # fmt: skip
-    prefect = [sys.executable, "-m", "prefect"]
-    server = [*prefect, "server", "start", "--host", HOST, "--port", str(port)]
-    worker = [*prefect, "worker", "start", "--pool", "ploutos", "--type", "process"]
+    server = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    worker = [sys.executable, "-m", "deployments.worker", "worker", "start", "--pool", "ploutos", "--type", "process"]
     return (
         _Child("server", server, common | for_server, place.folder / "server.log"),
         _Child("worker", worker, common | for_worker, place.folder / "worker.log"),

@@ -12,7 +12,7 @@ from flows.sweep import close_earlier_attempt, own_process
 from ploutos.interrupt import end_at_once_again
 from ploutos.provenance import logic_of, source_digest
 from tasks import advice, evaluation, market, registry, regression, training
-from tasks.away import hush_lost_connections
+from tasks.prefect_log import shorten_log
 
 _LABEL = "ploutos.code."
 
@@ -42,11 +42,11 @@ def about_change(changed: list[str]) -> str:
 
 
 def begin_attempt() -> None:
-    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing without a server of its own.
+    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing of it without a server of its own.
 
-    A command in a terminal ends at once on SIGTERM again.
+    The log is shortened. A command in a terminal ends at once on SIGTERM again.
     """
-    hush_lost_connections()
+    shorten_log()
     end_at_once_again()
     context = FlowRunContext.get()
     if "PREFECT_API_URL" not in os.environ or context is None or context.flow_run is None:

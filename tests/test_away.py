@@ -1,20 +1,27 @@
-"""A connection that is gone is one sentence, and hides nothing else."""
+"""A connection that is gone is one sentence, and hides nothing else; what a server would only show ends nothing."""
 
+import asyncio
 import logging
+import os
+import subprocess
+import sys
 from contextlib import nullcontext
 from uuid import uuid4
 
 import httpx
 import pytest
 
+from ploutos.errors import StoreError
 from tasks import slots
-from tasks.away import LostConnection
+from tasks.away import only_shown
+from tasks.prefect_log import LostConnection, OneSentence
 
 EVENTS, SERVICES = "prefect.events.clients", "prefect._internal.concurrency"
 LOST = [
     (EVENTS, "Unable to connect to %r. Reason: %s.", ("ws://x", "refused")),
     (SERVICES, "Service %r failed to process item %r", ("EventsWorker", {})),
 ]
+OBSERVER = "prefect.FlowRunCancellingObserver"
 
 
 class Clock:
@@ -56,6 +63,64 @@ def test_what_no_connection_explains_is_said(error, caplog):
     assert passed(quiet, EVENTS, "Attaching only %s of the %s related resources", (1, 2), OSError())
     assert passed(quiet, SERVICES, "Service %r failed with %s pending items.", ("EventsWorker", 3), OSError())
     assert not caplog.records
+
+
+def logged(name, message, error):
+    """What Prefect logs with an error of its own choosing."""
+    return logging.LogRecord(name, logging.ERROR, "", 0, message, (), (type(error), error, error.__traceback__))
+
+
+def test_a_worker_that_no_longer_hears_of_cancelled_runs_by_socket_says_no_traceback(caplog):
+    quiet = LostConnection()
+    for message in ("The FlowRunCancellingObserver websocket failed with an exception.", "Consumer task exited with exception"):
+        assert not quiet.filter(logged(OBSERVER, message, TimeoutError("timed out during opening handshake")))
+    closing = "Exception in callback FlowRunCancellingObserver._handle_polling_task_done(<Task cancelled>)"
+    assert not quiet.filter(logged("asyncio", closing, asyncio.CancelledError()))
+    assert len(caplog.records) == 1
+    assert quiet.filter(logged(OBSERVER, "Cancellation polling task failed.", RuntimeError("Service exceeded error threshold.")))
+    assert quiet.filter(logged("asyncio", closing, ValueError()))
+    assert quiet.filter(logged("asyncio", "Task exception was never retrieved", asyncio.CancelledError()))
+
+
+def test_an_error_of_ours_is_its_sentence_and_a_foreign_one_keeps_its_traceback():
+    ours, foreign = logged("prefect.task_runs", "Task run failed", StoreError("no space left")), logged("x", "y", OSError())
+    for each in (ours, foreign):
+        assert OneSentence().filter(each)
+    assert ours.exc_info is None
+    assert foreign.exc_info[0] is OSError
+
+
+_LOGS = """
+import logging
+from tasks.prefect_log import shorten_log
+shorten_log()
+shorten_log()
+import prefect.main
+from prefect.logging.configuration import setup_logging
+setup_logging(incremental=False)
+for name, error in (("prefect.task_runs", "StoreError('ours')"), ("prefect.FlowRunCancellingObserver", "TimeoutError()")):
+    from ploutos.errors import StoreError
+    try:
+        raise eval(error)
+    except Exception:
+        logging.getLogger(name).exception("it failed", extra={"task_run_name": "train"})
+"""
+
+
+def test_prefect_sets_up_its_log_and_ours_stays_short(tmp_path):
+    environment = os.environ | {"PREFECT_HOME": str(tmp_path), "PREFECT_LOGGING_TO_API_ENABLED": "false"}
+    said = subprocess.run([sys.executable, "-c", _LOGS], capture_output=True, text=True, check=True, timeout=300, env=environment).stderr
+    assert "Traceback" not in said
+    assert said.count("it failed") == 1  # ours; of the connection there is a sentence in its place
+    assert said.count("does not answer; the run goes on") == 1
+
+
+def test_a_server_that_is_away_shows_nothing_and_ends_nothing(caplog):
+    with only_shown("link to the night"):
+        raise httpx.ConnectError("connection refused")
+    assert caplog.messages == ["the server does not answer and shows no link to the night: connection refused"]
+    with pytest.raises(ValueError, match="ours"), only_shown("link"):
+        raise ValueError("ours")
 
 
 def refusal(status):

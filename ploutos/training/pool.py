@@ -24,7 +24,7 @@ from typing import ParamSpec, TypeVar
 from threadpoolctl import threadpool_limits
 
 from ploutos.errors import TrainingError
-from ploutos.hardware.processes import end_with_parent
+from ploutos.hardware.processes import end_with_parent, memory_kills
 from ploutos.hardware.threads import capped_environment
 
 P = ParamSpec("P")
@@ -118,6 +118,7 @@ class WorkerPool:
         self._executor: ProcessPoolExecutor | None = None
         self._workers: list[BaseProcess] = []
         self._closed = False
+        self._memory_kills = memory_kills()
         self._starter = ThreadPoolExecutor(1)  # a worker ends with the thread that started it, so that thread is the pool's own
         self._lock = threading.Lock()
         self._workers_end, self._our_end = multiprocessing.Pipe(duplex=False)
@@ -159,10 +160,17 @@ class WorkerPool:
         codes = [each.exitcode for each in self._workers if each.exitcode]
         code = next((each for each in codes if each != -signal.SIGTERM), codes[0] if codes else 0)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = ", which is what the system does when memory runs out" if code == -signal.SIGKILL else ""
-        return f"a training process {how}{hint}; finished members are kept and the others continue from their checkpoints: run again" + (
-            ", with fewer hardware.workers if it happens again" if hint else ""
-        )
+        why, remedy = self._about_memory() if code == -signal.SIGKILL else ("", "")
+        return f"a training process {how}{why}; finished members are kept and the others continue from their checkpoints: run again{remedy}"
+
+    def _about_memory(self) -> tuple[str, str]:
+        """Whether memory ran out, as far as the system says, and what to do about it."""
+        before, now = self._memory_kills, memory_kills()
+        if before is None or now is None:
+            return ", which is what the system does when memory runs out", ", with fewer hardware.workers if it happens again"
+        if now > before:
+            return " when memory ran out", ", with fewer hardware.workers"
+        return ", which a person or a program sent: memory had not run out", ""
 
     def result(self, future: "Future[T]", every_second: Callable[[], None]) -> T:
         """Wait for a job and call `every_second` meanwhile.
