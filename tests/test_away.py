@@ -1,11 +1,13 @@
 """A connection that is gone is one sentence, and hides nothing else; what a server would only show ends nothing."""
 
+import ast
 import asyncio
 import logging
 import os
 import subprocess
 import sys
 from contextlib import nullcontext
+from pathlib import Path
 from uuid import uuid4
 
 import httpx
@@ -121,6 +123,22 @@ def test_a_server_that_is_away_shows_nothing_and_ends_nothing(caplog):
     assert caplog.messages == ["the server does not answer and shows no link to the night: connection refused"]
     with pytest.raises(ValueError, match="ours"), only_shown("link"):
         raise ValueError("ours")
+
+
+def called(tree):
+    """Names of what a syntax tree calls."""
+    return [node.func.id for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name)]
+
+
+def test_no_artifact_of_any_flow_or_task_can_end_what_is_finished():
+    makes, sheltered = [], []
+    for file in sorted(file for folder in ("flows", "tasks") for file in (Path(slots.__file__).parents[1] / folder).glob("*.py")):
+        tree = ast.parse(file.read_text(encoding="utf-8"))
+        shelters = [each for each in ast.walk(tree) if isinstance(each, ast.With) and "only_shown" in called(each.items[0])]
+        for found, nodes in ((makes, [tree]), (sheltered, shelters)):
+            found += [(file.name, name) for node in nodes for name in called(node) if name.startswith("create_") and "_artifact" in name]
+    assert len(makes) >= 9
+    assert sheltered == makes
 
 
 def refusal(status):
