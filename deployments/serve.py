@@ -36,10 +36,11 @@ _HUSHED = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
-_SLOTS = {
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",  # outlives a restart
+SLOTS = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "deployments.leases",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2",
 }
+"""How the server keeps the leases of slots."""
 
 
 @dataclass(frozen=True)
@@ -247,7 +248,7 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
     password = place.password()
     common = os.environ | _HUSHED | {"PREFECT_HOME": str(place.folder / "prefect"), "PREFECT_API_URL": api}
     for_server = {"PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port)}
-    for_server |= _SLOTS | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
+    for_server |= SLOTS | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
     if database is not None:
         for_server["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     for_worker = capped_environment(1) | {

@@ -1,10 +1,12 @@
 """What a server is told: a night after the close on session days, and flows that load."""
 
+import asyncio
 import json
 import os
 import stat
 import subprocess
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -21,10 +23,11 @@ from prefect.utilities.templating import apply_values, find_placeholders
 from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
-from deployments.serve import Place, Served, stop, systemd_unit
+from deployments.serve import SLOTS, Place, Served, stop, systemd_unit
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.market.calendar import sessions_around
 from ploutos.settings import Settings
+from tasks import slots
 
 DECLARED = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
 
@@ -45,6 +48,18 @@ def test_a_night_starts_after_the_close_of_every_session_and_on_no_other_day(cal
     after = starts.tz_convert("UTC").tz_localize(None) - pd.DatetimeIndex(sessions.closes[held])
     assert after.min() == pd.Timedelta(minutes=60)  # summer time or not
     assert after.max() < pd.Timedelta(hours=6)  # half days
+
+
+def test_a_killed_holder_blocks_its_slot_for_less_than_a_minute_wherever_it_was(tmp_path):
+    server, longest = SLOTS, timedelta(seconds=slots.LEASE_S)
+    storage = import_module(server["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]).ConcurrencyLeaseStorage(tmp_path)
+    lease = asyncio.run(storage.create_lease([], longest))
+    assert asyncio.run(storage.renew_lease(lease.id, longest))  # the holder is killed a moment later
+    until = asyncio.run(storage.read_lease(lease.id)).expiration
+    held = (until - datetime.now(UTC)).total_seconds()
+    looks = float(server["PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS"]) + slots.POLL_S
+    assert held + looks <= 55  # five seconds for a server that has much to do
+    assert (lease.expiration - lease.created_at).total_seconds() > 3 * slots.RENEW_S  # who lives has three tries to renew it
 
 
 def test_a_time_on_the_next_day_is_refused():
