@@ -185,6 +185,7 @@ def serve(home: Path, port: int, database: str | None, say: Callable[[str], None
         _wait_until_healthy(api, server)
         os.environ.update(PREFECT_API_URL=api, PREFECT_API_AUTH_STRING=place.password())
         write_json(place.folder / "serve.json", asdict(Served(os.getpid(), psutil.Process().create_time(), api)))
+        _sweep(say)  # what an end of everything has left is said at once, however long the rest takes
         if deploy is not None:
             deploy()
         worker.start()

@@ -20,6 +20,7 @@ from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from deployments import serve
 from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
@@ -60,6 +61,35 @@ def test_a_killed_holder_blocks_its_slot_for_less_than_a_minute_wherever_it_was(
     looks = float(server["PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS"]) + slots.POLL_S
     assert held + looks <= 55  # five seconds for a server that has much to do
     assert (lease.expiration - lease.created_at).total_seconds() > 3 * slots.RENEW_S  # who lives has three tries to renew it
+
+
+class Part:
+    """A server or a worker that is up as soon as it is started."""
+
+    process = None
+
+    def __init__(self, name, did):
+        self.name, self.did = name, did
+
+    def start(self):
+        self.did.append(f"{self.name} starts")
+
+    def end(self):
+        self.did.append(f"{self.name} ends")
+
+
+def test_runs_that_died_with_the_server_are_closed_before_anything_that_takes_long(tmp_path, monkeypatch):
+    did: list[str] = []
+    monkeypatch.setattr(serve, "_children", lambda *_: (Part("server", did), Part("worker", did)))
+    monkeypatch.setattr(serve, "_wait_until_healthy", lambda *_: did.append("healthy"))
+    monkeypatch.setattr(serve, "_sweep", lambda say: did.append("sweep"))
+    monkeypatch.setattr(serve, "_look_after", lambda *_: serve._raise_ended())
+    monkeypatch.setattr(serve, "Reports", lambda *_: Part("reports", did))
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):  # set by serve, and taken back with the test
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    serve.serve(tmp_path, 4, None, lambda _: None, lambda: did.append("deploy"))
+    assert did[:4] == ["server starts", "healthy", "sweep", "deploy"]
 
 
 def test_a_time_on_the_next_day_is_refused():
