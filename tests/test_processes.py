@@ -19,12 +19,13 @@ from markets import TINY
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
+from ploutos.errors import TrainingError
 from ploutos.features.build import write_features
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import write_bars
 from ploutos.training.jobs import MemberJob, run_job
-from ploutos.training.pool import WorkerPool
+from ploutos.training.pool import WorkerPool, shared_pool, shared_pools
 from ploutos.training.spec import CheckpointSpec, TrainingPaths
 
 N_WORKERS = 64
@@ -80,6 +81,17 @@ def test_an_interrupted_pool_leaves_its_jobs_and_no_process():
         interrupted()
     assert alive(workers) == []
     assert all(future.cancelled() or isinstance(future.exception(), BrokenProcessPool) for future in futures)
+
+
+def test_a_run_that_has_failed_starts_no_other_training():
+    """A thread of it did, and the run said Running until that training was over."""
+    with pytest.raises(ValueError, match="a member died"), shared_pools():
+        raise ValueError("a member died")
+    with pytest.raises(TrainingError, match="no training is started: the run is ending; run again to go on"):
+        shared_pool(1)
+    with shared_pools():
+        pool = shared_pool(1)
+        assert pool.result(pool.submit(count, 10), lambda: None) == count(10)
 
 
 _PARENT = """

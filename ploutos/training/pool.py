@@ -29,6 +29,7 @@ from ploutos.hardware.threads import capped_environment
 
 P = ParamSpec("P")
 _REAPED_S = 5.0
+_ENDING = "no training is started: the run is ending; run again to go on"
 T = TypeVar("T")
 J = TypeVar("J")
 
@@ -131,7 +132,7 @@ class WorkerPool:
         """
         with self._lock:
             if self._closed:
-                raise TrainingError("no training is started: the run is ending; run again to go on")
+                raise TrainingError(_ENDING)
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     self.workers,
@@ -244,11 +245,18 @@ def train_here(function: Callable[[J], None], job: J, every_second: Callable[[],
 
 _shared: dict[int, WorkerPool] = {}
 _sharing = threading.Lock()
+_failed = threading.Event()
 
 
 def shared_pool(workers: int) -> WorkerPool:
-    """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`."""
+    """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`.
+
+    Raises:
+        TrainingError: the block of `shared_pools` that this belongs to has failed.
+    """
     with _sharing:
+        if _failed.is_set():
+            raise TrainingError(_ENDING)
         if not _shared:  # before a process that was itself spawned waits for its children
             Finalize(None, end_shared_pools, exitpriority=1)
         if workers not in _shared:
@@ -266,8 +274,15 @@ def end_shared_pools(kind: type[BaseException] | None = None) -> None:
 
 @contextmanager
 def shared_pools() -> Iterator[None]:
-    """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted."""
+    """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted.
+
+    Where it fails, threads of it that are still under way start no other pool: whoever waits for them would wait for a whole training.
+    """
+    _failed.clear()
     try:
         yield
+    except BaseException:
+        _failed.set()
+        raise
     finally:
         end_shared_pools(sys.exc_info()[0])
