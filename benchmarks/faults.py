@@ -206,11 +206,17 @@ class Host:
 
     def in_training(self) -> None:
         """Wait until one policy is finished and another has written a checkpoint."""
-        self.until(lambda: self.done("policy") >= 1 and self.checkpoints(), _LIMIT_S, "a policy is trained, another one half")
+        self._under_way(lambda: self.done("policy") >= 1 and self.checkpoints(), "a policy is trained, another one half")
 
     def in_evaluation(self) -> None:
         """Wait until everything is trained and the advice is there."""
-        self.until(lambda: self.done("signals") >= 1, _LIMIT_S, "the advice is there")
+        self._under_way(lambda: self.done("signals") >= 1, "the advice is there")
+
+    def _under_way(self, holds: Callable[[], Any], what: str) -> None:
+        """Wait for something in a run that goes well."""
+        self.until(lambda: holds() or self.state() in ENDED_BADLY, _LIMIT_S, what)
+        if not holds():
+            raise SystemExit(f"{self.home.name}: the run said {self.state()} before this: {what}")
 
     def _part(self, name: str) -> psutil.Process:
         assert self.keeper is not None
