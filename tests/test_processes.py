@@ -251,6 +251,39 @@ def test_a_flow_that_a_command_runs_ends_at_once_on_sigterm(tmp_path):
     assert ended.stderr.split("\n")[-2] == "interrupted; run the same command again to go on"
 
 
+_WORKER = """
+import subprocess, sys
+flow = '''
+import sys, time
+from types import SimpleNamespace as Some
+from prefect.context import FlowRunContext
+from flows.attempt import end_with_worker
+FlowRunContext.get = classmethod(lambda cls: Some(flow_run=Some(deployment_id=DEPLOYMENT)))
+end_with_worker()
+print("at work", flush=True)
+time.sleep(120)
+'''
+subprocess.Popen([sys.executable, "-c", flow]).wait()
+"""
+
+
+@pytest.mark.parametrize(("deployment", "ends"), [("'pipeline'", True), ("None", False)])
+def test_a_flow_ends_with_the_worker_that_started_it_and_not_with_a_terminal(tmp_path, deployment, ends):
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "OF_WORKER": tmp_path.name}
+    code = _WORKER.replace("DEPLOYMENT", deployment)
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "at work\n"
+        worker.kill()
+        worker.wait()
+        deadline = time.monotonic() + (20 if ends else 1)
+        while (left := marked(f"OF_WORKER={tmp_path.name}")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for each in left:
+            os.kill(each, signal.SIGKILL)
+    assert bool(left) != ends
+
+
 def test_a_script_without_a_guard_trains_once(tmp_path):
     """A worker that ran the script again would start a pool within a pool, and wait for it for ever."""
     script = tmp_path / "script.py"
