@@ -6,13 +6,17 @@ import logging
 import os
 import subprocess
 import sys
+import time
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from uuid import uuid4
 
 import httpx
 import pytest
+from prefect.client.base import PrefectHttpxAsyncClient, PrefectHttpxSyncClient
 
+from deployments.worker import wait_for_server
 from ploutos.errors import StoreError
 from tasks import slots
 from tasks.away import only_shown
@@ -123,6 +127,32 @@ def test_a_server_that_is_away_shows_nothing_and_ends_nothing(caplog):
     assert caplog.messages == ["the server does not answer and shows no link to the night: connection refused"]
     with pytest.raises(ValueError, match="ours"), only_shown("link"):
         raise ValueError("ours")
+
+
+def asked(n_refusals):
+    """How often a client that is new asks a server that refuses its first connections."""
+    n_asked = 0
+
+    def answer(request):
+        nonlocal n_asked
+        n_asked += 1
+        if n_asked <= n_refusals:
+            raise httpx.ConnectError("refused")
+        return httpx.Response(200)
+
+    with PrefectHttpxSyncClient(transport=httpx.MockTransport(answer)) as client:
+        client.get("http://127.0.0.1/api/health")
+    return n_asked
+
+
+def test_a_worker_waits_for_a_server_that_it_has_not_spoken_to_yet(monkeypatch):
+    monkeypatch.setattr("prefect.client.base.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+    for each in (PrefectHttpxSyncClient, PrefectHttpxAsyncClient):
+        monkeypatch.setattr(each, "_has_connected", False, raising=False)  # so that it is as before afterwards
+    with pytest.raises(httpx.ConnectError):
+        asked(3)
+    wait_for_server()
+    assert asked(3) == 4
 
 
 def called(tree):
