@@ -19,6 +19,7 @@ _LOST: dict[str, tuple[str, tuple[type[BaseException], ...]]] = {
     "prefect.events.clients": ("Unable to connect to ", _GONE),
     "prefect._internal.concurrency": ("Service %r failed to process item %r", _GONE),
     "prefect.FlowRunCancellingObserver": ("", _GONE),
+    "prefect.FlowRunSuspendingObserver": ("", _GONE),
     "asyncio": ("_handle_polling_task_done", (asyncio.CancelledError,)),  # Prefect asks a task that it has cancelled for its error
 }
 """What Prefect says when something did not reach the server, and the errors that explain it, by logger."""

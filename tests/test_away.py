@@ -78,8 +78,12 @@ def logged(name, message, error):
 
 def test_a_worker_that_no_longer_hears_of_cancelled_runs_by_socket_says_no_traceback(caplog):
     quiet = LostConnection()
-    for message in ("The FlowRunCancellingObserver websocket failed with an exception.", "Consumer task exited with exception"):
-        assert not quiet.filter(logged(OBSERVER, message, TimeoutError("timed out during opening handshake")))
+    for name in (OBSERVER, "prefect.FlowRunSuspendingObserver"):
+        for message in (
+            "The observer's websocket failed with an exception. Switching to polling mode.",
+            "Consumer task exited with exception",
+        ):
+            assert not quiet.filter(logged(name, message, TimeoutError("timed out during opening handshake")))
     closing = "Exception in callback FlowRunCancellingObserver._handle_polling_task_done(<Task cancelled>)"
     assert not quiet.filter(logged("asyncio", closing, asyncio.CancelledError()))
     assert len(caplog.records) == 1
