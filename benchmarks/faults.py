@@ -24,6 +24,8 @@ from typing import Any
 import httpx
 import psutil
 
+from flows.sweep import SILENT
+
 SETTINGS: dict[str, Any] = {
     "preset": "demo", "name": "fault", "source": "sample", "symbols": ["AAPL", "IBM"], "members": 2,
     "folds": {"train_years": 3, "test_months": 60},
@@ -206,11 +208,17 @@ class Host:
 
     def in_training(self) -> None:
         """Wait until one policy is finished and another has written a checkpoint."""
-        self.until(lambda: self.done("policy") >= 1 and self.checkpoints(), _LIMIT_S, "a policy is trained, another one half")
+        self._under_way(lambda: self.done("policy") >= 1 and self.checkpoints(), "a policy is trained, another one half")
 
     def in_evaluation(self) -> None:
         """Wait until everything is trained and the advice is there."""
-        self.until(lambda: self.done("signals") >= 1, _LIMIT_S, "the advice is there")
+        self._under_way(lambda: self.done("signals") >= 1, "the advice is there")
+
+    def _under_way(self, holds: Callable[[], Any], what: str) -> None:
+        """Wait for something in a run that goes well."""
+        self.until(lambda: holds() or self.state() in ENDED_BADLY, _LIMIT_S, what)
+        if not holds():
+            raise SystemExit(f"{self.home.name}: the run said {self.state()} before this: {what}")
 
     def _part(self, name: str) -> psutil.Process:
         assert self.keeper is not None
@@ -260,6 +268,16 @@ def server_away_shortly(host: Host) -> None:
 
 def server_away_long(host: Host) -> None:
     server_away(host, 150)
+
+
+def server_gone(host: Host) -> None:
+    """Connections are refused, and who would start the server again is held for 150 s."""
+    assert host.keeper is not None
+    keeper, server = psutil.Process(host.keeper.pid), host.server()
+    keeper.suspend()
+    kill(server, *server.children(recursive=True))
+    time.sleep(150)
+    keeper.resume()
 
 
 def keeper_killed(host: Host) -> None:
@@ -337,6 +355,7 @@ FAULTS: dict[str, tuple[str, Callable[[Host], None]]] = {
     "server-killed": ("server killed", server_killed),
     "server-20": ("server away for 20 s", server_away_shortly),
     "server-150": ("server away for 150 s", server_away_long),
+    "server-gone": ("server killed and gone for 150 s", server_gone),
     "keeper-killed": ("`ploutos serve` killed, started again", keeper_killed),
     "power": ("everything killed at once, as by a power cut", all_killed),
     "trainer-killed": ("a training process killed", trainer_killed),
@@ -423,12 +442,27 @@ def _watch(host: Host, outcome: Outcome, began: float) -> float | None:
             outcome.states.append(shown)
         if state in ENDED_BADLY:
             seconds = time.monotonic() - began
+            if _was_put_right(host):
+                continue
             time.sleep(max(0.0, 10 - seconds))
             return seconds
         if state == "COMPLETED":
             return None
         time.sleep(0.25)
     raise SystemExit(f"{host.home.name}: still {outcome.states[-1]} after {_LIMIT_S:.0f} s")
+
+
+def _was_put_right(host: Host) -> bool:
+    """Whether a run that a server which was away took for dead says within a minute that it is not."""
+    run = host.said(f"flow_runs/{host.run_id}")
+    if run is None or not (run["state"].get("message") or "").startswith(SILENT):
+        return False
+    limit = time.monotonic() + 60
+    while time.monotonic() < limit:
+        if host.state() not in ENDED_BADLY:
+            return True
+        time.sleep(0.25)
+    return False
 
 
 def main() -> None:

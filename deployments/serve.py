@@ -36,10 +36,11 @@ _HUSHED = {
     "PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT": "false",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
-_SLOTS = {
-    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",  # outlives a restart
+SLOTS = {
+    "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "deployments.leases",
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2",
 }
+"""How the server keeps the leases of slots."""
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,7 @@ def serve(home: Path, port: int, database: str | None, say: Callable[[str], None
         _wait_until_healthy(api, server)
         os.environ.update(PREFECT_API_URL=api, PREFECT_API_AUTH_STRING=place.password())
         write_json(place.folder / "serve.json", asdict(Served(os.getpid(), psutil.Process().create_time(), api)))
+        _sweep(say)  # what an end of everything has left is said at once, however long the rest takes
         if deploy is not None:
             deploy()
         worker.start()
@@ -247,7 +249,7 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
     password = place.password()
     common = os.environ | _HUSHED | {"PREFECT_HOME": str(place.folder / "prefect"), "PREFECT_API_URL": api}
     for_server = {"PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port)}
-    for_server |= _SLOTS | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
+    for_server |= SLOTS | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
     if database is not None:
         for_server["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     for_worker = capped_environment(1) | {
@@ -255,9 +257,8 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
         "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30", "PREFECT_WORKER_WEBSERVER_HOST": HOST, "PREFECT_WORKER_QUERY_SECONDS": "5",
         "PREFECT_CLIENT_MAX_RETRIES": "8", "PLOUTOS_REPORTS": f"http://{HOST}:{port + 1}",
     }  # fmt: skip
-    prefect = [sys.executable, "-m", "prefect"]
-    server = [*prefect, "server", "start", "--host", HOST, "--port", str(port)]
-    worker = [*prefect, "worker", "start", "--pool", "ploutos", "--type", "process"]
+    server = [sys.executable, "-m", "prefect", "server", "start", "--host", HOST, "--port", str(port)]
+    worker = [sys.executable, "-m", "deployments.worker", "worker", "start", "--pool", "ploutos", "--type", "process"]
     return (
         _Child("server", server, common | for_server, place.folder / "server.log"),
         _Child("worker", worker, common | for_worker, place.folder / "worker.log"),

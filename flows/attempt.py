@@ -9,10 +9,11 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from flows.sweep import close_earlier_attempt, own_process
+from ploutos.hardware.processes import end_with_parent
 from ploutos.interrupt import end_at_once_again
 from ploutos.provenance import logic_of, source_digest
 from tasks import advice, evaluation, market, registry, regression, training
-from tasks.away import hush_lost_connections
+from tasks.prefect_log import shorten_log
 
 _LABEL = "ploutos.code."
 
@@ -41,13 +42,21 @@ def about_change(changed: list[str]) -> str:
     return f"the code has changed since: {', '.join(changed)} and all that stands on them are computed again"
 
 
-def begin_attempt() -> None:
-    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing without a server of its own.
+def end_with_worker() -> None:
+    """From now on a flow that a worker started ends with it, killed even: the next worker knows nothing of it and could not cancel it."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None and context.flow_run.deployment_id is not None:
+        end_with_parent()
 
-    A command in a terminal ends at once on SIGTERM again.
+
+def begin_attempt() -> None:
+    """Say which process this is, close the earlier attempt's task runs and compare the code; nothing of it without a server of its own.
+
+    The log is shortened. A command in a terminal ends at once on SIGTERM again, and what a worker has started ends with it.
     """
-    hush_lost_connections()
+    shorten_log()
     end_at_once_again()
+    end_with_worker()
     context = FlowRunContext.get()
     if "PREFECT_API_URL" not in os.environ or context is None or context.flow_run is None:
         return

@@ -7,6 +7,7 @@ from prefect.artifacts import create_table_artifact
 
 from flows.attempt import begin_attempt
 from flows.forms import DatasetForm
+from tasks.away import only_shown
 from tasks.market import download_bars
 
 _UPDATE = DatasetForm()
@@ -21,5 +22,6 @@ def build_dataset(config: DatasetForm = _UPDATE) -> list[dict[str, Any]]:
     """
     begin_attempt()
     rows = download_bars(config.data, config.start, config.end, config.allow_partial)
-    create_table_artifact(rows, key="ploutos-dataset", description="Bars in the local dataset")
+    with only_shown("table of the dataset"):
+        create_table_artifact(rows, key="ploutos-dataset", description="Bars in the local dataset")
     return rows

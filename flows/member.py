@@ -8,12 +8,14 @@ from typing import Any, get_type_hints
 from prefect import Task, flow
 from pydantic import TypeAdapter
 
+from flows.attempt import end_with_worker
 from ploutos.errors import StoreError
 from ploutos.remote_store import open_store
 from ploutos.settings import Settings
 from ploutos.specs import Spec
 from ploutos.store import Store
 from tasks.advice import train_hybrid
+from tasks.prefect_log import shorten_log
 from tasks.regression import fit_regression_of, fit_teacher_of
 from tasks.training import train_member
 
@@ -47,6 +49,8 @@ def member(config: Work) -> None:
     Args:
         config: from `work_of`.
     """
+    shorten_log()
+    end_with_worker()
     store: Store = open_store(Settings(), config.code, claim=False)
     if store.where != config.store:
         raise StoreError(f"this worker's store is {store.where} and that of the run {config.store}; set PLOUTOS_STORE to the run's")

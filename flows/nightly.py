@@ -40,6 +40,7 @@ from ploutos.run_refs import RunRefs, read_refs
 from ploutos.settings import Settings
 from ploutos.store import Store
 from tasks.advice import signals_of
+from tasks.away import only_shown
 from tasks.evaluation import report
 from tasks.links import link_to
 from tasks.market import features_of, folds_of, load_bars
@@ -84,7 +85,8 @@ def nightly(config: NightlyConfig = DEFAULT) -> Path:
     for each in (*missed, session):
         folder = _night(place, config, each)
     page = link_to(folder / "index.html")
-    create_link_artifact(page, link_text=f"night of {session}", key="ploutos-night")
+    with only_shown("link to the night"):
+        create_link_artifact(page, link_text=f"night of {session}", key="ploutos-night")
     tell_of(News.DECISION_READY, session, " ".join(json.loads((folder / "night.json").read_bytes())["sentences"]), page)
     return folder
 
@@ -193,7 +195,8 @@ def _ask(night: Night, now: Standing) -> None:
     )  # fmt: skip
     form = ask(question)
     get_run_logger().info("a promotion is due, and waits for a decision at %s", form)
-    create_link_artifact(form, link_text="decide on the promotion", key="ploutos-approval")
+    with only_shown("link to the form"):
+        create_link_artifact(form, link_text="decide on the promotion", key="ploutos-approval")
     tell_of(News.ASKED, night.record.session, " ".join(night_sentences(night)), form)
 
 

@@ -19,6 +19,7 @@ from ploutos.remote_store import open_store
 from ploutos.reporting.run_folder import write_phase
 from ploutos.settings import Settings
 from ploutos.walk_forward import FOLDS
+from tasks.away import only_shown
 from tasks.evaluation import report
 
 _DEFAULT, _DEFAULT_WALK, _DEFAULT_FEATURES, _DEFAULT_PLAN = PipelineForm(), WalkForwardForm(), Phase1Form(), ValidateForm()
@@ -68,8 +69,8 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
     Returns:
         What the run would do; it is a table in the UI as well.
     """
-    settings, chosen = Settings(), config.resolve()
     begin_attempt()
+    settings, chosen = Settings(), config.resolve()
     advisor = make_advisor(chosen.llm, settings)
     with at_work(chosen, settings) as stages:
         refs = phase1(stages, chosen)
@@ -83,14 +84,15 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
         "advisor": advisor.name,
         "device": chosen.hardware.device,
     }
-    create_table_artifact([{"what": name, "planned": value} for name, value in plan.items()], key="ploutos-plan")
+    with only_shown("table of the plan"):
+        create_table_artifact([{"what": name, "planned": value} for name, value in plan.items()], key="ploutos-plan")
     return plan
 
 
 def _run(form: RunForm) -> Path:
     """The phases that a form asks for."""
-    settings, config = Settings(), form.resolve()
     begin_attempt()
+    settings, config = Settings(), form.resolve()
     require_surroundings(config, settings)
     refs = form.refs(open_store(settings))
     if form.last_phase == 3:

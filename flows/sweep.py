@@ -26,7 +26,10 @@ from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelled, Crashed, Running
 
 _AT_WORK = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
-_STARTING, _LATELY = timedelta(minutes=10), timedelta(hours=1)
+_LATELY = timedelta(hours=1)
+_WITHOUT_PROCESS = {StateType.PENDING: timedelta(minutes=10), StateType.CANCELLING: timedelta(minutes=1)}
+"""How long a run is in a state without a process: one that is Pending has none of this attempt yet, the one before has ended; and a worker
+that cancels says so some twenty seconds after the process has ended, to a run that was resumed meanwhile as well."""
 _TASKS_AT_WORK = TaskRunFilter(state=TaskRunFilterState(type=TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])))
 _PAGE = 200
 SILENT = "No sign of life"
@@ -55,11 +58,9 @@ def sweep(client: SyncPrefectClient) -> list[str]:
 
 
 def is_gone(run: FlowRun) -> bool:
-    """Whether a run had a process on this host that has ended; of one that has not told its process, or of another host's, nobody knows.
-
-    A run that is Pending has no process of this attempt yet, and the one of the attempt before has ended: it is given time to start.
-    """
-    if run.state_type is StateType.PENDING and run.state is not None and datetime.now(UTC) - run.state.timestamp < _STARTING:
+    """Whether a run had a process on this host that has ended; of one that has not told its process, or of another host's, nobody knows."""
+    given = _WITHOUT_PROCESS.get(run.state_type) if run.state_type is not None else None
+    if given is not None and run.state is not None and datetime.now(UTC) - run.state.timestamp < given:
         return False
     return _lives(run) is False
 

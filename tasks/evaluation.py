@@ -4,7 +4,6 @@ from datetime import date
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
 from prefect.cache_policies import NO_CACHE
@@ -56,6 +55,7 @@ from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
+from tasks.away import only_shown
 from tasks.links import link_to
 from tasks.stage import run_stage
 
@@ -257,12 +257,10 @@ def report(
         folder, summary = write_run(store, refs, config, runs_root, stages, usage, asked)
     tell(Progress("report", "", "computed"))
     logger = get_run_logger()
-    try:
+    with only_shown("artifacts of this run"):
         create_markdown_artifact(render_markdown(summary), key="ploutos-summary", description="What the run showed")
         create_table_artifact(fold_rows(summary), key="ploutos-folds", description="Sharpe ratio by fold and strategy")
         create_link_artifact(link_to(folder / "report.html"), link_text="report.html", key="ploutos-report")
-    except httpx.HTTPError as error:  # the run is finished and its folder whole, whoever is away
-        logger.warning("the server shows no artifacts of this run, it does not answer: %s", error or type(error).__name__)
     for sentence in verdict(summary):
         logger.info(sentence)
     logger.info("report: %s", folder / "report.html")

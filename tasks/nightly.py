@@ -19,6 +19,7 @@ from ploutos.nightly.night import CHANGES, NightRecord, Nights, decision_inputs,
 from ploutos.run_refs import RunRefs
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, Range
+from tasks.away import only_shown
 from tasks.stage import run_stage
 
 _RECENT_SESSIONS, _SHOWN = 63, 200
@@ -96,7 +97,8 @@ def logged(log: ForwardLog, nights: Nights, record: NightRecord, store: Store, n
     )
     shown = decision.frame[["symbol", "held", "target", "action", "confidence", "features", "advice", "vetoed"]]
     rows = [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in shown.to_dict("records")]
-    create_table_artifact(
-        rows, key=f"ploutos-decision-{record.role}", description=f"{record.subject}, after {record.session}, for {entry.next_open}"
-    )
+    with only_shown("table of the decision"):
+        create_table_artifact(
+            rows, key=f"ploutos-decision-{record.role}", description=f"{record.subject}, after {record.session}, for {entry.next_open}"
+        )
     return entry

@@ -1,10 +1,10 @@
 """Slots: at most so many runs at once, on all hosts together, train on a GPU, ask a language model or download from a vendor.
 
-A slot is one of Prefect's global concurrency limits, held by a lease that a thread renews: who is killed gives it back within a minute, and
-within seconds where somebody on the same host wants it, who sees that the process is gone. A process holds a slot once, however many of its
-threads need it: how many members a run trains at once is its own setting. Nobody holds two, so nobody waits in a circle. Prefect's own
-`concurrency` is not used: it gives a slot up, under a traceback, when the server is away for half a minute, and waits half a minute
-between two looks. A run without a server of a person's has the machine to itself and waits for nobody.
+A slot is one of Prefect's global concurrency limits, held by a lease that a thread renews: who is killed gives it back within a minute
+(`deployments.leases`), and within seconds where somebody on the same host wants it, who sees that the process is gone. A process holds a
+slot once, however many of its threads need it: how many members a run trains at once is its own setting. Nobody holds two, so nobody waits
+in a circle. Prefect's own `concurrency` is not used: it gives a slot up, under a traceback, when the server is away for half a minute, and
+waits half a minute between two looks. A run without a server of a person's has the machine to itself and waits for nobody.
 """
 
 import json

@@ -17,6 +17,7 @@ from ploutos.research.strategist.spec import StrategistSpec
 from ploutos.research.strategist.verdict import StrategistResult
 from ploutos.store import Ref, Store
 from tasks.advice import slot_of
+from tasks.away import only_shown
 from tasks.slots import slot
 
 
@@ -28,7 +29,8 @@ def optimize_rule(store: Store, bars: Ref, config: PipelineConfig, spec: Strateg
     def show(iteration: Iteration) -> None:
         get_run_logger().info("turn %d: %s", iteration.number, one_line(iteration))
         rows.append(turn_of(iteration))
-        create_table_artifact(rows, key="ploutos-strategist", description=f"{spec.strategy}, turn by turn")
+        with only_shown("table of this turn"):
+            create_table_artifact(rows, key="ploutos-strategist", description=f"{spec.strategy}, turn by turn")
 
     pair = create_optimizer_from_engine(
         config.llm, spec.strategy, store.load(bars, BARS), spec=spec, env=config.env, on_iteration=show

@@ -22,13 +22,18 @@ def run(labels, kind=StateType.RUNNING, since_s=0.0):
 
 def test_a_run_whose_process_has_ended_is_over():
     assert is_gone(run(ENDED))
-    assert is_gone(run(ENDED, StateType.CANCELLING))
     assert not is_gone(run(HERE))
 
 
 @pytest.mark.parametrize("labels", [{}, ENDED | {HOST: "another"}, ENDED | {ATTEMPT: 0}])
 def test_of_a_process_that_nobody_told_nothing_is_known(labels):
     assert not is_gone(run(labels))
+
+
+def test_a_run_that_is_cancelled_is_left_to_its_worker_first():
+    """A worker says Cancelled last, and by force: to a run that was closed before and resumed as well."""
+    assert not is_gone(run(ENDED, StateType.CANCELLING, since_s=30))
+    assert is_gone(run(ENDED, StateType.CANCELLING, since_s=61))
 
 
 def test_a_run_that_was_resumed_a_moment_ago_is_not_closed_for_the_process_that_it_had():

@@ -1,10 +1,12 @@
 """What a server is told: a night after the close on session days, and flows that load."""
 
+import asyncio
 import json
 import os
 import stat
 import subprocess
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -18,13 +20,15 @@ from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values, find_placeholders
 
+from deployments import serve
 from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
-from deployments.serve import Place, Served, stop, systemd_unit
+from deployments.serve import SLOTS, Place, Served, stop, systemd_unit
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.market.calendar import sessions_around
 from ploutos.settings import Settings
+from tasks import slots
 
 DECLARED = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
 
@@ -45,6 +49,47 @@ def test_a_night_starts_after_the_close_of_every_session_and_on_no_other_day(cal
     after = starts.tz_convert("UTC").tz_localize(None) - pd.DatetimeIndex(sessions.closes[held])
     assert after.min() == pd.Timedelta(minutes=60)  # summer time or not
     assert after.max() < pd.Timedelta(hours=6)  # half days
+
+
+def test_a_killed_holder_blocks_its_slot_for_less_than_a_minute_wherever_it_was(tmp_path):
+    server, longest = SLOTS, timedelta(seconds=slots.LEASE_S)
+    storage = import_module(server["PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE"]).ConcurrencyLeaseStorage(tmp_path)
+    lease = asyncio.run(storage.create_lease([], longest))
+    assert asyncio.run(storage.renew_lease(lease.id, longest))  # the holder is killed a moment later
+    until = asyncio.run(storage.read_lease(lease.id)).expiration
+    held = (until - datetime.now(UTC)).total_seconds()
+    looks = float(server["PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS"]) + slots.POLL_S
+    assert held + looks <= 55  # five seconds for a server that has much to do
+    assert (lease.expiration - lease.created_at).total_seconds() > 3 * slots.RENEW_S  # who lives has three tries to renew it
+
+
+class Part:
+    """A server or a worker that is up as soon as it is started."""
+
+    process = None
+
+    def __init__(self, name, did):
+        self.name, self.did = name, did
+
+    def start(self):
+        self.did.append(f"{self.name} starts")
+
+    def end(self):
+        self.did.append(f"{self.name} ends")
+
+
+def test_runs_that_died_with_the_server_are_closed_before_anything_that_takes_long(tmp_path, monkeypatch):
+    did: list[str] = []
+    monkeypatch.setattr(serve, "_children", lambda *_: (Part("server", did), Part("worker", did)))
+    monkeypatch.setattr(serve, "_wait_until_healthy", lambda *_: did.append("healthy"))
+    monkeypatch.setattr(serve, "_sweep", lambda say: did.append("sweep"))
+    monkeypatch.setattr(serve, "_look_after", lambda *_: serve._raise_ended())
+    monkeypatch.setattr(serve, "Reports", lambda *_: Part("reports", did))
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING"):  # set by serve, and taken back with the test
+        monkeypatch.setenv(name, "")
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    serve.serve(tmp_path, 4, None, lambda _: None, lambda: did.append("deploy"))
+    assert did[:4] == ["server starts", "healthy", "sweep", "deploy"]
 
 
 def test_a_time_on_the_next_day_is_refused():

@@ -19,12 +19,13 @@ from markets import TINY
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.envs.vector import MarketVecEnv
+from ploutos.errors import TrainingError
 from ploutos.features.build import write_features
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import write_bars
 from ploutos.training.jobs import MemberJob, run_job
-from ploutos.training.pool import WorkerPool
+from ploutos.training.pool import WorkerPool, shared_pool, shared_pools
 from ploutos.training.spec import CheckpointSpec, TrainingPaths
 
 N_WORKERS = 64
@@ -80,6 +81,17 @@ def test_an_interrupted_pool_leaves_its_jobs_and_no_process():
         interrupted()
     assert alive(workers) == []
     assert all(future.cancelled() or isinstance(future.exception(), BrokenProcessPool) for future in futures)
+
+
+def test_a_run_that_has_failed_starts_no_other_training():
+    """A thread of it did, and the run said Running until that training was over."""
+    with pytest.raises(ValueError, match="a member died"), shared_pools():
+        raise ValueError("a member died")
+    with pytest.raises(TrainingError, match="no training is started: the run is ending; run again to go on"):
+        shared_pool(1)
+    with shared_pools():
+        pool = shared_pool(1)
+        assert pool.result(pool.submit(count, 10), lambda: None) == count(10)
 
 
 _PARENT = """
@@ -237,6 +249,39 @@ def test_a_flow_that_a_command_runs_ends_at_once_on_sigterm(tmp_path):
     ended = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, timeout=300, check=False)
     assert (ended.returncode, ended.stdout) == (143, ""), ended.stderr[-1000:]
     assert ended.stderr.split("\n")[-2] == "interrupted; run the same command again to go on"
+
+
+_WORKER = """
+import subprocess, sys
+flow = '''
+import sys, time
+from types import SimpleNamespace as Some
+from prefect.context import FlowRunContext
+from flows.attempt import end_with_worker
+FlowRunContext.get = classmethod(lambda cls: Some(flow_run=Some(deployment_id=DEPLOYMENT)))
+end_with_worker()
+print("at work", flush=True)
+time.sleep(120)
+'''
+subprocess.Popen([sys.executable, "-c", flow]).wait()
+"""
+
+
+@pytest.mark.parametrize(("deployment", "ends"), [("'pipeline'", True), ("None", False)])
+def test_a_flow_ends_with_the_worker_that_started_it_and_not_with_a_terminal(tmp_path, deployment, ends):
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "OF_WORKER": tmp_path.name}
+    code = _WORKER.replace("DEPLOYMENT", deployment)
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as worker:
+        assert worker.stdout is not None
+        assert worker.stdout.readline() == "at work\n"
+        worker.kill()
+        worker.wait()
+        deadline = time.monotonic() + (20 if ends else 1)
+        while (left := marked(f"OF_WORKER={tmp_path.name}")) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        for each in left:
+            os.kill(each, signal.SIGKILL)
+    assert bool(left) != ends
 
 
 def test_a_script_without_a_guard_trains_once(tmp_path):

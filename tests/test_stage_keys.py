@@ -1,5 +1,8 @@
 """A stage's key covers every function of this project that runs inside it: those of the library, of the task, and of the worker."""
 
+import ast
+import gc
+
 import numpy as np
 from markets import TINY
 from tracing import modules_of, traced
@@ -48,3 +51,25 @@ def test_docstrings_and_comments_cost_nothing():
     plain = provenance._parsed("def f(x):\n    return x * 2\n")[0]
     assert provenance._parsed('"""Words."""\n\n\ndef f(x):\n    """More."""\n    return x * 2  # twice\n')[0] == plain
     assert provenance._parsed("def f(x):\n    return x * 3\n")[0] != plain
+
+
+def test_a_digest_outlives_a_collection_of_garbage_that_parses():
+    """CPython 3.11 loses count of how deep it is; a run ended on it before it had begun."""
+    source, left = "x = " + "[" * 30 + "1" + "]" * 30, [3]
+
+    def collected(phase, info):
+        if left[0] and phase == "start":
+            left[0] -= 1
+            (lambda: ast.parse("y = 1"))()
+
+    provenance._parsed.cache_clear()
+    before, threshold = provenance._parsed(source), gc.get_threshold()
+    provenance._parsed.cache_clear()
+    gc.callbacks.append(collected)
+    gc.set_threshold(5)
+    try:
+        assert provenance._parsed(source) == before
+    finally:
+        gc.set_threshold(*threshold)
+        gc.callbacks.remove(collected)
+    assert left == [0]

@@ -33,6 +33,7 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSet, write_features
 from ploutos.fusion.risk import RiskHistory
 from ploutos.fusion.spec import FusionSpec, RiskSpec
+from ploutos.hardware.processes import memory_kills
 from ploutos.hardware.threads import VARIABLES
 from ploutos.market.bars import align, write_bars
 from ploutos.strategies.advised import FUSED, FusedStrategy
@@ -508,12 +509,15 @@ def test_workers_are_gone_when_their_parent_is_killed(tmp_path, busy):
     assert not Path(f"/proc/{worker}").exists()
 
 
+_KILLED = "__import__('os').kill(__import__('os').getpid(), 9)"
+
+
 @pytest.mark.parametrize(
     ("death", "said"),
     [
         ("__import__('os')._exit(9)", "ended with exit code 9; finished"),
         ("__import__('os').kill(__import__('os').getpid(), 11)", "was ended by SIGSEGV; finished"),
-        ("__import__('os').kill(__import__('os').getpid(), 9)", "was ended by SIGKILL, which is what the system does when memory runs out"),
+        (_KILLED, "was ended by SIGKILL, which a person or a program sent: memory had not run out; finished .*: run again$"),
     ],
 )
 def test_a_worker_that_dies_is_one_clear_sentence_about_what_ended_it(death, said):
@@ -524,3 +528,26 @@ def test_a_worker_that_dies_is_one_clear_sentence_about_what_ended_it(death, sai
             pool.submit(eval, "1")
     with pytest.raises(TrainingError, match="the run is ending"):
         pool.submit(eval, "1")
+
+
+@pytest.mark.parametrize(
+    ("counts", "said"),
+    [
+        ("4 5", "was ended by SIGKILL when memory ran out; finished .*: run again, with fewer hardware.workers$"),
+        (
+            "",
+            "which is what the system does when memory runs out; finished .*: run again, with fewer hardware.workers if it happens again$",
+        ),
+    ],
+)
+def test_memory_is_blamed_as_far_as_the_system_says(counts, said, tmp_path, monkeypatch):
+    file, left = tmp_path / "vmstat", counts.split()
+
+    def counted():
+        file.write_text(f"nr_free_pages 7\noom_kill {left.pop(0)}\n" if left else "nr_free_pages 7\n")
+        return memory_kills(file)
+
+    monkeypatch.setattr("ploutos.training.pool.memory_kills", counted)
+    with WorkerPool(1) as pool, pytest.raises(TrainingError, match=said):
+        pool.result(pool.submit(eval, _KILLED), lambda: None)
+    assert memory_kills(tmp_path / "none") is None

@@ -1,7 +1,6 @@
 """The `ploutos` command. Prefect, numpy and torch are imported by the commands, after the thread caps are set."""
 
 import json
-import logging
 import os
 import tempfile
 from collections.abc import Callable
@@ -51,15 +50,6 @@ _PREFECT_DEFAULTS = {
     "PREFECT_LOGGING_EXTRA_LOGGERS": "ploutos",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
 }
-
-
-class _OneSentence(logging.Filter):
-    """Drops the traceback of our own errors from Prefect's log: their sentence says all; foreign ones keep theirs."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        if record.exc_info and isinstance(record.exc_info[1], PloutosError):
-            record.exc_info, record.exc_text = None, None
-        return True
 
 
 def prepare_process() -> None:
@@ -234,8 +224,6 @@ def _call_flow(call: Callable[[], Path], log: Path | None = None) -> Path:
     from flows.interrupted import tell_server
 
     call_at_the_end(tell_server)
-    for name in ("prefect.task_runs", "prefect.flow_runs"):
-        logging.getLogger(name).addFilter(_OneSentence())
     if log is not None:
         log_to(log)
     return call()

@@ -1,9 +1,10 @@
-"""Processes that end with the one that started them, however that ends."""
+"""Processes that end with the one that started them, however that ends; and what the system ends when memory runs out."""
 
 import ctypes
 import os
 import signal
 import sys
+from pathlib import Path
 
 _PR_SET_PDEATHSIG = 1
 
@@ -20,3 +21,12 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, int(number), 0, 0, 0)
     if os.getppid() != parent:  # it ended meanwhile
         os.kill(os.getpid(), number)
+
+
+def memory_kills(vmstat: Path = Path("/proc/vmstat")) -> int | None:
+    """How many processes the system has ended since it started because memory ran out; None where it does not say, as Linux does."""
+    try:
+        lines = vmstat.read_text(encoding="ascii").splitlines()
+    except (FileNotFoundError, PermissionError):
+        return None
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), None)

@@ -24,11 +24,12 @@ from typing import ParamSpec, TypeVar
 from threadpoolctl import threadpool_limits
 
 from ploutos.errors import TrainingError
-from ploutos.hardware.processes import end_with_parent
+from ploutos.hardware.processes import end_with_parent, memory_kills
 from ploutos.hardware.threads import capped_environment
 
 P = ParamSpec("P")
 _REAPED_S = 5.0
+_ENDING = "no training is started: the run is ending; run again to go on"
 T = TypeVar("T")
 J = TypeVar("J")
 
@@ -118,6 +119,7 @@ class WorkerPool:
         self._executor: ProcessPoolExecutor | None = None
         self._workers: list[BaseProcess] = []
         self._closed = False
+        self._memory_kills = memory_kills()
         self._starter = ThreadPoolExecutor(1)  # a worker ends with the thread that started it, so that thread is the pool's own
         self._lock = threading.Lock()
         self._workers_end, self._our_end = multiprocessing.Pipe(duplex=False)
@@ -130,7 +132,7 @@ class WorkerPool:
         """
         with self._lock:
             if self._closed:
-                raise TrainingError("no training is started: the run is ending; run again to go on")
+                raise TrainingError(_ENDING)
             if self._executor is None:
                 self._executor = ProcessPoolExecutor(
                     self.workers,
@@ -159,10 +161,17 @@ class WorkerPool:
         codes = [each.exitcode for each in self._workers if each.exitcode]
         code = next((each for each in codes if each != -signal.SIGTERM), codes[0] if codes else 0)
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
-        hint = ", which is what the system does when memory runs out" if code == -signal.SIGKILL else ""
-        return f"a training process {how}{hint}; finished members are kept and the others continue from their checkpoints: run again" + (
-            ", with fewer hardware.workers if it happens again" if hint else ""
-        )
+        why, remedy = self._about_memory() if code == -signal.SIGKILL else ("", "")
+        return f"a training process {how}{why}; finished members are kept and the others continue from their checkpoints: run again{remedy}"
+
+    def _about_memory(self) -> tuple[str, str]:
+        """Whether memory ran out, as far as the system says, and what to do about it."""
+        before, now = self._memory_kills, memory_kills()
+        if before is None or now is None:
+            return ", which is what the system does when memory runs out", ", with fewer hardware.workers if it happens again"
+        if now > before:
+            return " when memory ran out", ", with fewer hardware.workers"
+        return ", which a person or a program sent: memory had not run out", ""
 
     def result(self, future: "Future[T]", every_second: Callable[[], None]) -> T:
         """Wait for a job and call `every_second` meanwhile.
@@ -236,11 +245,18 @@ def train_here(function: Callable[[J], None], job: J, every_second: Callable[[],
 
 _shared: dict[int, WorkerPool] = {}
 _sharing = threading.Lock()
+_failed = threading.Event()
 
 
 def shared_pool(workers: int) -> WorkerPool:
-    """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`."""
+    """This process's pool of so many workers, made when it is first asked for. It ends with the process, or with `shared_pools`.
+
+    Raises:
+        TrainingError: the block of `shared_pools` that this belongs to has failed.
+    """
     with _sharing:
+        if _failed.is_set():
+            raise TrainingError(_ENDING)
         if not _shared:  # before a process that was itself spawned waits for its children
             Finalize(None, end_shared_pools, exitpriority=1)
         if workers not in _shared:
@@ -258,8 +274,15 @@ def end_shared_pools(kind: type[BaseException] | None = None) -> None:
 
 @contextmanager
 def shared_pools() -> Iterator[None]:
-    """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted."""
+    """A block at whose end this process's shared pools end: after their jobs, or at once when it is interrupted.
+
+    Where it fails, threads of it that are still under way start no other pool: whoever waits for them would wait for a whole training.
+    """
+    _failed.clear()
     try:
         yield
+    except BaseException:
+        _failed.set()
+        raise
     finally:
         end_shared_pools(sys.exc_info()[0])
