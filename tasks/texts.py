@@ -7,13 +7,11 @@ import pandas as pd
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from ploutos.advisor.advisor import make_backend
 from ploutos.advisor.cutoff import known_cutoff
-from ploutos.advisor.texts import READINGS, TextReader, read_texts, scores_of, with_texts
+from ploutos.advisor.texts import READINGS, make_reader, read_texts, scores_of, with_texts
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.text_controls import TEXT_CONTROLS, TextControls, text_controls
 from ploutos.features.build import FEATURES, FeatureSet
-from ploutos.llm.cassette import Cassette
 from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import BARS
 from ploutos.market.sources import files
@@ -33,8 +31,7 @@ _DRAWS = 200
 @task(name="read-texts", cache_policy=NO_CACHE)
 def readings_of(store: Store, bars: Ref, file: Path, config: LLMConfig) -> State[Ref]:
     """Ask the language model once about every text that a bar can know; one without an answer ends the run, and the rest is kept."""
-    settings, logger = Settings(), get_run_logger()
-    reader = TextReader(make_backend(config, settings), config, Cassette(settings.cassettes_root))
+    logger, reader = get_run_logger(), make_reader(config, Settings())
 
     def compute() -> pd.DataFrame:
         panel = store.load(bars, BARS)

@@ -246,7 +246,7 @@ def test_loudness_is_no_skill_and_what_may_be_memory_is_said(bars):
 
 def test_the_command_writes_page_and_readings_and_refuses_a_mock(tmp_path, monkeypatch, bars):
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
-    monkeypatch.setattr("ploutos.advisor.advisor.make_backend", lambda config, settings: Reader(knows))
+    monkeypatch.setattr("ploutos.advisor.texts.make_backend", lambda config, settings: Reader(knows))
     monkeypatch.setattr("ploutos.market.loader.load", lambda spec, root: bars)
     texts_of(bars).frame.iloc[:240].to_parquet(tmp_path / "texts.parquet")
     arguments = ["llm", "texts", str(tmp_path / "texts.parquet"), "--out", str(tmp_path / "page.html"), "--draws", "20", "--json"]

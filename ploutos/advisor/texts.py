@@ -17,13 +17,16 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
+from ploutos.advisor.advisor import make_backend
 from ploutos.advisor.prompts import with_schema
 from ploutos.errors import ConfigError, DataError
 from ploutos.features.build import FeatureSet
 from ploutos.llm.backends.base import Message, Messages
+from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import REMINDER, LLMClient, Query, schema_of
-from ploutos.llm.config import Mask
+from ploutos.llm.config import LLMConfig, Mask
 from ploutos.market.bars import Bars, span_in_words
+from ploutos.settings import Settings
 from ploutos.store import Kind
 from ploutos.types import Float32Array, IntArray, TimeArray
 from ploutos.wording import enumerate_names, plural
@@ -131,15 +134,14 @@ def _moments(column: pd.Series, path: Path) -> pd.Series:
         return column.dt.tz_convert("UTC")
     written = column.astype(str)
     naive = ~written.str.strip().str.contains(_ZONED)
-    if naive.any():
+    read = pd.to_datetime(written.where(~naive), utc=True, format="ISO8601", errors="coerce")
+    if read.isna().any():
+        row = int(read.isna().to_numpy().argmax())
         raise DataError(
-            f"{path}: available_at of row {int(naive.to_numpy().argmax())} is {written[naive].iloc[0]}; expected timestamps with a zone, "
-            "such as 2024-05-02T20:05:00Z, to tell what was known when"
+            f"{path}: available_at of row {row} is {written.iloc[row]}; expected timestamps with a zone, such as 2024-05-02T20:05:00Z, to "
+            "tell what was known when"
         )
-    try:
-        return pd.to_datetime(written, utc=True, format="ISO8601").astype("datetime64[us, UTC]")
-    except ValueError as error:
-        raise DataError(f"{path}: available_at cannot be read: {error}; expected timestamps such as 2024-05-02T20:05:00Z") from error
+    return read.astype("datetime64[us, UTC]")
 
 
 def anonymise(text: str, symbol: str, company: str, others: Sequence[str], mask: Mask = Mask.ALL) -> str:
@@ -222,6 +224,11 @@ class TextReader(LLMClient):
         """Bytes that are left for a text: a longer one is cut, because a prompt that might not fit is refused."""
         spent = sum(len(message.content.encode()) for message in (*reading_prompt(""), REMINDER)) + _MARGIN
         return max(self.config.num_ctx - self.config.num_predict - spent, 0)
+
+
+def make_reader(config: LLMConfig, settings: Settings) -> TextReader:
+    """The reader that the configuration names, with the machine's cassette."""
+    return TextReader(make_backend(config, settings), config, Cassette(settings.cassettes_root))
 
 
 def _cut(text: str, n_bytes: int) -> str:

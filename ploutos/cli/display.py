@@ -91,7 +91,8 @@ class Display:
         config, folds, stamps = outlook.config, outlook.folds, outlook.bars.timestamps
         first, last = (str(stamps[bar].astype("datetime64[D]")) for bar in (folds[0].test.start, folds[-1].test.stop - 1))
         members = config.training.members
-        asked = "" if outlook.n_questions is None else f"; {outlook.n_questions:,} questions to {config.llm.model}"
+        asked = "" if outlook.asked is None else f"; {outlook.asked.questions:,} questions to {config.llm.model}"
+        asked += f", {plural(outlook.asked.texts, 'text')} to read" if outlook.asked and outlook.asked.texts else ""
         self.console.print(
             f"{config.name}: {outlook.bars.n_bars:,} bars of {', '.join(outlook.bars.symbols[:8])}; {plural(len(folds), 'fold')}, "
             f"tested {first} to {last}; "

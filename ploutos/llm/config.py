@@ -52,7 +52,8 @@ class Trigger(StrEnum):
 
 
 class LLMLimits(Spec):
-    """What a run may ask anew; answers from the cassette count for nothing. The run ends at a limit, and goes on with a higher one."""
+    """What a run may ask anew; answers from the cassette count for nothing. The run ends at a limit, and goes on with a higher one. A
+    strategist's search has limits of its own beside these, which count recorded answers too."""
 
     questions: PositiveInt | None = None
     """Questions put to the model, second attempts included; empty means no limit."""

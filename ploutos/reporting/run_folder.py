@@ -106,6 +106,7 @@ def _asked_in_words(asked: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     words = [plural(asked["questions"], "question"), f"{plural(asked['prompt_tokens'], 'token')} read", f"{asked['tokens']:,} written"]
     words += [f"{asked['seconds']:.1f} s", f"{asked['load_seconds']:.1f} s of it loading the model"]
+    words += [plural(asked[name], word) for name, word in (("abstentions", "abstention"), ("failures", "failed call")) if asked[name]]
     words += [] if asked["money"] is None else [f"cost {asked['money']:.4g}"]
     return [("asked of the model in this run", ", ".join(words)), *(_unload_in_words(each) for each in asked["unloads"])]
 
