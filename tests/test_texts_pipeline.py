@@ -30,7 +30,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 
 SOURCE = ("data.source=synthetic", "data.timeframe=1D", "data.synthetic.scenario=noise", "data.start=2012-01-03", "data.end=2019-12-30")
 RUN = [
-    *(each for each in SMALL if not each.startswith("data.symbols")), *SOURCE, "data.texts_stand_bars=1", "llm.provider=ollama",
+    *(each for each in SMALL if not each.startswith(("data.symbols", "evaluation.replications"))), *SOURCE, "evaluation.replications=500",
+    "evaluation.recombination.enabled=false", "data.texts_stand_bars=1", "llm.provider=ollama",
     "llm.model=scripted", "llm.cadence_bars=400", "env.allow_short=true", "features.include=[log_return_1, volatility_20, rsi_14]",
 ]  # fmt: skip
 
