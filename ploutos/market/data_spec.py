@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
-from pydantic import PositiveInt, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import PositiveInt, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ploutos.errors import ConfigError, UnknownSymbol
 from ploutos.faults import suggestion
@@ -27,6 +27,8 @@ SourceName = Literal["sample", "files", "synthetic", "alpaca", "yahoo"]
 _READ_BY = {"files": ("timezone", "ambiguous", "label", "format"), "alpaca": ("feed",), "synthetic": ("synthetic",)}
 """Settings that one source alone reads; given to another they would be ignored."""
 TEXT_SETTINGS = ("texts", "texts_stand_bars")
+EVERY_SETTING = {"settings": "every"}
+"""Context in which a dump holds settings that otherwise only stand there where they are used."""
 SYNTHETIC_SYMBOLS = ("IWM", "QQQ", "SPY")
 VENDOR_TIMEFRAME = pd.Timedelta(hours=1)
 
@@ -84,10 +86,11 @@ class DataSpec(Spec):
     """Bars that a reading stands, unless another follows before, and after which the controls judge it."""
 
     @model_serializer(mode="wrap")
-    def _as_before_there_were_texts(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+    def _as_before_there_were_texts(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
         """Without texts nothing says so: keys and digests of such runs stay what they were."""
         found: dict[str, Any] = handler(self)
-        return found if self.texts is not None else {name: value for name, value in found.items() if name not in TEXT_SETTINGS}
+        shown = self.texts is not None or info.context == EVERY_SETTING
+        return found if shown else {name: value for name, value in found.items() if name not in TEXT_SETTINGS}
 
     @model_validator(mode="after")
     def _path_is_read(self) -> "DataSpec":
