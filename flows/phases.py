@@ -5,6 +5,7 @@ from dataclasses import replace
 from prefect import get_run_logger
 
 from flows.stages import Stages
+from ploutos.advisor.texts import READINGS, require_reader
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import with_initial_cash
 from ploutos.features.build import FEATURES
@@ -81,6 +82,8 @@ def phase2(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
 
 def phase3(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     """Advice, hybrid policies, backtests, trials and numbers."""
+    if refs.readings is not None:
+        require_reader(stages.store.load(refs.readings, READINGS), config.llm)
     with stages.phase("phase 3", config):
         refs = _advise(stages, refs, config)
         if config.with_hybrid:

@@ -11,7 +11,7 @@ from markets import random_panel
 from test_texts import coin, reader
 
 from ploutos.advisor.cutoff import UNKNOWN
-from ploutos.advisor.texts import READINGS, TEXT_NAMES, Texts, read_texts, scores_of, with_texts, without_texts
+from ploutos.advisor.texts import READINGS, TEXT_NAMES, Texts, read_texts, require_reader, scores_of, with_texts, without_texts
 from ploutos.config import load_config
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, DataError
@@ -19,6 +19,7 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.text_controls import TEXT_CONTROLS, shuffled, text_controls, words_of
 from ploutos.evaluation.text_skill import bag_of_words, with_outcomes
 from ploutos.features.build import FeatureSpec, build_features
+from ploutos.llm.config import LLMConfig
 from ploutos.market.data_spec import DataSpec
 from ploutos.reporting.texts_page import render_run_texts, run_sentences
 from ploutos.strategies.regression import fit_regression
@@ -160,7 +161,10 @@ def test_readings_come_back_from_their_file_with_who_read(bars, tmp_path):
     readings = reader(coin).read(planted(bars, right=0.5), bars)
     READINGS.write(readings, tmp_path / "readings.parquet")
     again = READINGS.read(tmp_path / "readings.parquet")
-    assert again.attrs == {"model": "scripted", "digest": "d1", "mask": "all"}
+    assert again.attrs == {"model": "scripted", "digest": "d1", "mask": "all", "provider": "ollama", "asked": "llama3.2"}
+    require_reader(again, LLMConfig())
+    with pytest.raises(ConfigError, match=r"were read by llama3.2 \(ollama\), and the settings name other \(ollama\); start from phase 1"):
+        require_reader(again, LLMConfig(model="other"))
     pd.testing.assert_frame_equal(again, readings, check_dtype=False)
 
 

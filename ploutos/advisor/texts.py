@@ -200,7 +200,8 @@ class TextReader(LLMClient):
             abstained=[outcome.abstained for outcome in outcomes], prompt_tokens=[outcome.prompt_tokens for outcome in outcomes],
             tokens=[outcome.tokens for outcome in outcomes],
         )  # fmt: skip
-        frame.attrs = {"model": self.name, "digest": self.digest, "mask": self.config.hidden.value}
+        asked = {"provider": self.config.provider.value, "asked": self.config.model}
+        frame.attrs = {"model": self.name, "digest": self.digest, "mask": self.config.hidden.value, **asked}
         return frame
 
     def questions(self, texts: Texts, bars: Bars) -> list[Query[Reading]]:
@@ -266,6 +267,20 @@ def text_features(scored: pd.DataFrame, bars: Bars, stands_bars: int) -> Float32
         stands[:, :-1] = said
         stands[:, -1] = 1 - np.arange(len(stands)) / stands_bars
     return values
+
+
+def require_reader(readings: pd.DataFrame, config: LLMConfig) -> None:
+    """Refuse another model in the place of the one that read: what sessions count is asked of it.
+
+    Raises:
+        ConfigError: another one is named.
+    """
+    provider, model = readings.attrs["provider"], readings.attrs["asked"]
+    if (provider, model) != (config.provider.value, config.model):
+        raise ConfigError(
+            f"the texts were read by {model} ({provider}), and the settings name {config.model} ({config.provider.value}); start from "
+            "phase 1, or name the model that read"
+        )
 
 
 def with_texts(features: FeatureSet, scored: pd.DataFrame, bars: Bars, stands_bars: int) -> FeatureSet:
