@@ -380,6 +380,23 @@ def test_a_search_that_was_cut_off_asks_nothing_twice(noise):
         assert len({json.dumps(chat["messages"]) for chat in server.chats}) == 5
 
 
+@pytest.mark.slow
+def test_a_real_small_model_ends_a_search_in_one_of_its_limits_and_unloads(noise, small_model):
+    """Form and counts only: every turn is run, refused or unreadable, and told so."""
+    with LlamaServer({"small": small_model}) as server:
+        config = LLMConfig(model="small", host=server.host)
+        spec = EMA.model_copy(update={"max_questions": 4, "max_unusable": 4, "patience": 4})
+        strategist, executor = create_optimizer_from_engine(config, data=noise, spec=spec, unload_llm_during_backtest=True)
+        found = strategist.optimize(executor)
+        assert server.loaded() == []
+    assert 1 <= found.n_questions <= 4
+    assert found.ended
+    assert found.n_tokens > 500 * found.n_questions
+    for turn in found.iterations[1:]:
+        assert turn.evaluation is not None or turn.notes or turn.action in ("accept", "stop")
+    assert server.unloads == len(strategist.memory.unloads)
+
+
 def test_the_runs_limit_holds_for_search_and_control_together_and_a_search_of_recorded_answers_ends_where_it_did(noise):
     """`llm.limits` counts what is asked anew and ends the command; the search's own limits count every answer and end the search."""
     with ScriptedServer(endless) as server:

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from markets import random_panel
+from servers.llama import LlamaServer
 from test_texts import coin, reader
 
 from ploutos.advisor.cutoff import UNKNOWN
-from ploutos.advisor.texts import READINGS, TEXT_NAMES, Texts, read_texts, require_reader, scores_of, with_texts, without_texts
+from ploutos.advisor.texts import READINGS, TEXT_NAMES, TextReader, Texts, read_texts, require_reader, scores_of, with_texts, without_texts
 from ploutos.config import load_config
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, DataError
@@ -19,6 +20,7 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.text_controls import TEXT_CONTROLS, shuffled, text_controls, words_of
 from ploutos.evaluation.text_skill import bag_of_words, with_outcomes
 from ploutos.features.build import FeatureSpec, build_features
+from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.config import LLMConfig
 from ploutos.market.data_spec import DataSpec
 from ploutos.reporting.texts_page import render_run_texts, run_sentences
@@ -220,6 +222,20 @@ def test_a_mask_hides_of_a_text_what_it_says(bars, mask, shown):
     asker = reader(coin, mask=mask)
     asker.read(Texts(frame), bars)
     assert asker.backend.asked == [shown]
+
+
+# --- a real model, where there is one
+
+
+@pytest.mark.slow
+def test_a_real_small_model_reads_texts_to_the_schema(small_model):
+    bars = random_panel(3, n_bars=40, n_symbols=2)
+    with LlamaServer({"small": small_model}) as server:
+        config = LLMConfig(model="small", host=server.host)
+        readings = TextReader(OllamaBackend(config, server.host), config, None).read(planted(bars, right=0.8), bars)
+    assert not readings["abstained"].any()
+    assert readings["direction"].isin([-1, 0, 1]).all()
+    assert readings[["surprise", "confidence"]].stack().between(0, 1).all()
 
 
 # --- settings
