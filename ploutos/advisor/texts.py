@@ -200,8 +200,10 @@ class TextReader(LLMClient):
             abstained=[outcome.abstained for outcome in outcomes], prompt_tokens=[outcome.prompt_tokens for outcome in outcomes],
             tokens=[outcome.tokens for outcome in outcomes],
         )  # fmt: skip
-        asked = {"provider": self.config.provider.value, "asked": self.config.model}
-        frame.attrs = {"model": self.name, "digest": self.digest, "mask": self.config.hidden.value, **asked}
+        frame.attrs = {
+            "model": self.name, "digest": self.digest, "mask": self.config.hidden.value, "provider": self.config.provider.value,
+            "asked": self.config.model,
+        }  # fmt: skip
         return frame
 
     def questions(self, texts: Texts, bars: Bars) -> list[Query[Reading]]:
