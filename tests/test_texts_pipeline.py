@@ -112,10 +112,12 @@ def test_a_run_reads_texts_once_trains_on_them_and_finds_what_is_planted(home, t
         frame = pd.read_parquet(texts)
         fewer = tmp_path / "fewer.parquet"
         frame[frame["available_at"] < "2019-11-01"].to_parquet(fewer)
-        first = phase1_features(config_of(tmp_path / "cut", server, fewer))
+        config = config_of(tmp_path / "cut", server, fewer)
+        first = phase1_features(config)
         cut = stages(first)
         assert (cut["readings"], cut["text-features"], cut["features"], cut["bars"]) == ("Completed", "Completed", "Cached", "Cached")
-        trained = stages(phase2_train(Phase2Form(from_run=first, out=tmp_path / "trained")))
+        learnt = {name: getattr(config, name) for name in ("env", "training", "regression", "hardware", "pipeline")}
+        trained = stages(phase2_train(Phase2Form(from_run=first, out=tmp_path / "trained", **learnt)))
         assert {state for name, state in trained.items() if name.startswith(("policy", "regression"))} == {"Cached"}
         plain = stages(phase1_features(config_of(tmp_path / "plain", server, texts, "data.texts=null", "data.texts_stand_bars=5")))
         assert (plain["bars"], plain["features"]) == ("Cached", "Cached")
@@ -152,10 +154,7 @@ def test_a_run_reads_texts_once_trains_on_them_and_finds_what_is_planted(home, t
 PROGRAM = """
 import sys
 from flows.pipeline import phase1_features
-from flows.forms import Phase1Form
-from flows.forms import Phase2Form
-from flows.pipeline import phase1_features, phase2_train, pipeline
-from ploutos.config import PipelineConfig, load_config
+from ploutos.config import load_config
 if __name__ == "__main__":
     print(phase1_features(load_config("full", overrides=sys.argv[1:])))
 """
