@@ -12,7 +12,7 @@ from flows.sweep import close_earlier_attempt, own_process
 from ploutos.hardware.processes import end_with_parent
 from ploutos.interrupt import end_at_once_again
 from ploutos.provenance import logic_of, source_digest
-from tasks import advice, evaluation, market, registry, regression, training
+from tasks import advice, evaluation, market, registry, regression, texts, training
 from tasks.prefect_log import shorten_log
 
 _LABEL = "ploutos.code."
@@ -21,7 +21,7 @@ _LABEL = "ploutos.code."
 def code_of_tasks() -> dict[str, str]:
     """Digest, by task, of its own source and of every library module that it stands on."""
     found = {}
-    for module in (market, regression, training, advice, evaluation, registry):
+    for module in (market, texts, regression, training, advice, evaluation, registry):
         for task in vars(module).values():
             if isinstance(task, Task):
                 logic, named = logic_of(task.fn, ("tasks",))

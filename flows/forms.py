@@ -171,6 +171,11 @@ class _MockUnlessNamed(LLMConfig):
     """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and no language model."""
 
 
+class _Reader(Spec):
+    llm: _MockUnlessNamed | None = Field(default=None, title="Phase 1: language model")
+    """Reads data.texts, where there are any."""
+
+
 class _Phase3(Spec):
     llm: _MockUnlessNamed | None = Field(default=None, title="Phase 3: language model")
     """The advisor's server, model and cadence."""
@@ -226,7 +231,7 @@ class WalkForwardForm(_Machine, _Judged, _Phase2, _Phase1, _Members, _Market, Ru
         return merge(super()._base(), alone)
 
 
-class Phase1Form(_Machine, _Phase1, _Market, RunForm, _Start):
+class Phase1Form(_Machine, _Reader, _Phase1, _Market, RunForm, _Start):
     """Bars, features and folds."""
 
     last_phase: ClassVar[int] = 1

@@ -14,7 +14,7 @@ from prefect.artifacts import create_link_artifact
 from flows.approval import Question, ask, require_askable
 from flows.attempt import begin_attempt
 from flows.news import News, news_of, tell_of
-from flows.phases import all_phases
+from flows.phases import all_phases, observed
 from flows.stages import Stages, at_work
 from ploutos.config import PipelineConfig, load_config
 from ploutos.errors import ConfigError, VendorError
@@ -43,7 +43,7 @@ from tasks.advice import signals_of
 from tasks.away import only_shown
 from tasks.evaluation import report
 from tasks.links import link_to
-from tasks.market import features_of, folds_of, load_bars
+from tasks.market import folds_of, load_bars
 from tasks.nightly import changes_of, decision_of, live_plan_of, logged
 from tasks.slots import slot
 
@@ -225,9 +225,9 @@ def _decide_beside(
         run, old = load_config("full", folder / "config.yaml"), read_refs(folder, 3, place.store)
         subject, name = model.subject, model.run
     run = run.model_copy(update={"data": run.data.model_copy(update={"end": to_date(np.datetime64(session))})})
-    features = stages.run(f"features {role}", features_of, place.store, tonight.bars, run.features, run.data)
+    features, readings = observed(stages, tonight.bars, run, f" {role}")
     folds = stages.run(f"folds {role}", folds_of, place.store, tonight.bars, features, run.folds)
-    refs = replace(old, bars=tonight.bars, features=features, folds=folds, llm_features=tonight.llm_features)
+    refs = replace(old, bars=tonight.bars, features=features, readings=readings, folds=folds, llm_features=tonight.llm_features)
     return _decide(place, stages, refs, run, subject, session, role, name, stale)
 
 

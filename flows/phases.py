@@ -5,6 +5,7 @@ from dataclasses import replace
 from prefect import get_run_logger
 
 from flows.stages import Stages
+from ploutos.advisor.texts import READINGS, require_reader
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import with_initial_cash
 from ploutos.features.build import FEATURES
@@ -18,6 +19,7 @@ from tasks.evaluation import backtest, controls_of, fusion_choice_of, in_sample_
 from tasks.market import features_of, folds_of, load_bars, quality_of
 from tasks.registry import candidates_of
 from tasks.regression import fit_regression_of, fit_teacher_of
+from tasks.texts import readings_of, text_controls_of, texts_beside
 from tasks.training import train_member
 
 
@@ -28,16 +30,37 @@ def all_phases(stages: Stages, config: PipelineConfig) -> tuple[PipelineConfig, 
     return config, phase3(stages, phase2(stages, refs, config), config)
 
 
-def phase1(stages: Stages, config: PipelineConfig) -> RunRefs:
-    """Bars, their inspection, features and folds."""
+def phase1(stages: Stages, config: PipelineConfig, with_texts: bool = True) -> RunRefs:
+    """Bars, their inspection, features and folds.
+
+    Args:
+        with_texts: have the language model read those that there are.
+    """
     store, data = stages.store, config.data
     bars = stages.run("bars", load_bars, store, data, stages.settings.datasets_root)
     quality = stages.submit(quality_of, store, bars)
-    features = stages.run("features", features_of, store, bars, config.features, data)
+    features, readings = observed(stages, bars, config, with_texts=with_texts)
     plan = stages.run("folds", folds_of, store, bars, features, config.folds)
-    refs = RunRefs(bars, stages.ref("quality", quality), features, plan, policies=())
+    refs = RunRefs(bars, stages.ref("quality", quality), features, plan, policies=(), readings=readings)
     _log_plan(store, refs)
     return refs
+
+
+def observed(
+    stages: Stages, bars: Ref, config: PipelineConfig, of: str = "", with_texts: bool = True
+) -> tuple[Ref, Ref | None]:  # fmt: skip
+    """The features that everything that is trained observes, and the readings of texts among them, where there are texts.
+
+    Args:
+        of: whose they are, where that is not the run itself.
+        with_texts: have the language model read those that there are.
+    """
+    store, data = stages.store, config.data
+    features = stages.run(f"features{of}", features_of, store, bars, config.features, data)
+    if data.texts is None or not with_texts:
+        return features, None
+    readings = stages.run(f"readings{of}", readings_of, store, bars, data.texts, config.llm)
+    return stages.run(f"text-features{of}", texts_beside, store, bars, features, readings, data.texts_stand_bars), readings
 
 
 def fitted(stages: Stages, refs: RunRefs, config: PipelineConfig) -> PipelineConfig:
@@ -59,6 +82,8 @@ def phase2(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
 
 def phase3(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
     """Advice, hybrid policies, backtests, trials and numbers."""
+    if refs.readings is not None:
+        require_reader(stages.store.load(refs.readings, READINGS), config.llm)
     with stages.phase("phase 3", config):
         refs = _advise(stages, refs, config)
         if config.with_hybrid:
@@ -89,6 +114,8 @@ def _evaluate(stages: Stages, refs: RunRefs, config: PipelineConfig) -> RunRefs:
             refs = replace(refs, fusion=stages.run("fusion-choice", fusion_choice_of, store, refs, config))
         refs = replace(refs, backtests=stages.run("backtests", backtest, store, refs, config))
         refs = replace(refs, controls=stages.run("advice-controls", controls_of, store, refs, config))
+        if refs.readings is not None:
+            refs = replace(refs, texts=stages.run("texts", text_controls_of, store, refs, config))
         if config.evaluation.robustness.enabled:
             refs = replace(refs, robustness=stages.run("robustness", robustness_of, store, refs, config))
         if config.evaluation.recombination.enabled and refs.regressions:

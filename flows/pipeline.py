@@ -73,7 +73,7 @@ def validate(config: ValidateForm = _DEFAULT_PLAN) -> dict[str, Any]:
     settings, chosen = Settings(), config.resolve()
     advisor = make_advisor(chosen.llm, settings)
     with at_work(chosen, settings) as stages:
-        refs = phase1(stages, chosen)
+        refs = phase1(stages, chosen, with_texts=False)  # nobody is asked
         chosen = fitted(stages, refs, chosen)
     n_folds, training = len(stages.store.load(refs.folds, FOLDS)), chosen.training
     plan: dict[str, Any] = {

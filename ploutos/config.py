@@ -126,6 +126,15 @@ class PipelineConfig(Spec):
         return self
 
     @model_validator(mode="after")
+    def _texts_have_a_reader(self) -> "PipelineConfig":
+        if self.data.texts is not None and self.llm.provider is LLMProvider.MOCK:
+            raise ValueError(
+                f"data.texts is {self.data.texts}, and llm.provider is mock, a fixed rule that cannot read; name a model, as "
+                "llm.provider=ollama, or leave the texts out"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _the_subject_takes_part(self) -> "PipelineConfig":
         subject, kinds = self.evaluation.subject, self.supervised
         there = ["auto", "vote", "fused", *(["hybrid"] if self.with_hybrid else []), *(f"regression:{kind}" for kind in kinds)]

@@ -29,7 +29,7 @@ from ploutos.market.bars import Bars
 from ploutos.market.loader import load
 from ploutos.market.quality import require_sound
 from ploutos.settings import Settings
-from ploutos.walk_forward import Fold, inner_split, plan_folds
+from ploutos.walk_forward import Fold, inner_split, plan_folds, tested_decisions
 
 _PATIENCE_S = 1.5
 _MIB = 1 << 20
@@ -43,12 +43,33 @@ _ACCOUNTS, _NUMBERS = 45, 24
 
 
 @dataclass(frozen=True)
+class Asked:
+    """What a run asks a language model.
+
+    Attributes:
+        questions: about the market as it was.
+        mirrored: about the mirrored market.
+        texts: to read, equal ones counted once.
+        prompt_bytes: of all of them together, from a sample.
+    """
+
+    questions: int
+    mirrored: int
+    texts: int
+    prompt_bytes: int
+
+    @property
+    def n(self) -> int:
+        return self.questions + self.mirrored + self.texts
+
+
+@dataclass(frozen=True)
 class Outlook:
     """What a run will work on.
 
     Attributes:
         disk_bytes: about what it will write.
-        n_questions: what it will ask a language model, what was answered before included; None with the mock, which costs nothing.
+        asked: what it will ask a language model, what was answered before included; None with the mock, which costs nothing.
     """
 
     config: PipelineConfig
@@ -56,7 +77,7 @@ class Outlook:
     features: FeatureSet
     folds: tuple[Fold, ...]
     disk_bytes: int
-    n_questions: int | None = None
+    asked: "Asked | None" = None
 
     @property
     def n_test_bars(self) -> int:
@@ -87,8 +108,8 @@ def look_ahead(config: PipelineConfig, settings: Settings, prefect_url: str | No
         for fold in folds:
             inner_split(fold.train, fold.validation.start - fold.train.stop, config.training.stopping.validation_share)
     asks = config.llm.provider is not LLMProvider.MOCK
-    n_questions = require_answerable(config, settings, bars, folds) if asks else None
-    outlook = Outlook(config, bars, features, folds, _disk_bytes(config, features, folds), n_questions)
+    asked = require_answerable(config, settings, bars, folds) if asks else None
+    outlook = Outlook(config, bars, features, folds, _disk_bytes(config, features, folds), asked)
     require_space(settings.home, outlook.disk_bytes)
     return outlook
 
@@ -259,27 +280,46 @@ def require_advisor(config: LLMConfig, settings: Settings) -> str:
     return f"{backend.name} {digest[:12]}".strip()
 
 
-def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, folds: tuple[Fold, ...]) -> int:
+def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, folds: tuple[Fold, ...]) -> Asked:
     """Refuse what a run would ask a model in vain: prompts that may not fit and, in a replay, answers that were never recorded.
-
-    Returns:
-        Questions about the market as it was.
 
     Raises:
         LLMError: there is such a question.
+        DataError: texts cannot be used.
     """
     from ploutos.advisor.advisor import Advice, make_advisor, prompt_at
+    from ploutos.advisor.schedule import decision_times
+    from ploutos.advisor.texts import make_reader, read_texts
     from ploutos.features.llm_features import market_features
-    from ploutos.llm.client import Query
+    from ploutos.llm.client import LLMClient, Query
 
-    market, advisor = market_features(bars), make_advisor(config.llm, settings)
+    market, llm = market_features(bars), config.llm
     asked = questions_of(config, bars, market, folds)
-    every = 1 if config.llm.replay else max(len(asked) // 20, 1)
-    for time in asked[::every]:
+
+    def about(time: Any) -> Query[Advice]:
         symbol, as_of = bars.symbols[time.column], bars.available_at[time.bar]
-        prompt = prompt_at(bars, lambda t, s: market[t, s], symbol, as_of, config.llm.hidden, config.llm.cadence_bars, config.env)
-        advisor.require_answerable(Query(prompt, Advice))
-    return len(asked)
+        return Query(prompt_at(bars, lambda t, s: market[t, s], symbol, as_of, llm.hidden, llm.cadence_bars, config.env), Advice)
+
+    def size(client: LLMClient, queries: list[Query[Any]]) -> float:
+        """Mean bytes of a prompt; all of these can be asked."""
+        for query in queries:
+            client.require_answerable(query)
+        return sum(len(message.content.encode()) for query in queries for message in query.messages) / max(len(queries), 1)
+
+    texts: list[Query[Any]] = []
+    mean_text = 0.0
+    if config.data.texts is not None:
+        reader = make_reader(llm, settings)
+        texts = list(dict.fromkeys(reader.questions(read_texts(config.data.texts, bars.symbols).within(bars), bars)))
+        mean_text = size(reader, texts[:: _step(llm, texts)])
+    mean = size(make_advisor(llm, settings), [about(time) for time in asked[:: _step(llm, asked)]])
+    mirrored = len(decision_times(bars, market, *tested_decisions(folds), llm)) if llm.mirrors else 0
+    return Asked(len(asked), mirrored, len(texts), round(mean * (len(asked) + mirrored) + mean_text * len(texts)))
+
+
+def _step(config: LLMConfig, asked: list[Any]) -> int:
+    """Every how manieth question is looked at: all in a replay, else twenty of them."""
+    return 1 if config.replay else max(len(asked) // 20, 1)
 
 
 def questions_of(config: PipelineConfig, bars: Bars, market: Any, folds: tuple[Fold, ...]) -> list[Any]:

@@ -23,6 +23,8 @@ class RunRefs:
     regressions: tuple[tuple[Ref, ...], ...] = ()  # by fold, then kind; empty where none are fitted
     teachers: tuple[Ref, ...] = ()  # by fold; empty where policies have none
     llm_features: Ref | None = None
+    readings: Ref | None = None  # of texts; stays None where there are none, and so do their controls
+    texts: Ref | None = None
     hybrids: tuple[tuple[Ref, ...], ...] = ()  # by fold, then member; empty where none are trained
     ablated: tuple[tuple[Ref, ...], ...] = ()  # the same with the advice blank
     fusion: Ref | None = None  # stays None where nothing is chosen
@@ -50,7 +52,7 @@ class RunRefs:
         """What phase 1, phases 1 and 2, or all three made, without what came later."""
         if phase > 2:
             return self
-        first = RunRefs(self.bars, self.quality, self.features, self.folds, policies=())
+        first = RunRefs(self.bars, self.quality, self.features, self.folds, policies=(), readings=self.readings)
         return first if phase == 1 else replace(first, policies=self.policies, regressions=self.regressions, teachers=self.teachers)
 
     def all(self) -> list[Ref]:

@@ -10,6 +10,7 @@ from prefect.cache_policies import NO_CACHE
 
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
+from ploutos.advisor.texts import READINGS, scores_of, with_texts
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.advice_controls import CONTROLS, control_advice
 from ploutos.evaluation.attribution import Twins, attributions
@@ -160,7 +161,9 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
     signals, backtests, data = refs.require("signals"), refs.require("backtests"), config.data
 
     def features_of(other: Bars) -> FeatureSet:
-        return build_features(other, config.features, macro_of(data.macro, other, data.macro_provider))
+        built = build_features(other, config.features, macro_of(data.macro, other, data.macro_provider))
+        told = _if_any(store, refs.readings, READINGS)  # a changed world has the clock that the texts were read on
+        return built if told is None else with_texts(built, scores_of(told), other, data.texts_stand_bars)
 
     def compute() -> tuple[Robustness, ...]:
         bars, folds, accounts = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(backtests, BACKTESTS)
@@ -181,6 +184,7 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
         *_digests((*refs.regressions, *refs.hybrids)),
         *_sha256_of(refs.fusion),
         *(files.digests(data.macro) if data.macro else []),
+        *([refs.readings.sha256, str(data.texts_stand_bars)] if refs.readings else []),
     ]
     return run_stage(store, "robustness", ROBUSTNESS, settings, upstream, compute)
 
@@ -207,7 +211,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     signals, backtests, tried = refs.require("signals"), refs.require("backtests"), refs.require("candidates")
     known = known_cutoff(config.llm, store.load(signals, SIGNALS).digest, cutoffs_root)
     known = known.model_copy(update={"logged": _logged_sessions(store, refs, config, registry_root)})
-    reduced = config.training.timesteps_reduction < 1
+    reduced, reads_texts = config.training.timesteps_reduction < 1, refs.readings is not None
 
     def compute() -> RunSummary:
         bars, folds, choices = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), _if_any(store, refs.fusion, CHOICES)
@@ -218,11 +222,12 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
             choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
             attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
             robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (), controls=_if_any(store, refs.controls, CONTROLS),
-            recombined=_if_any(store, refs.recombined, RECOMBINED) or (),
+            recombined=_if_any(store, refs.recombined, RECOMBINED) or (), reads_texts=reads_texts,
         )  # fmt: skip
         gates = judge(
-            summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, **stressed(summary)
-        )
+            summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, reads_texts=reads_texts,
+            **stressed(summary),
+        )  # fmt: skip
         return summary.model_copy(update={"gates": gates})
 
     settings = {
@@ -231,6 +236,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         "reduced": reduced,
     }
     settings |= {"known": known.model_dump(mode="json"), "env": config.env.model_dump(mode="json")}
+    settings |= {"reads_texts": True} if reads_texts else {}
     upstream = [refs.bars.sha256, refs.folds.sha256, signals.sha256, backtests.sha256, inside.sha256, tried.sha256]
     return run_stage(
         store, "metrics", SUMMARY, settings,

@@ -12,7 +12,7 @@ from ploutos.features.build import FEATURES, FeatureSet, FeatureSpec, build_feat
 from ploutos.features.macro_features import macro_of
 from ploutos.market import download
 from ploutos.market.bars import BARS
-from ploutos.market.data_spec import VENDOR_TIMEFRAME, DataSpec, vendor_symbols
+from ploutos.market.data_spec import TEXT_SETTINGS, VENDOR_TIMEFRAME, DataSpec, vendor_symbols
 from ploutos.market.dataset import Dataset
 from ploutos.market.loader import fingerprint, load
 from ploutos.market.quality import require_sound
@@ -30,7 +30,7 @@ from tasks.stage import run_stage
 @task(name="load-bars", cache_policy=NO_CACHE)
 def load_bars(store: Store, spec: DataSpec, datasets: Path) -> State[Ref]:
     """Read, check, adjust and align the bars of a source."""
-    settings = spec.model_dump(mode="json", exclude={"path", "macro", "macro_provider"})
+    settings = spec.model_dump(mode="json", exclude={"path", "macro", "macro_provider", *TEXT_SETTINGS})
     return run_stage(store, "bars", BARS, settings, fingerprint(spec, datasets), lambda: load(spec, datasets))
 
 

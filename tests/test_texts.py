@@ -12,7 +12,7 @@ from markets import mock_advisor, random_panel
 from typer.testing import CliRunner
 
 from ploutos.advisor.cutoff import UNKNOWN, CutoffEvidence
-from ploutos.advisor.texts import TEXT_NAMES, TextReader, Texts, anonymise, read_texts, text_features
+from ploutos.advisor.texts import TEXT_NAMES, TextReader, Texts, anonymise, read_texts, scores_of, text_features
 from ploutos.cli.main import app
 from ploutos.errors import ConfigError, DataError, LLMError
 from ploutos.evaluation.spec import BootstrapSpec
@@ -94,21 +94,23 @@ def test_a_text_made_available_a_second_after_the_decision_is_not_seen(bars):
     assert len(asker.backend.asked) == 3  # what comes after the last bar is not read at all
 
     def seen(rows):
-        return text_features(readings.iloc[rows], bars, 10)[:101]
+        return text_features(scores_of(readings.iloc[rows]), bars, 10)[:101]
 
     np.testing.assert_array_equal(seen([0, 1, 2]), seen([0, 1]))  # at the close of bar 100 the late one is not there
-    assert not np.array_equal(text_features(readings, bars, 10), text_features(readings.iloc[[0, 1]], bars, 10))
+    assert not np.array_equal(text_features(scores_of(readings), bars, 10), text_features(scores_of(readings.iloc[[0, 1]]), bars, 10))
 
 
 def test_features_stand_for_their_bars_and_give_way_to_what_follows(bars):
     readings = pd.DataFrame(
         {"symbol": ["S1", "S1", "S1"], "bar": [50, 50, 53], "direction": [1, -1, -1], "surprise": [0.2, 0.4, 0.0],
-         "confidence": [0.9, 0.5, 0.6], "asked": ["a", "b", "c"]}
+         "confidence": [0.9, 0.5, 0.6], "horizon": ["days", "weeks", "months"], "asked": ["a", "b", "c"]}
     )  # fmt: skip
-    values = text_features(readings, bars, 4)
+    values = text_features(scores_of(readings), bars, 4)
     assert values.shape == (bars.n_bars, 3, len(TEXT_NAMES))
-    np.testing.assert_allclose(values[50:53, 1], [[0.2, 0.3, 0.7, 1.0], [0.2, 0.3, 0.7, 0.75], [0.2, 0.3, 0.7, 0.5]], rtol=1e-6)
-    np.testing.assert_allclose(values[53:57, 1, [0, 3]], [[-0.6, 1], [-0.6, 0.75], [-0.6, 0.5], [-0.6, 0.25]], rtol=1e-6)
+    np.testing.assert_allclose(
+        values[50:53, 1], [[0.2, 0.3, 0.7, 0.25, 1.0], [0.2, 0.3, 0.7, 0.25, 0.75], [0.2, 0.3, 0.7, 0.25, 0.5]], rtol=1e-6
+    )
+    np.testing.assert_allclose(values[53:57, 1][:, [0, 3, 4]], [[-0.6, 1, 1], [-0.6, 1, 0.75], [-0.6, 1, 0.5], [-0.6, 1, 0.25]], rtol=1e-6)
     values[50:57, 1] = 0
     assert not values.any()
 
@@ -117,7 +119,7 @@ def test_with_later_texts_and_bars_deleted_features_before_are_the_same(bars):
     readings = reader(coin).read(texts_of(bars), bars)
     past = bars.head(400)
     earlier = reader(coin).read(texts_of(bars), past)
-    np.testing.assert_array_equal(text_features(readings, bars, 7)[:400], text_features(earlier, past, 7))
+    np.testing.assert_array_equal(text_features(scores_of(readings), bars, 7)[:400], text_features(scores_of(earlier), past, 7))
 
 
 # --- the file and the words
@@ -216,14 +218,14 @@ def test_where_plain_words_tell_all_a_bag_of_words_does_as_well(bars):
 def test_a_bag_of_words_learns_from_known_outcomes_alone(bars):
     """Outcomes from its block on are turned round: what it says of that block stays."""
     readings = reader(coin).read(texts_of(bars, plain=True), bars)
-    events = outcomes_of_texts(readings.assign(score=0.0)[["bar", "symbol", "score", "asked"]], bars, HORIZON)
-    scores, edge = bag_of_words(events, HORIZON), len(events) // 6
+    events = outcomes_of_texts(scores_of(readings), bars, HORIZON)
+    scores, edge = bag_of_words(events, HORIZON), 30
     assert np.isnan(scores[:edge]).all()
     assert np.isfinite(scores[edge:]).all()
     begin = events["bar"][edge]
     unknown = events["bar"] + HORIZON > begin
     turned = events.assign(outcome=np.where(unknown, -events["outcome"], events["outcome"]))
-    second = slice(edge, 2 * edge)
+    second = slice(edge, round(1.25 * edge))
     np.testing.assert_array_equal(bag_of_words(turned, HORIZON)[second], scores[second])
     assert not np.array_equal(bag_of_words(turned, HORIZON)[edge:], scores[edge:])
 
@@ -244,7 +246,7 @@ def test_loudness_is_no_skill_and_what_may_be_memory_is_said(bars):
 
 def test_the_command_writes_page_and_readings_and_refuses_a_mock(tmp_path, monkeypatch, bars):
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path))
-    monkeypatch.setattr("ploutos.advisor.advisor.make_backend", lambda config, settings: Reader(knows))
+    monkeypatch.setattr("ploutos.advisor.texts.make_backend", lambda config, settings: Reader(knows))
     monkeypatch.setattr("ploutos.market.loader.load", lambda spec, root: bars)
     texts_of(bars).frame.iloc[:240].to_parquet(tmp_path / "texts.parquet")
     arguments = ["llm", "texts", str(tmp_path / "texts.parquet"), "--out", str(tmp_path / "page.html"), "--draws", "20", "--json"]

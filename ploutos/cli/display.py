@@ -24,7 +24,9 @@ if TYPE_CHECKING:
     from ploutos.preflight import Outlook
 
 _TITLES = {
-    "bars": "bars", "quality": "inspection of the bars", "features": "features", "folds": "folds", "regression": "supervised models",
+    "bars": "bars", "quality": "inspection of the bars", "features": "features", "readings": "reading of texts",
+    "text-features": "features of texts", "folds": "folds", "texts": "controls of the texts",
+    "regression": "supervised models",
     "teacher": "teachers", "policy": "policies", "llm-features": "features for the advisor", "signals": "advice",
     "mirrored": "advice on the mirrored market", "hybrid": "hybrid policies", "fusion-choice": "choice of fusion",
     "backtests": "backtests", "in-sample": "backtests in sample", "robustness": "stress tests", "candidates": "trials",
@@ -32,7 +34,7 @@ _TITLES = {
     "search": "search for settings",
 }  # fmt: skip
 _PHASES = {
-    **dict.fromkeys(("bars", "quality", "features", "folds"), "1 of 3, data"),
+    **dict.fromkeys(("bars", "quality", "features", "readings", "text-features", "folds"), "1 of 3, data"),
     **dict.fromkeys(("regression", "teacher", "policy"), "2 of 3, training"),
 }
 _LAST_PHASE = "3 of 3, advice and evaluation"
@@ -89,7 +91,8 @@ class Display:
         config, folds, stamps = outlook.config, outlook.folds, outlook.bars.timestamps
         first, last = (str(stamps[bar].astype("datetime64[D]")) for bar in (folds[0].test.start, folds[-1].test.stop - 1))
         members = config.training.members
-        asked = "" if outlook.n_questions is None else f"; {outlook.n_questions:,} questions to {config.llm.model}"
+        asked = "" if outlook.asked is None else f"; {outlook.asked.questions:,} questions to {config.llm.model}"
+        asked += f", {plural(outlook.asked.texts, 'text')} to read" if outlook.asked and outlook.asked.texts else ""
         self.console.print(
             f"{config.name}: {outlook.bars.n_bars:,} bars of {', '.join(outlook.bars.symbols[:8])}; {plural(len(folds), 'fold')}, "
             f"tested {first} to {last}; "

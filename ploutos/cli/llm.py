@@ -90,7 +90,7 @@ def probe(
 @app.command()
 def texts(
     file: Annotated[
-        Path, typer.Argument(help="Parquet of symbol, available_at, source and text; company too where names are to be hidden.")
+        Path, typer.Argument(help="Parquet or CSV of symbol, available_at, source and text; company too where names are to be hidden.")
     ],
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
@@ -106,12 +106,10 @@ def texts(
 
     The readings are written beside the page as parquet.
     """
-    from ploutos.advisor.advisor import make_backend
     from ploutos.advisor.cutoff import known_cutoff
-    from ploutos.advisor.texts import TextReader, read_texts
+    from ploutos.advisor.texts import make_reader, read_texts
     from ploutos.config import load_config
     from ploutos.evaluation.text_skill import text_skill
-    from ploutos.llm.cassette import Cassette
     from ploutos.llm.config import Mask
     from ploutos.market.loader import load
     from ploutos.reporting.texts_page import render_texts, text_sentences
@@ -120,7 +118,7 @@ def texts(
 
     try:
         config, paths = load_config("full", config_file, [*(settings or []), *data_overrides(source, path, market)]), Settings()
-        reader = TextReader(make_backend(config.llm, paths), config.llm, Cassette(paths.cassettes_root))
+        reader = make_reader(config.llm, paths)
         bars = load(config.data, paths.datasets_root)
         readings = reader.read(read_texts(file, bars.symbols), bars)
         known = known_cutoff(config.llm, reader.digest, paths.cutoffs_root)

@@ -1,15 +1,20 @@
 """`ploutos run --plan`: what a run would do, take and write, said before anything is done."""
 
 import json
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 
 from ploutos.cli.shared import console
-from ploutos.wording import show_seconds
+from ploutos.wording import plural, show_seconds
 
 if TYPE_CHECKING:
-    from ploutos.preflight import Outlook
+    from ploutos.llm.config import LLMConfig
+    from ploutos.preflight import Asked, Outlook
+
+_BYTES_PER_TOKEN = 2.6
+"""Of a prompt, which is numbers and JSON for the most part: measured with SmolLM2's tokenizer."""
 
 
 def plan_of(outlook: "Outlook") -> dict[str, Any]:
@@ -26,7 +31,8 @@ def plan_of(outlook: "Outlook") -> dict[str, Any]:
     if "policy" not in rates:
         measured = measure_training(outlook)
         rates |= {"policy": 1 / measured, "hybrid": 1 / measured}
-    n_questions = len(questions_of(config, bars, market_features(bars), folds))
+    asked = outlook.asked
+    n_questions = len(questions_of(config, bars, market_features(bars), folds)) if asked is None else asked.questions
     return {
         "bars": {"source": bars.source, "n_bars": bars.n_bars, "symbols": list(bars.symbols)},
         "folds": fold_table(folds, bars.timestamps),
@@ -37,12 +43,46 @@ def plan_of(outlook: "Outlook") -> dict[str, Any]:
         },
         "advisor": {
             "provider": config.llm.provider.value, "model": config.llm.model, "questions": n_questions, "mirrored": config.llm.mirrors,
+            **({} if asked is None else cost_of(asked, config.llm)),
         },
         "disk_bytes": outlook.disk_bytes,
         "seconds": {name: units * rates[name] if name in rates else None for name, units in work.items()},
         "steps_per_second": measured or (1 / rates["policy"]),
         "measured_now": measured is not None,
     }  # fmt: skip
+
+
+def cost_of(asked: "Asked", llm: "LLMConfig") -> dict[str, Any]:
+    """About what a run's questions would cost a model that was asked none of them before, and which limits would end it, JSON-able.
+
+    An answer counts as long as it may be; seconds are not known before.
+    """
+    from ploutos.llm.meter import price_of
+
+    read, written = round(asked.prompt_bytes / _BYTES_PER_TOKEN), asked.n * llm.num_predict
+    costs = {"questions": asked.n, "tokens": read + written, "money": price_of(read, written, llm.limits), "seconds": None}
+    limits = {
+        name: {"limit": most, "reached": None if (cost := costs[name]) is None else cost >= most}
+        for name in costs
+        if (most := getattr(llm.limits, name)) is not None
+    }
+    return {"texts": asked.texts, "questions_in_all": asked.n, "tokens": read + written, "money": costs["money"], "limits": limits}
+
+
+def _say_costs(advisor: dict[str, Any], say: Callable[[str], None]) -> None:
+    """What the questions come to, against every limit."""
+    texts = f" and {plural(advisor['texts'], 'text')} to read" if advisor["texts"] else ""
+    money = "" if advisor["money"] is None else f", {advisor['money']:.3g} at llm.limits.price_in and price_out"
+    say(
+        f"{advisor['questions_in_all']:,} questions in all{texts}: about {advisor['tokens']:,} tokens at most{money}; what was answered "
+        "before costs nothing"
+    )
+    for name, each in advisor["limits"].items():
+        ends = {True: "may end the run before all is asked: it is kept, and a higher limit goes on", False: "leaves room for all of it"}
+        said = ends.get(each["reached"], "may end the run: how long an answer takes is not known before; ploutos llm check shows one")
+        say(f"llm.limits.{name}={each['limit']:g} {said}")
+    if not advisor["limits"]:
+        say("no limit is set (llm.limits.questions, .tokens, .seconds, .money): all of it is asked")
 
 
 def print_plan(outlook: "Outlook", as_json: bool) -> None:
@@ -69,6 +109,8 @@ def print_plan(outlook: "Outlook", as_json: bool) -> None:
     asked = "a fixed rule that costs nothing" if advisor["provider"] == "mock" else advisor["model"]
     again = ", and those of the test ranges again on the mirrored market" if advisor["mirrored"] else ""
     say(f"{advisor['questions']:,} questions to {advisor['provider']} ({asked}){again}")
+    if "limits" in advisor:
+        _say_costs(advisor, say)
     say(f"about {plan['disk_bytes'] / (1 << 20):,.0f} MiB on disk")
     known = [seconds for seconds in plan["seconds"].values() if seconds is not None]
     untimed = [name for name, seconds in plan["seconds"].items() if seconds is None]

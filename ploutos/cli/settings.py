@@ -28,10 +28,11 @@ def config(
     """Explain settings: what each is, its range, its default, and its value where a preset or a file changes it."""
     from ploutos.config import PipelineConfig, load_config
     from ploutos.faults import suggestion
+    from ploutos.market.data_spec import EVERY_SETTING
     from ploutos.setting_help import settings_of
 
     try:
-        values = load_config(preset, config_file).model_dump(mode="json")
+        values = load_config(preset, config_file).model_dump(mode="json", context=EVERY_SETTING)
         known = list(settings_of(PipelineConfig))
         found = [each for each in known if key is None or each.key == key or each.key.startswith((f"{key}.", f"{key}[]"))]
         if not found:
@@ -70,6 +71,7 @@ def init(
 ) -> None:
     """Make a folder with a YAML file of all settings, each explained and commented out, to start from."""
     from ploutos.config import PipelineConfig, load_config
+    from ploutos.market.data_spec import EVERY_SETTING
     from ploutos.setting_help import commented_yaml
     from ploutos.store import write_text
 
@@ -79,7 +81,7 @@ def init(
         if file.exists():
             raise StoreError(f"{file} is there already; choose another folder, or edit it")
         start = _START.format(preset=preset, file=file, out=folder / "run")
-        lines = commented_yaml(PipelineConfig, chosen.model_dump(mode="json"))
+        lines = commented_yaml(PipelineConfig, chosen.model_dump(mode="json", context=EVERY_SETTING))
         write_text(file, start + "\n".join(lines) + "\n")
     except PloutosError as error:
         raise fail(error, as_json=False) from error

@@ -81,6 +81,7 @@ def judge(
     *,
     double_cost: float | None = None,
     monte_carlo_losses: float | None = None,
+    reads_texts: bool = False,
 ) -> Gates:
     """Hold the subject of a run, `summary.subject.slug`, against every bar.
 
@@ -89,6 +90,7 @@ def judge(
         candidates: everything that was tried on these sessions, this run's accounts among them.
         double_cost: total return at twice the costs, where it was measured.
         monte_carlo_losses: share of disturbed paths that lost, where it was measured.
+        reads_texts: everything that was trained observes what the advisor made of texts.
     """
     periods = periods_of(bars, backtests)
     returns = path_of(backtests, summary.subject.slug, periods)
@@ -103,7 +105,7 @@ def judge(
         _gate(GateName.DOUBLE_COST, double_cost, spec.double_cost, required=False),
         _gate(GateName.MONTE_CARLO, monte_carlo_losses, spec.monte_carlo_losses, most=True, required=False),
     ]
-    evidence = _evidence(summary, backtests, bars, folds, spec.evidence)
+    evidence = _evidence(summary, backtests, bars, folds, spec.evidence, reads_texts)
     suspect = any(check.suspect for check in evidence)
     outcome = _outcome(rows, suspect, needed)
     more = None if outcome is not Outcome.INSUFFICIENT or not math.isfinite(needed) else max(math.ceil(needed) - len(returns), 0)
@@ -259,7 +261,7 @@ def _seed_gates(summary: RunSummary, subject: _Subject, periods: Periods, spec: 
 
 
 def _evidence(
-    summary: RunSummary, backtests: Backtests, bars: Bars, folds: Sequence[Fold], spec: EvidenceSpec
+    summary: RunSummary, backtests: Backtests, bars: Bars, folds: Sequence[Fold], spec: EvidenceSpec, reads_texts: bool
 ) -> tuple[EvidenceCheck, ...]:  # fmt: skip
     """Everything that would make the numbers themselves suspect."""
 
@@ -271,7 +273,7 @@ def _evidence(
     returns = [_yearly(fold.total_return[summary.subject.slug] or 0.0, (fold.last - fold.first).days / 365.25) for fold in summary.folds]
     members = [summary.strategies[slug].sharpe for slug in summary.of(Role.MEMBER)]
     gap = _in_over_out(summary)
-    listens = metrics.role in _LISTENS and not summary.advisor.is_mock
+    listens = (reads_texts or metrics.role in _LISTENS) and not summary.advisor.is_mock
     clean = float(clean_sessions(summary, sessions_tested(bars, backtests)).mean()) if listens else 1.0
     error = max(_unbooked(backtests, row) for row in (subject, holding))
     least = float(backtests.equity[subject, : int(backtests.last[subject]) + 1].min() / backtests.equity[subject, 0])

@@ -67,6 +67,7 @@ def summarise(
     robustness: tuple[Robustness, ...] = (),
     controls: AdviceControls | None = None,
     recombined: tuple[Recombined, ...] = (),
+    reads_texts: bool = False,
 ) -> RunSummary:
     """All numbers of a run.
 
@@ -82,6 +83,7 @@ def summarise(
         robustness: stress tests, by `ploutos.evaluation.robustness`.
         controls: the advice's rank and both sides' reliability, by `ploutos.evaluation.advice_controls`.
         recombined: scores over recombined test bars, by `ploutos.evaluation.recombination`.
+        reads_texts: everything that was trained observes what the language model made of texts.
 
     Raises:
         ConfigError: there is no such account.
@@ -94,7 +96,7 @@ def summarise(
     equity = dict(zip(contenders.slugs, contenders.equity, strict=True))
     tested = signals.within(*tested_decisions(folds))
     counts = evidence_of(tags)
-    about = subject_of(subject, contenders.slugs, signals.is_mock, bool(counts.any()))
+    about = subject_of(subject, contenders.slugs, signals.is_mock, bool(counts.any()), reads_texts)
     compared, supervised = (
         [compare(backtests, periods, pair, bootstrap, seed, ruined) for pair in counted(found, "comparisons")]
         for found in (pairs(backtests.slugs), supervised_pairs(backtests))
@@ -114,7 +116,9 @@ def summarise(
         subject=about,
         benchmark=BUY_AND_HOLD,
         strategies=strategies,
-        against_benchmark=against_benchmark(contenders, about.slug, BUY_AND_HOLD, periods, counts, bootstrap, seed, ended),
+        against_benchmark=against_benchmark(
+            contenders, about.slug, BUY_AND_HOLD, periods, counts, bootstrap, seed, ended, reads_texts=reads_texts
+        ),
         comparisons=answers[: len(compared)],
         supervised=answers[len(compared) :],
         advisor=_advisor(signals, known, None if mirrored is None else mirror_of(tested, mirrored, bootstrap, seed)),

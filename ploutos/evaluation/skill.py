@@ -33,7 +33,7 @@ from ploutos.types import BoolArray, FloatArray
 HEARS_ADVICE = (Role.FUSED, Role.ADVISOR, Role.HYBRID)
 
 
-def subject_of(asked: str, slugs: tuple[str, ...], is_mock: bool, any_clean: bool) -> Subject:
+def subject_of(asked: str, slugs: tuple[str, ...], is_mock: bool, any_clean: bool, reads_texts: bool = False) -> Subject:
     """Whom the verdict is about.
 
     Args:
@@ -41,12 +41,14 @@ def subject_of(asked: str, slugs: tuple[str, ...], is_mock: bool, any_clean: boo
         slugs: of the accounts.
         is_mock: the advisor is no language model.
         any_clean: some tested session is clean of what the advisor may remember.
+        reads_texts: the policies observe what the advisor made of texts.
 
     Raises:
         ConfigError: the run has no such account.
     """
     if asked == "auto":
-        reason = SubjectReason.MOCK if is_mock else SubjectReason.ADVISED if any_clean else SubjectReason.NOT_CLEAN
+        unclean = SubjectReason.READS_TEXTS if reads_texts else SubjectReason.NOT_CLEAN
+        reason = SubjectReason.MOCK if is_mock else SubjectReason.ADVISED if any_clean else unclean
         slug = FUSED.slug if reason is SubjectReason.ADVISED else VOTE.slug
     else:
         slug, reason = asked.removeprefix("regression:"), SubjectReason.ASKED
@@ -56,16 +58,18 @@ def subject_of(asked: str, slugs: tuple[str, ...], is_mock: bool, any_clean: boo
 
 
 def against_benchmark(
-    backtests: Backtests, slug: str, benchmark: str, periods: Periods, counts: BoolArray, bootstrap: BootstrapSpec, seed: int, ruined: bool
-) -> AgainstBenchmark:
+    backtests: Backtests, slug: str, benchmark: str, periods: Periods, counts: BoolArray, bootstrap: BootstrapSpec, seed: int, ruined: bool,
+    reads_texts: bool = False,
+) -> AgainstBenchmark:  # fmt: skip
     """The five questions about one account.
 
     Args:
         counts: shape (n_sessions,), sessions that can be evidence for an account that hears the advisor; the others use all.
         ruined: one of the two accounts was, so nothing is compared.
+        reads_texts: every account hears the advisor, through what it made of texts.
     """
     rows = [backtests.row(each) for each in (slug, benchmark)]
-    if backtests.roles[rows[0]] not in HEARS_ADVICE or not counts.any():
+    if not (reads_texts or backtests.roles[rows[0]] in HEARS_ADVICE) or not counts.any():
         counts = np.ones(len(counts), dtype=bool)
     share = relative_exposure(backtests, rows[0], rows[1], periods, counts)
     own, market = session_returns(backtests.equity[rows], periods)[:, counts]

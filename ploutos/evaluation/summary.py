@@ -409,6 +409,8 @@ class SubjectReason(StrEnum):
     """The advisor is a mock, so the policies' vote stands without it."""
     NOT_CLEAN = "not-clean"
     """No tested session is shown to be clean of what the advisor may remember, so the vote stands without it."""
+    READS_TEXTS = "reads-texts"
+    """The same, but the vote does not stand without it: the policies observe what it made of texts."""
     ADVISED = "advised"
     """The advisor is a model and there are clean sessions."""
 

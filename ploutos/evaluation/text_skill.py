@@ -1,7 +1,7 @@
 """Do a model's readings of texts say anything about what the price does next, and more than cheaper readers of the same words do?
 
-Three readers, on the same texts and the same outcomes. The model; a bag of words (TF-IDF and logistic regression), refitted block by
-block on texts whose outcome was known by then; and the model's own readings of other texts, which is what it says when it is shown
+Three readers, on the same texts and the same outcomes. The model; a bag of words (TF-IDF and logistic regression), refitted again and
+again on texts whose outcome was known by then; and the model's own readings of other texts, which is what it says when it is shown
 shuffled ones, since a reading depends on nothing but the words. Every reader is held to the same size of position, so that no one wins
 by being loud.
 """
@@ -28,7 +28,9 @@ from ploutos.market.bars import Bars
 from ploutos.seeding import generator
 from ploutos.types import FloatArray
 
-_BLOCKS, _FEWEST = 6, 60
+FEWEST = 60
+"""Symbols and bars with texts and a known outcome, for a bag of words to learn from and a test."""
+_FIRST, _GROWTH = 30, 1.25
 _POWER = 0.8
 
 
@@ -96,9 +98,9 @@ def text_skill(
         DataError: there are too few texts whose outcome is known.
     """
     events = outcomes_of_texts(scores_of(readings), bars, horizon)
-    if len(events) < _FEWEST:
+    if len(events) < FEWEST:
         raise DataError(
-            f"{len(events)} symbols and bars have texts and a known outcome; expected {_FEWEST} or more, for a bag of words to learn from "
+            f"{len(events)} symbols and bars have texts and a known outcome; expected {FEWEST} or more, for a bag of words to learn from "
             "and a test"
         )
     words = bag_of_words(events, horizon)
@@ -121,14 +123,20 @@ def text_skill(
 
 
 def outcomes_of_texts(scored: pd.DataFrame, bars: Bars, horizon: int) -> pd.DataFrame:
-    """The same with `outcome`, the log return from the next open to the close `horizon` bars after the decision; in the order of time."""
+    """The same with `outcome`, where it is known; in the order of time."""
+    told = with_outcomes(scored, bars, horizon)
+    return told[np.isfinite(told["outcome"])].reset_index(drop=True)
+
+
+def with_outcomes(scored: pd.DataFrame, bars: Bars, horizon: int) -> pd.DataFrame:
+    """The same with `outcome`, the log return from the next open to the close `horizon` bars after the decision; nan where none is."""
     column = {symbol: s for s, symbol in enumerate(bars.symbols)}
-    scored = scored[scored["bar"] + horizon < bars.n_bars]
     bar, s = scored["bar"].to_numpy(), scored["symbol"].map(column).to_numpy(dtype=np.int64)
-    filled = np.where(bars.tradable[bar + 1, s], bars.open[bar + 1, s], np.nan)
+    known, last = bar + horizon < bars.n_bars, bars.n_bars - 1
+    fill, judged = np.minimum(bar + 1, last), np.minimum(bar + horizon, last)
+    filled = np.where(known & bars.tradable[fill, s], bars.open[fill, s], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
-        outcome = np.log(bars.mark[bar + horizon, s] / filled)
-    return scored.assign(outcome=outcome)[np.isfinite(outcome)].reset_index(drop=True)
+        return scored.assign(outcome=np.log(bars.mark[judged, s] / filled))
 
 
 def positions(scores: FloatArray) -> FloatArray:
@@ -138,15 +146,19 @@ def positions(scores: FloatArray) -> FloatArray:
 
 
 def bag_of_words(events: pd.DataFrame, horizon: int) -> FloatArray:
-    """Score of each event by words alone, -1..1, shape (n,); nan for the first block, which has nothing to learn from.
+    """Score of each event by words alone, -1..1, shape (n,); nan for the first ones, which have nothing to learn from.
 
-    Events are cut into six blocks in time. Each is scored by a fit on the events before it whose outcome was known when it began.
+    The first thirty are learnt from, and each time that there are a quarter more everything is learnt anew, from the events before whose
+    outcome was known by then. So a score depends on nothing that comes after it, not even on how much does.
     """
-    scores, edges = np.full(len(events), np.nan), np.linspace(0, len(events), _BLOCKS + 1).round().astype(int)
-    bar, rose, words = events["bar"].to_numpy(), events["outcome"].to_numpy() > 0, events["asked"].to_numpy()
-    for first, stop in pairwise(edges[1:].tolist()):
-        learnt = bar + horizon <= bar[first]
-        if not learnt.any() or rose[learnt].all() or not rose[learnt].any():
+    scores, edges = np.full(len(events), np.nan), [_FIRST]
+    while edges[-1] < len(events):
+        edges.append(round(edges[-1] * _GROWTH))
+    bar, outcome, words = (events[name].to_numpy() for name in ("bar", "outcome", "asked"))
+    for first, stop in pairwise(edges):
+        learnt = (bar + horizon <= bar[first]) & np.isfinite(outcome)
+        rose = outcome[learnt] > 0
+        if rose.all() or not rose.any():
             scores[first:stop] = 0.0
             continue
         vectors = TfidfVectorizer(ngram_range=(1, 2), min_df=2, sublinear_tf=True)
@@ -155,7 +167,7 @@ def bag_of_words(events: pd.DataFrame, horizon: int) -> FloatArray:
         except ValueError:  # scikit-learn's word for texts that share no word
             scores[first:stop] = 0.0
             continue
-        fitted = LogisticRegression(max_iter=1000).fit(seen, rose[learnt])
+        fitted = LogisticRegression(max_iter=1000).fit(seen, rose)
         scores[first:stop] = 2 * fitted.predict_proba(vectors.transform(words[first:stop]))[:, 1] - 1
     return scores
 

@@ -156,11 +156,12 @@ class LLMClient:
         """
         self._require_fit(query.messages)
         spent: list[Recorded] = []
-        why = ""
+        why, anew = "", False
         for attempt in range(_ATTEMPTS):
-            recorded = self._attempt(query, attempt)
+            recorded, called = self._attempt(query, attempt)
             if recorded.failure:
-                recorded = self._attempt(query, attempt)
+                recorded, called = self._attempt(query, attempt)
+            anew |= called
             spent.append(recorded)
             if recorded.failure:
                 return _outcome(None, spent, recorded.failure)
@@ -169,6 +170,8 @@ class LLMClient:
                 return _outcome(read_answer(recorded.text, query.form), spent)
             except Unreadable as error:
                 why = _explain(recorded, error)
+        if anew:
+            self.meter.abstained()
         return _outcome(None, spent, why)
 
     def query_all(self, queries: Sequence[Query[Form]], max_unusable: float = 1.0) -> list[Outcome[Form]]:
@@ -291,8 +294,8 @@ class LLMClient:
             options={name: getattr(config, name) for name in names}, seed=seed,
         )  # fmt: skip
 
-    def _attempt(self, query: Query[Form], attempt: int) -> Recorded:
-        """One answer, from the cassette or else from the provider.
+    def _attempt(self, query: Query[Form], attempt: int) -> tuple[Recorded, bool]:
+        """One answer, from the cassette or else from the provider, and whether it is the provider's.
 
         Args:
             attempt: how many answers could not be read before.
@@ -300,18 +303,18 @@ class LLMClient:
         schema, seed = schema_of(query.form), self.config.seed + attempt
         plain = self._known(query.messages, schema, seed)  # recorded before second attempts had a reminder, or the first one
         if plain is not None:
-            return plain
+            return plain, False
         messages = (*query.messages, REMINDER) if attempt else query.messages
         if self._cassette is None:
-            return self._call(messages, schema, seed)
+            return self._call(messages, schema, seed), True
         question = self._question(messages, schema, seed)
         known = self._known(messages, schema, seed)
         if known is not None:
-            return known
+            return known, False
         if self.config.replay:
             raise LLMError(self._never_recorded(question))
         recorded = self._call(messages, schema, seed)
-        return recorded if recorded.failure else self._cassette.keep(question, recorded)
+        return recorded if recorded.failure else self._cassette.keep(question, recorded), True
 
     def _known(self, messages: Messages, schema: Schema, seed: int) -> Recorded | None:
         """What the cassette has; a failure is no answer."""

@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 
 from ploutos.specs import Spec
 
+_HOW = {"model", "temperature", "seed", "num_ctx", "num_predict", "think"}
 _SPAN = re.compile(r"-?\d+(\.\d+)?|-?(\d+(\.\d+)?(ns|us|µs|ms|s|m|h))+")
 
 
@@ -51,7 +52,8 @@ class Trigger(StrEnum):
 
 
 class LLMLimits(Spec):
-    """What a run may ask anew; answers from the cassette count for nothing. The run ends at a limit, and goes on with a higher one."""
+    """What a run may ask anew; answers from the cassette count for nothing. The run ends at a limit, and goes on with a higher one. A
+    strategist's search has limits of its own beside these, which count recorded answers too."""
 
     questions: PositiveInt | None = None
     """Questions put to the model, second attempts included; empty means no limit."""
@@ -151,6 +153,9 @@ class LLMConfig(Spec):
     def cache_fields(self) -> dict[str, Any]:
         """The settings that advice depends on: no address, no timeout, no limit, no number at once, nothing of the GPU."""
         when = {"provider", "cadence_bars", "triggers", "cooldown_bars", "reveal"}
-        how = {"model", "temperature", "seed", "num_ctx", "num_predict", "think"}
         unlike = {"mask"} if self.mask is not Mask.ALL else set()
-        return self.model_dump(mode="json", include=unlike | when if self.provider is LLMProvider.MOCK else unlike | when | how)
+        return self.model_dump(mode="json", include=unlike | when if self.provider is LLMProvider.MOCK else unlike | when | _HOW)
+
+    def reading_fields(self) -> dict[str, Any]:
+        """The settings that the readings of texts depend on."""
+        return self.model_dump(mode="json", include=_HOW | {"provider"}) | {"hidden": self.hidden.value}

@@ -37,10 +37,12 @@ class Meter:
         prompt_tokens, tokens: read and written.
         seconds: waited for answers, with pauses; of concurrent questions the sum.
         load_seconds: of these, loading the model, where the server says so.
+        abstentions: questions whose answers could not be read, not even at the second attempt.
+        failures: calls that brought no answer at all.
     """
 
     def __init__(self) -> None:
-        self.questions = self.prompt_tokens = self.tokens = 0
+        self.questions = self.prompt_tokens = self.tokens = self.abstentions = self.failures = 0
         self.seconds = self.load_seconds = 0.0
         self._uncounted = False
         """A server did not say how many tokens it read."""
@@ -78,10 +80,17 @@ class Meter:
         """Count what came of it; None where nothing came."""
         with self._lock:
             self.seconds += seconds
-            if reply is not None:
+            if reply is None:
+                self.failures += 1
+            else:
                 self.prompt_tokens, self.tokens = self.prompt_tokens + reply.prompt_tokens, self.tokens + reply.tokens
                 self.load_seconds += reply.load_seconds
                 self._uncounted |= reply.prompt_tokens == 0
+
+    def abstained(self) -> None:
+        """Count a question whose answer could not be read."""
+        with self._lock:
+            self.abstentions += 1
 
     def describe(self, limits: LLMLimits) -> str:
         """What was spent, in words."""
@@ -91,7 +100,7 @@ class Meter:
 
     def summary(self, limits: LLMLimits) -> dict[str, Any]:
         """The counts, JSON-able, for a run's manifest."""
-        counts = {name: getattr(self, name) for name in ("questions", "prompt_tokens", "tokens")}
+        counts = {name: getattr(self, name) for name in ("questions", "prompt_tokens", "tokens", "abstentions", "failures")}
         return counts | {"seconds": self.seconds, "load_seconds": self.load_seconds, "money": self.money(limits)}
 
 

@@ -6,10 +6,10 @@ trade. Its calendar follows from what it is, or from `data.calendar`. Where the 
 
 from datetime import date
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pandas as pd
-from pydantic import model_validator
+from pydantic import PositiveInt, SerializationInfo, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from ploutos.errors import ConfigError, UnknownSymbol
 from ploutos.faults import suggestion
@@ -26,6 +26,9 @@ from ploutos.wording import enumerate_names
 SourceName = Literal["sample", "files", "synthetic", "alpaca", "yahoo"]
 _READ_BY = {"files": ("timezone", "ambiguous", "label", "format"), "alpaca": ("feed",), "synthetic": ("synthetic",)}
 """Settings that one source alone reads; given to another they would be ignored."""
+TEXT_SETTINGS = ("texts", "texts_stand_bars")
+EVERY_SETTING = {"settings": "every"}
+"""Context in which a dump holds settings that otherwise only stand there where they are used."""
 SYNTHETIC_SYMBOLS = ("IWM", "QQQ", "SPY")
 VENDOR_TIMEFRAME = pd.Timedelta(hours=1)
 
@@ -76,6 +79,18 @@ class DataSpec(Spec):
     """A file or folder of daily VIX, 10-year yield and dollar, to join to the features by publication time."""
     macro_provider: Provider = "yahoo"
     """Whose publication times hold for macro series that are not named by a vendor's own symbol."""
+    texts: Path | None = None
+    """A file of dated texts (parquet or CSV: symbol, available_at with a zone, source, text) that the language model reads; everything
+    that is trained observes what it made of them."""
+    texts_stand_bars: PositiveInt = 5
+    """Bars that a reading stands, unless another follows before, and after which the controls judge it."""
+
+    @model_serializer(mode="wrap")
+    def _as_before_there_were_texts(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
+        """Without texts nothing says so: keys and digests of such runs stay what they were."""
+        found: dict[str, Any] = handler(self)
+        shown = self.texts is not None or info.context == EVERY_SETTING
+        return found if shown else {name: value for name, value in found.items() if name not in TEXT_SETTINGS}
 
     @model_validator(mode="after")
     def _path_is_read(self) -> "DataSpec":
@@ -94,6 +109,8 @@ class DataSpec(Spec):
                     return f"data.{name}{shown} source {self.source} does not read; set data.source to {source}, or leave data.{name} out"
         if self.macro is None and self.macro_provider != "yahoo":
             return f"data.macro_provider is {self.macro_provider}, and there is no data.macro that it could be of; leave it out"
+        if self.texts is None and self.texts_stand_bars != 5:
+            return f"data.texts_stand_bars is {self.texts_stand_bars}, and there are no data.texts that could stand; leave it out"
         return None
 
     @property

@@ -3,7 +3,7 @@
 Numbers in words and tables are the run summary's; figures are drawn of the accounts under it.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -205,11 +205,13 @@ class RunFacts:
         folds: from `ploutos.walk_forward.fold_table`.
         provenance: name and value of everything that the numbers stand on.
         command: what repeats the run.
+        texts: what reading texts was worth; empty where there were none.
     """
 
     folds: list[dict[str, str]]
     provenance: list[tuple[str, str]]
     command: str = ""
+    texts: tuple[str, ...] = ()
 
 
 def render_report(backtests: Backtests, summary: RunSummary, bars: Bars, quality: QualitySummary, facts: RunFacts) -> str:
@@ -304,11 +306,11 @@ def markdown_table(headings: list[str] | tuple[str, ...], rows: Iterable[Iterabl
     return lines + ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
 
 
-def render_markdown(summary: RunSummary) -> str:
+def render_markdown(summary: RunSummary, texts: Sequence[str] = ()) -> str:
     """The run on a card: the answer, what stands behind it, the key table and the gates."""
     name = names_of(summary)[summary.subject.slug]
     lines = [f"## {headline(summary)}", "", f"{name}, out of sample {summary.first} to {summary.last}, net of costs.", ""]
-    lines += [f"- {sentence}" for sentence in [*verdict(summary), *gate_sentences(summary)]]
+    lines += [f"- {sentence}" for sentence in [*verdict(summary), *texts, *gate_sentences(summary)]]
     lines += ["", *markdown_table(SHORT_COLUMNS, ([row[column] for column in SHORT_COLUMNS] for row in comparison(summary)))]
     if summary.gates is not None:
         lines += ["", *markdown_table(("gate", "value", "bar", "margin", "result"), gate_rows(summary.gates))]

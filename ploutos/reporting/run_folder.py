@@ -13,6 +13,7 @@ from ploutos.envs.spec import CostSpec, cash_in_words
 from ploutos.errors import StoreError
 from ploutos.evaluation.backtest import BACKTESTS
 from ploutos.evaluation.summary import SUMMARY, RunSummary
+from ploutos.evaluation.text_controls import TEXT_CONTROLS
 from ploutos.hardware.monitor import Usage, describe_usage
 from ploutos.llm.gpu_unload import freed_of
 from ploutos.market.bars import BARS, Bars
@@ -23,6 +24,7 @@ from ploutos.market.quality_report import QUALITY
 from ploutos.provenance import git_commit, library_versions, source_digest
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.report import RunFacts, render_markdown, render_report
+from ploutos.reporting.texts_page import render_run_texts, run_sentences
 from ploutos.run_refs import RunRefs
 from ploutos.store import Store, digest_of, write_json, write_text, writing
 from ploutos.walk_forward import FOLDS, Fold, fold_table
@@ -104,6 +106,7 @@ def _asked_in_words(asked: dict[str, Any] | None) -> list[tuple[str, str]]:
         return []
     words = [plural(asked["questions"], "question"), f"{plural(asked['prompt_tokens'], 'token')} read", f"{asked['tokens']:,} written"]
     words += [f"{asked['seconds']:.1f} s", f"{asked['load_seconds']:.1f} s of it loading the model"]
+    words += [plural(asked[name], word) for name, word in (("abstentions", "abstention"), ("failures", "failed call")) if asked[name]]
     words += [] if asked["money"] is None else [f"cost {asked['money']:.4g}"]
     return [("asked of the model in this run", ", ".join(words)), *(_unload_in_words(each) for each in asked["unloads"])]
 
@@ -200,6 +203,7 @@ def write_run(
         The folder, and the summary.
     """
     folder = _new_folder(config, runs_root)
+    texts = None if refs.texts is None else store.load(refs.texts, TEXT_CONTROLS)
     bars, folds, quality = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(refs.quality, QUALITY)
     backtests, summary = store.load(refs.require("backtests"), BACKTESTS), store.load(refs.require("metrics"), SUMMARY)
     artifacts = {
@@ -213,6 +217,10 @@ def write_run(
     if refs.mirrored is not None:
         artifacts["mirrored"] = refs.mirrored.sha256
         copies.append("mirrored.parquet")
+    if texts is not None:
+        artifacts |= {name: refs.require(name).sha256 for name in ("readings", "texts")}
+        copies += ["readings.parquet", "texts.json"]
+        write_text(folder / "texts.html", render_run_texts(texts))
     manifest = {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
@@ -231,11 +239,14 @@ def write_run(
         "llm": asked,
         "pauses": [asdict(pause) for pause in usage.pauses],
     }
-    facts = RunFacts(fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config))
+    facts = RunFacts(
+        fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config),
+        () if texts is None else tuple(run_sentences(texts)),
+    )  # fmt: skip
     for name, text in (
         ("config.yaml", dump_yaml(config)),
         ("report.html", render_report(backtests, summary, bars, quality, facts)),
-        ("report.md", render_markdown(summary)),
+        ("report.md", render_markdown(summary, facts.texts)),
         ("advisor.html", render_advisor_page(backtests, summary)),
     ):
         write_text(folder / name, text)

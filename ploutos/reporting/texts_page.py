@@ -1,12 +1,16 @@
 """What reading texts was worth, in sentences and on a page of its own."""
 
-from ploutos.evaluation.text_skill import ReaderScore, TextSkill
+from ploutos.evaluation.text_controls import TextControls, TextPair
+from ploutos.evaluation.text_skill import FEWEST, ReaderScore, TextSkill
 from ploutos.reporting.page import render_page, show
 from ploutos.wording import plural
 
 _HEADINGS = ["reader", "took a side on", "right", "value per event", "interval", "p"]
 _LEVEL = 0.05
 _NAMES = {"model": "model", "words": "bag of words"}
+_READS = {
+    "prices": "prices alone", "model": "the model's readings", "words": "a bag of words", "shuffled": "shuffled readings",
+}  # fmt: skip
 _FOOTER = (
     "A value is the mean log return, in basis points, of positions of mean size 1, from the open after a text was known to the close at "
     "the horizon, before costs. It is one history, and no promise of profit."
@@ -51,17 +55,68 @@ def _finding(skill: TextSkill) -> str:
     return f"Nothing shows that {skill.model} reads anything in these texts.{least}"
 
 
+def run_sentences(controls: TextControls) -> list[str]:
+    """Of a run that trained on texts: what reading them was worth to its supervised models, then what the readings are worth alone."""
+    everything = f"Everything that was trained reads what {controls.model} made of {plural(controls.n_texts, 'text')}."
+    if controls.skill is None:
+        few = (
+            f"{plural(controls.n_events, 'symbol and bar', 'symbols and bars')} with texts and a known outcome are too few to test the "
+            f"readings by themselves; {FEWEST} are needed."
+        )
+    return [
+        *(_helped(controls, kind) for kind in dict.fromkeys(row.kind for row in controls.accounts)),
+        *(text_sentences(controls.skill) if controls.skill else [few]),
+        everything,
+    ]
+
+
+def _helped(controls: TextControls, kind: str) -> str:
+    """What a supervised model earned by reading."""
+    of = {reads: controls.pair(kind, reads, "prices") for reads in ("model", "words", "shuffled")}
+    verb = {1: "helped", 0: "did not help beyond chance", -1: "harmed"}
+    beside = ", ".join(f"{_READS[reads]} {_yearly(pair)}" for reads, pair in of.items())
+    return f"Reading texts {verb[of['model'].sign]}: beside prices alone, {kind} earns a year with {beside}."
+
+
+def _yearly(pair: TextPair) -> str:
+    more = f"{show(pair.difference, 'percent')} more" if (pair.difference or 0) >= 0 else f"{show(-(pair.difference or 0), 'percent')} less"
+    return more if pair.low is None else f"{more} ({show(pair.low, 'percent')} to {show(pair.high, 'percent')})"
+
+
+def render_run_texts(controls: TextControls) -> str:
+    """The page of a run that trained on texts."""
+    accounts = [[row.kind, _READS[row.reads], show(row.total_return, "percent"), show(row.sharpe, "ratio")] for row in controls.accounts]
+    pairs = [
+        [row.kind, f"{_READS[row.of]} less {_READS[row.against]}", show(row.difference, "percent"),
+         "-" if row.low is None else f"{show(row.low, 'percent')} to {show(row.high, 'percent')}", show(row.p, "p")]
+        for row in controls.pairs
+    ]  # fmt: skip
+    tables = [
+        ("Supervised models beside prices alone", ["model", "reads beside prices", "total return", "Sharpe"], accounts),
+        ("Their differences, a year", ["model", "difference", "mean return", "interval", "p, corrected"], pairs),
+    ]
+    return render_page(
+        "audit.html.j2", title="Did reading texts help?", sentences=run_sentences(controls), figures=[],
+        tables=[*(tables if accounts else []), *(_tables(controls.skill) if controls.skill else [])], footer=_FOOTER,
+    )  # fmt: skip
+
+
 def render_texts(skill: TextSkill) -> str:
     """The page."""
+    return render_page(
+        "audit.html.j2", title="Do the texts say anything?", sentences=text_sentences(skill), figures=[], tables=_tables(skill),
+        footer=_FOOTER,
+    )  # fmt: skip
+
+
+def _tables(skill: TextSkill) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Readers side by side, and the model among shuffles of itself."""
     rank, rows = skill.shuffled, [*((_NAMES[row.reader], row) for row in skill.readers), ("model less bag of words", skill.more)]
     drawn = [f"{rank.draws:,}", *(_points(each) for each in (rank.own, rank.low, rank.median, rank.high)), f"{rank.p:.3f}"]
-    tables = [
+    return [
         (f"{plural(skill.n_events, 'event')}, {plural(skill.horizon_bars, 'bar')} ahead", _HEADINGS, [_row(*row) for row in rows]),
         ("The model's readings, shuffled", ["shuffles", "as read", "2.5%", "median", "97.5%", "p"], [drawn]),
     ]
-    return render_page(
-        "audit.html.j2", title="Do the texts say anything?", sentences=text_sentences(skill), figures=[], tables=tables, footer=_FOOTER
-    )
 
 
 def _row(name: str, row: ReaderScore) -> list[str]:

@@ -45,6 +45,8 @@ _REASONS = {
     SubjectReason.ASKED: "evaluation.subject names it",
     SubjectReason.MOCK: "the advisor is a mock, and the vote is what stands without it",
     SubjectReason.NOT_CLEAN: "no tested session is shown to be clean of what the advisor may remember, and the vote stands without it",
+    SubjectReason.READS_TEXTS: "no tested session is shown to be clean of what the advisor may remember, and the policies observe "
+    "what it made of texts too, so nothing here counts as evidence",
     SubjectReason.ADVISED: "the advisor is a language model and some tested sessions are clean of what it may remember",
 }
 _CONTROLS = {

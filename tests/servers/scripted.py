@@ -17,7 +17,8 @@ class ScriptedServer(AbstractContextManager["ScriptedServer"]):
     """`with ScriptedServer(answer) as server:` serves on `server.host` until the block ends.
 
     Args:
-        answer: gets the parsed user message and its number; returns what is said: a dict, or text as it is.
+        answer: gets the user message and its number; returns what is said: a dict, or text as it is.
+        parse: what makes an argument of the message's text.
 
     Attributes:
         chats: bodies of the questions, in order.
@@ -25,8 +26,8 @@ class ScriptedServer(AbstractContextManager["ScriptedServer"]):
         refuse_after: questions from which on it answers 503.
     """
 
-    def __init__(self, answer: Callable[[dict[str, Any], int], dict[str, Any] | str]) -> None:
-        self.answer = answer
+    def __init__(self, answer: Callable[[Any, int], dict[str, Any] | str], parse: Callable[[str], Any] = json.loads) -> None:
+        self.answer, self.parse = answer, parse
         self.chats: list[dict[str, Any]] = []
         self.events: list[str] = []
         self.refuse_after = 10**9
@@ -58,7 +59,7 @@ class ScriptedServer(AbstractContextManager["ScriptedServer"]):
         self.events.append("chat")
         self.chats.append(body)
         user = next(message["content"] for message in body["messages"] if message["role"] == "user")
-        said = self.answer(json.loads(user), len(self.chats) - 1)
+        said = self.answer(self.parse(user), len(self.chats) - 1)
         text = said if isinstance(said, str) else json.dumps(said)
         return 200, {
             "model": TAG, "created_at": "", "message": {"role": "assistant", "content": text}, "done": True, "done_reason": "stop",

@@ -6,7 +6,11 @@ from ploutos.specs import Spec
 
 
 class StrategistSpec(Spec):
-    """Limits of a search by a language model, each of them enforced, and what promotes its find."""
+    """Limits of a search by a language model, each of them enforced, and what promotes its find.
+
+    They count what a search used, answers of the cassette included, so that a search that is repeated or resumed ends at the same turn.
+    `llm.limits` counts what is asked anew, of the search and its control together, and ends the command, which is then run again.
+    """
 
     strategy: str = "ema_cross"
     """Rule to tune: a name of `ploutos.strategies.rules.RULES`, or a file's own as my_rules.py:RULE."""
