@@ -57,6 +57,12 @@ class Served:
     api: str
 
     @property
+    def reports(self) -> str:
+        """Address of the reports: the next port."""
+        address, port = self.api.removesuffix("/api").rsplit(":", 1)
+        return f"{address}:{int(port) + 1}"
+
+    @property
     def is_up(self) -> bool:
         try:
             return abs(psutil.Process(self.pid).create_time() - self.started) < 1
@@ -98,6 +104,7 @@ class Place:
         served = self.served()
         if served is not None:
             os.environ.update(PREFECT_API_URL=served.api, PREFECT_API_AUTH_STRING=self.password())
+            os.environ.setdefault("PLOUTOS_REPORTS", served.reports)
         return served is not None
 
 

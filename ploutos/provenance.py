@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -24,7 +25,7 @@ from typing import Any
 from ploutos.specs import Spec
 
 ROOT = Path(__file__).parent
-_PARSING = threading.Lock()
+_PARSING, _TRIES = threading.Lock(), 20
 
 
 def _module_file(module: str) -> Path | None:
@@ -49,10 +50,18 @@ def _imports(tree: ast.AST) -> set[str]:
     return names
 
 
+def _tree(source: str) -> ast.Module:
+    """A syntax tree. CPython 3.11 fails now and then where two threads build one at once, and some of the threads are Prefect's."""
+    for _ in range(_TRIES):
+        with _PARSING, suppress(SystemError):
+            return ast.parse(source)
+    return ast.parse(source)
+
+
 @lru_cache(maxsize=1024)
 def _parsed(source: str) -> tuple[str, frozenset[str]]:
     """Digest of a module's syntax tree, and what it imports."""
-    tree = ast.parse(source)
+    tree = _tree(source)
     return hashlib.sha256(_without_docstrings(tree).encode()).hexdigest(), frozenset(_imports(tree))
 
 
@@ -80,8 +89,7 @@ def _closure(modules: tuple[str, ...]) -> tuple[dict[str, str], set[str]]:
         file = _module_file(module)
         if file is None or module in digests:
             continue
-        with _PARSING:  # CPython 3.11 may fail when two threads build syntax trees at once
-            digests[module], imports = _parsed(file.read_text(encoding="utf-8"))
+        digests[module], imports = _parsed(file.read_text(encoding="utf-8"))
         for name in imports:
             top = name.split(".")[0]
             if top == "ploutos":
@@ -142,8 +150,7 @@ def logic_of(function: Callable[..., object], packages: tuple[str, ...]) -> tupl
         if package == "ploutos":
             modules.add(each.__module__)
         elif isinstance(each, FunctionType) and package in packages and each.__qualname__ not in found:
-            with _PARSING:
-                found[each.__qualname__] = _without_docstrings(ast.parse(textwrap.dedent(inspect.getsource(each))))
+            found[each.__qualname__] = _without_docstrings(_tree(textwrap.dedent(inspect.getsource(each))))
             pending += _reached(each)
     return hashlib.sha256("\n".join(f"{name}={text}" for name, text in sorted(found.items())).encode()).hexdigest(), modules
 

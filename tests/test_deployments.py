@@ -4,11 +4,13 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from datetime import date
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from prefect import Flow
@@ -18,10 +20,11 @@ from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values, find_placeholders
 
-from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
+from deployments.deploy import HEARTBEAT_S, PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
 from deployments.serve import Place, Served, stop, systemd_unit
+from ploutos.cli import main
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.market.calendar import sessions_around
 from ploutos.settings import Settings
@@ -144,6 +147,34 @@ def test_a_server_that_is_gone_is_not_taken_for_one_that_is_up(tmp_path):
     (place.folder / "serve.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "api": "http://127.0.0.1:1/api"}))
     assert place.served() is None  # the number belongs to another process by now
     assert not Served(os.getpid(), 1.0, "").is_up
+
+
+def test_a_terminal_finds_the_server_of_its_home_and_where_reports_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    assert not Place(tmp_path).use()
+    Place(tmp_path).folder.mkdir()
+    up = {"pid": os.getpid(), "started": psutil.Process().create_time(), "api": "http://127.0.0.1:4200/api"}
+    (tmp_path / "serve" / "serve.json").write_text(json.dumps(up))
+    assert Place(tmp_path).use()
+    assert (os.environ["PREFECT_API_URL"], os.environ["PLOUTOS_REPORTS"]) == (up["api"], "http://127.0.0.1:4201")
+    assert os.environ["PREFECT_API_AUTH_STRING"] == Place(tmp_path).password()
+
+
+def test_a_night_that_asks_speaks_to_the_server_of_its_home(tmp_path):
+    (tmp_path / "serve").mkdir()
+    up = {"pid": os.getpid(), "started": psutil.Process().create_time(), "api": "http://127.0.0.1:9/api"}  # nobody answers there
+    (tmp_path / "serve" / "serve.json").write_text(json.dumps(up))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ploutos", "nightly", "--ask"], env=kept | {"PLOUTOS_HOME": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert "http://127.0.0.1:9/api, and no server answers there" in " ".join(done.stderr.split())
+
+
+def test_a_run_of_a_terminal_gives_signs_of_life_as_often_as_a_workers():
+    assert main._PREFECT_DEFAULTS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
 
 
 def test_no_server_is_one_sentence(monkeypatch):

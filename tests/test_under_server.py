@@ -208,6 +208,11 @@ def test_a_promotion_waits_for_a_person_and_has_no_default(home, deployed, monke
     assert (move.by, move.reason) == ("Ada", "passed every gate; there was no champion; seen")
 
 
+def test_the_form_begins_with_what_is_due(home):
+    question = due(home).model_copy(update={"sentences": ("The candidate holds SPY.", "A first promotion is due.")})
+    assert approvals._description(question).splitlines()[2:] == ["- A first promotion is due.", "- The candidate holds SPY."]
+
+
 def test_a_rejection_moves_nothing_and_a_later_question_takes_an_earlier_ones_place(home, deployed, monkeypatch):
     monkeypatch.setattr(approvals, "model_of", lambda folder: model())
     first = asked(deployed, due(home))
