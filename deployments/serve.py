@@ -41,6 +41,15 @@ _SLOTS = {
     "PREFECT_SERVER_SERVICES_REPOSSESSOR_LOOP_SECONDS": "2",
 }
 
+MANY_TASKS = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "500",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+}
+"""For runs of many tasks: one transaction a second for all states of task runs, not one for each, and patience, since a statement that
+takes too long on a busy machine ends the flow that it is for."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -254,7 +263,8 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
     password = place.password()
     common = os.environ | _HUSHED | {"PREFECT_HOME": str(place.folder / "prefect"), "PREFECT_API_URL": api}
     for_server = {"PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port)}
-    for_server |= _SLOTS | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
+    for_server |= {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
+    for_server |= _SLOTS | MANY_TASKS
     if database is not None:
         for_server["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     for_worker = capped_environment(1) | {

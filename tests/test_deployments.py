@@ -17,13 +17,14 @@ from prefect import Flow
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
+from prefect.settings import Settings as PrefectSettings
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values, find_placeholders
 
 from deployments.deploy import HEARTBEAT_S, PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
-from deployments.serve import Place, Served, stop, systemd_unit
+from deployments.serve import MANY_TASKS, Place, Served, stop, systemd_unit
 from ploutos.cli import main
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.market.calendar import sessions_around
@@ -137,6 +138,14 @@ def test_the_password_is_the_owners_and_stays(tmp_path):
     assert stat.S_IMODE((tmp_path / "serve" / "auth").stat().st_mode) == 0o600
     assert Place(tmp_path).password() == password
     assert password not in systemd_unit(tmp_path, 4200)
+
+
+def test_prefect_knows_the_settings_that_a_server_gets_for_many_tasks(monkeypatch):
+    for name, value in MANY_TASKS.items():
+        monkeypatch.setenv(name, value)
+    server = PrefectSettings().server
+    recorder, database = server.services.task_run_recorder, server.database
+    assert (recorder.batch_size, recorder.flush_interval, database.timeout, database.connection_timeout) == (500, 1, 60, 60)
 
 
 def test_a_server_that_is_gone_is_not_taken_for_one_that_is_up(tmp_path):
