@@ -42,7 +42,7 @@ from ploutos.walk_forward import Fold
 RUNNERS = ("thread", "process", "dask", "ray", "workers")
 FOLDS, MEMBERS = 8, 5
 SMALL = [
-    "data.symbols=[AAPL, IBM]", "folds.train_years=4", "folds.test_months=12", "training.total_timesteps=2048", "training.n_envs=4",
+    "data.symbols=[AAPL, IBM]", "folds.train_years=4", "folds.test_months=12", "training.total_timesteps=512", "training.n_envs=4",
     "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "training.teacher=none", "regression.models=[]",
     "pipeline.pause_between_phases=0", "hardware.workers=2", "hardware.tasks=2",
 ]  # fmt: skip
