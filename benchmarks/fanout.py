@@ -115,6 +115,7 @@ class Group:
         return self.folder / "cpuacct.usage"
 
     def remove(self) -> None:
+        until(lambda: not (self.folder / "tasks").read_text(), 60)  # what a process leaves behind ends with it, a moment later
         self.folder.rmdir()
 
 

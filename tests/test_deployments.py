@@ -124,10 +124,13 @@ def test_a_worker_needs_an_absolute_home(tmp_path, monkeypatch):
     monkeypatch.setenv("PLOUTOS_HOME", "relative")
     with pytest.raises(ConfigError, match="absolute"):
         work_beside_home()
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "work" / "home"))
-    assert work_beside_home() == {"directory": str(tmp_path / "work")}
-    assert Path.cwd() == tmp_path / "work"
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "new" / "work" / "home"))  # as on a host that starts its first member
+    assert work_beside_home() == {"directory": str(tmp_path / "new" / "work")}
+    assert Path.cwd() == tmp_path / "new" / "work"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(ConfigError, match="cannot be made or entered"):
+        work_beside_home()
 
 
 def test_the_password_is_the_owners_and_stays(tmp_path):
