@@ -27,6 +27,7 @@ cap_threads(1)
 import httpx
 from prefect import flow
 
+from benchmarks.sleeping import sleeping
 from flows.phases import _by_fold, phase1, phase2
 from flows.stages import at_work
 from ploutos.config import PipelineConfig, load_config
@@ -42,7 +43,7 @@ from ploutos.walk_forward import Fold
 RUNNERS = ("thread", "process", "dask", "ray", "workers")
 FOLDS, MEMBERS = 8, 5
 SMALL = [
-    "data.symbols=[AAPL, IBM]", "folds.train_years=4", "folds.test_months=12", "training.total_timesteps=2048", "training.n_envs=4",
+    "data.symbols=[AAPL, IBM]", "folds.train_years=4", "folds.test_months=12", "training.total_timesteps=512", "training.n_envs=4",
     "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "training.teacher=none", "regression.models=[]",
     "pipeline.pause_between_phases=0", "hardware.workers=2", "hardware.tasks=2",
 ]  # fmt: skip
@@ -75,6 +76,14 @@ def one_after_another(config: PipelineConfig, usage: Path) -> dict[str, Any]:
         return {**took, "policies": [file_sha256(job.target) for job in jobs]}
 
 
+@flow(name="asleep", persist_result=False)
+def asleep(config: PipelineConfig, usage: Path, seconds: float) -> dict[str, Any]:
+    """As many members that sleep."""
+    began, before = time.perf_counter(), _seconds(usage)
+    shas = sleeping(config, FOLDS * config.training.members, seconds)
+    return {"wall": time.perf_counter() - began, "busy": _seconds(usage) - before, "policies": shas}
+
+
 def _job(store: Store, refs: RunRefs, fold: Fold, config: PipelineConfig, member: int) -> MemberJob:
     folder = Settings().home / "alone" / f"{fold.index}-{member}"
     folder.mkdir(parents=True)
@@ -91,6 +100,9 @@ def measure(runner: str, members: int, usage: Path) -> None:
     if "FANOUT_SCHEDULER" in os.environ:
         place.append(f"hardware.scheduler={os.environ['FANOUT_SCHEDULER']}")
     config = load_config("full", overrides=[*SMALL, *place, f"training.members={members}"])
+    if "FANOUT_SLEEP" in os.environ:
+        print(_MARK + json.dumps(asleep(config, usage, float(os.environ["FANOUT_SLEEP"]))))
+        return
     print(_MARK + json.dumps((one_after_another if runner == "alone" else fan_out)(config, usage)))
 
 
@@ -115,6 +127,7 @@ class Group:
         return self.folder / "cpuacct.usage"
 
     def remove(self) -> None:
+        until(lambda: not (self.folder / "tasks").read_text(), 60)  # what a process leaves behind ends with it, a moment later
         self.folder.rmdir()
 
 
@@ -236,6 +249,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--home", type=Path, help="folder to keep everything in; what is there is not measured again")
     parser.add_argument("--runners", nargs="*", default=list(RUNNERS), choices=RUNNERS, metavar="RUNNER", help=", ".join(RUNNERS))
+    parser.add_argument("--sleep", type=float, metavar="S", help="members only sleep for S seconds: what is left is what is around them")
     for name, kind in (("measure", str), ("members", int), ("usage", Path)):
         parser.add_argument(f"--{name}", type=kind, help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -244,6 +258,9 @@ def main() -> None:
         return
     if asked.home is None:
         parser.error("--home is needed")
+    if asked.sleep is not None:
+        _tell_of_sleep(asked.home.resolve(), [each for each in asked.runners if each != "workers"], asked.sleep)
+        return
     found = {}
     for runner in ("alone", *asked.runners):
         kept = asked.home.resolve() / f"{runner}.json"
@@ -252,6 +269,18 @@ def main() -> None:
             kept.write_text(json.dumps(meet(kept.with_suffix(""), runner)))
         found[runner] = json.loads(kept.read_text())
         print(row(runner, found[runner], found["alone"]["whole"]), flush=True)
+
+
+def _tell_of_sleep(folder: Path, runners: list[str], seconds: float) -> None:
+    """What a member takes that takes nothing itself; the start of a runner is what both times have in common."""
+    os.environ["FANOUT_SLEEP"] = str(seconds)
+    print("| runner | wall s | processor s a member | server, s a member | its start, processor s | load |\n|---|---:|---:|---:|---:|---:|")
+    for runner in runners:
+        found = meet(folder / f"{runner}-asleep", runner)
+        first, whole, more = found["first"], found["whole"], FOLDS * (MEMBERS - 1)
+        each, server = ((whole[name] - first[name]) / (more - FOLDS) for name in ("busy", "server"))
+        start = first["busy"] - FOLDS * each
+        print(f"| {runner} | {whole['wall']:.1f} | {each:.3f} | {server:.3f} | {start:.1f} | {found['load']:.1f} |", flush=True)
 
 
 def row(runner: str, found: dict[str, Any], alone: dict[str, Any]) -> str:

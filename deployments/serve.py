@@ -42,6 +42,15 @@ SLOTS = {
 }
 """How the server keeps the leases of slots."""
 
+MANY_TASKS = {
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "500",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+    "PREFECT_SERVER_DATABASE_CONNECTION_TIMEOUT": "60",
+}
+"""For runs of many tasks: one transaction a second for all states of task runs, not one for each, and patience, since a statement that
+takes too long on a busy machine ends the flow that it is for."""
+
 
 @dataclass(frozen=True)
 class Served:
@@ -56,6 +65,12 @@ class Served:
     pid: int
     started: float
     api: str
+
+    @property
+    def reports(self) -> str:
+        """Address of the reports: the next port."""
+        address, port = self.api.removesuffix("/api").rsplit(":", 1)
+        return f"{address}:{int(port) + 1}"
 
     @property
     def is_up(self) -> bool:
@@ -99,6 +114,7 @@ class Place:
         served = self.served()
         if served is not None:
             os.environ.update(PREFECT_API_URL=served.api, PREFECT_API_AUTH_STRING=self.password())
+            os.environ.setdefault("PLOUTOS_REPORTS", served.reports)
         return served is not None
 
 
@@ -249,7 +265,8 @@ def _children(place: Place, api: str, port: int, database: str | None) -> tuple[
     password = place.password()
     common = os.environ | _HUSHED | {"PREFECT_HOME": str(place.folder / "prefect"), "PREFECT_API_URL": api}
     for_server = {"PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_API_HOST": HOST, "PREFECT_SERVER_API_PORT": str(port)}
-    for_server |= SLOTS | {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
+    for_server |= SLOTS | MANY_TASKS
+    for_server |= {"PREFECT_SERVER_CORS_ALLOWED_ORIGINS": f"http://{HOST}:{port}", "PREFECT_API_AUTH_STRING": password}
     if database is not None:
         for_server["PREFECT_SERVER_DATABASE_CONNECTION_URL"] = database
     for_worker = capped_environment(1) | {

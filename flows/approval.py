@@ -23,7 +23,7 @@ from flows.attempt import begin_attempt
 from flows.news import news_of, tell_of
 from flows.sweep import page_of
 from ploutos.errors import ConfigError, OrchestratorError
-from ploutos.nightly.standing import Verdict, carry_out, still_stands
+from ploutos.nightly.standing import MoveKind, Verdict, carry_out, still_stands
 from ploutos.registry.models import FileModels
 from ploutos.registry.promotion import model_of
 from ploutos.registry.trials import TrialRegistry
@@ -33,6 +33,7 @@ from tasks.slots import have_server
 
 APPROVAL = "ploutos-approval/approval"
 _TAG = "ploutos-approval"
+_MOVES = {MoveKind.FIRST: "first promotion", MoveKind.REPLACE: "promotion of the challenger", MoveKind.ROLLBACK: "rollback"}
 
 
 class Question(Spec):
@@ -80,7 +81,7 @@ def approval(config: Question) -> bool:
     models, tonight = FileModels(root), model_of(config.run)
     still_stands(models, config.champion)
     carry_out(models, config.verdict, tonight, answer.approved_by, TrialRegistry(root), answer.reason)
-    said = f"{answer.approved_by} carried out the {config.verdict.kind} of the night of {config.session}."
+    said = f"{answer.approved_by} carried out the {_MOVES[config.verdict.kind]} of the night of {config.session}."
     get_run_logger().info(said)
     if (news := news_of(config.verdict.kind)) is not None:
         tell_of(news, config.session, said)
@@ -121,5 +122,6 @@ def _require_deployment(client: SyncPrefectClient) -> UUID:
 
 
 def _description(question: Question) -> str:
-    said = "\n".join(f"- {sentence}" for sentence in question.sentences)
+    """The night's last sentence, which is what is due, comes first: in a low window the form cuts a long list short."""
+    said = "\n".join(f"- {sentence}" for sentence in (*question.sentences[-1:], *question.sentences[:-1]))
     return f"**A promotion is due since the night of {question.session}.** Nothing is moved until you decide.\n\n{said}"

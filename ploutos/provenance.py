@@ -14,6 +14,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
@@ -50,13 +51,10 @@ def _imports(tree: ast.AST) -> set[str]:
 
 
 def _tree(source: str) -> ast.Module:
-    """A module's syntax tree. CPython 3.11 fails when two threads build one at once: ours wait for each other, another library's do not."""
+    """A syntax tree. CPython 3.11 fails now and then where two threads build one at once, and some of the threads are Prefect's."""
     for _ in range(_TRIES):
-        try:
-            with _PARSING:
-                return ast.parse(source)
-        except SystemError:
-            continue
+        with _PARSING, suppress(SystemError):
+            return ast.parse(source)
     return ast.parse(source)
 
 

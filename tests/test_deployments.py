@@ -5,26 +5,30 @@ import json
 import os
 import stat
 import subprocess
+import sys
 from datetime import UTC, date, datetime, timedelta
 from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import psutil
 import pytest
 import yaml
 from prefect import Flow
 from prefect.client.schemas.schedules import RRuleSchedule
 from prefect.flows import load_flow_from_entrypoint
 from prefect.server.schemas.schedules import RRuleSchedule as ServerSchedule
+from prefect.settings import Settings as PrefectSettings
 from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values, find_placeholders
 
 from deployments import serve
-from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
+from deployments.deploy import HEARTBEAT_S, PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
-from deployments.serve import SLOTS, Place, Served, stop, systemd_unit
+from deployments.serve import MANY_TASKS, SLOTS, Place, Served, stop, systemd_unit
+from ploutos.cli import main
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.market.calendar import sessions_around
 from ploutos.settings import Settings
@@ -165,10 +169,13 @@ def test_a_worker_needs_an_absolute_home(tmp_path, monkeypatch):
     monkeypatch.setenv("PLOUTOS_HOME", "relative")
     with pytest.raises(ConfigError, match="absolute"):
         work_beside_home()
-    (tmp_path / "work").mkdir()
-    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "work" / "home"))
-    assert work_beside_home() == {"directory": str(tmp_path / "work")}
-    assert Path.cwd() == tmp_path / "work"
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "new" / "work" / "home"))  # as on a host that starts its first member
+    assert work_beside_home() == {"directory": str(tmp_path / "new" / "work")}
+    assert Path.cwd() == tmp_path / "new" / "work"
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(ConfigError, match="cannot be made or entered"):
+        work_beside_home()
 
 
 def test_the_password_is_the_owners_and_stays(tmp_path):
@@ -181,6 +188,14 @@ def test_the_password_is_the_owners_and_stays(tmp_path):
     assert password not in systemd_unit(tmp_path, 4200)
 
 
+def test_prefect_knows_the_settings_that_a_server_gets_for_many_tasks(monkeypatch):
+    for name, value in MANY_TASKS.items():
+        monkeypatch.setenv(name, value)
+    server = PrefectSettings().server
+    recorder, database = server.services.task_run_recorder, server.database
+    assert (recorder.batch_size, recorder.flush_interval, database.timeout, database.connection_timeout) == (500, 1, 60, 60)
+
+
 def test_a_server_that_is_gone_is_not_taken_for_one_that_is_up(tmp_path):
     place = Place(tmp_path)
     with pytest.raises(OrchestratorError, match="is up"):
@@ -189,6 +204,34 @@ def test_a_server_that_is_gone_is_not_taken_for_one_that_is_up(tmp_path):
     (place.folder / "serve.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "api": "http://127.0.0.1:1/api"}))
     assert place.served() is None  # the number belongs to another process by now
     assert not Served(os.getpid(), 1.0, "").is_up
+
+
+def test_a_terminal_finds_the_server_of_its_home_and_where_reports_are(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "environ", {})
+    assert not Place(tmp_path).use()
+    Place(tmp_path).folder.mkdir()
+    up = {"pid": os.getpid(), "started": psutil.Process().create_time(), "api": "http://127.0.0.1:4200/api"}
+    (tmp_path / "serve" / "serve.json").write_text(json.dumps(up))
+    assert Place(tmp_path).use()
+    assert (os.environ["PREFECT_API_URL"], os.environ["PLOUTOS_REPORTS"]) == (up["api"], "http://127.0.0.1:4201")
+    assert os.environ["PREFECT_API_AUTH_STRING"] == Place(tmp_path).password()
+
+
+def test_a_night_that_asks_speaks_to_the_server_of_its_home(tmp_path):
+    (tmp_path / "serve").mkdir()
+    up = {"pid": os.getpid(), "started": psutil.Process().create_time(), "api": "http://127.0.0.1:9/api"}  # nobody answers there
+    (tmp_path / "serve" / "serve.json").write_text(json.dumps(up))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "ploutos", "nightly", "--ask"], env=kept | {"PLOUTOS_HOME": str(tmp_path)}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert "http://127.0.0.1:9/api, and no server answers there" in " ".join(done.stderr.split())
+
+
+def test_a_run_of_a_terminal_gives_signs_of_life_as_often_as_a_workers():
+    assert main._PREFECT_DEFAULTS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
 
 
 def test_no_server_is_one_sentence(monkeypatch):

@@ -1,5 +1,6 @@
 """The store computes once, believes no file unseen, and survives whatever ends a process."""
 
+import ast
 import errno
 import os
 import pickle
@@ -17,7 +18,7 @@ import pytest
 import ploutos
 from ploutos import errors, provenance
 from ploutos.errors import StoreError
-from ploutos.provenance import source_digest
+from ploutos.provenance import logic_of, source_digest
 from ploutos.seeding import generator, seed_integer
 from ploutos.store import Kind, Store, digest_of
 
@@ -168,7 +169,7 @@ def test_a_digest_knows_content_and_not_the_order_of_keys():
 
 def digests(folder):
     rooms = ("ploutos.features.build", "ploutos.advisor.advisor", "ploutos.training.ppo")
-    code = f"from ploutos.provenance import source_digest; print(*map(source_digest, {rooms}))"
+    code = f"from ploutos.provenance import logic_of, source_digest; print(*map(source_digest, {rooms}))"
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     ended = subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, check=True)
     return dict(zip(("features", "llm", "training"), ended.stdout.split(), strict=True))
@@ -196,18 +197,18 @@ def test_editing_a_room_changes_the_digest_of_what_stands_on_it_and_of_nothing_e
 
 def test_tasks_that_ask_for_a_digest_at_once_never_build_two_syntax_trees_at_once(monkeypatch):
     """CPython 3.11 ends such a meeting in `AST constructor recursion depth mismatch`."""
-    building, met = threading.Semaphore(1), []
+    building, met, parse = threading.Semaphore(1), [], ast.parse
 
-    def imports(tree):
+    def watched(source, *more, **named):
         alone = building.acquire(blocking=False)
         met.append(not alone)
         time.sleep(0.001)
         if alone:
             building.release()
-        return set()
+        return parse(source, *more, **named)
 
     provenance._parsed.cache_clear()
-    monkeypatch.setattr(provenance, "_imports", imports)
+    monkeypatch.setattr(ast, "parse", watched)
     modules = [found.name for found in pkgutil.walk_packages(ploutos.__path__, "ploutos.") if not found.name.endswith("__main__")]
     tasks = [threading.Thread(target=source_digest, args=(module,)) for module in modules]
     for task in tasks:
@@ -217,6 +218,23 @@ def test_tasks_that_ask_for_a_digest_at_once_never_build_two_syntax_trees_at_onc
     provenance._parsed.cache_clear()
     assert len(met) > 10
     assert not any(met)
+
+
+def test_a_digest_is_taken_while_a_thread_that_is_not_ours_builds_a_syntax_tree(monkeypatch):
+    """The same meeting with a thread of Prefect's once failed a run."""
+    parse, met = ast.parse, []
+
+    def meets_once(source, *more, **named):
+        met.append(source)
+        if len(met) % 2:
+            raise SystemError("AST constructor recursion depth mismatch (before=48, after=76)")
+        return parse(source, *more, **named)
+
+    expected = source_digest("ploutos.errors"), logic_of(digests, (__name__,))
+    provenance._parsed.cache_clear()
+    monkeypatch.setattr(ast, "parse", meets_once)
+    assert (source_digest("ploutos.errors"), logic_of(digests, (__name__,))) == expected
+    assert len(met) > 3
 
 
 def test_a_digest_of_a_module_that_is_none_is_an_error():

@@ -11,19 +11,20 @@ import sys
 import threading
 import time
 from contextlib import suppress
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import psutil
 import pytest
-from prefect import flow
+from prefect import Task, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Crashed, Pending, Running, Scheduled
+from prefect.states import Completed, Crashed, Pending, Running, Scheduled
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 from test_models import model
@@ -32,6 +33,7 @@ from deployments.deploy import _notify
 from deployments.notifications import _SUBJECTS, names, notifying
 from deployments.resume import resume
 from flows import approval as approvals
+from flows import sweep as sweeps
 from flows.approval import Question, approval, ask, require_askable
 from flows.live import KEY, LiveTable, _Writer, shown_live
 from flows.news import News, tell_of
@@ -208,6 +210,11 @@ def test_a_promotion_waits_for_a_person_and_has_no_default(home, deployed, monke
     assert (move.by, move.reason) == ("Ada", "passed every gate; there was no champion; seen")
 
 
+def test_the_form_begins_with_what_is_due(home):
+    question = due(home).model_copy(update={"sentences": ("The candidate holds SPY.", "A first promotion is due.")})
+    assert approvals._description(question).splitlines()[2:] == ["- A first promotion is due.", "- The candidate holds SPY."]
+
+
 def test_a_rejection_moves_nothing_and_a_later_question_takes_an_earlier_ones_place(home, deployed, monkeypatch):
     monkeypatch.setattr(approvals, "model_of", lambda folder: model())
     first = asked(deployed, due(home))
@@ -338,6 +345,18 @@ def test_an_address_that_nobody_knows_is_refused_without_showing_it():
     with pytest.raises(ConfigError, match="no address that apprise knows") as refused:
         notifying(SecretStr("nonsense:planted-secret"), ["ploutos-pipeline"])
     assert "planted-secret" not in str(refused.value)
+
+
+def test_a_task_run_that_is_not_written_down_yet_is_not_closed_for_the_end_of_its_flow_run(monkeypatch):
+    with get_client(sync_client=True) as client:
+        run = client.create_flow_run(breaks_too, state=Scheduled())
+        task_run = client.create_task_run(Task(lambda: None, name="late"), run.id, "0", state=Running())
+        client.set_flow_run_state(run.id, Completed(), force=True)
+        assert sweep(client) == []
+        assert client.read_task_run(task_run.id).state.is_running()
+        monkeypatch.setattr(sweeps, "_WRITTEN", timedelta(0))
+        assert sweep(client) == ["1 task runs of runs that are over were closed"]
+        assert client.read_task_run(task_run.id).state.is_crashed()
 
 
 def test_a_run_that_a_server_took_for_dead_is_put_right_where_its_process_lives(monkeypatch):

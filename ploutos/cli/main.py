@@ -49,6 +49,7 @@ _PREFECT_DEFAULTS = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_LOGGING_EXTRA_LOGGERS": "ploutos",
     "PREFECT_SERVER_UI_V2_ENABLED": "false",
+    "PREFECT_FLOWS_HEARTBEAT_FREQUENCY": "30",  # a server of `ploutos deploy` takes a run that is silent for 90 s for dead
 }
 
 

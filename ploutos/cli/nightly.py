@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ploutos.cli.operations import use_served
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, console, data_overrides, fail
 from ploutos.errors import ConfigError, PloutosError
 
@@ -44,6 +45,8 @@ def nightly(
             "run": run, "session": None if session is None else _day(session, "--date"), "wait_minutes": wait_minutes, "catch_up": catch_up,
             "promotion": _promotion(automatic, ask),
         })  # fmt: skip
+        if ask:
+            use_served()
         make_prefect_home()
         folder = _run_flow(config, verbose)
     except PloutosError as error:

@@ -62,7 +62,7 @@ def deploy(
 
     prepare_process()
     try:
-        _use_served()
+        use_served()
         from deployments.deploy import deploy as deploy_all
         from ploutos.settings import Settings
 
@@ -89,7 +89,7 @@ def resume(
 
     prepare_process()
     try:
-        _use_served()
+        use_served()
         from deployments.resume import resume as resume_run
 
         said = resume_run(run)
@@ -102,7 +102,7 @@ def resume(
         print(sentence)
 
 
-def _use_served() -> None:
+def use_served() -> None:
     """Speak to this host's own server where no other one is named."""
     from deployments.serve import Place
     from ploutos.settings import Settings

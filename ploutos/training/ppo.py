@@ -193,6 +193,6 @@ def _meta(bars: Bars, features: FeatureSet, fold: Fold, env_spec: EnvSpec, spec:
         "features": list(features.names),
         "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
         "env": env_spec.model_dump(mode="json"),
-        "training": spec.model_dump(mode="json"),
+        "training": spec.model_dump(mode="json", exclude={"members"}),  # their number is no part of what trains one
         "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
     }
