@@ -4,7 +4,8 @@ Members are short, so that what is around them shows. The work is what training 
 alone. Processor time is that of every process that takes part, read from a control group (needs root), because wall time on a machine with
 other work says little. A runner meets one member a fold in a fresh home and then five: the second time it finds eight and trains 32, and
 what that takes, start of the runner included, is a further member's share. Dask is a scheduler and two workers that were started by hand,
-Ray a local one, `workers` two Prefect workers with homes of their own over moto's S3.
+Ray a local one, `workers` two Prefect workers with homes of their own over moto's S3. With `--sleep` members do nothing, so that a member's
+time is all the runner's, Prefect's and the store's.
 """
 
 import argparse
@@ -279,6 +280,8 @@ def _tell_of_sleep(folder: Path, runners: list[str], seconds: float) -> None:
         found = meet(folder / f"{runner}-asleep", runner)
         first, whole, more = found["first"], found["whole"], FOLDS * (MEMBERS - 1)
         each, server = ((whole[name] - first[name]) / (more - FOLDS) for name in ("busy", "server"))
+        if runner == "dask":  # its workers start once for both, so what they import counts in the first alone
+            each = whole["busy"] / more
         start = first["busy"] - FOLDS * each
         print(f"| {runner} | {whole['wall']:.1f} | {each:.3f} | {server:.3f} | {start:.1f} | {found['load']:.1f} |", flush=True)
 
