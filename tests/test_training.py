@@ -115,7 +115,8 @@ def member(tmp_path, name, panel, features, fold, **changes):
 def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, panel, panel_features, panel_fold):
     first, meta = member(tmp_path, "a", panel, panel_features, panel_fold)
     second, _ = member(tmp_path, "b", panel, panel_features, panel_fold)
-    one_of_many, _ = member(tmp_path, "c", panel, panel_features, panel_fold, members=5)
+    later = panel_fold.model_copy(update={"index": 4, "test": Range(start=506, stop=600)})
+    one_of_many, _ = member(tmp_path, "c", panel, panel_features, later, members=5)  # what is not in its key is not in its file
     assert first.read_bytes() == second.read_bytes() == one_of_many.read_bytes()
     assert meta["timesteps"] == meta["planned_timesteps"] == 256
     assert PPO.load(first).num_timesteps == 256

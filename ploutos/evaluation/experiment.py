@@ -199,7 +199,9 @@ def in_sample(
         strategy = EnsembleStrategy({member_id(m): slice(m, m + 1) for m in range(len(members))}, bars=bars, env=env)
         policies_of = tuple(members)
         meta = policies_of[0].meta
-        learnt, _ = learning_ranges(Fold.model_validate(meta["fold"]), TrainingSpec.model_validate(meta["training"]))
+        learnt, _ = learning_ranges(
+            Fold.model_validate({**fold.model_dump(), **meta["fold"]}), TrainingSpec.model_validate(meta["training"])
+        )
         train, validation = (_sharpes(bars, features, Segment(part, policies_of), strategy, env) for part in (learnt, fold.validation))
         rows.append(InSample(train=train, validation=validation, learning=tuple(learning_curve(policy.meta) for policy in policies_of)))
     return tuple(rows)

@@ -185,7 +185,7 @@ def train_member(
 def _meta(bars: Bars, features: FeatureSet, fold: Fold, env_spec: EnvSpec, spec: TrainingSpec, scaler: Scaler, seed: int) -> dict[str, Any]:
     """What a policy's file says of how it is trained."""
     return {
-        "fold": fold.model_dump(),
+        "fold": fold.model_dump(exclude={"index", "test"}),  # what it was trained on, and no more: nights share it
         "seed": seed,
         "planned_timesteps": spec.planned_timesteps,
         "timesteps_reduction": spec.timesteps_reduction,

@@ -99,7 +99,7 @@ def with_forecast(features: FeatureSet, told: FloatArray | Float32Array, first: 
 def odds_of(scores: FloatArray | Float32Array) -> Float32Array:
     """Log-probabilities of HOLD, BUY and SELL of log odds of a rise; nan where nothing is known."""
     known = np.nan_to_num(scores)
-    odds = np.stack([np.zeros_like(known), known, -known], axis=-1)
+    odds = np.stack([np.zeros_like(known), known, np.negative(known)], axis=-1)
     odds -= np.logaddexp.reduce(odds, axis=-1, keepdims=True)
     return odds.astype(np.float32)
 
