@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 
 from ploutos.cli.shared import console
-from ploutos.wording import plural, show_seconds
+from ploutos.wording import show_seconds
 
 if TYPE_CHECKING:
     from ploutos.llm.config import LLMConfig
@@ -71,7 +71,7 @@ def cost_of(asked: "Asked", llm: "LLMConfig") -> dict[str, Any]:
 
 def _say_costs(advisor: dict[str, Any], say: Callable[[str], None]) -> None:
     """What the questions come to, against every limit."""
-    texts = f" and {plural(advisor['texts'], 'text')} to read" if advisor["texts"] else ""
+    texts = f", {advisor['texts']:,} of them about texts" if advisor["texts"] else ""
     money = "" if advisor["money"] is None else f", {advisor['money']:.3g} at llm.limits.price_in and price_out"
     say(
         f"{advisor['questions_in_all']:,} questions in all{texts}: about {advisor['tokens']:,} tokens at most{money}; what was answered "
