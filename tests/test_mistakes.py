@@ -67,6 +67,8 @@ MISTAKES = [
     (["run", "--config", "broken.yaml"], 2, "broken.yaml is not valid YAML"),
     (["run", "--config", "list.yaml"], 2, "list.yaml holds a list; expected sections such as data: and training:"),
     (["optimize", "--preset", "demo", "--out", "daily.csv/best.yaml"], 2, "daily.csv: Not a directory; choose another --out"),
+    (["optimize", *setting("data.macro=nowhere")], 3, "nowhere"),
+    (["optimize", *setting("data.texts=daily.csv", "llm.provider=ollama")], 2, "a search reads no texts; found data.texts daily.csv"),
     (["optimize", *setting("hardware.device=cuda")], 2, "hardware.device is cuda, and torch finds no GPU here; use auto"),
     (["data", "check", "--path", "nowhere.csv"], 3, "nowhere.csv"),
     (["data", "build", "--source", "sample", "--market", "AAPL"], 2, "--source is 'sample'; expected alpaca, alpaca-iex or yahoo"),
