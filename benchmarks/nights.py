@@ -1,9 +1,9 @@
 """Nights in a row on a file that grows, with what happens to such files; `python -m benchmarks.nights --home DIR`.
 
 Simulated daily bars without an edge. Among the nights: one whose bars are late, one that finds old bars revised, one on which a symbol
-lists, one after which a symbol is gone. Every night is a flow under a temporary Prefect server, with tiny policies: what is shown is that
-nothing is trained twice, the log is complete, every decision comes out of the store again, and noise is not promoted. A benchmark that is
-stopped goes on with the next night.
+lists, one after which a symbol is gone; a change of code is made by going on from another checkout. Every night is a flow under a
+temporary Prefect server, with tiny policies: what is shown is that nothing is trained twice, the log is complete, every decision comes out
+of the store again, and noise is not promoted. A benchmark that is stopped goes on with the next night.
 """
 
 import argparse
@@ -16,6 +16,7 @@ from pathlib import Path
 from ploutos.hardware.threads import cap_threads
 
 cap_threads(1)
+os.environ |= {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}  # before Prefect is imported
 
 import numpy as np
 import pandas as pd

@@ -207,3 +207,11 @@ def test_a_server_too_busy_to_give_a_slot_is_asked_again(monkeypatch, caplog):
 def test_a_server_that_refuses_a_slot_is_not_asked_for_ever(monkeypatch):
     with pytest.raises(httpx.HTTPStatusError, match="status 401"):
         taking(monkeypatch, refusal(401))
+
+
+def test_a_script_that_calls_a_flow_starts_no_server_that_tells_others_of_it():
+    code = "import flows.pipeline; from prefect.settings import get_current_settings as now; print(now().server.analytics_enabled)"
+    quiet = ("PREFECT_SERVER_ANALYTICS_ENABLED", "DO_NOT_TRACK")
+    environment = {name: value for name, value in os.environ.items() if name not in quiet}
+    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert said.stdout.strip() == "False"
