@@ -25,7 +25,8 @@ def run(server: Dialect, home: Path) -> list[str]:
     """One run, as a line of the table."""
     out, settings = home / "run", [*SETTINGS, f"llm.model={server.model}", f"llm.host={server.url}"]
     words = [word for setting in settings for word in ("--set", setting)]
-    environment = os.environ | {"PLOUTOS_HOME": str(home), "PREFECT_HOME": str(home / "prefect"), "OPENAI_API_KEY": KEY}
+    environment = os.environ | {"PLOUTOS_HOME": str(home), "PREFECT_HOME": str(home / "prefect")}
+    environment |= {} if isinstance(server, LMStudio) else {"OPENAI_API_KEY": KEY}  # it takes none
     command = [sys.executable, "-m", "ploutos", "run", "--preset", "full", "--source", "sample", "--out", str(out), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     if done.returncode:
