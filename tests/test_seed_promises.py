@@ -10,6 +10,7 @@ import math
 import re
 import shlex
 import textwrap
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,6 +22,7 @@ import pytest
 from prefect.testing.utilities import prefect_test_harness
 from typer.testing import CliRunner
 
+from ploutos.cli import aliases
 from ploutos.cli.main import app
 from ploutos.cli.modes import going_on
 from ploutos.config import PRESETS, PipelineConfig
@@ -222,14 +224,9 @@ def test_every_name_setting_and_command_of_the_page_is_there():
 
 def arguments_of(document: str) -> list[list[str]]:
     """Every script call of a document's shell blocks, as ploutos takes it."""
-    names = {
-        "run_hardware_maximized.py": ["run", "--mode", "hardware-maximized"], "run_pipeline.py": ["run", "--mode", "pipeline"],
-        "validate_testing_framework.py": ["validate"], "benchmark_framework.py": ["benchmark"],
-        "compare_benchmarks.py": ["compare-benchmarks"],
-    }  # fmt: skip
     lines = [line for _, text in blocks(document, "bash") for line in text.splitlines() if line.startswith("python ")]
     words = [shlex.split(line, comments=True)[1:] for line in lines]
-    return [[*names[script], *rest] for script, *rest in words]
+    return [[*aliases.COMMANDS[script.removesuffix(".py")], *rest] for script, *rest in words]
 
 
 COMMANDS = arguments_of("testing_framework")
@@ -237,6 +234,16 @@ COMMANDS = arguments_of("testing_framework")
 
 def test_the_documents_commands_are_all_looked_at():
     assert len(COMMANDS) == 17
+
+
+def test_the_documents_script_names_are_programs(monkeypatch, capsys):
+    scripts = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]["scripts"]
+    assert {name for name, target in scripts.items() if target == "ploutos.cli.aliases:start_as_named"} == set(aliases.COMMANDS)
+    monkeypatch.setattr("sys.argv", ["/usr/bin/compare_benchmarks", "none.json", "other.json"])
+    with pytest.raises(SystemExit) as ended:
+        aliases.start_as_named()
+    assert ended.value.code == 2
+    assert "none.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("words", [words for words in COMMANDS if words[0] in ("run", "validate")], ids=" ".join)
