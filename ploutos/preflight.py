@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import httpx
-
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import ConfigError, NetworkError, StoreError
 from ploutos.extras import require_extra
 from ploutos.features.build import FeatureSet, build_features
 from ploutos.features.macro_features import macro_of
+from ploutos.llm.backends import require_client, require_listener
 from ploutos.llm.config import LLMConfig, LLMProvider
 from ploutos.market.bars import Bars
 from ploutos.market.loader import load
@@ -240,12 +239,15 @@ def require_prefect(url: str | None) -> None:
     """
     if url is None:
         return
+    import httpx
+
     health = f"{url.rstrip('/')}/health"
     name, given, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     key = os.environ.get("PREFECT_API_KEY")
     try:
         answer = httpx.get(
-            health, timeout=_PATIENCE_S, auth=httpx.BasicAuth(name, password) if given else None,
+            health, timeout=_PATIENCE_S, verify=health.startswith("https"),  # to read certificates takes longer than to be answered
+            auth=httpx.BasicAuth(name, password) if given else None,
             headers={"Authorization": f"Bearer {key}"} if key else {},
         )  # fmt: skip
     except (httpx.HTTPError, httpx.InvalidURL) as error:
@@ -273,6 +275,9 @@ def require_advisor(config: LLMConfig, settings: Settings) -> str:
     """
     if config.provider is LLMProvider.MOCK:
         return "mock"
+    require_client(config, settings)
+    if not config.replay:
+        require_listener(config, settings)
     from ploutos.advisor.advisor import make_backend
 
     backend = make_backend(config, settings)

@@ -20,6 +20,7 @@ from ploutos.advisor.check import check_advisor
 from ploutos.advisor.signals import write_signals
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.features.llm_features import market_features
+from ploutos.llm import backends
 from ploutos.llm.backends import openai_compatible
 from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.ollama import OllamaBackend
@@ -462,3 +463,21 @@ def test_a_check_of_a_server_that_does_not_answer_fails_and_decides_nothing(serv
         check_advisor(LLMConfig(model="tiny"), Settings())
     with pytest.raises(LLMUnavailable, match="too slow"):
         advice_of(Outcome(None, "too slow", unanswered=True))
+
+
+def test_only_this_host_is_looked_at_before_the_client_is_imported(monkeypatch):
+    asked = []
+
+    def refused(address, timeout):
+        asked.append(address)
+        raise ConnectionRefusedError
+
+    monkeypatch.setattr(backends.socket, "create_connection", refused)
+    for host in ("http://gpu.example:11434", "not an [address"):
+        backends.require_listener(LLMConfig(provider="ollama", host=host), Settings())
+    assert asked == []
+    with pytest.raises(LLMUnavailable, match="Ollama at localhost cannot be reached"):
+        backends.require_listener(LLMConfig(provider="ollama", host="localhost"), Settings())
+    with pytest.raises(LLMUnavailable, match=r"http://127\.0\.0\.1:8080/v1 cannot be reached; start the server"):
+        backends.require_listener(LLMConfig(provider="openai", host="http://127.0.0.1:8080/v1"), Settings())
+    assert asked == [("localhost", 11434), ("127.0.0.1", 8080)]

@@ -21,8 +21,8 @@ from ploutos.advisor.schedule import DecisionTime, decision_times
 from ploutos.advisor.signals import Signals
 from ploutos.advisor.snapshot import Features, snapshot_at
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import ConfigError, LLMUnavailable
-from ploutos.extras import require_extra
+from ploutos.errors import LLMUnavailable
+from ploutos.llm.backends import require_client
 from ploutos.llm.backends.base import Backend, Messages
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import LLMClient, Outcome, Query, schema_of
@@ -116,21 +116,15 @@ def make_backend(config: LLMConfig, settings: Settings) -> Backend:
     Raises:
         ConfigError: OpenAI's own server, which takes nobody without a key, an address that is none, or a client that is not installed.
     """
+    require_client(config, settings)
     if config.provider is LLMProvider.OLLAMA:
-        require_extra("ollama", "ollama", "llm.provider ollama")
         from ploutos.llm.backends.ollama import OllamaBackend
 
         return OllamaBackend(config, config.host or settings.ollama_host)
     if config.provider is LLMProvider.OPENAI:
-        require_extra("openai", "openai", "llm.provider openai")
         from ploutos.llm.backends.openai_compatible import OpenAIBackend
 
         key = settings.openai_api_key
-        if key is None and not (config.host or settings.openai_base_url):
-            raise ConfigError(
-                "llm.provider is openai, and neither an address nor a key is set; set OPENAI_API_KEY for OpenAI's own server, "
-                "or OPENAI_BASE_URL (or llm.host) to a server of yours"
-            )
         return OpenAIBackend(config, config.host or settings.openai_base_url, None if key is None else key.get_secret_value())
     return MockBackend()
 

@@ -14,6 +14,7 @@ import httpx
 import ollama
 
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
+from ploutos.llm.backends import NO_OLLAMA, OLLAMA
 from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
 from ploutos.llm.config import LLMConfig
 from ploutos.wording import without_password
@@ -36,7 +37,7 @@ class OllamaBackend:
     is_mock = False
 
     def __init__(self, config: LLMConfig, host: str | None) -> None:
-        address = host or "127.0.0.1:11434"
+        address = host or OLLAMA
         self.host = without_password(address)
         self.tag = tag_of(config.model)
         self.name = f"{self.tag} (Ollama)"
@@ -119,7 +120,7 @@ class OllamaBackend:
                 f"Ollama at {self.host} did not answer within {self._config.timeout_s:g} s; raise llm.timeout_s or use a smaller model"
             ) from error
         except (ConnectionError, httpx.HTTPError) as error:
-            raise LLMUnavailable(f"Ollama at {self.host} cannot be reached; start it (ollama serve) or set OLLAMA_HOST") from error
+            raise LLMUnavailable(NO_OLLAMA.format(self.host)) from error
         except ollama.ResponseError as error:
             sentence = f"Ollama at {self.host} answered {error.status_code} to {self.tag}: {_first_line(error.error)}"
             if error.status_code in _BUSY:

@@ -20,6 +20,7 @@ import openai
 from openai.types.chat import ChatCompletion
 
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
+from ploutos.llm.backends import NO_SERVER
 from ploutos.llm.backends.base import Messages, Reply, Schema, connect_s, retry_after
 from ploutos.llm.config import LLMConfig
 from ploutos.wording import without, without_password
@@ -152,7 +153,7 @@ class OpenAIBackend:
                 f"{self.base_url} did not answer within {self._config.timeout_s:g} s; raise llm.timeout_s or use a smaller model"
             ) from error
         except openai.APIConnectionError as error:
-            raise LLMUnavailable(f"{self.base_url} cannot be reached; start the server or set OPENAI_BASE_URL") from error
+            raise LLMUnavailable(NO_SERVER.format(self.base_url)) from error
         except (ValueError, openai.APIResponseValidationError) as error:
             raise self._stranger() from error
 
