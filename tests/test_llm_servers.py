@@ -480,4 +480,7 @@ def test_only_this_host_is_looked_at_before_the_client_is_imported(monkeypatch):
         backends.require_listener(LLMConfig(provider="ollama", host="localhost"), Settings())
     with pytest.raises(LLMUnavailable, match=r"http://127\.0\.0\.1:8080/v1 cannot be reached; start the server"):
         backends.require_listener(LLMConfig(provider="openai", host="http://127.0.0.1:8080/v1"), Settings())
-    assert asked == [("localhost", 11434), ("127.0.0.1", 8080)]
+    for provider, host in (("ollama", "http://localhost"), ("openai", "https://localhost/v1")):  # as the clients read them
+        with pytest.raises(LLMUnavailable):
+            backends.require_listener(LLMConfig(provider=provider, host=host), Settings())
+    assert asked == [("localhost", 11434), ("127.0.0.1", 8080), ("localhost", 80), ("localhost", 443)]

@@ -138,15 +138,11 @@ def train_member(
         keep_freed_memory()
     paths.folder.mkdir(parents=True, exist_ok=True)
     learnt, held_out = learning_ranges(fold, spec)
-    if spec.observe_forecast:
-        if teacher is None:
-            raise TrainingError("training.observe_forecast observes what a teacher tells; found no teacher, so hand one over")
-        features = teacher.observed(features)
+    features, told = _with_forecast(features, spec, teacher)
     scaler = fit_range_scaler(features, learnt)
     env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
-    meta = _meta(bars, features, fold, env_spec, spec, scaler, seed) | ({} if warm is None else {"warm_start": file_sha256(warm)})
-    meta |= {"forecast": teacher.model} if teacher is not None and spec.observe_forecast else {}
+    meta = _meta(bars, features, fold, env_spec, spec, scaler, seed) | told | ({} if warm is None else {"warm_start": file_sha256(warm)})
     if teacher is not None:
         cast(Any, model).be_taught(teacher.over(Range(start=env.first_bar, stop=env.last_bar + 1)), spec.teacher_weight, warm is None)
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(paths.tensorboard) if paths.tensorboard else None)
@@ -180,6 +176,15 @@ def train_member(
     paths.progress_file.unlink(missing_ok=True)
     folder.clear()
     return meta
+
+
+def _with_forecast(features: FeatureSet, spec: TrainingSpec, teacher: Teacher | None) -> tuple[FeatureSet, dict[str, Any]]:
+    """What is observed, and what the policy's file says of a forecast among it."""
+    if not spec.observe_forecast:
+        return features, {}
+    if teacher is None:
+        raise TrainingError("training.observe_forecast observes what a teacher tells; found no teacher, so hand one over")
+    return teacher.observed(features), {"forecast": teacher.model}
 
 
 def _meta(bars: Bars, features: FeatureSet, fold: Fold, env_spec: EnvSpec, spec: TrainingSpec, scaler: Scaler, seed: int) -> dict[str, Any]:

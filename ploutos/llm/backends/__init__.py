@@ -40,12 +40,12 @@ def require_listener(config: LLMConfig, settings: Settings) -> None:
     if config.provider is LLMProvider.OLLAMA:
         address, sentence, port = config.host or settings.ollama_host or OLLAMA, NO_OLLAMA, 11434
     else:
-        address, sentence, port = config.host or settings.openai_base_url or "", NO_SERVER, 80
+        address, sentence, port = config.host or settings.openai_base_url or "", NO_SERVER, 80  # the client refuses one without a scheme
     try:
         parts = urlsplit(address if "//" in address else f"//{address}")
-        here = parts.hostname, parts.port or port
+        here = parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme, port)
     except ValueError:
-        return  # no address: the client says so
+        return  # no address, as the client will say
     if here[0] not in ("localhost", "127.0.0.1", "::1"):
         return
     try:
@@ -53,4 +53,4 @@ def require_listener(config: LLMConfig, settings: Settings) -> None:
     except ConnectionRefusedError as error:
         raise LLMUnavailable(sentence.format(without_password(address))) from error
     except OSError:
-        return
+        return  # whatever else is wrong, the client finds it too and says it better
