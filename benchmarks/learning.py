@@ -11,6 +11,7 @@ processes may share the file, each with groups of its own.
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -22,11 +23,14 @@ from ploutos.hardware.threads import cap_threads
 cap_threads(1)
 
 import numpy as np
+from scipy import stats
 
 from benchmarks.planted import planted_data
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.evaluation.backtest import Backtests, Segment, run_backtests
-from ploutos.evaluation.metrics import measure, periods_of
+from ploutos.evaluation.metrics import measure, periods_of, session_returns
+from ploutos.evaluation.significance import mean_interval
+from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSet, FeatureSpec, build_features
 from ploutos.market.bars import Bars
 from ploutos.market.loader import load, synthetic_spec
@@ -89,7 +93,7 @@ def _with(cases: Sequence[Case], note: str, **training: Any) -> list[Case]:
 
 STRONG = [Case("planted", 4.5, n) for n in (1, 3, 10, 50)]
 WEAK = [Case("planted", 1.8, 3), Case("planted", 1.0, 3)]
-NOISE = [Case("planted", 0.0, 3, steps=41_000)]
+NOISE = [Case("planted", 0.0, 3, steps=41_000, members=5)]
 SLOW = [Case("planted_slow", 1.8, 1, costs=costs) for costs in (0.5, 1.0, 2.0)]
 LAGGED = Case("planted_lagged", 4.5, 1)
 CROSS = Case("planted_cross", 4.5, 3)
@@ -99,7 +103,7 @@ GROUPS: dict[str, list[Case]] = {
     "slow": SLOW,
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
-    "memory": _with([STRONG[1], WEAK[0], *NOISE], "RecurrentPPO", **MEMORY),
+    "memory": _with([STRONG[1], WEAK[0], replace(NOISE[0], members=1)], "RecurrentPPO", **MEMORY),
     "cross": [CROSS, replace(CROSS, n_symbols=10)],
     "regime": [Case("planted_regime", 4.5, 1), Case("planted_regime", 4.5, 3)],
     "joint": _with([*STRONG[:3], WEAK[0]], "joint", **JOINT),
@@ -112,6 +116,7 @@ GROUPS: dict[str, list[Case]] = {
     "forecast": _with([STRONG[1], WEAK[0], SLOW[1], Case("planted_regime", 4.5, 3)], "observes the forecast", observe_forecast=True),
     "noise": NOISE,
 }
+"""The last asks for `--markets 40`, with five trainings each."""
 
 
 def train(case: Case, bars: Bars, features: FeatureSet, fold: Fold, seed: int) -> tuple[Policy, ...]:
@@ -158,10 +163,15 @@ def run(case: Case, seed: int) -> dict[str, float]:
 
 
 def _numbers(bars: Bars, result: Backtests, slug: str) -> dict[str, float]:
-    row = result.row(slug)
-    path, numbers = result.equity[row], measure(result, row, periods_of(bars, result))
-    known = {name: float("nan") if value is None else value for name, value in (("sharpe", numbers.sharpe), ("turnover", numbers.turnover))}
-    return {"growth": float(np.log(max(path[-1] / path[0], 1e-9))), **known}
+    """Of one account; `paid` is what it paid in units of its Sharpe ratio, `low` and `high` its interval of returns a year over holding's."""
+    row, held, periods = result.row(slug), result.row(BUY_AND_HOLD), periods_of(bars, result)
+    path, numbers = result.equity[row], measure(result, row, periods)
+    returns = session_returns(result.equity[[row, held]], periods)
+    low, high = mean_interval(returns[0] - returns[1], periods.per_year, BootstrapSpec(), 0)
+    yearly = numbers.costs / path.mean() / (len(returns[0]) / periods.per_year)
+    paid = yearly / numbers.ann_vol if numbers.ann_vol else 0.0
+    known = {"sharpe": numbers.sharpe, "turnover": numbers.turnover, "paid": paid, "low": low, "high": high}
+    return {"growth": float(np.log(max(path[-1] / path[0], 1e-9)))} | {k: math.nan if v is None else v for k, v in known.items()}
 
 
 def measured(case: Case, markets: int, file: Path) -> list[dict[str, float]]:
@@ -207,6 +217,22 @@ def row(case: Case, found: list[dict[str, float]]) -> list[str]:
     return [name, str(case.members), *cells, " / ".join(turnover), f"{of('steps').mean():,.0f}"]
 
 
+def by_luck(found: Sequence[dict[str, float]], members: int) -> str:
+    """What trainings on a fair game look like: how many beat holding, and their Sharpe ratio before costs, with its error over markets."""
+    slugs = [member_id(m).slug for m in range(members)]
+    low, high = (np.array([[one[f"out_{end}_{slug}"] for slug in slugs] for one in found]) for end in ("low", "high"))
+    after, paid = (np.array([[one[f"out_{name}_{slug}"] for slug in slugs] for one in found]) for name in ("sharpe", "paid"))
+    before = np.nanmean(np.nan_to_num(after) + paid, axis=1)
+    beat, n = int((low > 0).sum()), low.size
+    ends = stats.binomtest(beat, n).proportion_ci(method="exact")
+    error = before.std(ddof=1) / len(before) ** 0.5
+    return (
+        f"{beat} of {n} trainings beat holding ({beat / n:.1%}; as if independent {ends.low:.1%} to {ends.high:.1%}), "
+        f"{int((high < 0).sum())} fell short of it; mean Sharpe ratio {np.nan_to_num(after).mean():.3f}, costs {-paid.mean():.3f} of it, "
+        f"before costs {before.mean():.3f} ± {error:.3f}; {int(np.isnan(after).sum())} never traded"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS))
@@ -219,7 +245,10 @@ def main() -> None:
     print("| " + " | ".join(headings) + " |\n|---|" + "---:|" * (len(headings) - 1), flush=True)
     for group in asked.groups:
         for case in GROUPS[group]:
-            print("| " + " | ".join(row(case, measured(case, asked.markets, asked.file))) + " |", flush=True)
+            found = measured(case, asked.markets, asked.file)
+            print("| " + " | ".join(row(case, found)) + " |", flush=True)
+            if not case.strength:
+                print(f"\n{by_luck(found, case.members)}\n", flush=True)
 
 
 if __name__ == "__main__":
