@@ -163,7 +163,7 @@ def run(case: Case, seed: int) -> dict[str, float]:
 
 
 def _numbers(bars: Bars, result: Backtests, slug: str) -> dict[str, float]:
-    """Of one account; `paid` is what it paid in units of its Sharpe ratio, `low` and `high` its interval of returns a year over holding's."""
+    """Of one account: `paid` is its costs in units of its Sharpe ratio, `low` and `high` its interval of returns a year over holding's."""
     row, held, periods = result.row(slug), result.row(BUY_AND_HOLD), periods_of(bars, result)
     path, numbers = result.equity[row], measure(result, row, periods)
     returns = session_returns(result.equity[[row, held]], periods)

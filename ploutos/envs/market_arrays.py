@@ -108,7 +108,7 @@ def make_market_arrays(bars: Bars) -> MarketArrays:
         contract_terms=np.array(contract_terms, dtype=np.float64),
         years=np.r_[0.0, np.diff(bars.available_at).astype(np.float64) / _YEAR],
         session_end=session_end,
-        n_tradable=bars.tradable.sum(axis=1).astype(np.int64),
+        n_tradable=bars.n_tradable,
         symbols=np.array(bars.symbols),
     )
     for array in vars(arrays).values():

@@ -20,7 +20,7 @@ def require_purchase(backtests: Backtests, slug: str, bars: Bars, env: EnvSpec) 
     if env.flat_by_session_end or _bought(backtests, slug).any():
         return
     decided = int(backtests.positions[0])
-    slot = backtests.equity[backtests.row(slug), 0] * env.gross_limit / bars.tradable[decided].sum()
+    slot = backtests.equity[backtests.row(slug), 0] * env.gross_limit / bars.n_tradable[decided]
     lots = np.nan_to_num(np.abs(bars.close[decided])) * [spec.lot * spec.multiplier for spec in bars.instruments]
     dearest = int(lots.argmax())
     why = "its orders came to less than one lot under env.max_participation or env.margin_calls, or no symbol had a bar to fill them in"

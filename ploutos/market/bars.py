@@ -80,6 +80,11 @@ class Bars:
         return len(self.symbols)
 
     @cached_property
+    def n_tradable(self) -> IntArray:
+        """Shape (n_bars,): symbols that have a bar."""
+        return self.tradable.sum(axis=1)
+
+    @cached_property
     def tradable(self) -> BoolArray:
         """Shape (n_bars, n_symbols): the symbol has a bar here."""
         return np.isfinite(self.close)

@@ -155,7 +155,7 @@ def weights_of_actions(actions: IntArray, bars: Bars, bar: int, env: EnvSpec) ->
     Args:
         actions: shape (n, n_symbols).
     """
-    return target_weights(actions, np.full(len(actions), bars.tradable[bar].sum()), env)
+    return target_weights(actions, np.full(len(actions), bars.n_tradable[bar]), env)
 
 
 def account_ids(strategies: Sequence[Strategy]) -> tuple[StrategyId, ...]:

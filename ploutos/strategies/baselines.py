@@ -76,7 +76,7 @@ def momentum(bars: Bars, first: int, env: EnvSpec) -> FloatArray:
 def random(bars: Bars, env: EnvSpec, seed: int) -> FloatArray:
     """HOLD, BUY or SELL at even odds, every bar and symbol."""
     actions = generator(seed, "random baseline").integers(0, N_ACTIONS, size=(bars.n_bars, bars.n_symbols))
-    return target_weights(actions, bars.tradable.sum(axis=1), env)
+    return target_weights(actions, bars.n_tradable, env)
 
 
 def momentum_regime(bars: Bars, env: EnvSpec) -> FloatArray:

@@ -70,6 +70,24 @@ def _vote(probabilities: FloatArray) -> tuple[IntArray, FloatArray]:
     return actions, confidences
 
 
+@njit(cache=True, nogil=True, error_model="numpy")
+def _votes(probabilities: FloatArray, voters: IntArray) -> IntArray:
+    """The vote of each account's own members.
+
+    Args:
+        probabilities: shape (n_members, n, n_symbols, 3).
+        voters: shape (n, 3), first member, last and step.
+
+    Returns:
+        Shape (n, n_symbols).
+    """
+    actions = np.empty(probabilities.shape[1:3], np.int64)
+    for account in range(len(actions)):
+        first, last, step = voters[account]
+        actions[account] = _vote(probabilities[first:last:step, account])[0]
+    return actions
+
+
 def is_continuous(predictions: FloatArray) -> bool:
     """Whether predictions are weights and confidences; else they are probabilities of actions."""
     return predictions.shape[-1] == _WEIGHT_AND_CONFIDENCE
@@ -122,10 +140,12 @@ class EnsembleStrategy:
         return tuple(self.members)
 
     def targets(self, context: DecisionContext) -> FloatArray:
-        own = [context.predictions[members, account] for account, members in enumerate(self.members.values())]
-        if is_continuous(context.predictions):
-            return weights_within(np.stack([mean_weights(each)[0] for each in own]), self.env)
-        return weights_of_actions(np.stack([vote(each)[0] for each in own]), self.bars, context.bar, self.env)
+        predictions = context.predictions
+        if is_continuous(predictions):
+            own = [mean_weights(predictions[members, account])[0] for account, members in enumerate(self.members.values())]
+            return weights_within(np.stack(own), self.env)
+        voters = np.array([members.indices(len(predictions)) for members in self.members.values()])
+        return weights_of_actions(_votes(predictions, voters), self.bars, context.bar, self.env)
 
 
 def votes_and_members(n_members: int) -> dict[StrategyId, slice]:

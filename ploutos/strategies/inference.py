@@ -5,14 +5,14 @@ it is multiplied once for all bars of the segment, and each bar adds its account
 reads them in order.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from gymnasium import spaces
+from numba import njit
 
 from ploutos.envs.actions import N_ACTIONS, action_masks
 from ploutos.envs.ledger import Accounts, MarketArrays
@@ -24,15 +24,12 @@ from ploutos.features.scaling import Scaler
 from ploutos.market.bars import Bars
 from ploutos.strategies.regression import regression_of
 from ploutos.training.checkpoint import Policy
-from ploutos.training.networks import SymbolColumns
+from ploutos.training.networks import SymbolColumns, pool
 from ploutos.training.teacher import with_forecast
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
 _BLOCK = 64
-_MANY, _WIDE = 16, 512
-"""From so many rows and up to so many columns a product of weights laid out anew has the bytes of the layer itself, which is called
-elsewhere."""
 
 
 @dataclass
@@ -51,6 +48,29 @@ class _Actor(Protocol):
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor: ...
 
 
+class _Dense:
+    """A layer and the tanh behind it, if there is one; its weights are laid out once, as oneDNN reads them.
+
+    With oneDNN no row's last bit depends on how many rows there are, so an account decides alike alone and among others.
+    """
+
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, squash: bool) -> None:
+        self._weight, self._bias, self._squash = weight.detach(), None if bias is None else bias.detach(), squash
+        self._packed = None
+        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), _BLOCK)
+
+    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+        """Of rows, shape (n, n_in)."""
+        bias = self._bias if bias is None else bias
+        if self._packed is None:
+            y = torch.nn.functional.linear(x, self._weight, bias)
+            return y.tanh_() if self._squash else y
+        return cast(
+            torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, self._packed, bias, "tanh" if self._squash else "none", [], "")
+        )
+
+
 @dataclass
 class _SharedRows:
     """A policy without memory, on one segment: its first layer's view of the market is there for every bar."""
@@ -58,21 +78,21 @@ class _SharedRows:
     rows: Float32Array  # none of the market's columns
     first: int
     market: torch.Tensor  # (n_bars, hidden), the market's part and the bias
-    own_weight: torch.Tensor  # (n_own, hidden)
-    rest: Sequence[torch.nn.Module]  # the other layers
-    of_many: Sequence[Callable[[torch.Tensor], torch.Tensor]]  # the same, for many rows
+    own: _Dense  # the first layer's other part
+    rest: Sequence[_Dense]  # the other layers
 
     @classmethod
     def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
-        first, *others = _network(policy).policy_net
-        rest = [*others, cast(Any, policy.model.policy).action_net]
+        first, *hidden = [layer for layer in _network(policy).policy_net if isinstance(layer, torch.nn.Linear)]
+        last = cast(Any, policy.model.policy).action_net
+        rest = [*(_Dense(layer.weight, layer.bias, squash=True) for layer in hidden), _Dense(last.weight, last.bias, squash=False)]
+        own = _Dense(first.weight[:, rows.shape[1] :], None, squash=True)
         with torch.no_grad():
-            own_weight = first.weight[:, rows.shape[1] :].T.contiguous()
-            return cls(rows[:, :0], bars.start - 1, _market_part(first, rows, bars), own_weight, rest, [_of_many(layer) for layer in rest])
+            return cls(rows[:, :0], bars.start - 1, _market_part(first, rows, bars), own, rest)
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        seen = torch.addmm(self.market[bar - self.first], observations, self.own_weight)
-        for layer in self.of_many if len(observations) >= _MANY else self.rest:
+        seen = self.own(observations, self.market[bar - self.first])
+        for layer in self.rest:
             seen = layer(seen)
         return seen
 
@@ -88,47 +108,53 @@ def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> tor
     return torch.cat([torch.addmm(layer.bias, block, layer.weight[:, :n_columns].T) for block in torch.split(padded, _BLOCK)])
 
 
-def _of_many(layer: torch.nn.Module) -> Callable[[torch.Tensor], torch.Tensor]:
-    """A layer for many rows, whose input nobody reads again."""
-    if isinstance(layer, torch.nn.Tanh):
-        return torch.tanh_
-    if not isinstance(layer, torch.nn.Linear) or layer.in_features > _WIDE:
-        return layer.forward
-    return partial(torch.addmm, layer.bias, mat2=layer.weight.T.contiguous())
-
-
 @dataclass
 class _SharedSymbols:
     """The same of a policy whose network is shared by all symbols, of which the segment may have other ones than its training."""
 
     rows: Float32Array  # none of the market's columns
-    policy: Policy
+    columns: SymbolColumns
     first: int
     market: torch.Tensor  # (n_bars, n_symbols, hidden)
     usable: torch.Tensor  # (n_bars, n_symbols)
-    own_weight: torch.Tensor  # (n_own, hidden)
+    own: _Dense  # the first layer's other part
+    encoder: Sequence[_Dense]  # its other layers
+    join: tuple[_Dense, _Dense]  # what it reads of all symbols and the account, and of the symbol itself
+    head: _Dense
 
     @classmethod
     def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedSymbols":
-        columns, n = cast(SymbolColumns, policy.columns), bars.n_bars
+        columns, n, network = cast(SymbolColumns, policy.columns), bars.n_bars, _network(policy)
         padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
         padded[:n] = torch.from_numpy(rows[bars.start - 1 : bars.stop - 1])
-        by_symbol, layer = columns.by_symbol(padded), _network(policy).encoder[0]
+        by_symbol, (layer, *hidden) = columns.by_symbol(padded), network.encoder[::2]  # a tanh behind each
         weight = layer.weight[:, : columns.n_market].T
         with torch.no_grad():  # blocks of one size, as above
             blocks = [torch.addmm(layer.bias, block.flatten(0, 1), weight) for block in torch.split(by_symbol, _BLOCK)]
-            own_weight = layer.weight[:, columns.n_market :].T.contiguous()
-        market = torch.cat(blocks).view(*by_symbol.shape[:2], -1)
-        return cls(rows[:, :0], policy, bars.start - 1, market, by_symbol[..., -1], own_weight)
+        own, join, head = layer.weight[:, columns.n_market :], network.policy_join, cast(Any, policy.model.policy).action_net
+        wide = join.in_features - network.latent_dim_pi
+        return cls(
+            rows=rows[:, :0],
+            columns=columns,
+            first=bars.start - 1,
+            market=torch.cat(blocks).view(*by_symbol.shape[:2], -1),
+            usable=by_symbol[..., -1],
+            own=_Dense(own, None, squash=False),
+            encoder=[_Dense(each.weight, each.bias, squash=True) for each in hidden],
+            join=(_Dense(join.weight[:, :wide], join.bias, squash=False), _Dense(join.weight[:, wide:], None, squash=False)),
+            head=_Dense(head.weight, head.bias, squash=False),
+        )
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        columns, t = cast(SymbolColumns, self.policy.columns), bar - self.first
-        own, account = columns.own_by_symbol(observations)
-        encoded, network = self.market[t] + own @ self.own_weight, _network(self.policy)
-        for layer in network.encoder[1:]:
+        own, account = self.columns.own_by_symbol(observations)
+        n, n_symbols, t = *own.shape[:2], bar - self.first
+        encoded = self.own(own.flatten(0, 1)).view(n, n_symbols, -1).add_(self.market[t]).tanh_().flatten(0, 1)
+        for layer in self.encoder:
             encoded = layer(encoded)
-        joined = network.joined(network.policy_join, encoded, self.usable[t].expand(len(own), -1), account)
-        return cast(torch.Tensor, cast(Any, self.policy.model.policy).action_net(joined))
+        of_all, of_one = self.join
+        others = pool(encoded.view(n, n_symbols, -1), self.usable[t].expand(n, -1))
+        joined = of_one(encoded).view(n, n_symbols, -1).add_(of_all(torch.cat([others, account], dim=1)).unsqueeze(1)).tanh_()
+        return self.head(joined.flatten(0, 1)).view(n, -1)
 
 
 def _network(policy: Policy) -> Any:
@@ -144,6 +170,7 @@ class _Whole:
     policy: Policy
     state: RecurrentState
 
+    @torch.inference_mode()
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
         network: Any = self.policy.model.policy
         seen = network.extract_features(observations, network.pi_features_extractor)
@@ -190,7 +217,6 @@ class PolicyInference:
             market.append((policy.scaler, rows))
             self._actors.append(_actor(policy, rows, part))
 
-    @torch.inference_mode()
     def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
         """What every policy says of every account after the close of a bar.
 
@@ -205,11 +231,13 @@ class PolicyInference:
         if not self._policies or not len(bar):
             return np.zeros((len(self._policies), len(bar), n_symbols, N_ACTIONS))
         masks = action_masks(accounts, bar, self._arrays, self._env) if self._masked else None
-        lasts = []
+        lasts, seen = [], dict[bool, torch.Tensor]()
         for actor, policy in zip(self._actors, self._policies, strict=True):
-            seen = torch.empty(len(bar), observation_size(actor.rows.shape[1], n_symbols, policy.observes_account))
-            observe(accounts, bar, actor.rows, self._arrays, seen.numpy())
-            lasts.append(actor(int(bar[0]), seen))
+            n_columns, own = actor.rows.shape[1], policy.observes_account
+            if n_columns or own not in seen:  # what is the accounts' own is the same for all members
+                seen[own] = torch.empty(len(bar), observation_size(n_columns, n_symbols, own))
+                observe(accounts, bar, actor.rows, self._arrays, seen[own].numpy())
+            lasts.append(actor(int(bar[0]), seen[own]))
         return _predictions(self._policies, torch.stack(lasts), masks)
 
 
@@ -245,21 +273,33 @@ def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None 
     Returns:
         Shape (n, n_symbols, 3) or (n, n_symbols, 2), as `PolicyInference.predict` gives them.
     """
-    with torch.no_grad():
-        last = _Whole(observations, policy, state or RecurrentState())(0, torch.from_numpy(observations))[None]
-        return _predictions([policy], last, masks)[0]
+    last = _Whole(observations, policy, state or RecurrentState())(0, torch.from_numpy(observations))[None]
+    return _predictions([policy], last, masks)[0]
 
 
 def _predictions(policies: Sequence[Policy], lasts: torch.Tensor, masks: BoolArray | None) -> FloatArray:
     """The members' answers from what their last layers put out, shape (n_members, n, n_outputs)."""
-    lasts = lasts.double()
     if policies[0].is_continuous:
-        space = cast(spaces.Box, policies[0].model.action_space)
-        spread = torch.stack([cast(Any, policy.model.policy).log_std.double().exp() for policy in policies])[:, None]
+        lasts, space = lasts.double(), cast(spaces.Box, policies[0].model.action_space)
+        spread = torch.stack([cast(Any, policy.model.policy).log_std.detach().double().exp() for policy in policies])[:, None]
         return np.stack([np.clip(lasts.numpy(), space.low[0], space.high[0]), torch.special.ndtr(lasts.abs() / spread).numpy()], axis=-1)
-    logits = lasts.reshape(*lasts.shape[:2], -1, N_ACTIONS)  # one softmax for all symbols; stable-baselines3 builds an object for each
+    logits = lasts.numpy().reshape(*lasts.shape[:2], -1, N_ACTIONS)  # one softmax for all; stable-baselines3 builds an object for each
     if masks is not None:
         for at, policy in enumerate(policies):
             if policy.masked:
-                logits[at].masked_fill_(~torch.from_numpy(masks).reshape(logits[at].shape), -torch.inf)
-    return np.asarray(torch.softmax(logits, dim=-1).numpy())
+                logits[at][~masks.reshape(logits[at].shape)] = -np.inf
+    return np.asarray(_softmax(logits.reshape(-1, N_ACTIONS)).reshape(logits.shape))
+
+
+@njit(cache=True, nogil=True, error_model="numpy")
+def _softmax(logits: Float32Array) -> FloatArray:
+    """Probabilities of rows of logits, in float64."""
+    out = np.empty(logits.shape)
+    for i in range(len(logits)):
+        total, most = 0.0, logits[i].max()
+        for action in range(N_ACTIONS):
+            out[i, action] = np.exp(np.float64(logits[i, action]) - most)
+            total += out[i, action]
+        for action in range(N_ACTIONS):
+            out[i, action] /= total
+    return out

@@ -80,7 +80,7 @@ def oracle(bars: Bars, spec: SyntheticSpec, env: EnvSpec) -> OracleStrategy:
         ConfigError: the scenario plants nothing.
     """
     states, chosen, positions = _states(bars, spec), [], (-1.0, 0.0, 1.0) if env.allow_short else (0.0, 1.0)
-    slots = env.gross_limit / np.maximum(bars.tradable.sum(axis=1), 1)
+    slots = env.gross_limit / np.maximum(bars.n_tradable, 1)
     for s, instrument in enumerate(bars.instruments):
         pace, first = _pace(spec, instrument), float(bars.close[bars.tradable[:, s], s][0])
         cost = cost_per_side(instrument, first, env)
