@@ -9,6 +9,7 @@ from sb3_contrib import MaskablePPO, RecurrentPPO
 from sb3_contrib.common.recurrent.type_aliases import RNNStates
 from stable_baselines3 import PPO
 from stable_baselines3.common.buffers import RolloutBuffer
+from torch import nn
 
 from ploutos.envs.ledger import make_market_arrays
 from ploutos.envs.spec import CostSpec, EnvSpec
@@ -18,6 +19,7 @@ from ploutos.market.bars import align
 from ploutos.training.callbacks import BatchedCallback
 from ploutos.training.fast import elementwise, layers, precision
 from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
+from ploutos.training.fast.optimizer import ClippedStep
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
 from ploutos.training.ppo import build_model
 from ploutos.training.spec import SpeedSpec, TrainingSpec
@@ -336,3 +338,24 @@ def test_fast_products_are_used_only_where_they_are_exact(monkeypatch):
         assert torch.get_float32_matmul_precision() == before
     with precision.matmul_precision(False) as chosen:
         assert chosen == "highest"
+
+
+@pytest.mark.parametrize("kind", [torch.optim.Adam, torch.optim.AdamW, torch.optim.RMSprop])
+def test_a_clipped_step_has_the_bytes_of_torchs_own_functions(kind):
+    torch.manual_seed(3)
+    ours, theirs = (nn.Sequential(nn.Linear(5, 7), nn.Linear(7, 2), nn.Linear(2, 2)) for _ in range(2))
+    theirs.load_state_dict(ours.state_dict())
+    options = {} if kind is torch.optim.RMSprop else {"fused": True}
+    optimizers = [kind(net.parameters(), lr=0.01, weight_decay=0.1, **options) for net in (ours, theirs)]
+    step = ClippedStep(optimizers[0], 0.5)
+    for turn in range(5):
+        x = torch.randn(9, 5) * (0.01 if turn == 2 else 10.0)  # once too small to be clipped
+        for net, optimizer in zip((ours, theirs), optimizers, strict=True):
+            optimizer.zero_grad()
+            net[:2](x).square().mean().backward()  # the last layer has no gradient
+        step()
+        nn.utils.clip_grad_norm_(theirs.parameters(), 0.5)
+        optimizers[1].step()
+        for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            assert torch.equal(one, other)
+    assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())

@@ -33,6 +33,7 @@ from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.training.fast import layers
 from ploutos.training.fast.layers import ObservationBatch, SharedRows
+from ploutos.training.fast.optimizer import ClippedStep
 from ploutos.training.fast.rollout import Rollout
 from ploutos.training.networks import SymbolColumns
 from ploutos.training.teacher import Teacher
@@ -382,7 +383,7 @@ class _Fast(OnPolicyAlgorithm):
         self._update_learning_rate(optimizer)
         for group in optimizer.param_groups:
             group["fused"] = True  # all of Adam in one pass; saved as stable-baselines3 has it
-        clip = self.clip_range(self._current_progress_remaining)
+        step, clip = ClippedStep(optimizer, self.max_grad_norm), self.clip_range(self._current_progress_remaining)
         seen: dict[str, list[Tensor]] = {}
         for _ in range(self.n_epochs):
             seen["approx_kl"] = []
@@ -394,8 +395,7 @@ class _Fast(OnPolicyAlgorithm):
                     break
                 optimizer.zero_grad()
                 torch.autograd.backward(loss)
-                nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm)
-                optimizer.step()
+                step()
             self._n_updates += 1
             if kl_exceeded:
                 break

@@ -302,3 +302,20 @@ def pool_gradient_(gradient, usable, highest, out):
             row, part = out[i, s], share if usable[i, s] > _ZERO else _ZERO
             for j in range(which.size):
                 row[j] = part * mean[j] + (most[j] if which[j] == s else _ZERO)
+
+
+@njit(cache=True, nogil=True)
+def distinct(rows, n):
+    """Which of n rows are named, in order, and where each name stands among them."""
+    place, count = np.full(n, -1), 0
+    for row in rows:
+        place[row] = 0
+    for row in range(n):
+        if place[row] == 0:
+            place[row] = count
+            count += 1
+    named, at = np.empty(count, np.int64), np.empty(len(rows), np.int64)
+    for i in range(len(rows)):
+        at[i] = place[rows[i]]
+        named[at[i]] = rows[i]
+    return named, at

@@ -61,14 +61,10 @@ class SharedRows:
     def batch(self, bars: Tensor, own: Tensor) -> ObservationBatch:
         """Samples that observed some bars; shared where that pays."""
         if self.share:
-            visited = torch.zeros(len(self.rows), dtype=torch.bool)
-            visited[bars] = True
-            distinct = visited.nonzero().squeeze(1)
+            distinct, place = (torch.from_numpy(each) for each in elementwise.distinct(bars.numpy(), len(self.rows)))
             if (len(bars) - len(distinct)) * self.rows.shape[1] > _ADDING_UP * len(bars):
-                place = torch.empty(len(self.rows), dtype=torch.int64)
-                place[distinct] = torch.arange(len(distinct))
                 rows = self._factors.index_select(0, pad_rows(distinct, _ROWS))
-                return ObservationBatch(None, rows, place.index_select(0, bars), _rounded(own, self.half))
+                return ObservationBatch(None, rows, place, _rounded(own, self.half))
         return ObservationBatch(_rounded(self.whole(bars, own), self.half))
 
     def whole(self, bars: Tensor, own: Tensor) -> Tensor:
