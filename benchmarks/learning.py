@@ -46,8 +46,7 @@ from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds
 
-FOLD = FoldSpec(train_years=4, validation_months=6, test_months=48, min_test_months=36)
-YEARS = 9
+TRAIN_YEARS, REST_YEARS = 4, 5
 KINDS: tuple[RegressionKind, ...] = ("logistic", "trees", "lagged")
 JOINT = {"network": "joint", "net_arch": (64, 64), "credit": "portfolio"}
 BEFORE = JOINT | {"gamma": 0.99, "gae_lambda": 0.95, "n_epochs": 10, "batch_size": 1024, "stopping": {"enabled": False}}
@@ -70,16 +69,23 @@ class Case:
     """Which, for people."""
     costs: float = 1.0
     """Costs of the environment, as a multiple of its default."""
+    train_years: int = TRAIN_YEARS
 
     @property
     def key(self) -> dict[str, Any]:
         """What decides a market's numbers, but for its seed and the code."""
         spec = self.spec.model_dump(mode="json")
-        return {"market": [self.scenario, self.strength, self.n_symbols, self.costs], "members": self.members, "training": spec}
+        market = [self.scenario, self.strength, self.n_symbols, self.costs]
+        years = [] if self.train_years == TRAIN_YEARS else [self.train_years]  # as earlier files have it
+        return {"market": [*market, *years], "members": self.members, "training": spec}
 
     @property
     def spec(self) -> TrainingSpec:
         return TrainingSpec.model_validate({"total_timesteps": self.steps, **self.training})
+
+    @property
+    def fold(self) -> FoldSpec:
+        return FoldSpec(train_years=self.train_years, validation_months=6, test_months=48, min_test_months=36)
 
     @property
     def env(self) -> EnvSpec:
@@ -101,6 +107,7 @@ GROUPS: dict[str, list[Case]] = {
     "default": [*STRONG, *WEAK],
     "vote": [replace(case, members=5) for case in [*STRONG[:3], *WEAK]],
     "slow": SLOW,
+    "slow, eight years": [replace(case, train_years=8, note="eight years") for case in SLOW],
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
     "memory": _with([STRONG[1], WEAK[0], replace(NOISE[0], members=1)], "RecurrentPPO", **MEMORY),
@@ -143,10 +150,10 @@ def accounts(
 
 def run(case: Case, seed: int) -> dict[str, float]:
     """Train on one market and measure what was found: log growth, Sharpe ratio and turnover by account, in and out of sample."""
-    env, data = case.env, planted_data(case.scenario, case.strength, case.n_symbols, seed, years=YEARS)
+    env, data = case.env, planted_data(case.scenario, case.strength, case.n_symbols, seed, years=case.train_years + REST_YEARS)
     bars = load(data)
     features = build_features(bars, FeatureSpec())
-    (fold,) = plan_folds(bars, features, FOLD)
+    (fold,) = plan_folds(bars, features, case.fold)
     policies = train(case, bars, features, fold, seed)
     others: list[Strategy] = [oracle(bars, synthetic_spec(data), env)]
     for kind in KINDS:
