@@ -15,11 +15,14 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import httpx
+
+from deployments.schedules import after_close
 
 PLANTED = {"APCA_API_KEY_ID": "PLANTEDALPACAKEY", "APCA_API_SECRET_KEY": "planted-alpaca-secret", "OPENAI_API_KEY": "sk-planted-openai"}
 IN_ADDRESSES = {"llm": "planted-llm-password", "proxy": "planted-proxy-password"}
@@ -186,6 +189,7 @@ def _served(home: Path, served: "subprocess.Popen[bytes]", environment: dict[str
     user, _, secret = password.partition(":")
     with httpx.Client(base_url=f"{API}/api", auth=(user, secret), timeout=60) as client:
         answers = unanswered(client.get("openapi.json").raise_for_status().json())
+        scheduled = nights_ahead(client)
         while runs.poll() is None:
             heard.update(listening())
             time.sleep(0.25)
@@ -196,12 +200,28 @@ def _served(home: Path, served: "subprocess.Popen[bytes]", environment: dict[str
         "states": {
             each["parameters"]["config"].get("source", ""): (each["state_type"], each["state"]["message"]) for each in found["flow_runs"]
         },
+        "scheduled": scheduled,
+        "errors": [line for line in (home / "serve" / "server.log").read_text().splitlines() if "| ERROR" in line],
         "artifacts": sorted({each["key"] for each in found["artifacts"] if each["key"]}),
         "answers": answers,
         "listening": sorted(heard),
         "sent": sorted(seen),
         "holding": holding(home, SECRETS | {"server": secret, "canary": CANARY}),
     }
+
+
+def nights_ahead(client: httpx.Client) -> list[str]:
+    """When the server would start a flow after the close of the NYSE, of itself; it is gone then."""
+    rule = after_close("NYSE", 60, date.today())
+    schedule = {"active": True, "schedule": {"rrule": rule.rrule, "timezone": rule.timezone}}
+    flow = client.post("flows/", json={"name": "night"}).raise_for_status().json()["id"]
+    made = client.post("deployments/", json={"name": "night", "flow_id": flow, "schedules": [schedule]}).raise_for_status().json()["id"]
+    asked = {"deployments": {"id": {"any_": [made]}}, "sort": "EXPECTED_START_TIME_ASC"}
+    until(lambda: client.post("flow_runs/filter", json=asked).raise_for_status().json())
+    ahead = [each["expected_start_time"] for each in client.post("flow_runs/filter", json=asked).raise_for_status().json()]
+    client.delete(f"deployments/{made}").raise_for_status()
+    client.delete(f"flows/{flow}").raise_for_status()
+    return ahead
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import served_story
 from served_story import SECRETS, WITHOUT_ANSWER
@@ -42,6 +43,15 @@ def test_the_runs_ended_as_they_should_have(told):
     assert refused == "FAILED"
     assert "('apca-api-key-id', '***')" in message
     assert told["artifacts"]
+
+
+def test_the_server_starts_the_night_by_itself_once_its_schedule_is_on(told):
+    """Its scheduler died of a newer SQLAlchemy, and only its log said so."""
+    ahead = pd.DatetimeIndex(told["scheduled"]).tz_convert("America/New_York")
+    assert len(ahead) >= 3
+    assert {(each.hour, each.minute) for each in ahead} == {(17, 0)}
+    assert set(ahead.day_of_week) <= set(range(5))
+    assert told["errors"] == []
 
 
 def test_no_route_answers_without_the_password_or_to_a_wrong_one(told):
