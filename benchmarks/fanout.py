@@ -196,7 +196,7 @@ class Place:
         for host in ("one", "another"):
             worker = ("-m", "prefect", "worker", "start", "--pool", "ploutos-members", "--type", "process", "--limit", "1", "--name", host)
             home = {"PLOUTOS_HOME": str(self.folder / host / "home")}
-            self.start(group, *worker, **store, **home, PREFECT_WORKER_QUERY_SECONDS="2")
+            self.start(group, *worker, **store, **home)
         return store
 
     def put_asleep(self) -> None:
