@@ -191,11 +191,20 @@ class Place:
         own = self.environment | store | {"PLOUTOS_HOME": str(self.folder / "deploys")}
         with self.log.open("a") as log:
             subprocess.run([sys.executable, "-m", "ploutos", "deploy"], env=own, stdout=log, stderr=log, check=True)
+        if "FANOUT_SLEEP" in os.environ:
+            self.put_asleep()
         for host in ("one", "another"):
             worker = ("-m", "prefect", "worker", "start", "--pool", "ploutos-members", "--type", "process", "--limit", "1", "--name", host)
             home = {"PLOUTOS_HOME": str(self.folder / host / "home")}
-            self.start(group, *worker, **store, **home, PREFECT_WORKER_QUERY_SECONDS="2")
+            self.start(group, *worker, **store, **home)
         return store
+
+    def put_asleep(self) -> None:
+        """Have helpers know the members that sleep."""
+        api = self.environment["PREFECT_API_URL"]
+        found = httpx.get(f"{api}/deployments/name/ploutos-member/member", timeout=60).raise_for_status().json()
+        asked = httpx.patch(f"{api}/deployments/{found['id']}", json={"entrypoint": "benchmarks.sleeping.member"}, timeout=60)
+        asked.raise_for_status()
 
 
 def answers(url: str) -> bool:
@@ -260,7 +269,7 @@ def main() -> None:
     if asked.home is None:
         parser.error("--home is needed")
     if asked.sleep is not None:
-        _tell_of_sleep(asked.home.resolve(), [each for each in asked.runners if each != "workers"], asked.sleep)
+        _tell_of_sleep(asked.home.resolve(), asked.runners, asked.sleep)
         return
     found = {}
     for runner in ("alone", *asked.runners):

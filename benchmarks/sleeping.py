@@ -7,12 +7,15 @@ from typing import Any
 from prefect import State, flow, task
 from prefect.cache_policies import NO_CACHE
 
+from flows.member import TASKS, member
 from flows.stages import at_work
 from ploutos.config import PipelineConfig
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.checkpoint import POLICY
 from tasks.stage import keep_stage, stage_key
+
+__all__ = ["member", "sleeping"]
 
 
 @task(name="sleep", task_run_name="sleep {number}", cache_policy=NO_CACHE)
@@ -24,6 +27,9 @@ def sleep(store: Store, number: int, seconds: float) -> State[Ref]:
         path.write_text(str(number))
 
     return keep_stage(store, "sleep", POLICY, stage_key("sleep", POLICY, number, [], rest), rest, f"member {number}")
+
+
+TASKS[sleep.name] = sleep  # for a Prefect worker, whose helper is this module's `member`
 
 
 @flow(name="sleeping", persist_result=False)

@@ -8,6 +8,7 @@ from prefect.client.schemas.filters import (
     DeploymentFilterTags,
     FlowRunFilter,
     FlowRunFilterName,
+    FlowRunFilterParentTaskRunId,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -59,7 +60,8 @@ def _find(client: SyncPrefectClient, name: str | None) -> FlowRun:
     except ValueError:  # it is a name
         pass
     ended = FlowRunFilterState(type=FlowRunFilterStateType(any_=_ENDED_BADLY))
-    wanted = FlowRunFilter(state=ended) if name is None else FlowRunFilter(name=FlowRunFilterName(any_=[name]))
+    own = FlowRunFilterParentTaskRunId(is_null_=True)  # a helper's run is of the run that asked for it
+    wanted = FlowRunFilter(state=ended, parent_task_run_id=own) if name is None else FlowRunFilter(name=FlowRunFilterName(any_=[name]))
     ours = DeploymentFilter(tags=DeploymentFilterTags(all_=["ploutos"])) if name is None else None
     found = client.read_flow_runs(flow_run_filter=wanted, deployment_filter=ours, sort=FlowRunSort.EXPECTED_START_TIME_DESC, limit=1)
     if not found:

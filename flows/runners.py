@@ -7,22 +7,23 @@ import inspect
 import os
 import signal
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack
 from functools import wraps
+from itertools import count
 from multiprocessing import active_children
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from prefect import Task
 from prefect.cache_policies import NO_CACHE
-from prefect.client.schemas.objects import FlowRun
-from prefect.deployments import run_deployment
-from prefect.exceptions import ObjectNotFound
+from prefect.client.orchestration import get_client
 from prefect.futures import PrefectConcurrentFuture
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 
+from flows.helpers import Helpers
 from flows.member import work_of
 from ploutos.config import HardwareSpec, RunnerName
-from ploutos.errors import OrchestratorError, StoreError, TrainingError
+from ploutos.errors import StoreError
 from ploutos.hardware.machine import usable_cores
 from ploutos.hardware.processes import end_with_parent
 from ploutos.store import NotComputed
@@ -32,7 +33,8 @@ from tasks.training import train_member, trains_on_gpu
 
 LOOPBACK = "127.0.0.1"
 MEMBER, GPU_MEMBER = "ploutos-member/member", "ploutos-member/gpu-member"
-_AT_ONCE, _POLL_S = 64, 2.0
+_AT_ONCE = 64
+_KNOWN = 3  # tasks that wait for each helper: one that it does, one ahead, and one more to see that there are enough
 _TRAINED = (train_member.name, train_hybrid.name)
 
 
@@ -60,7 +62,31 @@ class WorkerProcesses(ProcessPoolTaskRunner):
 
 
 class PrefectWorkers(ThreadPoolTaskRunner[Any]):
-    """Sends each task that is not in the store yet to a Prefect worker, as a run of its own, and waits for it to be there."""
+    """Has each task that is not in the store yet done by a helper on a Prefect worker, and waits for it to be there.
+
+    Args:
+        max_workers: how many helpers there may be of a deployment.
+    """
+
+    def __init__(self, max_workers: int) -> None:
+        super().__init__(max_workers=_KNOWN * max_workers)
+        self._at_most, self._stack = max_workers, ExitStack()
+        self._helpers: dict[str, Helpers] = {}
+
+    def __enter__(self) -> Self:
+        super().__enter__()
+        client, numbers = self._stack.enter_context(get_client(sync_client=True)), count(1)
+        self._helpers = {name: Helpers(name, self._at_most, client, numbers) for name in (MEMBER, GPU_MEMBER)}
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        with self._stack:
+            if kind is not None:  # at once: Ctrl-C or a cancelled run, where nobody waits for a training to end
+                for each in self._helpers.values():
+                    each.stop(at_once=not issubclass(kind, Exception))
+            super().__exit__(kind, error, traceback)
+            for each in self._helpers.values():
+                each.dismiss()
 
     def submit(self, task: Task[Any, Any], parameters: dict[str, Any], *args: Any, **kwargs: Any) -> PrefectConcurrentFuture[Any]:
         @wraps(task.fn)
@@ -70,7 +96,7 @@ class PrefectWorkers(ThreadPoolTaskRunner[Any]):
             try:
                 return task.fn(**found)
             except NotComputed:
-                _ask(task, values)
+                self._helpers[deployment_of(task, values)].do(task.name, work_of(task, values))
             try:
                 return task.fn(**found)
             except NotComputed as error:
@@ -80,22 +106,9 @@ class PrefectWorkers(ThreadPoolTaskRunner[Any]):
         return super().submit(named, parameters, *args, **kwargs)
 
 
-def _ask(task: Task[Any, Any], values: dict[str, Any]) -> None:
-    """Have a Prefect worker do a task.
-
-    Raises:
-        OrchestratorError: the deployment is not there.
-        TrainingError: the worker failed.
-    """
-    deployment = GPU_MEMBER if task.name in _TRAINED and trains_on_gpu(values["config"]) else MEMBER
-    try:
-        run = run_deployment(deployment, parameters={"config": work_of(task, values)}, poll_interval=_POLL_S)
-    except ObjectNotFound as error:
-        raise OrchestratorError(f"there is no deployment {deployment} on this server; run `ploutos deploy`") from error
-    state = cast(FlowRun, run).state
-    if state is None or not state.is_completed():
-        said = "nothing" if state is None else f"{state.name}: {state.message}"
-        raise TrainingError(f"{task.name} on a Prefect worker ended in {said}; its log is that of flow run {cast(FlowRun, run).name}")
+def deployment_of(task: Task[Any, Any], values: dict[str, Any]) -> str:
+    """Whose workers do a task."""
+    return GPU_MEMBER if task.name in _TRAINED and trains_on_gpu(values["config"]) else MEMBER
 
 
 def thread_runner(spec: HardwareSpec) -> ThreadPoolTaskRunner[Any]:

@@ -8,7 +8,6 @@ several there is `ploutos.remote_store`.
 Left out: pruning (delete the folder; everything is recomputed).
 """
 
-import copy
 import errno
 import fcntl
 import hashlib
@@ -153,8 +152,8 @@ class Store:
 
     def only_found(self) -> Self:
         """This store for who must not compute: `cached` raises `NotComputed` where there is nothing."""
-        found = copy.copy(self)
-        found._computes = False
+        found = object.__new__(type(self))
+        vars(found).update(vars(self), _computes=False)  # a copy would be a store that has travelled, with a connection of its own
         return found
 
     @property

@@ -19,7 +19,7 @@ from ploutos import remote_store
 from ploutos.errors import ConfigError, StoreError
 from ploutos.remote_store import RemoteStore, open_store
 from ploutos.settings import Settings
-from ploutos.store import Store
+from ploutos.store import NotComputed, Store
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of botocore and of moto's server
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_DEFAULT_REGION": "us-east-1", "AWS_MAX_ATTEMPTS": "1"}
@@ -220,6 +220,19 @@ def test_a_store_that_travels_takes_the_folder_of_the_host_it_comes_to(hosts, tm
     arrived = pickle.loads(pickle.dumps(hosts[0]))
     assert (arrived.address, arrived.code) == (hosts[0].address, "abc")
     assert arrived.path(ref).is_relative_to(tmp_path / "elsewhere")
+
+
+def test_a_store_that_only_finds_connects_no_second_time_and_leaves_the_other_as_it_is(hosts):
+    a, _ = hosts
+    write, calls = counted()
+    ref, _ = a.cached("stage", "k", TEXT, write)
+    found = a.only_found()
+    assert found._files is a._files
+    assert found.cached("stage", "k", TEXT, write) == (ref, True)
+    with pytest.raises(NotComputed):
+        found.cached("stage", "other", TEXT, write)
+    a.cached("stage", "other", TEXT, write)
+    assert len(calls) == 2
 
 
 def test_a_store_belongs_to_one_home_so_that_trials_are_counted_in_one_place(address, tmp_path):

@@ -1,27 +1,35 @@
 """Where members run decides nothing: every runner gives the same bytes, and says in a sentence what it lacks."""
 
-import json
 import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
-from types import SimpleNamespace
+from contextvars import copy_context
+from itertools import count
+from threading import Event, Thread
 
 import pytest
 import yaml
 from prefect import flow
+from prefect.client.orchestration import get_client
+from prefect.flow_engine import run_flow
+from prefect.states import Completed, Crashed, Failed, Running, Scheduled
 from prefect.testing.utilities import prefect_test_harness
 
 from deployments.deploy import PREFECT_FILE
-from flows import runners
-from flows.member import member, work_of
+from flows import helpers, runners
+from flows import member as member_module
+from flows.helpers import Helpers
+from flows.member import DONE, Work, member, work_of
 from flows.phases import fitted, phase1, phase2
 from flows.stages import at_work
 from ploutos.config import HardwareSpec, PipelineConfig, load_config
 from ploutos.errors import ConfigError, NetworkError, StoreError, TrainingError
 from ploutos.preflight import require_cluster, require_packages
+from ploutos.remote_store import open_store
 from ploutos.run_refs import RunRefs
 from ploutos.settings import Settings
 from ploutos.store import Kind, Ref, Store
-from ploutos.walk_forward import Fold, Range
 from tasks import stage
 from tasks.regression import fit_teacher_of
 from tasks.training import train_member
@@ -56,32 +64,103 @@ def trained(tmp_path, monkeypatch):
     return train
 
 
-def over_the_wire(name, parameters, poll_interval):
-    """A Prefect worker's part: what it is sent is JSON."""
-    assert name == "ploutos-member/member"
-    state = member(**json.loads(json.dumps(parameters)), return_state=True)
-    return SimpleNamespace(name="of-a-worker", state=state)
+class Workers:
+    """Prefect workers that start each helper in a thread of this process; what it is sent goes over the server, as JSON.
+
+    Attributes:
+        slots: how many helpers they start; others stay scheduled.
+        play: what a helper does.
+    """
+
+    def __init__(self):
+        self.slots, self.context, self.runs, self.threads = 2, copy_context(), [], []
+        self.play = lambda run: run_flow(member, flow_run=run, return_type="state")
+
+    def run_deployment(self, name, flow_run_name, timeout):
+        self.runs.append(self.context.copy().run(self._create, flow_run_name))
+        if len(self.runs) <= self.slots:
+            self.threads.append(Thread(target=self.context.copy().run, args=(self.play, self.runs[-1]), daemon=True))
+            self.threads[-1].start()
+        return self.runs[-1]
+
+    def _create(self, name):
+        with get_client(sync_client=True) as client:
+            return client.create_flow_run(member, name=name, state=Scheduled())
+
+    def ended(self):
+        """How each helper is once those that were started are over, and how many tasks it did."""
+        for each in self.threads:
+            each.join()
+        with get_client(sync_client=True) as client:
+            runs = [client.read_flow_run(each.id) for each in self.runs]
+        return [(run.state.name, run.labels.get(DONE, 0)) for run in runs]
+
+
+class Played:
+    """A helper that does nothing of what it is sent, and says that it has."""
+
+    def __init__(self, run):
+        self.run = run
+
+    def tell(self, state):
+        with get_client(sync_client=True) as client:
+            client.set_flow_run_state(self.run.id, state, force=True)
+
+    def obey(self):
+        """Take what comes, one after another, to the end."""
+        with get_client(sync_client=True) as client:
+            for n_done, _ in enumerate(member_module._heard(client, self.run.id), 1):
+                client.update_flow_run_labels(self.run.id, {DONE: n_done})
+        self.tell(Completed())
+
+    def wait(self, n_tasks):
+        """Until so many tasks have been sent."""
+        with get_client(sync_client=True) as client:
+            while len(client.filter_flow_run_input(self.run.id, "work-", limit=9, exclude_keys=set())) < n_tasks:
+                time.sleep(0.05)
+
+
+@pytest.fixture
+def workers(monkeypatch):
+    made = Workers()
+    for module, name in ((helpers, "_SOONEST_S"), (helpers, "_LATEST_S"), (member_module, "_LOOK_S")):
+        monkeypatch.setattr(module, name, 0.1)
+    monkeypatch.setattr(helpers, "run_deployment", made.run_deployment)
+    return made
+
+
+def ask(n_tasks, meanwhile=lambda of: None):
+    """Have helpers do so many tasks for a flow; the sentences of those that failed."""
+
+    @flow(name="asks", persist_result=False)
+    def asks() -> list[str]:
+        with get_client(sync_client=True) as client, ThreadPoolExecutor(n_tasks) as pool:
+            of = Helpers(runners.MEMBER, n_tasks, client, count(1))
+            work = {"task": "fit", "store": "", "code": "", "values": {}}
+            futures = [pool.submit(copy_context().run, of.do, "fit", work) for _ in range(n_tasks)]
+            meanwhile(of)
+            errors = [each.exception() for each in futures]
+            of.dismiss()
+            return [f"{type(error).__name__}: {error}" for error in errors if error is not None]
+
+    return asks()
 
 
 @pytest.mark.timeout(900)
-def test_every_runner_ends_in_the_same_bytes_and_finds_again_what_it_made(trained, monkeypatch):
-    asked = []
-
-    def counted(name, parameters, poll_interval):
-        asked.append(parameters["config"]["task"])
-        return over_the_wire(name, parameters, poll_interval)
-
-    monkeypatch.setattr(runners, "run_deployment", counted)
+def test_every_runner_ends_in_the_same_bytes_and_finds_again_what_it_made(trained, workers):
     expected, ended = trained("thread")
     assert len(expected.policies) == 2
     assert set(ended.values()) == {"Completed"}
     for runner in ("process", "dask", "workers"):
         found, ended = trained(runner)
         assert found == expected, runner
+    states = workers.ended()
     again, ended = trained("workers")
     assert (again, set(ended.values())) == (expected, {"Cached"})
-    assert sorted(set(asked)) == ["fit-regression", "fit-teacher", "train-member"]
-    assert len(asked) == 8  # two folds with a model, a teacher and two members each, and none of them twice
+    assert workers.ended() == states  # nobody is asked again
+    assert {state for state, _ in states} == {"Completed"}
+    assert sum(n_done for _, n_done in states) == 8  # two folds with a model, a teacher and two members each, and none of them twice
+    assert len(states) == 2
 
 
 def test_a_worker_with_other_code_or_another_store_computes_nothing(tmp_path, monkeypatch):
@@ -89,7 +168,7 @@ def test_a_worker_with_other_code_or_another_store_computes_nothing(tmp_path, mo
     config, ref = load_config("full", overrides=SMALL), Ref(kind="bars", path="x", sha256="0", bytes=1)
     values = {"store": Store(tmp_path / "elsewhere"), "bars": ref, "member": 0, "config": config, "teacher": None}
     with pytest.raises(StoreError, match="this worker's store is"):
-        member(work_of(train_member, values))
+        member_module.do(Work.model_validate(work_of(train_member, values)), open_store(Settings(), claim=False))
 
     @flow(name="strange", persist_result=False)
     def strange() -> None:
@@ -101,14 +180,81 @@ def test_a_worker_with_other_code_or_another_store_computes_nothing(tmp_path, mo
         strange()
 
 
-def test_a_worker_that_fails_or_keeps_nothing_is_one_sentence(trained, monkeypatch):
-    state = SimpleNamespace(name="Failed", message="no memory", is_completed=lambda: False)
-    monkeypatch.setattr(runners, "run_deployment", lambda *_, **__: SimpleNamespace(name="of-a-worker", state=state))
-    with pytest.raises(TrainingError, match="on a Prefect worker ended in Failed: no memory; its log is that of flow run of-a-worker"):
+def test_a_worker_that_fails_or_keeps_nothing_is_one_sentence(trained, workers, monkeypatch):
+    def fail(work, store):
+        raise MemoryError("no memory")
+
+    monkeypatch.setattr(member_module, "do", fail)
+    with pytest.raises(TrainingError, match=r"on a Prefect worker ended in Failed: .* no memory; its log is that of flow run helper \d of"):
         trained("workers")
-    state.is_completed = lambda: True
+    monkeypatch.setattr(member_module, "do", lambda work, store: None)
+    workers.slots = 99
     with pytest.raises(StoreError, match=r"a worker says that it has finished fit-.* look at its PLOUTOS_STORE"):
         trained("workers")
+
+
+@pytest.mark.parametrize(("end", "said"), [(Crashed(message="it died"), "ended in Crashed: it died"), (Completed(), None)])
+def test_what_a_helper_that_ends_had_in_hand_fails_unless_it_heard_nothing_and_the_rest_goes_to_another(workers, end, said):
+    def play(run):
+        helper = Played(run)
+        helper.tell(Running())
+        if run.id == workers.runs[0].id:
+            helper.wait(2)  # one that it does, and one ahead
+            helper.tell(end)
+        else:
+            workers.threads[0].join()
+            helper.obey()
+
+    workers.play, workers.slots = play, 2
+    failed = ask(4)
+    assert len(failed) == bool(said)
+    assert all(f"TrainingError: fit on a Prefect worker {said}; its log is that of flow run helper 1 of" in each for each in failed)
+    assert workers.ended()[:2] == [(end.name, 0), ("Completed", 4 - len(failed))]
+
+
+def test_helpers_that_cannot_start_fail_what_waits_and_end(workers):
+    workers.play, workers.slots = lambda run: Played(run).tell(Failed(message="no folder")), 99
+    failed = ask(3)
+    assert len(failed) == 3
+    assert all("fit on a Prefect worker ended in Failed: no folder" in each for each in failed)
+
+
+def test_a_helper_that_hears_nothing_ends_and_one_that_is_not_needed_never_starts(workers, monkeypatch):
+    monkeypatch.setattr(member_module, "_SILENCE_S", 0.2)
+    workers.run_deployment(runners.MEMBER, "helper of nobody", 0)
+    assert workers.ended() == [("Completed", 0)]
+    monkeypatch.setattr(member_module, "_SILENCE_S", 60)
+    monkeypatch.setattr(member_module, "do", lambda work, store: None)
+    assert ask(9) == []
+    assert workers.ended() == [("Completed", 0), ("Completed", 9), *[("Cancelled", 0)] * 4]  # however much there is to do, few wait
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+def test_a_run_that_ends_begins_nothing_more(workers, at_once):
+    def play(run):
+        helper = Played(run)
+        helper.tell(Running())
+        helper.wait(2)
+        stopped.wait()
+        if not at_once:
+            helper.obey()
+
+    def stop(of):
+        while not workers.threads:
+            time.sleep(0.05)
+        Played(workers.runs[0]).wait(2)
+        of.stop(at_once)
+        stopped.set()
+
+    stopped, workers.play, workers.slots = Event(), play, 1
+    failed = ask(4, stop)
+    assert [each.partition(";")[0].removeprefix("TrainingError: fit ") for each in failed].count("was not begun: the run has ended") == 2
+    assert sum("fit was interrupted" in each for each in failed) == len(failed) - 2 == 2 * at_once
+    assert workers.ended() == [("Cancelling", 0) if at_once else ("Completed", 2), *[("Cancelled", 0)] * 3]
+
+
+def test_a_server_without_the_deployment_is_one_sentence():
+    assert ask(1) == ["OrchestratorError: there is no deployment ploutos-member/member on this server; run `ploutos deploy`"]
 
 
 def test_a_worker_process_that_dies_is_one_sentence(trained, monkeypatch):
@@ -139,24 +285,9 @@ def test_what_a_runner_lacks_is_said_before_anything_runs(monkeypatch):
             require_packages(load_config("full", overrides=[f"hardware.runner={runner}"]))
 
 
-def test_a_worker_without_a_gpu_is_never_sent_a_gpu_task(tmp_path, monkeypatch):
-    asked = []
-    state = SimpleNamespace(is_completed=lambda: True)
-
-    def note(name, **_):
-        asked.append(name)
-        return SimpleNamespace(name="r", state=state)
-
-    monkeypatch.setattr(runners, "run_deployment", note)
-    ref, store = Ref(kind="bars", path="x", sha256="0", bytes=1), Store(tmp_path)
-    fold = Fold(
-        index=0, train=Range(start=0, stop=1), validation=Range(start=1, stop=2), test=Range(start=2, stop=3), warmup_bars=0, data_sha256=""
-    )
-    for device in ("cuda", "cpu"):
-        config = load_config("full", overrides=[*SMALL, f"hardware.device={device}"])
-        given = {"store": store, "bars": ref, "features": ref, "fold": fold, "config": config}
-        runners._ask(train_member, given | {"member": 0, "teacher": None})
-        runners._ask(fit_teacher_of, given)
+def test_a_worker_without_a_gpu_is_never_sent_a_gpu_task():
+    cuda, cpu = (load_config("full", overrides=[*SMALL, f"hardware.device={device}"]) for device in ("cuda", "cpu"))
+    asked = [runners.deployment_of(task, {"config": config}) for config in (cuda, cpu) for task in (train_member, fit_teacher_of)]
     assert asked == ["ploutos-member/gpu-member", *["ploutos-member/member"] * 3]
     declared = yaml.safe_load(PREFECT_FILE.read_text())["deployments"]
     pools = {each["name"]: each["work_pool"]["name"] for each in declared}

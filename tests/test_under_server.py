@@ -13,6 +13,7 @@ import time
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
+from uuid import UUID
 
 import httpx
 import psutil
@@ -21,10 +22,11 @@ from prefect import Task, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.client.schemas.objects import StateType
+from prefect.deployments import run_deployment
 from prefect.exceptions import ObjectNotFound, Pause
 from prefect.flow_engine import run_flow
 from prefect.settings import PREFECT_API_URL
-from prefect.states import Completed, Crashed, Pending, Running, Scheduled
+from prefect.states import Cancelled, Completed, Crashed, Pending, Running, Scheduled
 from prefect.testing.utilities import prefect_test_harness
 from pydantic import SecretStr
 from test_models import model
@@ -184,6 +186,17 @@ def attempt(client, run):
 
 def answer(client, run, values):
     return client.request("POST", "/flow_runs/{id}/resume", path_params={"id": run.id}, json={"run_input": values}).json()
+
+
+def test_a_run_that_another_run_started_is_not_what_resume_goes_on_with(home, deployed, monkeypatch):
+    @flow(name="starts-another", persist_result=False)
+    def starts_another() -> UUID:
+        return run_deployment("ploutos-approval/approval", parameters={"config": due(home)}, timeout=0).id
+
+    deployed.set_flow_run_state(starts_another(), Cancelled(), force=True)
+    monkeypatch.setenv("PREFECT_API_URL", str(deployed.api_url))
+    with pytest.raises(OrchestratorError, match="no run has failed"):
+        resume(None)
 
 
 def test_a_promotion_waits_for_a_person_and_has_no_default(home, deployed, monkeypatch):
