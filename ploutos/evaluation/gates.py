@@ -23,7 +23,7 @@ from ploutos.evaluation.overfitting import (
     chance_deviation,
     deflated_sharpe,
     deflated_track_record,
-    effective_trials,
+    distinct,
     minimum_track_record,
     overfitting,
     probabilistic_sharpe,
@@ -174,8 +174,9 @@ def _choice_gates(
     """Whether choosing among everything that was tried means anything, and whether the subject is better than holding."""
     periods = periods_of(bars, backtests)
     paths, sessions = candidates.covering(_COVERED)
-    chosen = paths.shape[1] > 1 and effective_trials(paths) > 1  # among seeds of one decider nothing is chosen that could be overfitted
-    split = overfitting(paths, seed) if chosen else None
+    choices = distinct(paths)  # to choose one of some that are alike is no choice: which of them is best is chance, however good all are
+    chosen = choices.shape[1] > 1
+    split = overfitting(choices, seed) if chosen else None
     rows = [
         _gate(GateName.PBO, split.pbo if split else None, spec.pbo, most=True, required=chosen),
         _gate(GateName.PBO_HIGH, split.high if split else None, spec.pbo_high, most=True, strict=True, required=chosen),

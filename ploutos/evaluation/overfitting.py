@@ -18,7 +18,7 @@ from scipy.spatial.distance import squareform
 from ploutos.errors import ShapeError
 from ploutos.evaluation.significance import mean_block_length
 from ploutos.seeding import generator, seed_integer
-from ploutos.types import BoolArray, FloatArray
+from ploutos.types import BoolArray, FloatArray, IntArray
 
 _NOTHING = 1e-12
 
@@ -132,11 +132,8 @@ def chance_deviation(n_returns: int) -> float:
     return 1 / math.sqrt(max(n_returns - 1, 1))
 
 
-def effective_trials(returns: FloatArray, alike: float = 0.5, fewest: int = 20) -> int:
-    """How many independent trials some paths of returns amount to: clusters by average linkage of 1 - correlation.
-
-    Two clusters join while their members' mean correlation is at least `alike`. Paths that share fewer than `fewest` sessions count as
-    independent; paths that never moved count as one.
+def effective_trials(returns: FloatArray) -> int:
+    """How many independent trials some paths of returns amount to: their clusters.
 
     Args:
         returns: shape (n, k), nan where a path does not reach.
@@ -144,14 +141,33 @@ def effective_trials(returns: FloatArray, alike: float = 0.5, fewest: int = 20) 
     Returns:
         At most k; 0 for no paths.
     """
-    k = returns.shape[1]
-    if k < 2:
-        return k
-    correlation = _correlations(returns, fewest)
-    distance = np.clip(1 - correlation, 0, 2)
+    return len(set(_clusters(returns).tolist()))
+
+
+def distinct(returns: FloatArray) -> FloatArray:
+    """One path for each cluster, the mean of its paths.
+
+    Args:
+        returns: shape (n, k), all of them numbers.
+
+    Returns:
+        Shape (n, n_clusters).
+    """
+    labels = _clusters(returns)
+    return np.stack([returns[:, labels == each].mean(axis=1) for each in dict.fromkeys(labels.tolist())], axis=1) if len(labels) else returns
+
+
+def _clusters(returns: FloatArray, alike: float = 0.5, fewest: int = 20) -> IntArray:
+    """Which cluster each path belongs to, shape (k,), by average linkage of 1 - correlation.
+
+    Two clusters join while their members' mean correlation is at least `alike`. Paths that share fewer than `fewest` sessions count as
+    independent; paths that never moved count as one.
+    """
+    if returns.shape[1] < 2:
+        return np.zeros(returns.shape[1], dtype=np.int64)
+    distance = np.clip(1 - _correlations(returns, fewest), 0, 2)
     np.fill_diagonal(distance, 0)
-    labels = fcluster(linkage(squareform(distance, checks=False), "average"), 1 - alike, "distance")
-    return int(labels.max())
+    return np.asarray(fcluster(linkage(squareform(distance, checks=False), "average"), 1 - alike, "distance"))
 
 
 def _correlations(returns: FloatArray, fewest: int) -> FloatArray:
