@@ -206,6 +206,19 @@ def test_what_was_not_measured_is_said_and_a_required_gate_without_a_value_promo
     assert gate(still, GateName.SHARPE).reason is GateReason.NOT_MEASURED
 
 
+def test_seeds_that_are_all_good_are_one_choice_and_noise_that_was_searched_is_not():
+    """The best seed in one half is no better than the others in the next, however good all are: that is no overfitting."""
+    seeds = [GOOD + noise(k) / 5 for k in range(20, 25)]
+    good = judged(seeds[0], candidates(*seeds, noise(1)), booked=accounts(vote=seeds[0], buy_and_hold=HOLDING))
+    assert overfitting(np.column_stack(seeds), 7).pbo > 0.35
+    assert gate(good, GateName.PBO).value < 0.1
+    assert good.outcome is Outcome.PROMOTE
+    searched = [noise(k) for k in range(8)]
+    lucky = max(searched, key=lambda path: path.mean() / path.std())
+    found = judged(lucky, candidates(*searched))
+    assert gate(found, GateName.PBO).reason is GateReason.MISSED
+
+
 def unbooked():
     found = accounts(vote=GOOD, buy_and_hold=HOLDING)
     found.pnl = found.pnl.copy()

@@ -16,6 +16,7 @@ from ploutos.evaluation.overfitting import (
     SharpeMoments,
     chance_deviation,
     deflated_sharpe,
+    distinct,
     effective_trials,
     expected_best_sharpe,
     minimum_track_record,
@@ -107,6 +108,15 @@ def test_effective_trials_are_planted_clusters_and_equal_scikit_learn():
     model = AgglomerativeClustering(n_clusters=None, metric="precomputed", linkage="average", distance_threshold=0.5)
     assert effective_trials(mixed) == model.fit(1 - np.corrcoef(mixed.T)).n_clusters_
     assert effective_trials(noise(1, 500, 30)) == 30
+
+
+def test_paths_that_are_alike_are_one_path_their_mean():
+    rng = np.random.default_rng(0)
+    own = rng.standard_normal((500, 3))
+    paths = own[:, [2, 0, 2, 1, 0]] + 0.1 * rng.standard_normal((500, 5))
+    np.testing.assert_allclose(distinct(paths), np.c_[paths[:, [0, 2]].mean(1), paths[:, [1, 4]].mean(1), paths[:, 3]])
+    assert distinct(paths[:, :0]).shape == (500, 0)
+    np.testing.assert_array_equal(distinct(paths[:, :1]), paths[:, :1])
 
 
 def test_paths_that_cannot_be_compared_count_in_full():

@@ -154,7 +154,8 @@ def distinct(returns: FloatArray) -> FloatArray:
         Shape (n, n_clusters).
     """
     labels = _clusters(returns)
-    return np.stack([returns[:, labels == each].mean(axis=1) for each in dict.fromkeys(labels.tolist())], axis=1) if len(labels) else returns
+    means = [returns[:, labels == each].mean(axis=1) for each in dict.fromkeys(labels.tolist())]
+    return np.stack(means, axis=1) if means else returns
 
 
 def _clusters(returns: FloatArray, alike: float = 0.5, fewest: int = 20) -> IntArray:
