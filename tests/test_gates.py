@@ -213,6 +213,9 @@ def test_seeds_that_are_all_good_are_one_choice_and_noise_that_was_searched_is_n
     assert overfitting(np.column_stack(seeds), 7).pbo > 0.35
     assert gate(good, GateName.PBO).value < 0.1
     assert good.outcome is Outcome.PROMOTE
+    silent = judged(seeds[0], candidates(*seeds, np.zeros(N)), booked=accounts(vote=seeds[0], buy_and_hold=HOLDING))
+    assert silent.outcome is Outcome.PROMOTE  # an advisor that never spoke is no choice either
+    assert not gate(silent, GateName.PBO).required
     searched = [noise(k) for k in range(8)]
     lucky = max(searched, key=lambda path: path.mean() / path.std())
     found = judged(lucky, candidates(*searched))

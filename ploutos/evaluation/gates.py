@@ -19,6 +19,7 @@ from ploutos.evaluation.candidates import Candidates, path_of, sessions_tested
 from ploutos.evaluation.contamination import clean_sessions
 from ploutos.evaluation.metrics import Periods, drawdowns, periods_of, sharpe_ratio
 from ploutos.evaluation.overfitting import (
+    FEWEST_SESSIONS,
     SharpeMoments,
     chance_deviation,
     deflated_sharpe,
@@ -175,8 +176,8 @@ def _choice_gates(
     periods = periods_of(bars, backtests)
     paths, sessions = candidates.covering(_COVERED)
     choices = distinct(paths)  # to choose one of some that are alike is no choice: which of them is best is chance, however good all are
-    chosen = choices.shape[1] > 1
-    split = overfitting(choices, seed) if chosen else None
+    split = overfitting(choices, seed)
+    chosen = split is not None or (choices.shape[1] > 1 and len(choices) < FEWEST_SESSIONS)  # else only one of them moved throughout
     rows = [
         _gate(GateName.PBO, split.pbo if split else None, spec.pbo, most=True, required=chosen),
         _gate(GateName.PBO_HIGH, split.high if split else None, spec.pbo_high, most=True, strict=True, required=chosen),

@@ -21,6 +21,9 @@ from ploutos.seeding import generator, seed_integer
 from ploutos.types import BoolArray, FloatArray, IntArray
 
 _NOTHING = 1e-12
+N_BLOCKS, _PER_BLOCK = 16, 4
+FEWEST_SESSIONS = _PER_BLOCK * N_BLOCKS
+"""Of `overfitting` with so many blocks."""
 
 
 @dataclass(frozen=True)
@@ -249,7 +252,7 @@ def _winners(before: FloatArray, after: FloatArray) -> tuple[FloatArray, FloatAr
 
 
 def overfitting(
-    returns: FloatArray, seed: int, n_blocks: int = 16, replications: int = 200, confidence: float = 0.95
+    returns: FloatArray, seed: int, n_blocks: int = N_BLOCKS, replications: int = 200, confidence: float = 0.95
 ) -> Overfitting | None:
     """Probability of backtest overfitting, with an interval, because one number of it means little.
 
@@ -270,7 +273,7 @@ def overfitting(
         raise ShapeError(f"n_blocks is {n_blocks}; expected an even number, half of which is in sample")
     if not np.isfinite(returns).all():
         raise ShapeError("a return is not a number; expected candidates that all cover the same sessions")
-    if len(returns) < 4 * n_blocks:
+    if len(returns) < _PER_BLOCK * n_blocks:
         return None
     before, after = _splits(returns, n_blocks)
     if before.shape[1] < 2:
