@@ -137,7 +137,8 @@ def test_members_asked_together_answer_as_each_does_alone(panel, panel_features,
         bar = np.full(n, at)
         answers = together.predict(stepper.accounts, bar)
         np.testing.assert_array_equal(answers, np.concatenate([each.predict(stepper.accounts, bar) for each in alone]))
-        np.testing.assert_array_equal(answers[:, -1:], together.predict(stepper.accounts.rows(slice(n - 1, n)).copy(), bar[:1]))
+        by_itself = together.predict(stepper.accounts.rows(slice(n - 1, n)).copy(), bar[:1])
+        np.testing.assert_allclose(answers[:, -1:], by_itself, rtol=0, atol=1e-7)  # the same bits with AVX-512
         for policy, answer in zip(panel_policies, answers, strict=True):
             rows = market_rows(panel_features, panel.tradable, policy.scaler)
             seen = np.empty((n, observation_size(rows.shape[1], panel.n_symbols)), dtype=np.float32)

@@ -51,7 +51,8 @@ class _Actor(Protocol):
 class _Dense:
     """A layer and the tanh behind it, if there is one; its weights are laid out once, as oneDNN reads them.
 
-    With oneDNN no row's last bit depends on how many rows there are, so an account decides alike alone and among others.
+    With oneDNN and AVX-512 no row's last bit depends on how many rows there are: an account decides bit for bit alike alone and among
+    others.
     """
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, squash: bool) -> None:
