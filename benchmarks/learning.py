@@ -1,9 +1,9 @@
 """What an agent finds of what can be found; `python -m benchmarks.learning`.
 
 Markets are the library's planted ones (`ploutos.market.synthetic.planted`): *strength* is the yearly Sharpe ratio, after costs, of an
-oracle that reads the plant, for all symbols together; 0 is a fair game. Four years train, the next half year is fusion's, and all that
-is shown of the four years after it was learnt from nothing there. *Share* is log growth over the oracle's. Beside the vote of the members
-stand a member alone (their mean), a logistic regression and boosted trees on the same fold, and buy and hold.
+oracle that reads the plant, for all symbols together; 0 is a fair game. Four years train (eight in one group), the next half year is
+fusion's, and all that is shown of the four years after it was learnt from nothing there. *Share* is log growth over the oracle's. Beside
+the vote of the members stand a member alone (their mean), a logistic regression and boosted trees on the same fold, and buy and hold.
 
 Every market is written to a file when it is done, so a benchmark that is stopped goes on where it was; `--file` names it. Several
 processes may share the file, each with groups of its own.
