@@ -45,11 +45,11 @@ def make_env(seed=0, n_bars=60, actions="discrete", credit=False, **settings):
     return MarketVecEnv(make_market_arrays(bars), rows, spec, 190, 190 + n_bars, N_ENVS, seed, actions, credit)
 
 
-def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False, account=False, **kwargs):
+def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False, account=False, net_arch=(24, 16), **kwargs):
     recurrent = algorithm.__name__.endswith("RecurrentPPO")
     plain = next(plain for plain in QUICK if issubclass(algorithm, plain))
     policy = SHARED[plain] if network == "shared" else "MlpLstmPolicy" if recurrent else "MlpPolicy"
-    sizes = {"net_arch": [24, 16]} | ({"lstm_hidden_size": 20} if recurrent else {})
+    sizes = {"net_arch": list(net_arch)} | ({"lstm_hidden_size": 20} if recurrent else {})
     sizes |= {"account": account} if network == "shared" else {}
     env = make_env(n_bars=n_bars, actions=actions, credit=credit, observe_account=account)
     options = {"n_steps": N_STEPS, "batch_size": 128, "n_epochs": 2, "seed": 3, "ent_coef": 0.01, "device": "cpu"}
@@ -83,6 +83,7 @@ def stock_evaluation(model, rollout, observations):
 
 
 def quick_evaluation(model, rollout):
+    model._fused = None  # layer by layer
     batch = model._batch(torch.arange(N_STEPS * N_ENVS), torch.arange(N_ENVS))
     latent = model._latent(batch)
     log_prob, entropy = model._evaluate_actions(latent.actor, rollout.flat(rollout.masks), rollout.flat(rollout.actions))
@@ -141,6 +142,54 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
     drawn, log_prob = layers.sample_actions(torch.zeros(4000, 9), 3, None)
     assert abs(float((drawn == 2).float().mean()) - 1 / 3) < 0.02
     torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
+
+
+@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
+@pytest.mark.parametrize("credit", [False, True])
+@pytest.mark.parametrize("taught", [0.0, 0.3])
+@pytest.mark.parametrize("net_arch", [[24, 16], [9], [8, 8, 8]])
+def test_one_function_leaves_the_gradients_of_all_layers(algorithm, credit, taught, net_arch):
+    """Of a minibatch that is more than one block, with symbols that cannot be traded, after weights have moved beyond the clip."""
+    model, rollout, _ = filled(algorithm, network="shared", credit=credit, account=credit, net_arch=net_arch)
+    torch.manual_seed(0)
+    n_bars = len(model._usable)
+    model._usable[torch.rand(model._usable.shape) < 0.2] = 0
+    if taught:
+        model._taught, model._teacher_weight = torch.randn(n_bars, 3, 3).log_softmax(2), taught
+    with torch.no_grad():
+        for parameter in model.policy.parameters():
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    one_function, at, found = model._fused, torch.randperm(N_ENVS * N_STEPS)[:100], []
+    for each in (None, one_function):
+        model._fused, seen = each, {}
+        model.policy.zero_grad()
+        approx_kl = model._leave_gradients(model._batch(at), 0.2, seen)
+        assert 0.05 < float(seen["clip_fraction"][0]) < 0.95
+        gradients = {name: p.grad.clone() for name, p in model.policy.named_parameters()}
+        found.append(({name: float(value[0]) for name, value in seen.items()} | {"returned": approx_kl}, gradients))
+    (theirs, expected), (ours, gradients) = found
+    assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name)
+    rows = rollout.flat(rollout.bars)[at], rollout.flat(rollout.own)[at], rollout.flat(rollout.account)[at]
+    logits, values = one_function.answers(model._seen(*rows))
+    model._fused = None
+    latent = model._latent(model._batch(at))
+    torch.testing.assert_close(model._by_unit(logits), model._logits(latent.actor), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(model._valued(values), model._values(latent.critic), rtol=1e-5, atol=1e-6)
+
+
+def test_imitating_by_one_function_comes_as_near_to_the_teacher():
+    ends = []
+    for layerwise in (False, True):
+        model, _, _ = filled(PPO, network="shared", credit=True)
+        model._fused = None if layerwise else model._fused
+        odds = torch.randn(len(model._usable), 3, 3, generator=torch.Generator().manual_seed(1)).log_softmax(2)
+        model._taught, model.imitates = odds, True
+        np.random.seed(5)
+        model.train()
+        ends.append(torch.nn.utils.parameters_to_vector(model.policy.parameters()))
+    torch.testing.assert_close(*ends, rtol=0, atol=1e-4)  # Adam's steps are 1e-3 each
 
 
 @pytest.mark.parametrize(("algorithm", "network"), [(PPO, "joint"), (RecurrentPPO, "joint"), (PPO, "shared"), (RecurrentPPO, "shared")])

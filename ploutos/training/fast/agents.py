@@ -7,9 +7,10 @@ multiplied by the number of symbols, so that they are of the portfolio's size an
 
 Actions are HOLD, BUY, SELL per symbol, or weights from a normal distribution each, whose deviation does not depend on what is
 seen. The mathematics, the minibatches and the saved files are those of stable-baselines3 and sb3-contrib, whose plain classes
-open them. What differs: market rows are multiplied once (`ploutos.training.fast.layers`), all symbols' actions are drawn as one
-tensor, truncated episodes are bootstrapped together, a rollout is kept as tensors on the networks' device, and RecurrentPPO
-learns from whole accounts' sequences in place of padded pieces.
+open them. What differs: market rows are multiplied once (`ploutos.training.fast.layers`), or a shared network is passed forwards and
+backwards as one function (`ploutos.training.fast.fused`); all symbols' actions are drawn as one tensor, truncated episodes are
+bootstrapped together, a rollout is kept as tensors on the networks' device, and RecurrentPPO learns from whole accounts' sequences in
+place of padded pieces.
 """
 
 from collections.abc import Iterator
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from ploutos.envs.actions import BUY, N_ACTIONS, SELL
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
-from ploutos.training.fast import layers
+from ploutos.training.fast import fused, layers
 from ploutos.training.fast.layers import ObservationBatch, SharedRows
 from ploutos.training.fast.optimizer import ClippedStep
 from ploutos.training.fast.rollout import Rollout
@@ -45,7 +46,7 @@ _IMITATION_EPOCHS, _LESSONS = 10, 600
 class _Batch:
     """A minibatch; n samples. For RecurrentPPO they are whole sequences, step by step."""
 
-    observations: ObservationBatch
+    observations: ObservationBatch | None  # None where all layers are passed as one
     at: Tensor  # (n,), places in the rollout
     others: layers.Others | None = None  # of a shared network
     accounts: Tensor | None = None  # (n_sequences,)
@@ -89,8 +90,10 @@ class _Fast(OnPolicyAlgorithm):
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
         self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
+        plain = self._columns is not None and not isinstance(self, RecurrentPPO) and not half and not self._is_continuous
+        self._fused = fused.FusedNetwork(self.policy) if plain and self.device.type == "cpu" else None
         self._teacher: Teacher | None = None
-        self._taught, self._teacher_weight, self.imitates = torch.empty(0, device=self.device), 0.0, False
+        self._taught, self._teacher_weight, self.imitates = torch.empty(0, n_symbols, N_ACTIONS, device=self.device), 0.0, False
 
     def be_taught(self, teacher: Teacher, weight: float, imitate: bool) -> None:
         """Have a teacher.
@@ -105,7 +108,7 @@ class _Fast(OnPolicyAlgorithm):
 
     def _excluded_save_params(self) -> list[str]:
         ours = ["_half", "_shared_rows", "_first_bar", "_n_market", "_rollout", "_tables", "_columns", "_usable", "_units"]
-        ours += ["_teacher", "_taught", "_teacher_weight", "imitates"]
+        ours += ["_teacher", "_taught", "_teacher_weight", "imitates", "_fused"]
         return [*super()._excluded_save_params(), *ours]
 
     @property
@@ -134,6 +137,7 @@ class _Fast(OnPolicyAlgorithm):
         return [layers.first_layer(observations, weight, bias, self._squash_first, self._half) for weight, bias in self._first()]
 
     def _latent(self, batch: _Batch) -> _Latent:
+        assert batch.observations is not None
         return _Latent(*self._hidden_layers(self._read(batch.observations), batch.others))
 
     def _hidden_layers(self, read: list[Tensor], others: layers.Others | None) -> tuple[Tensor, Tensor]:
@@ -159,7 +163,7 @@ class _Fast(OnPolicyAlgorithm):
     def _prepare_acting(self) -> None:
         """The weights stand still during a rollout: where the slice is short, all its rows are multiplied beforehand."""
         rollout, rows = self._rollout, self._shared_rows.rows
-        known = self._shared_rows.share and len(rows) <= len(self._rows_of(rollout.bars.flatten()))
+        known = self._fused is None and self._shared_rows.share and len(rows) <= len(self._rows_of(rollout.bars.flatten()))
         self._tables = [layers.project_rows(rows, weight, self._half) for weight, _ in self._first()] if known else []
 
     def _read_now(self, bars: Tensor, own: Tensor) -> list[Tensor]:
@@ -172,10 +176,16 @@ class _Fast(OnPolicyAlgorithm):
         ]
 
     def _act(self, t: int) -> tuple[Tensor, Tensor]:
-        """Actor's and critic's latent of every account now."""
-        rollout = self._rollout
-        others = self._others_of(rollout.bars[t], rollout.account[t])
-        return self._hidden_layers(self._read_now(rollout.bars[t], rollout.own[t]), others)
+        """What the last layer of the actor puts out for every account now, and the critic's values."""
+        bars, own, account = self._rollout.bars[t], self._rollout.own[t], self._rollout.account[t]
+        if self._fused is not None:
+            logits, values = self._fused.answers(self._seen(bars, own, account))
+            return self._by_unit(logits), self._valued(values)
+        actor, critic = self._hidden_layers(self._read_now(bars, own), self._others_of(bars, account))
+        return self._logits(actor), self._values(critic)
+
+    def _seen(self, bars: Tensor, own: Tensor, account: Tensor) -> fused.Seen:
+        return fused.Seen(*(each.numpy() for each in (self._shared_rows.rows, self._usable, bars, own, account)))
 
     def _split(self, observations: Tensor) -> tuple[Tensor, layers.Others | None]:
         """Whole observations as the first layer reads them, and what is read later."""
@@ -192,19 +202,24 @@ class _Fast(OnPolicyAlgorithm):
     def _values(self, critic: Tensor) -> Tensor:
         """Shape (n, n_units); a portfolio's value is the mean of its symbols'."""
         values = F.linear(critic, self.policy.value_net.weight, self.policy.value_net.bias)
-        if self._columns is None:
-            return values
+        return values if self._columns is None else self._valued(values)
+
+    def _valued(self, values: Tensor) -> Tensor:
+        """Values by symbol as they are, or their means by account."""
         values = values.view(-1, self._usable.shape[1])
         return values if self._units > 1 else values.mean(1, keepdim=True)
 
     def _logits(self, actor: Tensor) -> Tensor:
         """What the last layer of the actor puts out: logits, or means of weights; a row for each that is judged apart."""
         out = F.linear(actor, self.policy.action_net.weight, self.policy.action_net.bias)
-        return out if self._columns is None or self._units > 1 else out.view(-1, self._usable.shape[1] * out.shape[1])
+        return out if self._columns is None else self._by_unit(out)
 
-    def _sample_actions(self, actor: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _by_unit(self, out: Tensor) -> Tensor:
+        """What is put out for every symbol as it is, or an account's side by side."""
+        return out if self._units > 1 else out.view(-1, self._usable.shape[1] * out.shape[1])
+
+    def _sample_actions(self, logits: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Actions of all symbols, shape (n, n_symbols), and their log-probability together or by symbol, shape (n, n_units)."""
-        logits = self._logits(actor)
         if self._is_continuous:
             actions, log_prob = layers.sample_weights(logits, self.policy.log_std.expand(logits.shape[1]))
         else:
@@ -250,9 +265,8 @@ class _Fast(OnPolicyAlgorithm):
                 rollout.starts[t] = self._last_episode_starts
                 if rollout.masks.shape[-1]:
                     rollout.masks[t].copy_(torch.from_numpy(env.action_masks()))
-                actor, critic = self._act(t)
-                rollout.actions[t], rollout.log_probs[t] = self._sample_actions(actor, rollout.masks[t])
-                rollout.values_there[t] = self._values(critic)
+                logits, rollout.values_there[t] = self._act(t)
+                rollout.actions[t], rollout.log_probs[t] = self._sample_actions(logits, rollout.masks[t])
                 new_obs, rewards, dones, infos = env.step(self._order(rollout.actions[t]))
                 self.num_timesteps += env.num_envs
                 callback.update_locals(locals())
@@ -299,6 +313,8 @@ class _Fast(OnPolicyAlgorithm):
     def _batch(self, at: Tensor, accounts: Tensor | None = None, bars: Tensor | None = None) -> _Batch:
         """The samples at some places of the rollout; with other bars than those, if any are named."""
         rollout = self._rollout
+        if self._fused is not None:
+            return _Batch(None, at)
         own, account = (rollout.flat(tensor).index_select(0, at) for tensor in (rollout.own, rollout.account))
         bars = rollout.flat(rollout.bars).index_select(0, at) if bars is None else bars
         seen = self._shared_rows.batch(self._rows_of(bars), own.flatten(0, -2))
@@ -356,6 +372,31 @@ class _Fast(OnPolicyAlgorithm):
         deviations = self.policy.log_std.detach().exp().expand(means.shape[1])
         return cast(Tensor, 0.5 * ((means - sides / self._rollout.actions.shape[-1]) / deviations).square().mean())
 
+    def _leave_gradients(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> float:
+        """Leave the gradients of a minibatch's loss with the parameters; the approximate KL divergence from the rollout's policy."""
+        if self._fused is None:
+            loss, approx_kl = self._loss(batch, clip, seen)
+            self.policy.optimizer.zero_grad()
+            torch.autograd.backward(loss)
+            return float(approx_kl)
+        weights = fused.Weights(1.0, self.vf_coef, self.ent_coef, self._teacher_weight)
+        told = self._leave_fused(batch, clip, weights)
+        parts = dict(zip(fused.STATISTICS, told, strict=True)) | {"loss": told[: len(weights)] @ np.array(weights)}
+        if not len(self._taught):
+            del parts["teacher_divergence"]
+        for name, value in parts.items():
+            seen.setdefault(name, []).append(torch.as_tensor(value))
+        return float(parts["approx_kl"])
+
+    def _leave_fused(self, batch: _Batch, clip: float, weights: fused.Weights) -> np.ndarray:
+        """The same by one function; what `fused.STATISTICS` names."""
+        assert self._fused is not None
+        r, flat = self._rollout, self._rollout.flat
+        seen = self._seen(flat(r.bars), flat(r.own), flat(r.account))
+        kept = [flat(each) for each in (r.actions, r.masks, r.log_probs, r.advantages, r.returns)]
+        judged = fused.Judged(*(each.numpy() for each in (*kept, self._taught)))
+        return self._fused.leave_gradients(seen, judged, batch.at.numpy(), bool(self.normalize_advantage), clip, weights)
+
     def _lessons(self) -> Iterator[tuple[_Batch, Tensor]]:
         """Minibatches to imitate on, and what the teacher says of them."""
         for _ in range(_IMITATION_EPOCHS):
@@ -366,9 +407,13 @@ class _Fast(OnPolicyAlgorithm):
         """Come near the teacher on the rollout's observations; the value function learns nothing yet."""
         optimizer, divergence = torch.optim.Adam(self.policy.parameters(), lr=self._imitation_rate), torch.empty(0)
         for batch, odds in self._lessons():
-            divergence = self._divergence(odds, self._latent(batch).actor)
-            optimizer.zero_grad()
-            torch.autograd.backward(divergence)
+            if self._fused is None:
+                divergence = self._divergence(odds, self._latent(batch).actor)
+                optimizer.zero_grad()
+                torch.autograd.backward(divergence)
+            else:
+                told = self._leave_fused(batch, 1.0, fused.Weights(0.0, 0.0, 0.0, 1.0))
+                divergence = torch.as_tensor(told[fused.STATISTICS.index("teacher_divergence")])
             optimizer.step()
         self._n_updates += 1
         self.logger.record("train/teacher_divergence", float(divergence.detach()))
@@ -389,12 +434,10 @@ class _Fast(OnPolicyAlgorithm):
             seen["approx_kl"] = []
             kl_exceeded = False
             for batch in self._batches():
-                loss, approx_kl = self._loss(batch, clip, seen)
-                kl_exceeded = self.target_kl is not None and float(approx_kl) > 1.5 * self.target_kl
+                approx_kl = self._leave_gradients(batch, clip, seen)
+                kl_exceeded = self.target_kl is not None and approx_kl > 1.5 * self.target_kl
                 if kl_exceeded:
                     break
-                optimizer.zero_grad()
-                torch.autograd.backward(loss)
                 step()
             self._n_updates += 1
             if kl_exceeded:
@@ -474,7 +517,8 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
         states = [(hidden.view(shape), cell.view(shape)) for hidden, cell in self._states]
         self._last_lstm_states = RNNStates(states[0], states[-1])
         others = self._others_of(rollout.bars[t], rollout.account[t])
-        return self._hidden_layers([hidden for hidden, _ in self._states], others)
+        actor, critic = self._hidden_layers([hidden for hidden, _ in self._states], others)
+        return self._logits(actor), self._values(critic)
 
     def _value_of(self, observations: Tensor, accounts: np.ndarray, started: np.ndarray) -> Tensor:
         columns, others = self._split(observations)
@@ -508,6 +552,7 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
                 lessons += 1
 
     def _latent(self, batch: _Batch) -> _Latent:
+        assert batch.observations is not None
         assert batch.accounts is not None
         rows = self._rows_of(batch.accounts)  # accounts' states stand as bars' rows do
         keep = self._keep(self._rollout.starts)[:, rows].contiguous()

@@ -14,12 +14,13 @@ _LN2_HIGH = _F(0.693145751953125)  # ln 2 in two parts, the first short enough t
 _LN2_LOW = _F(np.log(2) - 0.693145751953125)
 _HALF, _3, _4, _5, _6, _7 = (_F(1 / n) for n in (2, 6, 24, 120, 720, 5040))
 _ZERO, _ONE, _TWO, _FAR = _F(0), _F(1), _F(2), _F(-60)
-_MATH = {"contract", "nsz"}
+FASTMATH = {"contract", "nsz"}
 _ROWS = 64
 
 
-@njit(inline="always", fastmath=_MATH)
-def _expm1(x):  # x <= 0: exp(x) - 1 and exp(x)
+@njit(inline="always", fastmath=FASTMATH)
+def expm1(x):
+    """exp(x) - 1 and exp(x), x at most 80 and taken for -60 below that."""
     x = _FAR if x < _FAR else x
     whole = x * _PER_LN2 + _ROUND - _ROUND
     r = x - whole * _LN2_HIGH - whole * _LN2_LOW
@@ -28,33 +29,33 @@ def _expm1(x):  # x <= 0: exp(x) - 1 and exp(x)
     return power * small + (power - _ONE), power * small + power
 
 
-@njit(inline="always", fastmath=_MATH)
+@njit(inline="always", fastmath=FASTMATH)
 def _tanh(x):
-    below, _ = _expm1(-_TWO * abs(x))
+    below, _ = expm1(-_TWO * abs(x))
     y = -below / (_TWO + below)
     return y if x >= _ZERO else -y
 
 
-@njit(inline="always", fastmath=_MATH)
+@njit(inline="always", fastmath=FASTMATH)
 def _sigmoid(x):
-    _, e = _expm1(-abs(x))
+    _, e = expm1(-abs(x))
     return (_ONE if x >= _ZERO else e) / (_ONE + e)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def tanh_(x):
     """x := tanh(x); x of any length."""
     for i in range(x.size):
         x[i] = _tanh(x[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _exp_(x):  # x <= 0
     for i in range(x.size):
-        x[i] = _expm1(x[i])[1]
+        x[i] = expm1(x[i])[1]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def add_tanh_(x, bias):
     """x := tanh(x + bias); x is (n, k), bias (k,)."""
     for i in range(len(x)):
@@ -63,13 +64,13 @@ def add_tanh_(x, bias):
             row[j] = _tanh(row[j] + bias[j])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _sigmoid_(x):
     for i in range(x.size):
         x[i] = _sigmoid(x[i])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def tanh_gradient_(y, gradient, total):
     """y := gradient * (1 - y * y), where y was a tanh of shape (n, k); total := its sum over n, added up in blocks of rows."""
     block = np.empty_like(total)
@@ -97,7 +98,7 @@ def gather_beside_(out, table, at, own):
             right[j] = mine[j]
 
 
-@njit(inline="always", fastmath=_MATH)
+@njit(inline="always", fastmath=FASTMATH)
 def _weigh(rows, masks, i, power):
     """Subtract the highest of each symbol's logits that sample i may choose; power := exp of what is left."""
     n_symbols, k = rows.shape
@@ -113,7 +114,7 @@ def _weigh(rows, masks, i, power):
     _exp_(power)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def evaluate_actions_(log_p, masks, actions, log_prob, entropy):
     """What a policy makes of its choices.
 
@@ -142,7 +143,7 @@ def evaluate_actions_(log_p, masks, actions, log_prob, entropy):
         log_prob[i], entropy[i] = together, spread
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def sample_actions_(logits, masks, uniform, actions, log_prob):
     """Draw one action per symbol.
 
@@ -172,7 +173,7 @@ def sample_actions_(logits, masks, uniform, actions, log_prob):
         log_prob[i] = together
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def evaluate_actions_gradient_(log_p, actions, gradient_log_prob, gradient_entropy):
     """Backwards: log_p becomes the gradient of the logits."""
     n, n_symbols, k = log_p.shape
@@ -190,7 +191,7 @@ def evaluate_actions_gradient_(log_p, actions, gradient_log_prob, gradient_entro
             rows[s, actions[i, s]] += up
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def gather_add_(x, table, at, bias):
     """x[i] := x[i] + table[at[i]] + bias; x is (n, k), table (m, k), at (n,), bias (k,)."""
     for i in range(len(at)):
@@ -199,7 +200,7 @@ def gather_add_(x, table, at, bias):
             out[j] += row[j] + bias[j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def gather_add_tanh_(x, table, at, bias):
     """x[i] := tanh(x[i] + table[at[i]] + bias)."""
     for i in range(len(at)):
@@ -208,7 +209,7 @@ def gather_add_tanh_(x, table, at, bias):
             out[j] = _tanh(out[j] + row[j] + bias[j])
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def cell_(gates, inputs, cell, tanh_cell, hidden):
     """One step of an LSTM.
 
@@ -235,7 +236,7 @@ def cell_(gates, inputs, cell, tanh_cell, hidden):
             out[j] = output_gate[j] * tc[j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def cell_gradient_(gates, cell_before, tanh_cell, gradient_hidden, gradient_cell):
     """Backwards through one step of an LSTM.
 
@@ -259,7 +260,7 @@ def cell_gradient_(gates, cell_before, tanh_cell, gradient_hidden, gradient_cell
             carry[j] = d * forget_gate
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def pool_(x, usable, out, highest):
     """Pool what is usable: out := mean and highest of x, shape (n, 2 * k); highest := which symbol that was, -1 for none.
 
@@ -269,32 +270,29 @@ def pool_(x, usable, out, highest):
     """
     n, n_symbols, k = x.shape
     for i in range(n):
-        mean, most, which, count = out[i, :k], out[i, k:], highest[i], _ZERO
+        mean, most, which, count = out[i, :k], out[i, k : 2 * k], highest[i], _ZERO
         mean[:], most[:], which[:] = _ZERO, -_ONE, np.int32(-1)
         for s in range(n_symbols):
             if usable[i, s] > _ZERO:
                 count += _ONE
-                row = x[i, s]
+                row, here = x[i, s], np.int32(s)
                 for j in range(mean.size):
                     mean[j] += row[j]
+                for j in range(which.size):
+                    which[j] = here if row[j] > most[j] else which[j]
                 for j in range(most.size):
                     most[j] = max(row[j], most[j])
-        for s in range(n_symbols - 1, -1, -1):
-            if usable[i, s] > _ZERO:
-                row = x[i, s]
-                for j in range(which.size):
-                    which[j] = np.int32(s) if row[j] == most[j] else which[j]
         share = _ONE / max(count, _ONE)
         for j in range(mean.size):
             mean[j] *= share
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=_MATH)
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def pool_gradient_(gradient, usable, highest, out):
     """Backwards: out := the gradient of x, shape (n, n_symbols, k)."""
     n, n_symbols, k = out.shape
     for i in range(n):
-        mean, most, which, count = gradient[i, :k], gradient[i, k:], highest[i], _ZERO
+        mean, most, which, count = gradient[i, :k], gradient[i, k : 2 * k], highest[i], _ZERO
         for s in range(n_symbols):
             count += usable[i, s]
         share = _ONE / max(count, _ONE)
