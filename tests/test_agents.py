@@ -144,13 +144,13 @@ def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions,
     torch.testing.assert_close(log_prob, torch.full((4000,), 3 * float(np.log(1 / 3))))
 
 
-@pytest.mark.parametrize("algorithm", [PPO, MaskablePPO])
+@pytest.mark.parametrize(("algorithm", "actions"), [(PPO, "discrete"), (PPO, "weights"), (MaskablePPO, "discrete")])
 @pytest.mark.parametrize("credit", [False, True])
 @pytest.mark.parametrize("taught", [0.0, 0.3])
 @pytest.mark.parametrize("net_arch", [[24, 16], [9], [8, 8, 8]])
-def test_one_function_leaves_the_gradients_of_all_layers(algorithm, credit, taught, net_arch):
+def test_one_function_leaves_the_gradients_of_all_layers(algorithm, actions, credit, taught, net_arch):
     """Of a minibatch that is more than one block, with symbols that cannot be traded, after weights have moved beyond the clip."""
-    model, rollout, _ = filled(algorithm, network="shared", credit=credit, account=credit, net_arch=net_arch)
+    model, rollout, _ = filled(algorithm, actions=actions, network="shared", credit=credit, account=credit, net_arch=net_arch)
     torch.manual_seed(0)
     n_bars = len(model._usable)
     model._usable[torch.rand(model._usable.shape) < 0.2] = 0
@@ -179,10 +179,11 @@ def test_one_function_leaves_the_gradients_of_all_layers(algorithm, credit, taug
     torch.testing.assert_close(model._valued(values), model._values(latent.critic), rtol=1e-5, atol=1e-6)
 
 
-def test_imitating_by_one_function_comes_as_near_to_the_teacher():
+@pytest.mark.parametrize("actions", ["discrete", "weights"])
+def test_imitating_by_one_function_comes_as_near_to_the_teacher(actions):
     ends = []
     for layerwise in (False, True):
-        model, _, _ = filled(PPO, network="shared", credit=True)
+        model, _, _ = filled(PPO, actions=actions, network="shared", credit=True)
         model._fused = None if layerwise else model._fused
         odds = torch.randn(len(model._usable), 3, 3, generator=torch.Generator().manual_seed(1)).log_softmax(2)
         model._taught, model.imitates = odds, True

@@ -90,8 +90,9 @@ class _Fast(OnPolicyAlgorithm):
         n_mask = n_symbols * N_ACTIONS if isinstance(self, MaskablePPO) else 0
         self._rollout = Rollout((self.n_steps, env.num_envs), n_own, n_symbols, self._units, n_mask, self.device, self._is_continuous)
         self._tables: list[Tensor] = []
-        plain = self._columns is not None and not isinstance(self, RecurrentPPO) and not half and not self._is_continuous
-        self._fused = fused.FusedNetwork(self.policy) if plain and self.device.type == "cpu" else None
+        plain, space = self._columns is not None and not isinstance(self, RecurrentPPO) and not half, cast(Any, self.action_space)
+        limits = (float(space.low[0]), float(space.high[0])) if self._is_continuous else (0.0, 0.0)
+        self._fused = fused.FusedNetwork(self.policy, limits) if plain and self.device.type == "cpu" else None
         self._teacher: Teacher | None = None
         self._taught, self._teacher_weight, self.imitates = torch.empty(0, n_symbols, N_ACTIONS, device=self.device), 0.0, False
 

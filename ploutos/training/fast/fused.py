@@ -1,4 +1,4 @@
-"""A shared network's forward pass, PPO's loss and all its gradients as compiled functions: discrete actions, float32, a CPU.
+"""A shared network's forward pass, PPO's loss and all its gradients as compiled functions: float32, on a CPU.
 
 A small network spends most of its time between operations: torch dispatches a hundred of them for a minibatch, and each reads and
 writes an array as long as the minibatch. Here some accounts at a time pass through all layers and back while their numbers are in the
@@ -14,7 +14,7 @@ import torch
 from numba import njit
 from torch import Tensor, nn
 
-from ploutos.envs.actions import N_ACTIONS
+from ploutos.envs.actions import BUY, N_ACTIONS, SELL
 from ploutos.training.fast.elementwise import FASTMATH, add_tanh_, expm1, pool_, pool_gradient_, tanh_, tanh_gradient_
 from ploutos.training.networks import N_ACCOUNT_WIDE
 
@@ -23,6 +23,7 @@ _ZERO, _ONE, _TWO, _NOT_ALLOWED = _F(0), _F(1), _F(2), _F(-1e8)
 _LARGEST = _F(80)  # of an exponent
 _ODD = 21  # the last term of a logarithm's series
 _ROWS = 256  # of a block
+_HALF, _HALF_LOG_2_PI = _F(0.5), _F(0.5 * np.log(2 * np.pi))
 STATISTICS = ("policy_gradient_loss", "value_loss", "entropy_loss", "teacher_divergence", "approx_kl", "clip_fraction")
 
 
@@ -45,7 +46,7 @@ class Judged(NamedTuple):
     """What n samples did, what came of it, and what the teacher would have done."""
 
     actions: np.ndarray
-    """(n, n_symbols)"""
+    """(n, n_symbols), whole numbers or weights"""
     masks: np.ndarray
     """(n, n_symbols * N_ACTIONS), false for what is not allowed; or (n, 0)"""
     log_probs: np.ndarray
@@ -66,7 +67,10 @@ class Weights(NamedTuple):
 
 
 class _Block(NamedTuple):
-    """Room for a block's numbers; k accounts, r rows, h the width of an encoding."""
+    """Room for a block's numbers; k accounts, r rows, h the width of an encoding, n_out N_ACTIONS or 1.
+
+    `sizes` are everywhere the columns of a row, the widths of the encoder's layers, and n_out.
+    """
 
     x: np.ndarray  # (r, n_columns)
     encoded: np.ndarray  # every layer's (r, width), one layer after another
@@ -76,19 +80,19 @@ class _Block(NamedTuple):
     by_account: np.ndarray  # (k, h)
     actor: np.ndarray  # (r, h)
     critic: np.ndarray  # (r, h)
-    logits: np.ndarray  # (r, N_ACTIONS)
+    logits: np.ndarray  # (r, n_out)
     values: np.ndarray  # (r, 1)
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
 def _room(n_accounts, n_symbols, sizes):
-    h, n_rows = sizes[-1], n_accounts * n_symbols
+    h, n_rows = sizes[-2], n_accounts * n_symbols
     return _Block(
-        np.empty((n_rows, sizes[0]), np.float32), np.empty(n_rows * sizes[1:].sum(), np.float32),
+        np.empty((n_rows, sizes[0]), np.float32), np.empty(n_rows * sizes[1:-1].sum(), np.float32),
         np.empty((n_accounts, n_symbols), np.float32), np.empty((n_accounts, 2 * h + N_ACCOUNT_WIDE), np.float32),
         np.empty((n_accounts, h), np.int32), np.empty((n_accounts, h), np.float32),
         np.empty((n_rows, h), np.float32), np.empty((n_rows, h), np.float32),
-        np.empty((n_rows, N_ACTIONS), np.float32), np.empty((n_rows, 1), np.float32),
+        np.empty((n_rows, sizes[-1]), np.float32), np.empty((n_rows, 1), np.float32),
     )  # fmt: skip
 
 
@@ -118,12 +122,12 @@ def _linear(flat, at, n_out, n_in):
 @njit(cache=True, nogil=True, error_model="numpy")
 def _behind(flat, sizes):
     """Weight and bias of what stands behind the encoder: actor's and critic's joining layer, actor's and critic's head."""
-    at, h = 0, sizes[-1]
-    for layer in range(len(sizes) - 1):
+    at, h = 0, sizes[-2]
+    for layer in range(len(sizes) - 2):
         at += sizes[layer + 1] * (sizes[layer] + 1)
     join, join_bias, at = _linear(flat, at, h, 3 * h + N_ACCOUNT_WIDE)
     value_join, value_join_bias, at = _linear(flat, at, h, 3 * h + N_ACCOUNT_WIDE)
-    action, action_bias, at = _linear(flat, at, N_ACTIONS, h)
+    action, action_bias, at = _linear(flat, at, sizes[-1], h)
     value, value_bias, at = _linear(flat, at, 1, h)
     return (join, join_bias), (value_join, value_join_bias), (action, action_bias), (value, value_bias)
 
@@ -189,13 +193,13 @@ def _forward(flat, sizes, behind, seen, samples, block):
     """Logits and values of a block, and all that leads to them."""
     _observe(seen, samples, block)
     before, at, kept = block.x, 0, 0
-    for layer in range(len(sizes) - 1):
+    for layer in range(len(sizes) - 2):
         weight, bias, at = _linear(flat, at, sizes[layer + 1], sizes[layer])
         after = _matrix(block.encoded, kept, len(block.x), sizes[layer + 1])
         np.dot(before, weight.T, after)
         add_tanh_(after, bias)
         before, kept = after, kept + after.size
-    h, n_symbols = sizes[-1], block.usable.shape[1]
+    h, n_symbols = sizes[-2], block.usable.shape[1]
     pool_(before.reshape(len(samples), n_symbols, h), block.usable, block.others, block.highest)
     actor, critic, action, value = behind
     _join(before, block.others, actor, block.by_account, block.actor)
@@ -233,40 +237,20 @@ def _log_softmax_(log_p, p, entropy):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _judge(block, judged, samples, bars, n_samples, scale, clip, weights, statistics):
-    """Add a block's part of the loss to the statistics; its logits and values become their gradient.
-
-    Args:
-        n_samples: of the whole minibatch.
-        scale: mean of the minibatch's advantages and 1 / deviation.
-    """
-    n_rows, (n_symbols, n_units) = len(block.logits), (judged.actions.shape[1], judged.log_probs.shape[1])
-    of_unit, per_unit, per_row = n_symbols // n_units, _ONE / _F(n_samples * n_units), _ONE / _F(n_samples * n_symbols)
-    log_p, entropy = np.empty((N_ACTIONS, n_rows), np.float32), np.empty(n_rows, np.float32)
-    p, (of_policy, of_value, of_entropy, of_teacher) = np.empty_like(log_p), weights
-    for i in range(n_rows):
-        for j in range(N_ACTIONS):
-            log_p[j, i] = block.logits[i, j]
-    free, q, masked = log_p, p, judged.masks.shape[1] > 0
-    if masked:
-        free, q = log_p.copy(), np.empty_like(p)
-        _log_softmax_(free, q, entropy)
-        for i in range(n_rows):
-            for j in range(N_ACTIONS):
-                if not judged.masks[samples[i // n_symbols], i % n_symbols * N_ACTIONS + j]:
-                    log_p[j, i] = _NOT_ALLOWED
-    _log_softmax_(log_p, p, entropy)
-    row = 0
+def _pay(log_prob, entropy, values, judged, samples, n_samples, scale, clip, weights, statistics):
+    """Add PPO's own part of a block's loss to the statistics; log_prob and values, of each row, become its gradient."""
+    n_symbols, n_units = judged.actions.shape[1], judged.log_probs.shape[1]
+    of_unit, per_unit, row = n_symbols // n_units, _ONE / _F(n_samples * n_units), 0
     for i in samples:
         for unit in range(n_units):
-            log_prob, value, spread = _ZERO, _ZERO, _ZERO
-            for s in range(of_unit):
-                log_prob += log_p[judged.actions[i, unit * of_unit + s], row + s]
-                value += block.values[row + s, 0]
-                spread += entropy[row + s]
+            together, value, spread = _ZERO, _ZERO, _ZERO
+            for s in range(row, row + of_unit):
+                together += log_prob[s]
+                value += values[s, 0]
+                spread += entropy[s]
             error = value / _F(of_unit) - judged.returns[i, unit]
             advantage = (judged.advantages[i, unit] - scale[0]) * scale[1]
-            log_ratio = log_prob - judged.log_probs[i, unit]
+            log_ratio = together - judged.log_probs[i, unit]
             ratio = expm1(min(log_ratio, _LARGEST))[1]
             clipped = min(max(ratio, _ONE - clip), _ONE + clip)
             statistics[0] -= min(advantage * ratio, advantage * clipped) * per_unit
@@ -275,23 +259,73 @@ def _judge(block, judged, samples, bars, n_samples, scale, clip, weights, statis
             statistics[4] += (ratio - _ONE - log_ratio) * per_unit
             statistics[5] += per_unit if abs(ratio - _ONE) > clip else _ZERO
             moves = ratio == clipped or advantage * ratio < advantage * clipped
-            up = -of_policy * advantage * ratio * per_unit if moves else _ZERO
-            for s in range(of_unit):
-                taken = judged.actions[i, unit * of_unit + s]
-                for j in range(N_ACTIONS):
-                    away = p[j, row] * (log_p[j, row] + entropy[row])
-                    block.logits[row, j] = of_entropy * per_unit * away - up * p[j, row]
-                block.logits[row, taken] += up
-                block.values[row, 0] = of_value * _TWO * error * per_unit / _F(of_unit)
-                row += 1
-    if len(judged.odds):
-        for row in range(n_rows):
-            bar, symbol = bars[samples[row // n_symbols]], row % n_symbols
+            for s in range(row, row + of_unit):
+                log_prob[s] = -weights[0] * advantage * ratio * per_unit if moves else _ZERO
+                values[s, 0] = weights[1] * _TWO * error * per_unit / _F(of_unit)
+            row += of_unit
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def _judge_actions(block, judged, samples, bars, n_samples, scale, clip, weights, statistics):
+    """Add a block's part of the loss to the statistics; its logits and values become their gradient.
+
+    Args:
+        n_samples: of the whole minibatch.
+        scale: mean of the minibatch's advantages and 1 / deviation.
+        weights: as `Weights`.
+    """
+    n_rows, n_symbols = len(block.logits), judged.actions.shape[1]
+    log_p, entropy = np.empty((N_ACTIONS, n_rows), np.float32), np.empty(n_rows, np.float32)
+    p, up = np.empty_like(log_p), np.empty_like(entropy)
+    for i in range(n_rows):
+        for j in range(N_ACTIONS):
+            log_p[j, i] = block.logits[i, j]
+    free, q = log_p, p
+    if judged.masks.shape[1]:
+        free, q = log_p.copy(), np.empty_like(p)
+        _log_softmax_(free, q, entropy)
+        for i in range(n_rows):
             for j in range(N_ACTIONS):
-                odds = judged.odds[bar, symbol, j]
+                if not judged.masks[samples[i // n_symbols], i % n_symbols * N_ACTIONS + j]:
+                    log_p[j, i] = _NOT_ALLOWED
+    _log_softmax_(log_p, p, entropy)
+    for i in range(n_rows):
+        up[i] = log_p[int(judged.actions[samples[i // n_symbols], i % n_symbols]), i]
+    _pay(up, entropy, block.values, judged, samples, n_samples, scale, clip, weights, statistics)
+    of_entropy, of_teacher = weights[2] / _F(n_samples * judged.log_probs.shape[1]), weights[3] / _F(n_samples * n_symbols)
+    for i in range(n_rows):
+        logits, sample, symbol = block.logits[i], samples[i // n_symbols], i % n_symbols
+        for j in range(N_ACTIONS):
+            logits[j] = of_entropy * p[j, i] * (log_p[j, i] + entropy[i]) - up[i] * p[j, i]
+        logits[int(judged.actions[sample, symbol])] += up[i]
+        if len(judged.odds):
+            for j in range(N_ACTIONS):
+                odds = judged.odds[bars[sample], symbol, j]
                 told = expm1(odds)[1]
-                statistics[3] += told * (odds - free[j, row]) * per_row
-                block.logits[row, j] += of_teacher * per_row * (q[j, row] - told)
+                statistics[3] += told * (odds - free[j, i]) / _F(n_samples * n_symbols)
+                logits[j] += of_teacher * (q[j, i] - told)
+
+
+@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+def _judge_weights(block, judged, samples, bars, n_samples, scale, clip, weights, statistics, log_std, to_log_std, limits):
+    """The same for means of weights, whose deviation is the same for all; its gradient is added."""
+    n_rows, n_symbols = len(block.logits), judged.actions.shape[1]
+    up, noise, narrow = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32), np.exp(-log_std[0])
+    for i in range(n_rows):
+        noise[i] = (_F(judged.actions[samples[i // n_symbols], i % n_symbols]) - block.logits[i, 0]) * narrow
+        up[i] = -_HALF * noise[i] * noise[i] - (log_std[0] + _HALF_LOG_2_PI)
+    entropy = np.full(n_rows, log_std[0] + _HALF + _HALF_LOG_2_PI)
+    _pay(up, entropy, block.values, judged, samples, n_samples, scale, clip, weights, statistics)
+    of_entropy, per_row = weights[2] / _F(n_samples * judged.log_probs.shape[1]), _ONE / _F(n_samples * n_symbols)
+    for i in range(n_rows):
+        mean, bar, symbol = block.logits[i, 0], bars[samples[i // n_symbols]], i % n_symbols
+        block.logits[i, 0] = up[i] * noise[i] * narrow
+        to_log_std[0] += up[i] * (noise[i] * noise[i] - _ONE) - of_entropy
+        if len(judged.odds):
+            side = np.sign(judged.odds[bar, symbol, BUY] - judged.odds[bar, symbol, SELL])
+            away = (mean - min(max(side, limits[0]), limits[1]) / _F(n_symbols)) * narrow
+            statistics[3] += _HALF * away * away * per_row
+            block.logits[i, 0] += weights[3] * away * narrow * per_row
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -332,7 +366,7 @@ def _join_back(joined, up, encoded, others, to_weights, by_account):
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _backward(flat, sizes, behind, block, to_flat, to_behind):
     """Add a block's gradients, whose logits and values hold theirs; the block is used up."""
-    h, n_layers, (k, n_symbols) = sizes[-1], len(sizes) - 1, block.usable.shape
+    h, n_layers, (k, n_symbols) = sizes[-2], len(sizes) - 2, block.usable.shape
     actor, _, action, value = behind
     to_actor, to_critic, to_action, to_value = to_behind
     kept = block.encoded.size - len(block.x) * h
@@ -376,7 +410,7 @@ def _scale(advantages, samples):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gradients(flat, sizes, seen, judged, samples, normalize, clip, weights, to_flat, statistics):
+def _gradients(flat, sizes, seen, judged, samples, normalize, clip, weights, limits, to_flat, statistics):
     to_flat[:], statistics[:] = _ZERO, 0.0
     scale = _scale(judged.advantages, samples) if normalize and judged.advantages.shape[1] * len(samples) > 1 else (_ZERO, _ONE)
     behind, to_behind, n_symbols = _weights(flat, sizes), _weights(to_flat, sizes), seen.usable.shape[1]
@@ -386,7 +420,11 @@ def _gradients(flat, sizes, seen, judged, samples, normalize, clip, weights, to_
         some = samples[first : first + n_at_once]
         block = _part(room, len(some), n_symbols)
         _forward(flat, sizes, behind, seen, some, block)
-        _judge(block, judged, some, seen.bars, len(samples), scale, clip, weights, statistics)
+        if sizes[-1] == N_ACTIONS:
+            _judge_actions(block, judged, some, seen.bars, len(samples), scale, clip, weights, statistics)
+        else:
+            log_std, to_log_std = flat[-1:], to_flat[-1:]
+            _judge_weights(block, judged, some, seen.bars, len(samples), scale, clip, weights, statistics, log_std, to_log_std, limits)
         _backward(flat, sizes, behind, block, to_flat, to_behind)
     to_join, to_value_join, _, _ = _behind(to_flat, sizes)
     for (weight, _), (of_others, of_own, _) in ((to_join, to_behind[0]), (to_value_join, to_behind[1])):
@@ -410,15 +448,17 @@ class FusedNetwork:
     """A policy of shared network whose layers are passed as one.
 
     Args:
-        policy: on a CPU, with discrete actions; its parameters are read anew with every call.
+        policy: on a CPU; its parameters are read anew with every call.
+        limits: the least and the most that a weight may be; of no meaning for discrete actions.
     """
 
-    def __init__(self, policy: Any) -> None:
-        extractor = policy.mlp_extractor
+    def __init__(self, policy: Any, limits: tuple[float, float] = (0.0, 0.0)) -> None:
+        extractor, self._limits = policy.mlp_extractor, limits
         encoder = [layer for layer in extractor.encoder if isinstance(layer, nn.Linear)]
         behind = [extractor.policy_join, extractor.value_join, policy.action_net, policy.value_net]
-        self._sizes = np.array([encoder[0].in_features, *(layer.out_features for layer in encoder)])
+        self._sizes = np.array([encoder[0].in_features, *(layer.out_features for layer in encoder), policy.action_net.out_features])
         self._parameters: list[Tensor] = [each for layer in (*encoder, *behind) for each in (layer.weight, layer.bias)]
+        self._parameters += [policy.log_std] if policy.action_net.out_features != N_ACTIONS else []
         self._gradient = torch.empty(sum(each.numel() for each in self._parameters))
         parts = self._gradient.split([each.numel() for each in self._parameters])
         self._gradients = [part.view_as(each) for part, each in zip(parts, self._parameters, strict=True)]
@@ -427,9 +467,9 @@ class FusedNetwork:
         return torch.cat([each.detach().view(-1) for each in self._parameters]).numpy()
 
     def answers(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Logits, shape (n * n_symbols, N_ACTIONS), and values, (n * n_symbols, 1), of all samples."""
+        """Logits, shape (n * n_symbols, N_ACTIONS), or means of weights, (n * n_symbols, 1), and values, (n * n_symbols, 1)."""
         n_rows = seen.own.shape[0] * seen.own.shape[1]
-        logits, values = torch.empty(n_rows, N_ACTIONS), torch.empty(n_rows, 1)
+        logits, values = torch.empty(n_rows, int(self._sizes[-1])), torch.empty(n_rows, 1)
         _answers(self._flat(), self._sizes, seen, logits.numpy(), values.numpy())
         return logits, values
 
@@ -442,8 +482,9 @@ class FusedNetwork:
             samples: places among those that were seen.
             normalize: whether advantages are those of the minibatch in units of their deviation.
         """
-        statistics, factors = np.empty(len(STATISTICS)), tuple(_F(each) for each in weights)
-        _gradients(self._flat(), self._sizes, seen, judged, samples, normalize, _F(clip), factors, self._gradient.numpy(), statistics)
+        statistics, factors, limits = np.empty(len(STATISTICS)), tuple(map(_F, weights)), tuple(map(_F, self._limits))
+        to_flat = self._gradient.numpy()
+        _gradients(self._flat(), self._sizes, seen, judged, samples, normalize, _F(clip), factors, limits, to_flat, statistics)
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return statistics
