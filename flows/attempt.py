@@ -3,19 +3,22 @@
 import os
 from hashlib import sha256
 
+import psutil
 from prefect import Task, get_run_logger
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 
 from flows.sweep import close_earlier_attempt, own_process
-from ploutos.hardware.processes import end_with_parent
+from ploutos.hardware.processes import end_child_with_us, end_with_parent
 from ploutos.interrupt import end_at_once_again
 from ploutos.provenance import logic_of, source_digest
 from tasks import advice, evaluation, market, registry, regression, texts, training
 from tasks.prefect_log import shorten_log
 
 _LABEL = "ploutos.code."
+_SERVER = "prefect.server.api.server:create_app"
+_watched: set[int] = set()
 
 
 def code_of_tasks() -> dict[str, str]:
@@ -49,14 +52,24 @@ def end_with_worker() -> None:
         end_with_parent()
 
 
+def end_temporary_server_with_us() -> None:
+    """Prefect's own ends only when this process does in order; killed, it left one behind that nobody uses, for ever."""
+    for child in psutil.Process().children():
+        if child.pid not in _watched and _SERVER in child.cmdline():
+            _watched.add(child.pid)
+            end_child_with_us(child.pid, _SERVER)
+
+
 def begin_attempt() -> None:
     """Say which process this is, close the earlier attempt's task runs and compare the code; nothing of it without a server of its own.
 
-    The log is shortened. A command in a terminal ends at once on SIGTERM again, and what a worker has started ends with it.
+    The log is shortened. A command in a terminal ends at once on SIGTERM again, what a worker has started ends with it, and a temporary
+    server with this process.
     """
     shorten_log()
     end_at_once_again()
     end_with_worker()
+    end_temporary_server_with_us()
     context = FlowRunContext.get()
     if "PREFECT_API_URL" not in os.environ or context is None or context.flow_run is None:
         return

@@ -284,6 +284,32 @@ def test_a_flow_ends_with_the_worker_that_started_it_and_not_with_a_terminal(tmp
     assert bool(left) != ends
 
 
+_TERMINAL = """
+import os, signal
+from prefect import flow
+from flows.attempt import begin_attempt
+@flow(persist_result=False)
+def killed():
+    begin_attempt()
+    os.kill(os.getpid(), signal.SIGKILL)
+killed()
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_takes_its_temporary_server_along(tmp_path):
+    """It was left behind, for ever: a server of some hundred MiB for each run that memory ran out on."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
+    environment |= {"PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "KILLED": tmp_path.name}
+    assert subprocess.run([sys.executable, "-c", _TERMINAL], env=environment, timeout=300, check=False).returncode == -signal.SIGKILL
+    deadline = time.monotonic() + 20
+    while (left := marked(f"KILLED={tmp_path.name}")) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    for each in left:
+        os.kill(each, signal.SIGKILL)
+    assert left == []
+
+
 def test_a_script_without_a_guard_trains_once(tmp_path):
     """A worker that ran the script again would start a pool within a pool, and wait for it for ever."""
     script = tmp_path / "script.py"
