@@ -108,6 +108,7 @@ GROUPS: dict[str, list[Case]] = {
     "vote": [replace(case, members=5) for case in [*STRONG[:3], *WEAK]],
     "slow": SLOW,
     "slow, eight years": [replace(case, train_years=8, note="eight years") for case in SLOW],
+    "slow memory": _with(SLOW, "RecurrentPPO", **MEMORY),
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
     "memory": _with([STRONG[1], WEAK[0], replace(NOISE[0], members=1)], "RecurrentPPO", **MEMORY),
