@@ -1,9 +1,8 @@
 """Backtests of hourly bars of 15 shares: seconds, processor time, and where it goes; `python -m benchmarks.backtests`.
 
 Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each). Numeric libraries have
-one thread, as a run gives them; members may be asked by threads of their own where `--cores` leaves more than one. Nobody
-trained the members: they are as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ
-and are sure of something. That costs what trained ones cost.
+one thread, as a run gives them. Nobody trained the members: they are as torch draws them from their seeds, but for their last layer, 100
+times as large, so that they differ and are sure of something. That costs what trained ones cost.
 
 `--file` takes other bars than the simulated ones. `--tree` names another checkout, whose own copy of this program runs in turns with
 this one; both must give the same bytes. `--folder` keeps what was made: bars, policies and advice are found there again.
