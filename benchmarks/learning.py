@@ -12,17 +12,21 @@ processes may share the file, each with groups of its own.
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import SimpleNamespace
 from typing import Any
+from unittest.mock import patch
 
 from ploutos.hardware.threads import cap_threads
 
 cap_threads(1)
 
 import numpy as np
+import torch
 from scipy import stats
 
 from benchmarks.planted import planted_data
@@ -34,13 +38,16 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.build import FeatureSet, FeatureSpec, build_features
 from ploutos.market.bars import Bars
 from ploutos.market.loader import load, synthetic_spec
+from ploutos.strategies import inference
 from ploutos.strategies.base import PrecomputedTargets, Role, Strategy
 from ploutos.strategies.baselines import BUY_AND_HOLD, buy_and_hold
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, member_id, votes_and_members
 from ploutos.strategies.oracles import ORACLE, oracle
 from ploutos.strategies.regression import decide, fit_regression, fit_teacher
 from ploutos.strategies.spec import RegressionKind, RegressionSpec
+from ploutos.training import networks
 from ploutos.training.checkpoint import Policy, load_policy
+from ploutos.training.fast import fused, layers
 from ploutos.training.ppo import learning_ranges, train_member
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.types import FloatArray
@@ -70,6 +77,8 @@ class Case:
     costs: float = 1.0
     """Costs of the environment, as a multiple of its default."""
     train_years: int = TRAIN_YEARS
+    context: bool = True
+    """Whether a shared network sees the other symbols."""
 
     @property
     def key(self) -> dict[str, Any]:
@@ -77,7 +86,8 @@ class Case:
         spec = self.spec.model_dump(mode="json")
         market = [self.scenario, self.strength, self.n_symbols, self.costs]
         years = [] if self.train_years == TRAIN_YEARS else [self.train_years]  # as earlier files have it
-        return {"market": [*market, *years], "members": self.members, "training": spec}
+        blind = {} if self.context else {"context": False}
+        return {"market": [*market, *years], "members": self.members, "training": spec, **blind}
 
     @property
     def spec(self) -> TrainingSpec:
@@ -113,6 +123,7 @@ GROUPS: dict[str, list[Case]] = {
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
     "memory": _with([STRONG[1], WEAK[0], replace(NOISE[0], members=1)], "RecurrentPPO", **MEMORY),
     "cross": [CROSS, replace(CROSS, n_symbols=10)],
+    "cross, alone": [replace(CROSS, n_symbols=n, context=False, note="without context") for n in (3, 10)],
     "regime": [Case("planted_regime", 4.5, 1), Case("planted_regime", 4.5, 3)],
     "joint": _with([*STRONG[:3], WEAK[0]], "joint", **JOINT),
     "before": _with([*STRONG[:3], WEAK[0]], "as before", **BEFORE),
@@ -125,6 +136,25 @@ GROUPS: dict[str, list[Case]] = {
     "noise": NOISE,
 }
 """The last asks for `--markets 40`, with five trainings each."""
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Within the block the pooled encodings that a shared network joins with each symbol's are nothing: an ablation."""
+
+    def nothing(encoded: Any, usable: Any) -> Any:
+        return torch.zeros(len(encoded), 2 * encoded.shape[2])
+
+    def whole(policy: Policy, rows: Any, _: Range) -> Any:
+        return inference._Whole(rows, policy, inference.RecurrentState())
+
+    with ExitStack() as stack:
+        for module, name, value in (
+            (fused, "FusedNetwork", lambda *_: None), (layers, "_Pool", SimpleNamespace(apply=nothing)), (networks, "pool", nothing),
+            (inference, "_SharedSymbols", SimpleNamespace(of=whole)),
+        ):  # fmt: skip
+            stack.enter_context(patch.object(module, name, value))
+        yield
 
 
 def train(case: Case, bars: Bars, features: FeatureSet, fold: Fold, seed: int) -> tuple[Policy, ...]:
@@ -155,8 +185,14 @@ def run(case: Case, seed: int) -> dict[str, float]:
     bars = load(data)
     features = build_features(bars, FeatureSpec())
     (fold,) = plan_folds(bars, features, case.fold)
-    policies = train(case, bars, features, fold, seed)
-    others: list[Strategy] = [oracle(bars, synthetic_spec(data), env)]
+    with nullcontext() if case.context else alone():
+        return found_in(case, bars, features, fold, oracle(bars, synthetic_spec(data), env), seed)
+
+
+def found_in(case: Case, bars: Bars, features: FeatureSet, fold: Fold, best: Strategy, seed: int) -> dict[str, float]:
+    """The same of one market's bars."""
+    env, policies = case.env, train(case, bars, features, fold, seed)
+    others: list[Strategy] = [best]
     for kind in KINDS:
         model = fit_regression(bars, features, fold, env, RegressionSpec(), kind)
         others.append(PrecomputedTargets(kind, decide(bars, features, model, env, slice(None)), Role.REGRESSION))

@@ -163,7 +163,7 @@ def test_one_function_leaves_the_gradients_of_all_layers(algorithm, actions, cre
     for each in (None, one_function):
         model._fused, seen = each, {}
         model.policy.zero_grad()
-        approx_kl = model._leave_gradients(model._batch(at), 0.2, seen)
+        approx_kl = model._set_gradients(model._batch(at), 0.2, seen)
         assert 0.05 < float(seen["clip_fraction"][0]) < 0.95
         gradients = {name: p.grad.clone() for name, p in model.policy.named_parameters()}
         found.append(({name: float(value[0]) for name, value in seen.items()} | {"returned": approx_kl}, gradients))
@@ -172,7 +172,7 @@ def test_one_function_leaves_the_gradients_of_all_layers(algorithm, actions, cre
     for name, gradient in expected.items():
         torch.testing.assert_close(gradients[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()), msg=name)
     rows = rollout.flat(rollout.bars)[at], rollout.flat(rollout.own)[at], rollout.flat(rollout.account)[at]
-    logits, values = one_function.answers(model._seen(*rows))
+    logits, values = one_function.forward(model._observations(*rows))
     model._fused = None
     latent = model._latent(model._batch(at))
     torch.testing.assert_close(model._by_unit(logits), model._logits(latent.actor), rtol=1e-5, atol=1e-6)

@@ -24,7 +24,8 @@ from ploutos.features.scaling import Scaler
 from ploutos.market.bars import Bars
 from ploutos.strategies.regression import regression_of
 from ploutos.training.checkpoint import Policy
-from ploutos.training.networks import SymbolColumns, pool
+from ploutos.training.fast.fused import FusedNetwork, Observations
+from ploutos.training.networks import SymbolColumns
 from ploutos.training.teacher import with_forecast
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
@@ -116,46 +117,21 @@ class _SharedSymbols:
     rows: Float32Array  # none of the market's columns
     columns: SymbolColumns
     first: int
-    market: torch.Tensor  # (n_bars, n_symbols, hidden)
-    usable: torch.Tensor  # (n_bars, n_symbols)
-    own: _Dense  # the first layer's other part
-    encoder: Sequence[_Dense]  # its other layers
-    join: tuple[_Dense, _Dense]  # what it reads of all symbols and the account, and of the symbol itself
-    head: _Dense
+    market: Float32Array  # (n_bars * n_symbols, n_market)
+    usable: Float32Array  # (n_bars, n_symbols)
+    network: FusedNetwork
 
     @classmethod
     def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedSymbols":
-        columns, n, network = cast(SymbolColumns, policy.columns), bars.n_bars, _network(policy)
-        padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, rows.shape[1])
-        padded[:n] = torch.from_numpy(rows[bars.start - 1 : bars.stop - 1])
-        by_symbol, (layer, *hidden) = columns.by_symbol(padded), network.encoder[::2]  # a tanh behind each
-        weight = layer.weight[:, : columns.n_market].T
-        with torch.no_grad():  # blocks of one size, as above
-            blocks = [torch.addmm(layer.bias, block.flatten(0, 1), weight) for block in torch.split(by_symbol, _BLOCK)]
-        own, join, head = layer.weight[:, columns.n_market :], network.policy_join, cast(Any, policy.model.policy).action_net
-        wide = join.in_features - network.latent_dim_pi
-        return cls(
-            rows=rows[:, :0],
-            columns=columns,
-            first=bars.start - 1,
-            market=torch.cat(blocks).view(*by_symbol.shape[:2], -1),
-            usable=by_symbol[..., -1],
-            own=_Dense(own, None, squash=False),
-            encoder=[_Dense(each.weight, each.bias, squash=True) for each in hidden],
-            join=(_Dense(join.weight[:, :wide], join.bias, squash=False), _Dense(join.weight[:, wide:], None, squash=False)),
-            head=_Dense(head.weight, head.bias, squash=False),
-        )
+        columns = cast(SymbolColumns, policy.columns)
+        by_symbol = columns.by_symbol(torch.from_numpy(rows[bars.start - 1 : bars.stop - 1]))
+        market, usable = by_symbol.flatten(0, 1).numpy(), by_symbol[..., -1].contiguous().numpy()
+        return cls(rows[:, :0], columns, bars.start - 1, market, usable, FusedNetwork(policy.model.policy))
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        own, account = self.columns.own_by_symbol(observations)
-        n, n_symbols, t = *own.shape[:2], bar - self.first
-        encoded = self.own(own.flatten(0, 1)).view(n, n_symbols, -1).add_(self.market[t]).tanh_().flatten(0, 1)
-        for layer in self.encoder:
-            encoded = layer(encoded)
-        of_all, of_one = self.join
-        others = pool(encoded.view(n, n_symbols, -1), self.usable[t].expand(n, -1))
-        joined = of_one(encoded).view(n, n_symbols, -1).add_(of_all(torch.cat([others, account], dim=1)).unsqueeze(1)).tanh_()
-        return self.head(joined.flatten(0, 1)).view(n, -1)
+        own, account = (each.contiguous().numpy() for each in self.columns.own_by_symbol(observations))
+        now = np.full(len(observations), bar - self.first)
+        return self.network.forward(Observations(self.market, self.usable, now, own, account), one_by_one=True)[0].view(len(now), -1)
 
 
 def _network(policy: Policy) -> Any:

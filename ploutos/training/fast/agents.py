@@ -180,13 +180,13 @@ class _Fast(OnPolicyAlgorithm):
         """What the last layer of the actor puts out for every account now, and the critic's values."""
         bars, own, account = self._rollout.bars[t], self._rollout.own[t], self._rollout.account[t]
         if self._fused is not None:
-            logits, values = self._fused.answers(self._seen(bars, own, account))
+            logits, values = self._fused.forward(self._observations(bars, own, account))
             return self._by_unit(logits), self._valued(values)
         actor, critic = self._hidden_layers(self._read_now(bars, own), self._others_of(bars, account))
         return self._logits(actor), self._values(critic)
 
-    def _seen(self, bars: Tensor, own: Tensor, account: Tensor) -> fused.Seen:
-        return fused.Seen(*(each.numpy() for each in (self._shared_rows.rows, self._usable, bars, own, account)))
+    def _observations(self, bars: Tensor, own: Tensor, account: Tensor) -> fused.Observations:
+        return fused.Observations(*(each.numpy() for each in (self._shared_rows.rows, self._usable, bars, own, account)))
 
     def _split(self, observations: Tensor) -> tuple[Tensor, layers.Others | None]:
         """Whole observations as the first layer reads them, and what is read later."""
@@ -373,15 +373,15 @@ class _Fast(OnPolicyAlgorithm):
         deviations = self.policy.log_std.detach().exp().expand(means.shape[1])
         return cast(Tensor, 0.5 * ((means - sides / self._rollout.actions.shape[-1]) / deviations).square().mean())
 
-    def _leave_gradients(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> float:
-        """Leave the gradients of a minibatch's loss with the parameters; the approximate KL divergence from the rollout's policy."""
+    def _set_gradients(self, batch: _Batch, clip: float, seen: dict[str, list[Tensor]]) -> float:
+        """Set the gradients of a minibatch's loss on the parameters; the approximate KL divergence from the rollout's policy."""
         if self._fused is None:
             loss, approx_kl = self._loss(batch, clip, seen)
             self.policy.optimizer.zero_grad()
             torch.autograd.backward(loss)
             return float(approx_kl)
-        weights = fused.Weights(1.0, self.vf_coef, self.ent_coef, self._teacher_weight)
-        told = self._leave_fused(batch, clip, weights)
+        weights = fused.LossWeights(1.0, self.vf_coef, self.ent_coef, self._teacher_weight)
+        told = self._set_fused_gradients(batch, clip, weights)
         parts = dict(zip(fused.STATISTICS, told, strict=True)) | {"loss": told[: len(weights)] @ np.array(weights)}
         if not len(self._taught):
             del parts["teacher_divergence"]
@@ -389,14 +389,14 @@ class _Fast(OnPolicyAlgorithm):
             seen.setdefault(name, []).append(torch.as_tensor(value))
         return float(parts["approx_kl"])
 
-    def _leave_fused(self, batch: _Batch, clip: float, weights: fused.Weights) -> np.ndarray:
+    def _set_fused_gradients(self, batch: _Batch, clip: float, weights: fused.LossWeights) -> np.ndarray:
         """The same by one function; what `fused.STATISTICS` names."""
         assert self._fused is not None
         r, flat = self._rollout, self._rollout.flat
-        seen = self._seen(flat(r.bars), flat(r.own), flat(r.account))
+        observed = self._observations(flat(r.bars), flat(r.own), flat(r.account))
         kept = [flat(each) for each in (r.actions, r.masks, r.log_probs, r.advantages, r.returns)]
-        judged = fused.Judged(*(each.numpy() for each in (*kept, self._taught)))
-        return self._fused.leave_gradients(seen, judged, batch.at.numpy(), bool(self.normalize_advantage), clip, weights)
+        outcomes = fused.Outcomes(*(each.numpy() for each in (*kept, self._taught)))
+        return self._fused.set_gradients(observed, outcomes, batch.at.numpy(), bool(self.normalize_advantage), clip, weights)
 
     def _lessons(self) -> Iterator[tuple[_Batch, Tensor]]:
         """Minibatches to imitate on, and what the teacher says of them."""
@@ -413,7 +413,7 @@ class _Fast(OnPolicyAlgorithm):
                 optimizer.zero_grad()
                 torch.autograd.backward(divergence)
             else:
-                told = self._leave_fused(batch, 1.0, fused.Weights(0.0, 0.0, 0.0, 1.0))
+                told = self._set_fused_gradients(batch, 1.0, fused.LossWeights(0.0, 0.0, 0.0, 1.0))
                 divergence = torch.as_tensor(told[fused.STATISTICS.index("teacher_divergence")])
             optimizer.step()
         self._n_updates += 1
@@ -435,7 +435,7 @@ class _Fast(OnPolicyAlgorithm):
             seen["approx_kl"] = []
             kl_exceeded = False
             for batch in self._batches():
-                approx_kl = self._leave_gradients(batch, clip, seen)
+                approx_kl = self._set_gradients(batch, clip, seen)
                 kl_exceeded = self.target_kl is not None and approx_kl > 1.5 * self.target_kl
                 if kl_exceeded:
                     break

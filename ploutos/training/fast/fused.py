@@ -27,7 +27,7 @@ _HALF, _HALF_LOG_2_PI = _F(0.5), _F(0.5 * np.log(2 * np.pi))
 STATISTICS = ("policy_gradient_loss", "value_loss", "entropy_loss", "teacher_divergence", "approx_kl", "clip_fraction")
 
 
-class Seen(NamedTuple):
+class Observations(NamedTuple):
     """What n samples observed: a bar of a table that all share, and their own part."""
 
     market: np.ndarray
@@ -42,7 +42,7 @@ class Seen(NamedTuple):
     """(n, 2), cash and drawdown"""
 
 
-class Judged(NamedTuple):
+class Outcomes(NamedTuple):
     """What n samples did, what came of it, and what the teacher would have done."""
 
     actions: np.ndarray
@@ -57,7 +57,7 @@ class Judged(NamedTuple):
     """(n_bars, n_symbols, N_ACTIONS), log-probabilities; or of no bars"""
 
 
-class Weights(NamedTuple):
+class LossWeights(NamedTuple):
     """How much the parts of the loss count."""
 
     policy: float
@@ -85,7 +85,7 @@ class _Block(NamedTuple):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _room(n_accounts, n_symbols, sizes):
+def _allocate(n_accounts, n_symbols, sizes):
     h, n_rows = sizes[-2], n_accounts * n_symbols
     return _Block(
         np.empty((n_rows, sizes[0]), np.float32), np.empty(n_rows * sizes[1:-1].sum(), np.float32),
@@ -97,7 +97,7 @@ def _room(n_accounts, n_symbols, sizes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _part(room, n_accounts, n_symbols):
+def _trim(room, n_accounts, n_symbols):
     """The same room for fewer accounts."""
     r = n_accounts * n_symbols
     n_encoded = len(room.encoded) // len(room.x) * r
@@ -120,8 +120,8 @@ def _linear(flat, at, n_out, n_in):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _behind(flat, sizes):
-    """Weight and bias of what stands behind the encoder: actor's and critic's joining layer, actor's and critic's head."""
+def _joins_and_heads(flat, sizes):
+    """Weight and bias of what stands parts the encoder: actor's and critic's joining layer, actor's and critic's head."""
     at, h = 0, sizes[-2]
     for layer in range(len(sizes) - 2):
         at += sizes[layer + 1] * (sizes[layer] + 1)
@@ -133,7 +133,7 @@ def _behind(flat, sizes):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _apart(join):
+def _split_join(join):
     """A joining layer's weights of the others and of a symbol's own encoding, each in one piece, and its bias."""
     weight, bias = join
     split = weight.shape[1] - len(bias)
@@ -141,28 +141,28 @@ def _apart(join):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _weights(flat, sizes):
-    """As `_behind`, the joining layers as `_apart` has them."""
-    join, value_join, action, value = _behind(flat, sizes)
-    return _apart(join), _apart(value_join), action, value
+def _split_joins_and_heads(flat, sizes):
+    """As `_joins_and_heads`, the joining layers as `_split_join` has them."""
+    join, value_join, action, value = _joins_and_heads(flat, sizes)
+    return _split_join(join), _split_join(value_join), action, value
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _observe(seen, samples, block):
-    n_symbols, n_market, pooled = block.usable.shape[1], seen.market.shape[1], block.others.shape[1] - N_ACCOUNT_WIDE
+def _observe(observed, samples, block):
+    n_symbols, n_market, pooled = block.usable.shape[1], observed.market.shape[1], block.others.shape[1] - N_ACCOUNT_WIDE
     for k in range(len(samples)):
         i = samples[k]
-        bar = seen.bars[i]
+        bar = observed.bars[i]
         for s in range(n_symbols):
             left, right = block.x[k * n_symbols + s, :n_market], block.x[k * n_symbols + s, n_market:]
-            row, own = seen.market[bar * n_symbols + s], seen.own[i, s]
+            row, own = observed.market[bar * n_symbols + s], observed.own[i, s]
             for j in range(left.size):
                 left[j] = row[j]
             for j in range(right.size):
                 right[j] = own[j]
-            block.usable[k, s] = seen.usable[bar, s]
+            block.usable[k, s] = observed.usable[bar, s]
         for j in range(N_ACCOUNT_WIDE):
-            block.others[k, pooled + j] = seen.account[i, j]
+            block.others[k, pooled + j] = observed.account[i, j]
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
@@ -180,7 +180,7 @@ def _join(encoded, others, weights, shared, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _answer(joined, head, out):
+def _head(joined, head, out):
     weight, bias = head
     np.dot(joined, weight.T, out)
     for i in range(len(out)):
@@ -189,9 +189,9 @@ def _answer(joined, head, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _forward(flat, sizes, behind, seen, samples, block):
+def _forward(flat, sizes, parts, observed, samples, block):
     """Logits and values of a block, and all that leads to them."""
-    _observe(seen, samples, block)
+    _observe(observed, samples, block)
     before, at, kept = block.x, 0, 0
     for layer in range(len(sizes) - 2):
         weight, bias, at = _linear(flat, at, sizes[layer + 1], sizes[layer])
@@ -201,11 +201,11 @@ def _forward(flat, sizes, behind, seen, samples, block):
         before, kept = after, kept + after.size
     h, n_symbols = sizes[-2], block.usable.shape[1]
     pool_(before.reshape(len(samples), n_symbols, h), block.usable, block.others, block.highest)
-    actor, critic, action, value = behind
+    actor, critic, action, value = parts
     _join(before, block.others, actor, block.by_account, block.actor)
     _join(before, block.others, critic, block.by_account, block.critic)
-    _answer(block.actor, action, block.logits)
-    _answer(block.critic, value, block.values)
+    _head(block.actor, action, block.logits)
+    _head(block.critic, value, block.values)
 
 
 @njit(inline="always", fastmath=FASTMATH)
@@ -237,9 +237,9 @@ def _log_softmax_(log_p, p, entropy):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _pay(log_prob, entropy, values, judged, samples, n_samples, scale, clip, weights, statistics):
+def _surrogate(log_prob, entropy, values, outcomes, samples, n_samples, scale, clip, weights, statistics):
     """Add PPO's own part of a block's loss to the statistics; log_prob and values, of each row, become its gradient."""
-    n_symbols, n_units = judged.actions.shape[1], judged.log_probs.shape[1]
+    n_symbols, n_units = outcomes.actions.shape[1], outcomes.log_probs.shape[1]
     of_unit, per_unit, row = n_symbols // n_units, _ONE / _F(n_samples * n_units), 0
     for i in samples:
         for unit in range(n_units):
@@ -248,9 +248,9 @@ def _pay(log_prob, entropy, values, judged, samples, n_samples, scale, clip, wei
                 together += log_prob[s]
                 value += values[s, 0]
                 spread += entropy[s]
-            error = value / _F(of_unit) - judged.returns[i, unit]
-            advantage = (judged.advantages[i, unit] - scale[0]) * scale[1]
-            log_ratio = together - judged.log_probs[i, unit]
+            error = value / _F(of_unit) - outcomes.returns[i, unit]
+            advantage = (outcomes.advantages[i, unit] - scale[0]) * scale[1]
+            log_ratio = together - outcomes.log_probs[i, unit]
             ratio = expm1(min(log_ratio, _LARGEST))[1]
             clipped = min(max(ratio, _ONE - clip), _ONE + clip)
             statistics[0] -= min(advantage * ratio, advantage * clipped) * per_unit
@@ -266,63 +266,63 @@ def _pay(log_prob, entropy, values, judged, samples, n_samples, scale, clip, wei
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _judge_actions(block, judged, samples, bars, n_samples, scale, clip, weights, statistics):
+def _loss_of_actions(block, outcomes, samples, bars, n_samples, scale, clip, weights, statistics):
     """Add a block's part of the loss to the statistics; its logits and values become their gradient.
 
     Args:
         n_samples: of the whole minibatch.
         scale: mean of the minibatch's advantages and 1 / deviation.
-        weights: as `Weights`.
+        weights: as `LossWeights`.
     """
-    n_rows, n_symbols = len(block.logits), judged.actions.shape[1]
+    n_rows, n_symbols = len(block.logits), outcomes.actions.shape[1]
     log_p, entropy = np.empty((N_ACTIONS, n_rows), np.float32), np.empty(n_rows, np.float32)
     p, up = np.empty_like(log_p), np.empty_like(entropy)
     for i in range(n_rows):
         for j in range(N_ACTIONS):
             log_p[j, i] = block.logits[i, j]
     free, q = log_p, p
-    if judged.masks.shape[1]:
+    if outcomes.masks.shape[1]:
         free, q = log_p.copy(), np.empty_like(p)
         _log_softmax_(free, q, entropy)
         for i in range(n_rows):
             for j in range(N_ACTIONS):
-                if not judged.masks[samples[i // n_symbols], i % n_symbols * N_ACTIONS + j]:
+                if not outcomes.masks[samples[i // n_symbols], i % n_symbols * N_ACTIONS + j]:
                     log_p[j, i] = _NOT_ALLOWED
     _log_softmax_(log_p, p, entropy)
     for i in range(n_rows):
-        up[i] = log_p[int(judged.actions[samples[i // n_symbols], i % n_symbols]), i]
-    _pay(up, entropy, block.values, judged, samples, n_samples, scale, clip, weights, statistics)
-    of_entropy, of_teacher = weights[2] / _F(n_samples * judged.log_probs.shape[1]), weights[3] / _F(n_samples * n_symbols)
+        up[i] = log_p[int(outcomes.actions[samples[i // n_symbols], i % n_symbols]), i]
+    _surrogate(up, entropy, block.values, outcomes, samples, n_samples, scale, clip, weights, statistics)
+    of_entropy, of_teacher = weights[2] / _F(n_samples * outcomes.log_probs.shape[1]), weights[3] / _F(n_samples * n_symbols)
     for i in range(n_rows):
         logits, sample, symbol = block.logits[i], samples[i // n_symbols], i % n_symbols
         for j in range(N_ACTIONS):
             logits[j] = of_entropy * p[j, i] * (log_p[j, i] + entropy[i]) - up[i] * p[j, i]
-        logits[int(judged.actions[sample, symbol])] += up[i]
-        if len(judged.odds):
+        logits[int(outcomes.actions[sample, symbol])] += up[i]
+        if len(outcomes.odds):
             for j in range(N_ACTIONS):
-                odds = judged.odds[bars[sample], symbol, j]
+                odds = outcomes.odds[bars[sample], symbol, j]
                 told = expm1(odds)[1]
                 statistics[3] += told * (odds - free[j, i]) / _F(n_samples * n_symbols)
                 logits[j] += of_teacher * (q[j, i] - told)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _judge_weights(block, judged, samples, bars, n_samples, scale, clip, weights, statistics, log_std, to_log_std, limits):
-    """The same for means of weights, whose deviation is the same for all; its gradient is added."""
-    n_rows, n_symbols = len(block.logits), judged.actions.shape[1]
+def _loss_of_weights(block, outcomes, samples, bars, n_samples, scale, clip, weights, statistics, deviation, limits):
+    """The same for means of weights, which have one deviation; to the gradient of its logarithm is added."""
+    n_rows, n_symbols, (log_std, to_log_std) = len(block.logits), outcomes.actions.shape[1], deviation
     up, noise, narrow = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32), np.exp(-log_std[0])
     for i in range(n_rows):
-        noise[i] = (_F(judged.actions[samples[i // n_symbols], i % n_symbols]) - block.logits[i, 0]) * narrow
+        noise[i] = (_F(outcomes.actions[samples[i // n_symbols], i % n_symbols]) - block.logits[i, 0]) * narrow
         up[i] = -_HALF * noise[i] * noise[i] - (log_std[0] + _HALF_LOG_2_PI)
     entropy = np.full(n_rows, log_std[0] + _HALF + _HALF_LOG_2_PI)
-    _pay(up, entropy, block.values, judged, samples, n_samples, scale, clip, weights, statistics)
-    of_entropy, per_row = weights[2] / _F(n_samples * judged.log_probs.shape[1]), _ONE / _F(n_samples * n_symbols)
+    _surrogate(up, entropy, block.values, outcomes, samples, n_samples, scale, clip, weights, statistics)
+    of_entropy, per_row = weights[2] / _F(n_samples * outcomes.log_probs.shape[1]), _ONE / _F(n_samples * n_symbols)
     for i in range(n_rows):
         mean, bar, symbol = block.logits[i, 0], bars[samples[i // n_symbols]], i % n_symbols
         block.logits[i, 0] = up[i] * noise[i] * narrow
         to_log_std[0] += up[i] * (noise[i] * noise[i] - _ONE) - of_entropy
-        if len(judged.odds):
-            side = np.sign(judged.odds[bar, symbol, BUY] - judged.odds[bar, symbol, SELL])
+        if len(outcomes.odds):
+            side = np.sign(outcomes.odds[bar, symbol, BUY] - outcomes.odds[bar, symbol, SELL])
             away = (mean - min(max(side, limits[0]), limits[1]) / _F(n_symbols)) * narrow
             statistics[3] += _HALF * away * away * per_row
             block.logits[i, 0] += weights[3] * away * narrow * per_row
@@ -341,7 +341,7 @@ def _add_product(out, a, b):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _answer_back(joined, head, gradient, to_head, up):
+def _head_back(joined, head, gradient, to_head, up):
     """Backwards through a head: up := the gradient of what it read."""
     _add_product(to_head[0], gradient, joined)
     for i in range(len(gradient)):
@@ -364,16 +364,16 @@ def _join_back(joined, up, encoded, others, to_weights, by_account):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
-def _backward(flat, sizes, behind, block, to_flat, to_behind):
+def _backward(flat, sizes, parts, block, to_flat, to_parts):
     """Add a block's gradients, whose logits and values hold theirs; the block is used up."""
     h, n_layers, (k, n_symbols) = sizes[-2], len(sizes) - 2, block.usable.shape
-    actor, _, action, value = behind
-    to_actor, to_critic, to_action, to_value = to_behind
+    actor, _, action, value = parts
+    to_actor, to_critic, to_action, to_value = to_parts
     kept = block.encoded.size - len(block.x) * h
     encoded, up = _matrix(block.encoded, kept, len(block.x), h), np.empty_like(block.actor)
-    _answer_back(block.critic, value, block.values, to_value, up)
+    _head_back(block.critic, value, block.values, to_value, up)
     _join_back(block.critic, up, encoded, block.others, to_critic, block.by_account)
-    _answer_back(block.actor, action, block.logits, to_action, up)
+    _head_back(block.actor, action, block.logits, to_action, up)
     _join_back(block.actor, up, encoded, block.others, to_actor, block.by_account)
     pooled = np.dot(block.by_account, actor[0])
     pool_gradient_(pooled, block.usable, block.highest, up.reshape(k, n_symbols, h))
@@ -410,36 +410,35 @@ def _scale(advantages, samples):
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _gradients(flat, sizes, seen, judged, samples, normalize, clip, weights, limits, to_flat, statistics):
+def _gradients(flat, sizes, observed, outcomes, samples, normalize, clip, weights, limits, to_flat, statistics):
     to_flat[:], statistics[:] = _ZERO, 0.0
-    scale = _scale(judged.advantages, samples) if normalize and judged.advantages.shape[1] * len(samples) > 1 else (_ZERO, _ONE)
-    behind, to_behind, n_symbols = _weights(flat, sizes), _weights(to_flat, sizes), seen.usable.shape[1]
+    scale = _scale(outcomes.advantages, samples) if normalize and outcomes.advantages.shape[1] * len(samples) > 1 else (_ZERO, _ONE)
+    parts, to_parts, n_symbols = _split_joins_and_heads(flat, sizes), _split_joins_and_heads(to_flat, sizes), observed.usable.shape[1]
     n_at_once = max(1, _ROWS // n_symbols)
-    room = _room(min(n_at_once, len(samples)), n_symbols, sizes)
+    room = _allocate(min(n_at_once, len(samples)), n_symbols, sizes)
     for first in range(0, len(samples), n_at_once):
         some = samples[first : first + n_at_once]
-        block = _part(room, len(some), n_symbols)
-        _forward(flat, sizes, behind, seen, some, block)
+        block = _trim(room, len(some), n_symbols)
+        _forward(flat, sizes, parts, observed, some, block)
         if sizes[-1] == N_ACTIONS:
-            _judge_actions(block, judged, some, seen.bars, len(samples), scale, clip, weights, statistics)
+            _loss_of_actions(block, outcomes, some, observed.bars, len(samples), scale, clip, weights, statistics)
         else:
-            log_std, to_log_std = flat[-1:], to_flat[-1:]
-            _judge_weights(block, judged, some, seen.bars, len(samples), scale, clip, weights, statistics, log_std, to_log_std, limits)
-        _backward(flat, sizes, behind, block, to_flat, to_behind)
-    to_join, to_value_join, _, _ = _behind(to_flat, sizes)
-    for (weight, _), (of_others, of_own, _) in ((to_join, to_behind[0]), (to_value_join, to_behind[1])):
+            deviation = (flat[-1:], to_flat[-1:])
+            _loss_of_weights(block, outcomes, some, observed.bars, len(samples), scale, clip, weights, statistics, deviation, limits)
+        _backward(flat, sizes, parts, block, to_flat, to_parts)
+    to_join, to_value_join, _, _ = _joins_and_heads(to_flat, sizes)
+    for (weight, _), (of_others, of_own, _) in ((to_join, to_parts[0]), (to_value_join, to_parts[1])):
         weight[:, : of_others.shape[1]], weight[:, of_others.shape[1] :] = of_others, of_own
 
 
 @njit(cache=True, nogil=True, error_model="numpy")
-def _answers(flat, sizes, seen, logits, values):
-    behind, n_symbols = _weights(flat, sizes), seen.usable.shape[1]
-    n_at_once, samples = max(1, _ROWS // n_symbols), np.arange(len(seen.bars))
-    room = _room(min(n_at_once, len(samples)), n_symbols, sizes)
+def _forward_all(flat, sizes, observed, n_at_once, logits, values):
+    parts, n_symbols, samples = _split_joins_and_heads(flat, sizes), observed.usable.shape[1], np.arange(len(observed.bars))
+    room = _allocate(min(n_at_once, len(samples)), n_symbols, sizes)
     for first in range(0, len(samples), n_at_once):
         some = samples[first : first + n_at_once]
-        block = _part(room, len(some), n_symbols)
-        _forward(flat, sizes, behind, seen, some, block)
+        block = _trim(room, len(some), n_symbols)
+        _forward(flat, sizes, parts, observed, some, block)
         logits[first * n_symbols : (first + len(some)) * n_symbols] = block.logits
         values[first * n_symbols : (first + len(some)) * n_symbols] = block.values
 
@@ -455,9 +454,9 @@ class FusedNetwork:
     def __init__(self, policy: Any, limits: tuple[float, float] = (0.0, 0.0)) -> None:
         extractor, self._limits = policy.mlp_extractor, limits
         encoder = [layer for layer in extractor.encoder if isinstance(layer, nn.Linear)]
-        behind = [extractor.policy_join, extractor.value_join, policy.action_net, policy.value_net]
+        parts = [extractor.policy_join, extractor.value_join, policy.action_net, policy.value_net]
         self._sizes = np.array([encoder[0].in_features, *(layer.out_features for layer in encoder), policy.action_net.out_features])
-        self._parameters: list[Tensor] = [each for layer in (*encoder, *behind) for each in (layer.weight, layer.bias)]
+        self._parameters: list[Tensor] = [each for layer in (*encoder, *parts) for each in (layer.weight, layer.bias)]
         self._parameters += [policy.log_std] if policy.action_net.out_features != N_ACTIONS else []
         self._gradient = torch.empty(sum(each.numel() for each in self._parameters))
         parts = self._gradient.split([each.numel() for each in self._parameters])
@@ -466,25 +465,30 @@ class FusedNetwork:
     def _flat(self) -> np.ndarray:
         return torch.cat([each.detach().view(-1) for each in self._parameters]).numpy()
 
-    def answers(self, seen: Seen) -> tuple[Tensor, Tensor]:
-        """Logits, shape (n * n_symbols, N_ACTIONS), or means of weights, (n * n_symbols, 1), and values, (n * n_symbols, 1)."""
-        n_rows = seen.own.shape[0] * seen.own.shape[1]
-        logits, values = torch.empty(n_rows, int(self._sizes[-1])), torch.empty(n_rows, 1)
-        _answers(self._flat(), self._sizes, seen, logits.numpy(), values.numpy())
-        return logits, values
-
-    def leave_gradients(
-        self, seen: Seen, judged: Judged, samples: np.ndarray, normalize: bool, clip: float, weights: Weights
-    ) -> np.ndarray:
-        """Leave the gradients of a minibatch's loss with the policy's parameters; returns what `STATISTICS` names.
+    def forward(self, observed: Observations, one_by_one: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits, shape (n * n_symbols, N_ACTIONS), or means of weights, (n * n_symbols, 1), and values, (n * n_symbols, 1).
 
         Args:
-            samples: places among those that were seen.
+            one_by_one: a sample's answer has the same bits whatever other samples there are.
+        """
+        n_at_once = 1 if one_by_one else max(1, _ROWS // observed.own.shape[1])
+        n_rows = observed.own.shape[0] * observed.own.shape[1]
+        logits, values = torch.empty(n_rows, int(self._sizes[-1])), torch.empty(n_rows, 1)
+        _forward_all(self._flat(), self._sizes, observed, n_at_once, logits.numpy(), values.numpy())
+        return logits, values
+
+    def set_gradients(
+        self, observed: Observations, outcomes: Outcomes, samples: np.ndarray, normalize: bool, clip: float, weights: LossWeights
+    ) -> np.ndarray:
+        """Set the gradients of a minibatch's loss on the policy's parameters; returns what `STATISTICS` names.
+
+        Args:
+            samples: places among those that were observed.
             normalize: whether advantages are those of the minibatch in units of their deviation.
         """
         statistics, factors, limits = np.empty(len(STATISTICS)), tuple(map(_F, weights)), tuple(map(_F, self._limits))
         to_flat = self._gradient.numpy()
-        _gradients(self._flat(), self._sizes, seen, judged, samples, normalize, _F(clip), factors, limits, to_flat, statistics)
+        _gradients(self._flat(), self._sizes, observed, outcomes, samples, normalize, _F(clip), factors, limits, to_flat, statistics)
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return statistics
