@@ -7,12 +7,12 @@ BIN    := $(VENV)/bin
 
 .PHONY: install run test test-fast test-oldest lint docs bench clean
 
-install: $(VENV)/.installed ## everything a run or a notebook needs
+install: $(VENV)/.compiled ## everything a run or a notebook needs
 
-run: $(VENV)/.installed ## the main job: bars to report
+run: $(VENV)/.compiled ## the main job: bars to report
 	$(BIN)/ploutos run $(RUN_ARGS)
 
-test: $(VENV)/.installed-test ## the whole suite, slow tests too, by two processes
+test: $(VENV)/.compiled $(VENV)/.installed-test ## the whole suite, slow tests too, by two processes
 	$(BIN)/python -m pytest $(TEST_ARGS)
 
 test-fast: $(VENV)/.installed-test ## without the slow tests
@@ -54,6 +54,12 @@ $(VENV)/bin/python:
 $(VENV)/.installed: $(VENV)/bin/python pyproject.toml constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
 	touch $@
+
+$(VENV)/.compiled: $(VENV)/.installed
+	@echo "compiling, once: about fifty seconds"
+	@$(BIN)/python -c "from ploutos.training.fast.fused import compile_ahead; compile_ahead()" & network=$$!; \
+	$(BIN)/python examples/01_first_policy.py $(VENV) > /dev/null && wait $$network
+	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'

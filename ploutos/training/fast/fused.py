@@ -7,6 +7,7 @@ core's cache. The result is that of `ploutos.training.fast.layers` and torch's a
 A row is one symbol of one account; the symbols of an account stand side by side.
 """
 
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +17,7 @@ from torch import Tensor, nn
 
 from ploutos.envs.actions import BUY, N_ACTIONS, SELL
 from ploutos.training.fast.elementwise import FASTMATH, add_tanh_, expm1, pool_, pool_gradient_, tanh_, tanh_gradient_
-from ploutos.training.networks import N_ACCOUNT_WIDE
+from ploutos.training.networks import N_ACCOUNT_WIDE, PortfolioValue, SymbolColumns, SymbolHead, SymbolNetwork
 
 _F = np.float32
 _ZERO, _ONE, _TWO, _NOT_ALLOWED = _F(0), _F(1), _F(2), _F(-1e8)
@@ -492,3 +493,15 @@ class FusedNetwork:
         for parameter, gradient in zip(self._parameters, self._gradients, strict=True):
             parameter.grad = gradient
         return statistics
+
+
+def compile_ahead() -> None:
+    """Compile for discrete actions, which takes some twenty seconds that the first training would wait for else."""
+    layers = SymbolNetwork(SymbolColumns(1, account=False), [2])
+    policy = SimpleNamespace(mlp_extractor=layers, action_net=SymbolHead(2, N_ACTIONS), value_net=PortfolioValue(2, 1))
+    network, one = FusedNetwork(policy), np.ones((1, 1), np.float32)
+    bars = np.zeros(1, np.int64)
+    observed = Observations(np.ones((1, 2), np.float32), one, bars, np.ones((1, 1, 2), np.float32), np.ones((1, 2), np.float32))
+    outcomes = Outcomes(np.zeros((1, 1), np.int64), np.ones((1, 0), np.bool_), one, one, one, np.zeros((0, 1, N_ACTIONS), np.float32))
+    network.forward(observed)
+    network.set_gradients(observed, outcomes, bars, True, 0.2, LossWeights(1.0, 0.5, 0.01, 0.3))
