@@ -20,7 +20,8 @@ class SpeedSpec(Spec):
     """Our rollout and update in place of stable-baselines3's: fewer Python calls per step, one tensor for the actions of all
     symbols, a rollout kept as tensors on the device; RecurrentPPO learns from whole accounts' sequences, not padded pieces."""
     share_rows: bool = True
-    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `fast_loop`)."""
+    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `fast_loop`). Of no meaning where a
+    shared network is one compiled function."""
     fast_matmul: bool = True
     """Torch's `medium` matrix products, if their error, measured at start-up, is that of float32."""
     reuse_memory: bool = True
