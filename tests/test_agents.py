@@ -17,7 +17,7 @@ from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.market.bars import align
 from ploutos.training.callbacks import BatchedCallback
-from ploutos.training.fast import elementwise, layers, precision
+from ploutos.training.fast import elementwise, fused, layers, precision
 from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrentPPO
 from ploutos.training.fast.optimizer import ClippedStep
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
@@ -177,6 +177,14 @@ def test_one_function_leaves_the_gradients_of_all_layers(algorithm, actions, cre
     latent = model._latent(model._batch(at))
     torch.testing.assert_close(model._by_unit(logits), model._logits(latent.actor), rtol=1e-5, atol=1e-6)
     torch.testing.assert_close(model._valued(values), model._values(latent.critic), rtol=1e-5, atol=1e-6)
+
+
+def test_what_is_compiled_ahead_is_what_a_training_calls():
+    fused.compile_ahead()
+    known = [list(each.signatures) for each in (fused._forward_all, fused._gradients)]
+    model, _, _ = filled(PPO, network="shared", credit=True)
+    model.train()
+    assert known == [list(each.signatures) for each in (fused._forward_all, fused._gradients)]
 
 
 @pytest.mark.parametrize("actions", ["discrete", "weights"])

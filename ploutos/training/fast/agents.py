@@ -83,7 +83,7 @@ class _Fast(OnPolicyAlgorithm):
         self._usable = market[:, :0]
         if self._columns is not None:
             market = self._columns.by_symbol(market)
-            n_own, self._usable = (n_symbols, self._columns.n_own), market[..., -1].to(self.device)
+            n_own, self._usable = (n_symbols, self._columns.n_own), market[..., -1].contiguous().to(self.device)
             market = market.reshape(-1, self._columns.n_market)
         self._shared_rows = SharedRows(market, self.device, share_rows, half)
         self._units = n_symbols if self._columns is not None and len(env.credits) else 1  # what has a value and an advantage of its own
