@@ -39,6 +39,17 @@ def test_an_answer_comes_back_as_it_was_said(cassette, tmp_path):
     assert json.loads(question)["messages"] == [["user", "?"]]
 
 
+def test_a_cassette_that_another_thread_begins_at_this_moment_holds_nothing_yet(cassette, tmp_path):
+    """The first questions of a run that asks several at once: now and then one found the file and no table in it, and the run failed."""
+    (tmp_path / "cassettes").mkdir()
+    cassette.file.touch()
+    assert cassette.find(QUESTION) is None
+    with closing(sqlite3.connect(cassette.file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        other.execute("CREATE TABLE answers (key TEXT PRIMARY KEY, recorded TEXT NOT NULL, question TEXT NOT NULL)")
+        assert cassette.find(QUESTION) is None
+
+
 def test_the_name_of_an_answer_is_what_it_was_in_cassettes_of_before():
     """One that changes would ask every recorded question again."""
     assert QUESTION.key == "57fe0205d59cf5cd0ab41ebdbf8d724daf30021d12c66bc2b722c4f09772f5be"

@@ -99,6 +99,8 @@ class Cassette:
         if not self.file.exists():
             return self._read_old(question.key)
         with self._open() as answers:
+            if answers.execute("SELECT name FROM sqlite_master").fetchone() is None:  # somebody begins it at this moment
+                return self._read_old(question.key)
             return self._read(answers, question.key)
 
     def keep(self, question: Question, recorded: Recorded) -> Recorded:
