@@ -394,7 +394,7 @@ class _Fast(OnPolicyAlgorithm):
         assert self._fused is not None
         r, flat = self._rollout, self._rollout.flat
         observed = self._observations(flat(r.bars), flat(r.own), flat(r.account))
-        kept = [flat(each) for each in (r.actions, r.masks, r.log_probs, r.advantages, r.returns)]
+        kept = [flat(each) for each in (r.actions.float(), r.masks, r.log_probs, r.advantages, r.returns)]
         outcomes = fused.Outcomes(*(each.numpy() for each in (*kept, self._taught)))
         return self._fused.set_gradients(observed, outcomes, batch.at.numpy(), bool(self.normalize_advantage), clip, weights)
 

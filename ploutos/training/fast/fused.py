@@ -5,6 +5,9 @@ writes an array as long as the minibatch. Here some accounts at a time pass thro
 core's cache. The result is that of `ploutos.training.fast.layers` and torch's automatic differentiation but for rounding.
 
 A row is one symbol of one account; the symbols of an account stand side by side.
+
+What is called from outside is compiled for one set of types and kept on disk. Two processes that keep different sets of one function at the
+same time may end with the code of one under the types of the other: numba does not lock its files.
 """
 
 from types import SimpleNamespace
@@ -47,7 +50,7 @@ class Outcomes(NamedTuple):
     """What n samples did, what came of it, and what the teacher would have done."""
 
     actions: np.ndarray
-    """(n, n_symbols), whole numbers or weights"""
+    """(n, n_symbols), float32: numbers of actions, or weights"""
     masks: np.ndarray
     """(n, n_symbols * N_ACTIONS), false for what is not allowed; or (n, 0)"""
     log_probs: np.ndarray
@@ -85,7 +88,7 @@ class _Block(NamedTuple):
     values: np.ndarray  # (r, 1)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _allocate(n_accounts, n_symbols, sizes):
     h, n_rows = sizes[-2], n_accounts * n_symbols
     return _Block(
@@ -97,7 +100,7 @@ def _allocate(n_accounts, n_symbols, sizes):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _trim(room, n_accounts, n_symbols):
     """The same room for fewer accounts."""
     r = n_accounts * n_symbols
@@ -108,19 +111,19 @@ def _trim(room, n_accounts, n_symbols):
     )  # fmt: skip
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _matrix(flat, at, n, m):
     return flat[at : at + n * m].reshape(n, m)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _linear(flat, at, n_out, n_in):
     """Weight and bias of a layer, and where the next one begins."""
     end = at + n_out * n_in
     return _matrix(flat, at, n_out, n_in), flat[end : end + n_out], end + n_out
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _joins_and_heads(flat, sizes):
     """Weight and bias of what stands parts the encoder: actor's and critic's joining layer, actor's and critic's head."""
     at, h = 0, sizes[-2]
@@ -133,7 +136,7 @@ def _joins_and_heads(flat, sizes):
     return (join, join_bias), (value_join, value_join_bias), (action, action_bias), (value, value_bias)
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _split_join(join):
     """A joining layer's weights of the others and of a symbol's own encoding, each in one piece, and its bias."""
     weight, bias = join
@@ -141,14 +144,14 @@ def _split_join(join):
     return weight[:, :split].copy(), weight[:, split:].copy(), bias
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _split_joins_and_heads(flat, sizes):
     """As `_joins_and_heads`, the joining layers as `_split_join` has them."""
     join, value_join, action, value = _joins_and_heads(flat, sizes)
     return _split_join(join), _split_join(value_join), action, value
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _observe(observed, samples, block):
     n_symbols, n_market, pooled = block.usable.shape[1], observed.market.shape[1], block.others.shape[1] - N_ACCOUNT_WIDE
     for k in range(len(samples)):
@@ -166,7 +169,7 @@ def _observe(observed, samples, block):
             block.others[k, pooled + j] = observed.account[i, j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _join(encoded, others, weights, shared, out):
     """tanh(x W' + others V' + b)."""
     of_others, of_own, bias = weights
@@ -180,7 +183,7 @@ def _join(encoded, others, weights, shared, out):
     tanh_(out.ravel())
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _head(joined, head, out):
     weight, bias = head
     np.dot(joined, weight.T, out)
@@ -189,7 +192,7 @@ def _head(joined, head, out):
             out[i, j] += bias[j]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _forward(flat, sizes, parts, observed, samples, block):
     """Logits and values of a block, and all that leads to them."""
     _observe(observed, samples, block)
@@ -218,7 +221,7 @@ def _log(x):  # 1 <= x <= N_ACTIONS
     return _TWO * z * series
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _log_softmax_(log_p, p, entropy):
     """Logits, shape (N_ACTIONS, r), become log-probabilities; p and entropy, (r,), are written."""
     for i in range(entropy.size):
@@ -237,7 +240,7 @@ def _log_softmax_(log_p, p, entropy):
         entropy[i] = -product
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _surrogate(log_prob, entropy, values, outcomes, samples, n_samples, scale, clip, weights, statistics):
     """Add PPO's own part of a block's loss to the statistics; log_prob and values, of each row, become its gradient."""
     n_symbols, n_units = outcomes.actions.shape[1], outcomes.log_probs.shape[1]
@@ -266,7 +269,7 @@ def _surrogate(log_prob, entropy, values, outcomes, samples, n_samples, scale, c
             row += of_unit
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _loss_of_actions(block, outcomes, samples, bars, n_samples, scale, clip, weights, statistics):
     """Add a block's part of the loss to the statistics; its logits and values become their gradient.
 
@@ -307,13 +310,13 @@ def _loss_of_actions(block, outcomes, samples, bars, n_samples, scale, clip, wei
                 logits[j] += of_teacher * (q[j, i] - told)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _loss_of_weights(block, outcomes, samples, bars, n_samples, scale, clip, weights, statistics, deviation, limits):
     """The same for means of weights, which have one deviation; to the gradient of its logarithm is added."""
     n_rows, n_symbols, (log_std, to_log_std) = len(block.logits), outcomes.actions.shape[1], deviation
     up, noise, narrow = np.empty(n_rows, np.float32), np.empty(n_rows, np.float32), np.exp(-log_std[0])
     for i in range(n_rows):
-        noise[i] = (_F(outcomes.actions[samples[i // n_symbols], i % n_symbols]) - block.logits[i, 0]) * narrow
+        noise[i] = (outcomes.actions[samples[i // n_symbols], i % n_symbols] - block.logits[i, 0]) * narrow
         up[i] = -_HALF * noise[i] * noise[i] - (log_std[0] + _HALF_LOG_2_PI)
     entropy = np.full(n_rows, log_std[0] + _HALF + _HALF_LOG_2_PI)
     _surrogate(up, entropy, block.values, outcomes, samples, n_samples, scale, clip, weights, statistics)
@@ -329,19 +332,19 @@ def _loss_of_weights(block, outcomes, samples, bars, n_samples, scale, clip, wei
             block.logits[i, 0] += weights[3] * away * narrow * per_row
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _add(out, x):
     for i in range(out.size):
         out[i] += x[i]
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _add_product(out, a, b):
     """out += a' b."""
     _add(out.ravel(), np.dot(a.T, b).ravel())
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _head_back(joined, head, gradient, to_head, up):
     """Backwards through a head: up := the gradient of what it read."""
     _add_product(to_head[0], gradient, joined)
@@ -350,7 +353,7 @@ def _head_back(joined, head, gradient, to_head, up):
     np.dot(gradient, head[0], up)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _join_back(joined, up, encoded, others, to_weights, by_account):
     """Backwards through a joining layer: joined := the gradient before its tanh, by_account := its sum over an account's symbols."""
     total = np.empty(joined.shape[1], np.float32)
@@ -364,7 +367,7 @@ def _join_back(joined, up, encoded, others, to_weights, by_account):
     _add_product(to_weights[0], by_account, others)
 
 
-@njit(cache=True, nogil=True, error_model="numpy", fastmath=FASTMATH)
+@njit(nogil=True, error_model="numpy", fastmath=FASTMATH)
 def _backward(flat, sizes, parts, block, to_flat, to_parts):
     """Add a block's gradients, whose logits and values hold theirs; the block is used up."""
     h, n_layers, (k, n_symbols) = sizes[-2], len(sizes) - 2, block.usable.shape
@@ -397,7 +400,7 @@ def _backward(flat, sizes, parts, block, to_flat, to_parts):
         up = np.dot(y, _linear(flat, at, n_out, n_in)[0])
 
 
-@njit(cache=True, nogil=True, error_model="numpy")
+@njit(nogil=True, error_model="numpy")
 def _scale(advantages, samples):
     """Mean of a minibatch's advantages and 1 / deviation, as stable-baselines3 takes them."""
     total, squares, n = 0.0, 0.0, len(samples) * advantages.shape[1]
@@ -502,6 +505,6 @@ def compile_ahead() -> None:
     network, one = FusedNetwork(policy), np.ones((1, 1), np.float32)
     bars = np.zeros(1, np.int64)
     observed = Observations(np.ones((1, 2), np.float32), one, bars, np.ones((1, 1, 2), np.float32), np.ones((1, 2), np.float32))
-    outcomes = Outcomes(np.zeros((1, 1), np.int64), np.ones((1, 0), np.bool_), one, one, one, np.zeros((0, 1, N_ACTIONS), np.float32))
+    outcomes = Outcomes(np.zeros((1, 1), np.float32), np.ones((1, 0), np.bool_), one, one, one, np.zeros((0, 1, N_ACTIONS), np.float32))
     network.forward(observed)
     network.set_gradients(observed, outcomes, bars, True, 0.2, LossWeights(1.0, 0.5, 0.01, 0.3))
