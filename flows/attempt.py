@@ -1,6 +1,7 @@
 """What an attempt at a run does first: it closes what an earlier attempt left open, and says what of the code has changed since."""
 
 import os
+from contextlib import suppress
 from hashlib import sha256
 
 import psutil
@@ -55,9 +56,10 @@ def end_with_worker() -> None:
 def end_temporary_server_with_us() -> None:
     """Prefect's own ends only when this process does in order; killed, it left one behind that nobody uses, for ever."""
     for child in psutil.Process().children():
-        if child.pid not in _watched and _SERVER in child.cmdline():
-            _watched.add(child.pid)
-            end_child_with_us(child.pid, _SERVER)
+        with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+            if child.pid not in _watched and _SERVER in child.cmdline():
+                _watched.add(child.pid)
+                end_child_with_us(child.pid, _SERVER)
 
 
 def begin_attempt() -> None:

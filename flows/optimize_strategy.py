@@ -5,6 +5,7 @@ from pathlib import Path
 from prefect import flow
 from prefect.artifacts import create_link_artifact
 
+from flows.attempt import end_temporary_server_with_us
 from ploutos.config import PipelineConfig
 from ploutos.interrupt import end_at_once_again
 from ploutos.remote_store import open_store
@@ -29,6 +30,7 @@ def optimize_strategy(config: PipelineConfig = DEFAULT, spec: StrategistSpec = L
     """
     shorten_log()
     end_at_once_again()
+    end_temporary_server_with_us()
     settings = Settings()
     store, folder = open_store(settings), new_folder(settings.runs_root, config.out, spec)
     bars = load_bars(store, config.data, settings.datasets_root).result()

@@ -269,7 +269,7 @@ subprocess.Popen([sys.executable, "-c", flow]).wait()
 
 @pytest.mark.parametrize(("deployment", "ends"), [("'pipeline'", True), ("None", False)])
 def test_a_flow_ends_with_the_worker_that_started_it_and_not_with_a_terminal(tmp_path, deployment, ends):
-    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "OF_WORKER": tmp_path.name}
+    environment = {**os.environ, "PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "OF_WORKER": str(tmp_path)}
     code = _WORKER.replace("DEPLOYMENT", deployment)
     with subprocess.Popen([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True) as worker:
         assert worker.stdout is not None
@@ -277,7 +277,7 @@ def test_a_flow_ends_with_the_worker_that_started_it_and_not_with_a_terminal(tmp
         worker.kill()
         worker.wait()
         deadline = time.monotonic() + (20 if ends else 1)
-        while (left := marked(f"OF_WORKER={tmp_path.name}")) and time.monotonic() < deadline:
+        while (left := marked(f"OF_WORKER={tmp_path}")) and time.monotonic() < deadline:
             time.sleep(0.05)
         for each in left:
             os.kill(each, signal.SIGKILL)
@@ -285,11 +285,13 @@ def test_a_flow_ends_with_the_worker_that_started_it_and_not_with_a_terminal(tmp
 
 
 _TERMINAL = """
-import os, signal
+import os, signal, subprocess
 from prefect import flow
 from flows.attempt import begin_attempt
 @flow(persist_result=False)
 def killed():
+    ended = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a child that nobody has waited for has no command line
     begin_attempt()
     os.kill(os.getpid(), signal.SIGKILL)
 killed()
@@ -300,10 +302,10 @@ killed()
 def test_a_killed_run_takes_its_temporary_server_along(tmp_path):
     """It was left behind, for ever: a server of some hundred MiB for each run that memory ran out on."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_API")}
-    environment |= {"PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "KILLED": tmp_path.name}
+    environment |= {"PYTHONPATH": str(Path.cwd()), "PREFECT_HOME": str(tmp_path), "KILLED": str(tmp_path)}
     assert subprocess.run([sys.executable, "-c", _TERMINAL], env=environment, timeout=300, check=False).returncode == -signal.SIGKILL
     deadline = time.monotonic() + 20
-    while (left := marked(f"KILLED={tmp_path.name}")) and time.monotonic() < deadline:
+    while (left := marked(f"KILLED={tmp_path}")) and time.monotonic() < deadline:
         time.sleep(0.05)
     for each in left:
         os.kill(each, signal.SIGKILL)

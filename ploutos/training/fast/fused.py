@@ -25,7 +25,7 @@ from ploutos.training.networks import N_ACCOUNT_WIDE, PortfolioValue, SymbolColu
 _F = np.float32
 _ZERO, _ONE, _TWO, _NOT_ALLOWED = _F(0), _F(1), _F(2), _F(-1e8)
 _LARGEST = _F(80)  # of an exponent
-_ODD = 21  # the last term of a logarithm's series
+_ODD = 21  # power of the last term of a logarithm's series
 _ROWS = 256  # of a block
 _HALF, _HALF_LOG_2_PI = _F(0.5), _F(0.5 * np.log(2 * np.pi))
 STATISTICS = ("policy_gradient_loss", "value_loss", "entropy_loss", "teacher_divergence", "approx_kl", "clip_fraction")
@@ -125,7 +125,7 @@ def _linear(flat, at, n_out, n_in):
 
 @njit(nogil=True, error_model="numpy")
 def _joins_and_heads(flat, sizes):
-    """Weight and bias of what stands parts the encoder: actor's and critic's joining layer, actor's and critic's head."""
+    """Weight and bias of what stands behind the encoder: actor's and critic's joining layer, actor's and critic's head."""
     at, h = 0, sizes[-2]
     for layer in range(len(sizes) - 2):
         at += sizes[layer + 1] * (sizes[layer] + 1)
