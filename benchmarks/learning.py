@@ -12,7 +12,7 @@ processes may share the file, each with groups of its own.
 import argparse
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -54,7 +54,7 @@ from ploutos.types import FloatArray
 from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds
 
 TRAIN_YEARS, REST_YEARS = 4, 5
-KINDS: tuple[RegressionKind, ...] = ("logistic", "trees", "lagged")
+KINDS: tuple[RegressionKind, ...] = ("logistic", "lasso", "trees", "lagged")
 JOINT = {"network": "joint", "net_arch": (64, 64), "credit": "portfolio"}
 BEFORE = JOINT | {"gamma": 0.99, "gae_lambda": 0.95, "n_epochs": 10, "batch_size": 1024, "stopping": {"enabled": False}}
 MEMORY = {"algorithm": "RecurrentPPO", "batch_size": 1024}
@@ -113,11 +113,39 @@ NOISE = [Case("planted", 0.0, 3, steps=41_000, members=5)]
 SLOW = [Case("planted_slow", 1.8, 1, costs=costs) for costs in (0.5, 1.0, 2.0)]
 LAGGED = Case("planted_lagged", 4.5, 1)
 CROSS = Case("planted_cross", 4.5, 3)
+CHOICES: dict[str, dict[str, Any]] = {
+    "": {},
+    "logistic teacher": {"teacher": "logistic"},
+    "trees as teacher": {"teacher": "trees"},
+    "no teacher": {"teacher": "none"},
+    "no teacher, no weight decay": {"teacher": "none", "weight_decay": 0.0},
+    "no teacher, the last policy": {"teacher": "none", "stopping": {"enabled": False}},
+    "teacher at the start alone": {"teacher_weight": 0.0},
+    "teacher's weight 1": {"teacher_weight": 1.0},
+    "weight decay 0": {"weight_decay": 0.0},
+    "weight decay 3": {"weight_decay": 3.0},
+    "weight decay 20": {"weight_decay": 20.0},
+    "one layer of 8": {"net_arch": (8,)},
+    "two layers of 64": {"net_arch": (64, 64)},
+    "joint network": JOINT,
+    "credit by portfolio": {"credit": "portfolio"},
+    "gamma 0": {"gamma": 0.0},
+    "gamma 0.99": {"gamma": 0.99},
+    "lambda 0.95": {"gae_lambda": 0.95},
+    "entropy 0": {"ent_coef": 0.0},
+    "entropy 0.05": {"ent_coef": 0.05},
+    "learning rate 0.001": {"learning_rate": 1e-3},
+    "learning rate 0.0001": {"learning_rate": 1e-4},
+    "10 epochs": {"n_epochs": 10},
+    "weights": {"actions": "weights"},
+}
+"""Settings that the defaults were chosen among, on markets 101 to 108."""
 GROUPS: dict[str, list[Case]] = {
     "default": [*STRONG, *WEAK],
     "vote": [replace(case, members=5) for case in [*STRONG[:3], *WEAK]],
     "slow": SLOW,
     "slow, eight years": [replace(case, train_years=8, note="eight years") for case in SLOW],
+    "slow, strong": [replace(case, strength=4.5) for case in SLOW],
     "slow memory": _with(SLOW, "RecurrentPPO", **MEMORY),
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
@@ -134,8 +162,9 @@ GROUPS: dict[str, list[Case]] = {
     "steps": [replace(STRONG[1], steps=steps) for steps in (20_000, 41_000, 200_000, 800_000, 2_000_000)],
     "forecast": _with([STRONG[1], WEAK[0], SLOW[1], Case("planted_regime", 4.5, 3)], "observes the forecast", observe_forecast=True),
     "noise": NOISE,
+    "choose": [case for note, other in CHOICES.items() for case in _with([WEAK[0], SLOW[1], replace(NOISE[0], members=1)], note, **other)],
 }
-"""The last asks for `--markets 40`, with five trainings each."""
+"""`noise` asks for `--markets 40`, with five trainings each, `choose` for `--first 101 --markets 8`."""
 
 
 @contextmanager
@@ -218,10 +247,10 @@ def _numbers(bars: Bars, result: Backtests, slug: str) -> dict[str, float]:
     return {"growth": float(np.log(max(path[-1] / path[0], 1e-9)))} | {k: math.nan if v is None else v for k, v in known.items()}
 
 
-def measured(case: Case, markets: int, file: Path) -> list[dict[str, float]]:
+def measured(case: Case, seeds: Iterable[int], file: Path) -> list[dict[str, float]]:
     """A case's markets, from the file where they were done before."""
     out = []
-    for seed in range(1, markets + 1):
+    for seed in seeds:
         done = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
         key = {**case.key, "seed": seed}
         found = next((one["found"] for one in done if one["key"] == json.loads(json.dumps(key))), None)
@@ -281,6 +310,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--groups", nargs="*", default=list(GROUPS), choices=list(GROUPS))
     parser.add_argument("--markets", type=int, default=10)
+    parser.add_argument("--first", type=int, default=1, help="seed of the first market; the defaults were chosen on those from 101 on")
     parser.add_argument("--file", type=Path, default=Path("learning.jsonl"))
     asked = parser.parse_args()
     print(f"{asked.markets} markets a row: mean share and standard error, out of sample unless said")
@@ -289,7 +319,7 @@ def main() -> None:
     print("| " + " | ".join(headings) + " |\n|---|" + "---:|" * (len(headings) - 1), flush=True)
     for group in asked.groups:
         for case in GROUPS[group]:
-            found = measured(case, asked.markets, asked.file)
+            found = measured(case, range(asked.first, asked.first + asked.markets), asked.file)
             print("| " + " | ".join(row(case, found)) + " |", flush=True)
             if not case.strength:
                 print(f"\n{by_luck(found, case.members)}\n", flush=True)

@@ -101,9 +101,9 @@ class PipelineConfig(Spec):
 
     @property
     def supervised(self) -> tuple[RegressionKind, ...]:
-        """Supervised models that stand beside the policies: `regression.models`, and the one that remembers where it taught them."""
-        kinds = self.regression.models if self.regression.enabled else ()
-        return (*kinds, "lagged") if kinds and self.training.taught_by == "lagged" and "lagged" not in kinds else kinds
+        """Supervised models that stand beside the policies: `regression.models`, and the one that taught them."""
+        kinds, taught_by = self.regression.models if self.regression.enabled else (), self.training.taught_by
+        return (*kinds, taught_by) if kinds and taught_by and taught_by not in kinds else kinds
 
     @property
     def with_hybrid(self) -> bool:

@@ -15,11 +15,11 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, packages_distributions, version
 from pathlib import Path
-from types import CodeType, FunctionType
+from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from ploutos.specs import Spec
@@ -138,8 +138,8 @@ def logic_of(function: Callable[..., object], packages: tuple[str, ...]) -> tupl
         packages: names such as `tasks`, whose functions are followed.
 
     Returns:
-        Hex sha256 of the source, without docstrings, of the function and of every function of `packages` that it names; and the
-        modules of ploutos whose functions and classes these name.
+        Hex sha256 of the source, without docstrings, of the function and of every function of `packages` that it names, and of the
+        plain values there that these name; and the modules of ploutos whose functions and classes they name.
     """
     found: dict[str, str] = {}
     modules: set[str] = set()
@@ -149,20 +149,39 @@ def logic_of(function: Callable[..., object], packages: tuple[str, ...]) -> tupl
         package = str(getattr(each, "__module__", None)).split(".")[0]
         if package == "ploutos":
             modules.add(each.__module__)
-        elif isinstance(each, FunctionType) and package in packages and each.__qualname__ not in found:
-            found[each.__qualname__] = _without_docstrings(_tree(textwrap.dedent(inspect.getsource(each))))
+        elif isinstance(each, FunctionType) and package in packages and (name := f"{each.__module__}.{each.__qualname__}") not in found:
+            found[name] = _without_docstrings(_tree(textwrap.dedent(inspect.getsource(each))))
+            found |= {f"{each.__module__}.{constant}": repr(value) for constant, value in _named(each) if _is_plain(value)}
             pending += _reached(each)
     return hashlib.sha256("\n".join(f"{name}={text}" for name, text in sorted(found.items())).encode()).hexdigest(), modules
 
 
-def _reached(function: FunctionType) -> Iterator[Callable[..., object]]:
-    """What a function's code names: globals, with the functions that a frozen value among them holds, and what it closes over."""
-    codes, names = [function.__code__], set()
+def _named(function: FunctionType) -> list[tuple[str, Any]]:
+    """The globals that a function's code names, and what it names of modules of ours among them."""
+    codes, names = [function.__code__], set[str]()
     while codes:
         code = codes.pop()
         names |= set(code.co_names)
         codes += [const for const in code.co_consts if isinstance(const, CodeType)]
-    for each in (function.__globals__.get(name) for name in names):
+    found = [(name, function.__globals__[name]) for name in sorted(names) if name in function.__globals__]
+    modules = [module for _, module in found if isinstance(module, ModuleType) and module.__name__.startswith("ploutos")]
+    return found + [(name, getattr(module, name)) for module in modules for name in sorted(names) if hasattr(module, name)]
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value is numbers and texts alone, however nested, so that its `repr` says all there is to it."""
+    if is_dataclass(value) and not isinstance(value, type):
+        return all(_is_plain(getattr(value, field.name)) for field in fields(value))
+    if isinstance(value, dict):
+        return all(map(_is_plain, (*value, *value.values())))
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str | bytes)
+
+
+def _reached(function: FunctionType) -> Iterator[Callable[..., object]]:
+    """What a function's code names: globals, with the functions that a frozen value among them holds, and what it closes over."""
+    for _, each in _named(function):
         held = vars(each).values() if is_dataclass(each) and not isinstance(each, type) else ()
         yield from (found for found in (each, *held) if callable(found))
     for cell in function.__closure__ or ():

@@ -17,7 +17,7 @@ from ploutos.nightly.decision import DECISION, Decision, decide, for_session
 from ploutos.nightly.forward_log import Entry, ForwardLog
 from ploutos.nightly.night import CHANGES, NightRecord, Nights, decision_inputs, facts_of, inputs_of, settings_of
 from ploutos.run_refs import RunRefs
-from ploutos.store import Ref, Store
+from ploutos.store import Ref, Store, digest_of
 from ploutos.walk_forward import FOLDS, Fold, Range
 from tasks.away import only_shown
 from tasks.stage import run_stage
@@ -58,8 +58,8 @@ def changes_of(store: Store, before: NightRecord | None, today: NightRecord) -> 
     def compute() -> dict[str, Any]:
         return _changes(store, before, today)
 
-    upstream = [today.decision.sha256, today.code, *(() if before is None else (before.decision.sha256, before.code))]
-    return run_stage(store, "changes", CHANGES, {"sessions": [before and before.session, today.session]}, upstream, compute)
+    records = [digest_of(record.model_dump(mode="json")) for record in (before, today) if record is not None]  # bars, settings and all
+    return run_stage(store, "changes", CHANGES, {"sessions": [before and before.session, today.session]}, records, compute)
 
 
 def _changes(store: Store, before: NightRecord | None, today: NightRecord) -> dict[str, Any]:

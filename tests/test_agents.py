@@ -228,7 +228,7 @@ def test_learning_curves_are_stock_ones_within_the_noise_of_seeds(algorithm, act
         spec = TrainingSpec(
             algorithm=algorithm, actions=actions, n_envs=16, n_steps=32, batch_size=128, net_arch=(16,), lstm_size=8, gamma=0.5,
             learning_rate=3e-3,
-            n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(fast_loop=fast),
+            n_epochs=4 if algorithm == "PPO" else 2, speed=SpeedSpec(fast_loop=fast), weight_decay=0.0 if actions == "weights" else 10.0,
         )  # fmt: skip
         curves[fast] = np.array([learning_curve(spec, seed) for seed in range(seeds)])
     error = np.sqrt((curves[True].var(axis=0, ddof=1) + curves[False].var(axis=0, ddof=1)) / seeds)
@@ -419,3 +419,17 @@ def test_a_clipped_step_has_the_bytes_of_torchs_own_functions(kind):
         for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
             assert torch.equal(one, other)
     assert str(optimizers[0].state_dict()) == str(optimizers[1].state_dict())
+
+
+def test_weight_decay_leaves_the_deviation_of_weights_alone():
+    """Shrunk to a logarithm of 0 with every step, it would say how long a training was."""
+    torch.manual_seed(3)
+    layer, log_std = nn.Linear(2, 1), nn.Parameter(torch.full((1,), -1.0))
+    optimizer = torch.optim.AdamW([*layer.parameters(), log_std], lr=0.01, weight_decay=10.0)
+    step, before = ClippedStep(optimizer, 0.5, [log_std]), layer.weight.detach().clone()
+    for _ in range(50):
+        optimizer.zero_grad()
+        (layer(torch.zeros(3, 2)).sum() * 0.0 + 0.0 * log_std.sum()).backward()
+        step()
+    assert float(log_std.detach()) == pytest.approx(-1.0, abs=1e-5)
+    torch.testing.assert_close(layer.weight.detach(), before * 0.9**50, rtol=1e-4, atol=0)

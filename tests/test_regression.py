@@ -36,7 +36,7 @@ from ploutos.walk_forward import Fold, FoldSpec, Range, plan_folds
 
 ENV, FEATURES = EnvSpec(), FeatureSpec(include=("log_return_1", "body", "close_location", "volatility_20", "volume_ratio_20"))
 SMALL = RegressionSpec(penalties=(1e-3, 1e-1), max_trees=30, bands=(0.0, 0.5, 1.0))
-KINDS: tuple[RegressionKind, ...] = ("logistic", "ridge", "trees", "lagged")
+KINDS: tuple[RegressionKind, ...] = ("logistic", "ridge", "trees", "lasso", "lagged")
 
 
 @lru_cache(maxsize=4)
@@ -95,7 +95,7 @@ def test_they_keep_the_contract_of_a_strategy(kind):
     test = Range(start=folds[0].test.start, stop=folds[0].test.start + 60)
 
     def build(some: Bars):
-        short = folds[0].model_copy(update={"test": Range(start=test.start, stop=min(test.stop, some.n_bars))})
+        short = folds[0].model_copy(update={"test": Range(start=test.start, stop=min(test.stop, some.n_bars + 1))})
         return regression_strategy(some, build_features(some, FEATURES), [short], [fitted(kind)], ENV), None
 
     check_strategy(build, bars, test, ENV)

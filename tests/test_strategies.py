@@ -1,6 +1,6 @@
 """The contract of strategies: ours keep it, and a strategy that peeks, forgets or goes beyond its limits is told where."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
@@ -11,12 +11,13 @@ from ploutos.envs.ledger import Accounts, Stepper
 from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import StrategyError
+from ploutos.errors import DataError, StrategyError
 from ploutos.evaluation.backtest import BY_ACCOUNT, Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.spec import FusionSpec
+from ploutos.market.bars import FIELDS, Bars
 from ploutos.strategies.advised import ADVISOR, FUSED, AdvisorStrategy, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import all_baselines
@@ -44,7 +45,7 @@ def test_votes_advice_and_fusion_keep_the_contract(panel, panel_policies):
 
     def advice(bars):
         advised_actions, sure = advise(
-            bars, market_features(bars), PART.start - 1, min(PART.stop, bars.n_bars) - 2, mock_advisor()
+            bars, market_features(bars), PART.start - 1, min(PART.stop - 1, bars.n_bars) - 1, mock_advisor()
         ).align_to_bars(bars)
         return advised_actions[None], sure[None]
 
@@ -76,6 +77,86 @@ def test_a_scaler_fitted_on_all_bars_is_found(panel):
 
     with pytest.raises(StrategyError, match=r"the answer changed after bar \d+ .* in column S\d"):
         check_strategy(scaled, panel, PART, ENV)
+
+
+def ahead(values, bars=1):
+    """What stands so many bars later; the last row where there is none."""
+    return np.vstack([values[bars:], np.repeat(values[-1:], bars, axis=0)])
+
+
+PEEKS = {
+    "the next close is higher": lambda bars: ahead(bars.close) > bars.close,
+    "the next but one is lower": lambda bars: ahead(bars.close, 2) < bars.close,
+    "the next bar opens higher": lambda bars: ahead(bars.open) > bars.close,
+    "the next bar rises from its open": lambda bars: ahead(bars.close) > ahead(bars.open),
+    "the next bar is no crash": lambda bars: ~(ahead(bars.close) < 0.94 * bars.close),
+    "the next bar never falls far": lambda bars: ~(ahead(bars.low) < 0.97 * ahead(bars.open)),
+    "the next bar is busier": lambda bars: ahead(bars.volume) > bars.volume,
+    "there is a next bar": lambda bars: ahead(bars.tradable),
+    "it is listed to the end": lambda bars: np.broadcast_to(bars.tradable[-1], bars.close.shape),
+    "it has won in the end": lambda bars: np.broadcast_to(bars.mark[-1] > bars.mark[0], bars.close.shape),
+    "there will be many bars": lambda bars: np.full(bars.close.shape, bars.n_bars > 600),
+}
+
+
+@pytest.mark.parametrize("n_symbols", [1, 3])
+@pytest.mark.parametrize("peek", PEEKS)
+def test_every_way_to_peek_is_found_whatever_the_seed(panel, peek, n_symbols):
+    some = replace(
+        panel, symbols=panel.symbols[:n_symbols], instruments=panel.instruments[:n_symbols],
+        **{name: np.ascontiguousarray(getattr(panel, name)[:, :n_symbols]) for name in FIELDS},
+    )  # fmt: skip
+
+    def peeks(bars):
+        return PrecomputedTargets("peeks", np.where(PEEKS[peek](bars), 0.3, 0.0)), None
+
+    for seed in range(5):
+        with pytest.raises(StrategyError, match="the answer changed after bar"):
+            check_strategy(peeks, some, PART, ENV, seed=seed)
+
+
+@dataclass
+class Handed:
+    """Does something to what it is handed."""
+
+    bars: Bars
+    does: str
+    ids: tuple[StrategyId, ...] = (StrategyId("handed"),)
+    asks_policies = False
+
+    def targets(self, context):
+        if self.does == "reads on":
+            return np.where(self.bars.close[context.bar + 1] > self.bars.close[context.bar], 0.3, 0.0)[None]
+        if self.does == "changes bars":
+            self.bars.close[context.bar + 1 :] *= 1.01
+        if self.does == "pays itself":
+            context.accounts.cash[:] *= 1.01
+        return np.full(context.held.shape, np.nan)
+
+
+def test_what_a_strategy_does_to_what_it_is_handed_is_found(panel):
+    def own(does):
+        def build(bars):
+            return Handed(replace(bars, close=bars.close.copy()) if does == "reads on" else bars, does), None
+
+        return build
+
+    same, table = Handed(panel, ""), np.zeros((panel.n_bars, 3))
+    mine = replace(panel, close=panel.close.copy())
+    for build, sentence in (
+        (own("reads on"), r"handed fails on bars whose future after \d+ .* was cut off: IndexError"),
+        (own("changes bars"), "handed changed bars.close, which others read"),
+        (lambda _: (same, None), "build gave the same handed twice"),
+        (lambda _: (PrecomputedTargets("table", table), None), r"table has a table of 700 rows for \d+ bars; expected one for each"),
+    ):
+        with pytest.raises(StrategyError, match=sentence):
+            check_strategy(build, mine, PART, ENV)
+    with pytest.raises(ValueError, match="read-only"):
+        check_strategy(own("pays itself"), panel, PART, ENV)
+    with pytest.raises(ValueError, match="read-only"):
+        run_backtests(panel, None, [Segment(PART)], [own("pays itself")(panel)[0]], ENV)
+    with pytest.raises(DataError, match="found bars 506 to 508 of 700 to decide before; expected 3 at least"):
+        check_strategy(own(""), panel, Range(start=506, stop=508), ENV)
 
 
 @dataclass

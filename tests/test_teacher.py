@@ -13,6 +13,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.errors import TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
+from ploutos.strategies import regression
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, vote
 from ploutos.strategies.inference import _rows_of
@@ -20,7 +21,7 @@ from ploutos.strategies.regression import fit_regression, fit_teacher, regressio
 from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.ppo import learning_ranges, train_member
-from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
+from ploutos.training.spec import CheckpointSpec, StoppingSpec, TrainingPaths, TrainingSpec
 from ploutos.training.teacher import FORECAST, TEACHER, Teacher, teacher_of_scores
 from ploutos.walk_forward import Range
 
@@ -227,6 +228,23 @@ def test_a_forecast_is_no_better_on_the_bars_that_were_learnt_from(panel, panel_
     )
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5])
+def test_a_teachers_slices_are_kept_apart_by_the_folds_gap_however_much_is_held_out(panel, panel_features, panel_fold, monkeypatch, share):
+    """The bars that stopping holds out are no gap: a model of the other slices has nearly all of their rows."""
+    left, slices = [], regression._inner_slices
+
+    def watched(rows, gap, spec):
+        found = slices(rows, gap, spec)
+        left.extend(outside.sum() / (~inside).sum() for inside, outside in found)
+        return found
+
+    monkeypatch.setattr(regression, "_inner_slices", watched)
+    spec = TrainingSpec(stopping=StoppingSpec(validation_share=share))
+    fit_teacher(panel, panel_features, panel_fold, ENV, spec, RegressionSpec())
+    assert len(left) == 4
+    assert min(left) > 0.8
+
+
 @pytest.mark.parametrize(("algorithm", "kind"), [("PPO", "trees"), ("RecurrentPPO", "lagged")])
 def test_a_policy_that_observes_a_forecast_is_told_it_wherever_it_decides(tmp_path, panel, panel_features, panel_fold, algorithm, kind):
     spec = TINY.model_copy(update={"algorithm": algorithm, "teacher": kind, "observe_forecast": True})
@@ -259,7 +277,7 @@ def test_who_has_a_teacher():
     assert TrainingSpec().is_taught
     assert TrainingSpec(actions="weights").is_taught
     assert not TrainingSpec(teacher="none").is_taught
-    assert (TrainingSpec().taught_by, TrainingSpec(teacher="trees").taught_by) == ("logistic", "trees")
+    assert (TrainingSpec().taught_by, TrainingSpec(teacher="trees").taught_by) == ("lasso", "trees")
     assert TrainingSpec(algorithm="RecurrentPPO").taught_by == "lagged"
     with pytest.raises(ValidationError, match="lagged tells of earlier bars, which PPO forgets"):
         TrainingSpec(teacher="lagged")

@@ -260,6 +260,7 @@ def optimize(
     settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Candidates.")] = 20,
     timesteps: Annotated[int, typer.Option(min=1, help="Environment steps per candidate.")] = 200_000,
+    kinds: Annotated[bool, typer.Option("--kinds", help="Try also kinds of network, actions and teacher.")] = False,
     out: Annotated[Path | None, typer.Option(help="YAML file to write the best settings to; `ploutos run --config` reads it.")] = None,
 ) -> None:
     """Search for training settings inside the first fold's training bars; no later bar is read."""
@@ -276,7 +277,7 @@ def optimize(
             require_writable(out.parent, "choose another --out")
         config = load_config(preset, config_file, list(settings or []))
         require_surroundings(config, Settings())
-        found = _search(config, trials, timesteps)
+        found = _search(config, trials, timesteps, kinds)
     except PloutosError as error:
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
@@ -292,7 +293,7 @@ def optimize(
             raise fail(error, as_json=False) from error
 
 
-def _search(config: Any, trials: int, timesteps: int) -> Any:
+def _search(config: Any, trials: int, timesteps: int, kinds: bool) -> Any:
     from ploutos.cli.display import displayed
     from ploutos.envs.spec import with_initial_cash
     from ploutos.features.build import build_features
@@ -312,7 +313,7 @@ def _search(config: Any, trials: int, timesteps: int) -> Any:
     features = build_features(bars, config.features, macro_of(config.data.macro, bars, config.data.macro_provider))
     config = resolve_for_machine(config, features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
-    spec = SearchSpec(trials=trials, timesteps=timesteps)
+    spec = SearchSpec(trials=trials, timesteps=timesteps, kinds=kinds)
     env = with_initial_cash(config.env, bars, fold.train)
     with displayed(), working("search"):
         found = search(bars, features, fold, gap, env, config.training, spec, config.seed, config.hardware.device)

@@ -109,8 +109,11 @@ class Accounts:
         kernel.open_accounts(rows, kernel.width_of(self.units.shape[1]), float(initial_cash), 0.0, *self.arrays)
 
     def rows(self, which: slice) -> "Accounts":
-        """Some of the accounts, to look at: views into the same arrays."""
-        return Accounts(**{field.name: getattr(self, field.name)[which] for field in fields(self)})
+        """Some of the accounts, to look at: views into the same arrays that cannot be written to."""
+        views = {field.name: getattr(self, field.name)[which] for field in fields(self)}
+        for view in views.values():
+            view.flags.writeable = False
+        return Accounts(**views)
 
     def copy(self) -> "Accounts":
         """The same accounts in arrays of their own, which policies can be asked about."""

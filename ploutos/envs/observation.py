@@ -10,6 +10,7 @@ row are divided by 10, and both, like the drawdown, are clipped to ±5.
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -21,6 +22,8 @@ from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
 from ploutos.store import writing
 from ploutos.types import BoolArray, Float32Array, IntArray
+
+_Array = TypeVar("_Array", bound=np.ndarray[Any, Any])
 
 
 def market_rows(features: FeatureSet, tradable: BoolArray, scaler: Scaler) -> Float32Array:
@@ -60,11 +63,11 @@ def observe(accounts: Accounts, bar: IntArray, rows: Float32Array, arrays: Marke
     kernel.observe(bar, read_only(rows), arrays.prices, arrays.contract_terms, money, positions, counts, out)
 
 
-def read_only(rows: Float32Array) -> Float32Array:
+def read_only(rows: _Array) -> _Array:
     """The same rows, not to be written: one kind of array for the kernels, mapped from a file or not."""
     view = np.asarray(rows).view()
     view.setflags(write=False)
-    return view
+    return cast(_Array, view)
 
 
 def map_rows(rows: Float32Array, path: Path) -> Float32Array:

@@ -11,6 +11,7 @@ from numba import njit
 
 from ploutos.envs.kernel import OUTCOMES_KEPT
 from ploutos.envs.ledger import Accounts
+from ploutos.envs.observation import read_only
 from ploutos.fusion.spec import RiskSpec
 from ploutos.types import BoolArray, FloatArray, IntArray
 
@@ -37,8 +38,8 @@ class RiskHistory:
     @classmethod
     def of(cls, accounts: Accounts, bar: int, spec: RiskSpec) -> "RiskHistory":
         """Of every account at a bar."""
-        trades = accounts.loss_streak, accounts.outcomes, accounts.n_outcomes, accounts.exit_bar
-        losses, poor = _history(*trades, bar - spec.cooldown_bars, spec.min_win_rate)
+        streaks, outcomes, counts, exits = map(read_only, (accounts.loss_streak, accounts.outcomes, accounts.n_outcomes, accounts.exit_bar))
+        losses, poor = _history(streaks, outcomes, counts, exits, bar - spec.cooldown_bars, spec.min_win_rate)
         return cls(accounts.drawdown, losses, poor, spec)
 
     def scores(self) -> FloatArray:

@@ -10,7 +10,8 @@ _SUPERVISED: dict[str, str] = {
     "logistic": "logistic regression",
     "ridge": "ridge regression",
     "trees": "boosted trees",
-    "lagged": "logistic regression with lags",
+    "lasso": "sparse logistic regression",
+    "lagged": "sparse logistic regression with lags",
 }
 
 

@@ -2,7 +2,8 @@
 
 The range is cut once more: candidates train on its first part and are scored on its last, with the fold's gap in between. No
 bar from the end of the training range on is read, so what is found may be used for the fold's own test and all later ones.
-A candidate is scored several times on its way, and dropped when it is worse than the median of the others was there.
+A candidate is scored several times on its way, and dropped when it is worse than the median of the others was there. Where training
+stops, a candidate counts by its best score so far, as the training that it is for keeps its best policy.
 """
 
 import logging
@@ -29,6 +30,7 @@ from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.ppo import build_env, build_model, fit_range_scaler
 from ploutos.training.spec import TrainingSpec
+from ploutos.training.teacher import Teacher
 from ploutos.walk_forward import Fold, Range, inner_split
 
 logger = logging.getLogger(__name__)
@@ -49,6 +51,8 @@ class SearchSpec(Spec):
     """Candidates before any may be dropped."""
     validation_share: float = Field(default=0.25, gt=0, lt=1)
     """Last share of the training range, kept for scores."""
+    kinds: bool = False
+    """Try also the kinds of network, of actions and of teacher; that asks for many more candidates."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +62,7 @@ class Trial:
     number: int
     values: dict[str, Any]
     scores: tuple[float, ...]
-    """One per report, as far as it came."""
+    """One per report, as far as it came: the best so far where training stops, else the last."""
     dropped: bool
 
 
@@ -74,7 +78,7 @@ class Found:
     validation: Range
 
 
-def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
+def candidate(trial: optuna.Trial, base: TrainingSpec, kinds: bool = False) -> dict[str, Any]:
     """Settings of `training` to try; the rollout's size stays as it is, and every batch size divides it."""
     rollout = base.n_envs * base.n_steps
     whole = base.n_steps if base.algorithm == "RecurrentPPO" else 1
@@ -92,7 +96,18 @@ def candidate(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
         "teacher_weight": trial.suggest_float("teacher_weight", 0.0, 1.0),
         "vf_coef": trial.suggest_float("vf_coef", 0.1, 0.9),
         "net_arch": [width] * depth,
+        **(_kinds(trial, base) if kinds else {}),
     }
+
+
+def _kinds(trial: optuna.Trial, base: TrainingSpec) -> dict[str, Any]:
+    """Kinds to try; masks are of discrete actions alone, and who has no teacher gets none."""
+    found = {"network": trial.suggest_categorical("network", ("shared", "joint"))}
+    if base.algorithm != "MaskablePPO":
+        found["actions"] = trial.suggest_categorical("actions", ("discrete", "weights"))
+    if base.is_taught:
+        found["teacher"] = trial.suggest_categorical("teacher", ("auto", "logistic", "trees"))
+    return found
 
 
 def score_policy(bars: Bars, features: FeatureSet, policy: Policy, validation: Range, env: EnvSpec) -> float:
@@ -128,18 +143,23 @@ def search(
     whole = base.model_copy(
         update={"stopping": base.stopping.model_copy(update={"enabled": False})}
     )  # all of the inner range is learnt from
-    inner = fold.model_copy(update={"train": train})
-    teacher = fit_teacher(bars, features, inner, env, whole, RegressionSpec(), seed) if base.is_taught else None
-    seen = teacher.observed(features) if teacher is not None and base.observe_forecast else features
-    scaler = fit_range_scaler(seen, train)
-    told = {} if teacher is None or not base.observe_forecast else {"forecast": teacher.model}
+    inner = fold.model_copy(update={"train": train, "validation": validation})
+    teachers: dict[str | None, Teacher | None] = {None: None}
     tried: dict[int, tuple[dict[str, Any], list[float]]] = {}
 
     def objective(trial: optuna.Trial) -> float:
-        values = candidate(trial, base)
+        values = candidate(trial, base, spec.kinds)
         scores: list[float] = []
         tried[trial.number] = (values, scores)
         training = TrainingSpec.model_validate(base.model_dump() | values)
+        if (kind := training.taught_by) not in teachers:
+            taught = whole.model_copy(update={"teacher": training.teacher})
+            teachers[kind] = fit_teacher(bars, features, inner, env, taught, RegressionSpec(), seed)
+        teacher = teachers[kind]
+        observed = teacher if base.observe_forecast else None
+        seen = features if observed is None else observed.observed(features)
+        told = {} if observed is None else {"forecast": observed.model}
+        scaler = fit_range_scaler(seen, train)
         own_seed = seed_integer(seed, "search", trial.number)
         model = build_model(build_env(bars, seen, scaler, train, env, training, own_seed), training, own_seed, device)
         if teacher is not None:
@@ -152,7 +172,8 @@ def search(
                 model.learn(until - model.num_timesteps, log_interval=cast(int, None), reset_num_timesteps=report == 1)
             model.policy.set_training_mode(False)
             advance(trial.number * spec.reports + report, spec.trials * spec.reports, "scores", f"candidate {trial.number + 1}")
-            scores.append(score_policy(bars, features, policy, validation, env))
+            score = score_policy(bars, features, policy, validation, env)
+            scores.append(max([score, *scores]) if base.stopping.enabled else score)
             trial.report(scores[-1], report)
             if report < spec.reports and trial.should_prune():
                 raise optuna.TrialPruned

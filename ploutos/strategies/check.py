@@ -9,84 +9,135 @@ import numpy as np
 
 from ploutos.envs import ledger
 from ploutos.envs.spec import EnvSpec, with_initial_cash
-from ploutos.errors import StrategyError
+from ploutos.errors import DataError, StrategyError
 from ploutos.features.build import FeatureSet
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.seeding import generator
-from ploutos.strategies.base import DecisionContext, Strategy, require_unique
+from ploutos.strategies.base import DecisionContext, PrecomputedTargets, Strategy, require_unique
 from ploutos.strategies.inference import PolicyInference
 from ploutos.training.checkpoint import Policy
-from ploutos.types import FloatArray
+from ploutos.types import BoolArray, FloatArray
 from ploutos.walk_forward import Range
 
-_SLACK = 1e-9
+_SLACK, _FEWEST_BARS = 1e-9, 3
+_GAP, _BODY, _WICK, _DRIFT = 0.08, 0.12, 0.05, 5.0
+"""Of a path in place of the future, in logs: from a close to the next open, from there to the close, beyond both, and in all."""
+_NOISE, _BUSY = 0.02, 8.0
 Build = Callable[[Bars], tuple[Strategy, FeatureSet | None]]
 
 
 def check_strategy(
-    build: Build, bars: Bars, part: Range, env: EnvSpec | None = None, policies: Sequence[Policy] = (), n_cuts: int = 3, seed: int = 0
+    build: Build, bars: Bars, part: Range, env: EnvSpec | None = None, policies: Sequence[Policy] = (), n_cuts: int = 8, seed: int = 0
 ) -> None:
-    """Refuse a strategy that peeks, forgets, goes beyond its limits or cannot travel.
+    """Refuse a strategy that peeks, forgets, goes beyond its limits, changes what it is handed or cannot travel.
 
-    It is built anew on bars whose future, after some random bars, is cut off, put in another order or replaced by a random walk, and runs
-    its own accounts over each. Every answer up to those bars must be what it was.
+    It is built anew on bars whose future, after some random bars, is cut off, put in another order, replaced by a path on which each
+    symbol rises or falls, then by one on which it does the opposite, or lacks some symbols; and runs its own accounts over each. Every
+    answer up to those bars must be what it was. Timestamps stay: a calendar is known ahead.
 
     Args:
         build: makes the strategy, and the features that its policies observe, from bars: all that it knows of them.
-        part: bars to decide before; the first decision is made after the close of bar `part.start` - 1.
+        part: bars to decide before, three at least; the first decision is made after the close of bar `part.start` - 1.
         env: account and limits.
         policies: asked for predictions; none for a strategy without.
-        n_cuts: random bars at which the future is changed.
+        n_cuts: random bars at which the future is changed. A strategy that peeks on few bars alone needs many.
 
     Raises:
-        StrategyError: what it did, and at which bar and symbol; or two of its accounts share a slug.
+        StrategyError: what it did, and at which bar and symbol; two of its accounts share a slug; or `build` gives one object twice.
+        DataError: `part` has fewer than three bars, or none before it.
     """
+    if not 0 < part.start <= part.stop - _FEWEST_BARS or part.stop > bars.n_bars:
+        raise DataError(
+            f"found bars {part.start} to {part.stop} of {bars.n_bars} to decide before; expected {_FEWEST_BARS} at least, and one before"
+        )
     env = with_initial_cash(env or EnvSpec(), bars, part)
     strategy, features = build(bars)
     require_unique(strategy.ids)
     whole = _answers(strategy, features, bars, part, env, policies)
     _require_limits(strategy, whole, bars, part, env)
-    _require_same(whole, _answers(*build(bars), bars, part, env, policies), bars, part, "the same bars")
+    again, other = build(bars)
+    if again is strategy:
+        raise StrategyError(f"build gave the same {_name(strategy)} twice; expected one that it makes anew of the bars it is handed")
+    _require_same(whole, _answers(again, other, bars, part, env, policies), bars, part, "the same bars")
     try:
         travelled: Any = pickle.loads(pickle.dumps(strategy))
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise StrategyError(f"{_name(strategy)} cannot be pickled: {error}; keep plain values and arrays in it") from error
     _require_same(whole, _answers(travelled, features, bars, part, env, policies), bars, part, "its own copy")
     random = generator(seed, "check strategy")
-    for cut in random.integers(part.start + 1, part.stop - 1, size=n_cuts).tolist():
-        for what, other in _other_futures(bars, cut, random):
-            stop = min(part.stop, other.n_bars)
-            again = _answers(*build(other), other, Range(start=part.start, stop=min(cut + 1, stop)), env, policies)
-            _require_same(whole, again, bars, part, f"bars whose future after {_when(bars, cut - 1)} was {what}")
+    cuts = np.arange(part.start + 1, part.stop)
+    for cut in random.choice(cuts, size=min(n_cuts, len(cuts)), replace=False).tolist():
+        for what, changed in _other_futures(bars, cut, random):
+            known = f"bars whose future after {_when(bars, cut - 1)} was {what}"
+            try:
+                found = _answers(*build(changed), changed, Range(start=part.start, stop=cut + 1), env, policies)
+            except (ArithmeticError, LookupError, TypeError, ValueError) as error:  # of the strategy, which ran on the bars as they are
+                raise StrategyError(f"{_name(strategy)} fails on {known}: {type(error).__name__}: {error}") from error
+            _require_same(whole, found, bars, part, known)
 
 
 def _other_futures(bars: Bars, cut: int, random: np.random.Generator) -> list[tuple[str, Bars]]:
-    """The bars with everything from bar `cut` on cut off, in another order, or replaced by a random walk."""
+    """The bars with all from bar `cut` on cut off, in another order, replaced in opposite directions, or without some symbols."""
     order = np.r_[np.arange(cut), cut + random.permutation(bars.n_bars - cut)]
-    permuted = {name: getattr(bars, name)[order] for name in FIELDS}
-    factor = np.ones((bars.n_bars, bars.n_symbols))
-    factor[cut:] = np.exp(np.cumsum(random.normal(0, 0.05, (bars.n_bars - cut, bars.n_symbols)), axis=0))
-    replaced = {name: getattr(bars, name) * factor for name in FIELDS}
-    return [("cut off", bars.head(cut + 1)), ("put in another order", replace(bars, **permuted)), ("replaced", replace(bars, **replaced))]
+    permuted = _with_fields(bars, {name: getattr(bars, name)[order] for name in FIELDS})
+    direction = random.choice((-1.0, 1.0), bars.n_symbols)
+    replaced = [("replaced", _replaced(bars, cut, up, random)) for up in (direction, -direction)]
+    gone = direction > 0 if bars.n_symbols > 1 else np.ones(1, dtype=np.bool_)
+    lacking = [("without some symbols", _without(bars, cut, each)) for each in (gone, ~gone) if each.any()]
+    return [("cut off", bars.head(cut)), ("put in another order", permuted), *replaced, *lacking]
+
+
+def _replaced(bars: Bars, cut: int, direction: FloatArray, random: np.random.Generator) -> Bars:
+    """The bars with a path from bar `cut` on: every open and close beyond the ones before, at first, in a symbol's direction."""
+    n, known = bars.n_bars - cut, bars.mark[cut - 1]
+    first = np.where(np.isfinite(known), known, np.nan_to_num(bars.mark[-1], nan=1.0))  # of a symbol that is listed later
+    level = np.cumsum(direction * _DRIFT / n + random.normal(0, _NOISE, (n, bars.n_symbols)), axis=0)
+    level[0] = 0.0
+    opens = first * np.exp(level + direction * _GAP)
+    closes = opens * np.exp(direction * _BODY)
+    wick = np.exp(_WICK * (1 + random.random((n, bars.n_symbols))))
+    path = {"open": opens, "close": closes, "high": np.maximum(opens, closes) * wick, "low": np.minimum(opens, closes) / wick}
+    path["volume"] = bars.volume[cut:] * _BUSY**direction
+    fields = {name: np.concatenate([getattr(bars, name)[:cut], np.where(bars.tradable[cut:], path[name], np.nan)]) for name in FIELDS}
+    return _with_fields(bars, fields)
+
+
+def _without(bars: Bars, cut: int, symbols: BoolArray) -> Bars:
+    """The bars where some symbols have none from bar `cut` on."""
+    fields = {name: getattr(bars, name).copy() for name in FIELDS}
+    for array in fields.values():
+        array[cut:, symbols] = np.nan
+    return replace(_with_fields(bars, fields), payouts=())
+
+
+def _with_fields(bars: Bars, fields: dict[str, Any]) -> Bars:
+    return replace(bars, **fields)
 
 
 def _answers(
     strategy: Strategy, features: FeatureSet | None, bars: Bars, part: Range, env: EnvSpec, policies: Sequence[Policy]
 ) -> FloatArray:
     """Target weights after each bar, shape (n_decisions, n_accounts, n_symbols), its accounts moved as it says."""
-    arrays = ledger.make_market_arrays(bars)
+    if type(strategy) is PrecomputedTargets and len(strategy.table) != bars.n_bars:
+        raise StrategyError(f"{_name(strategy)} has a table of {len(strategy.table)} rows for {bars.n_bars} bars; expected one for each")
+    arrays, as_handed = ledger.make_market_arrays(bars), [getattr(bars, name).copy() for name in FIELDS]
     n = len(strategy.ids)
     stepper = ledger.Stepper(ledger.Accounts.open(n, bars.n_symbols, env.cash), arrays, env)
+    own = stepper.accounts.rows(slice(None))
     inference, held, rows = PolicyInference(policies, bars, features, part, arrays, env), np.zeros((n, bars.n_symbols)), []
     for decided in range(part.start - 1, part.stop - 1):
         bar = np.full(n, decided, dtype=np.int64)
         predictions = inference.predict(stepper.accounts, bar)
-        answer = np.array(strategy.targets(DecisionContext(decided, 0, stepper.accounts, held, predictions)), dtype=np.float64)
+        answer = np.array(strategy.targets(DecisionContext(decided, 0, own, held, predictions)), dtype=np.float64)
         if answer.shape != held.shape:
             raise StrategyError(f"{_name(strategy)} answers with shape {answer.shape}; expected {held.shape}: accounts by symbols")
         rows.append(answer)
-        stepper.step(bar, rows[-1])
-        held = stepper.held(decided + 1)
+        if decided + 1 < bars.n_bars:
+            stepper.step(bar, rows[-1])
+            held = stepper.held(decided + 1)
+    for name, array in zip(FIELDS, as_handed, strict=True):
+        if not np.array_equal(array, getattr(bars, name), equal_nan=True):
+            raise StrategyError(f"{_name(strategy)} changed bars.{name}, which others read; expected an answer alone: work on a copy")
     return np.stack(rows)
 
 

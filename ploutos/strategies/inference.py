@@ -208,13 +208,14 @@ class PolicyInference:
         if not self._policies or not len(bar):
             return np.zeros((len(self._policies), len(bar), n_symbols, N_ACTIONS))
         masks = action_masks(accounts, bar, self._arrays, self._env) if self._masked else None
-        lasts, seen = [], dict[bool, torch.Tensor]()
+        lasts, seen = [], dict[tuple[int, bool], torch.Tensor]()
         for actor, policy in zip(self._actors, self._policies, strict=True):
-            n_columns, own = actor.rows.shape[1], policy.observes_account
-            if n_columns or own not in seen:  # what is the accounts' own is the same for all members
-                seen[own] = torch.empty(len(bar), observation_size(n_columns, n_symbols, own))
-                observe(accounts, bar, actor.rows, self._arrays, seen[own].numpy())
-            lasts.append(actor(int(bar[0]), seen[own]))
+            n_columns, account = actor.rows.shape[1], policy.observes_account
+            key = n_columns, account
+            if n_columns or key not in seen:  # what is the accounts' own is the same for all members
+                seen[key] = torch.empty(len(bar), observation_size(n_columns, n_symbols, account))
+                observe(accounts, bar, actor.rows, self._arrays, seen[key].numpy())
+            lasts.append(actor(int(bar[0]), seen[key]))
         return _predictions(self._policies, torch.stack(lasts), masks)
 
 

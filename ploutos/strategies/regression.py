@@ -3,8 +3,9 @@
 They have what policies have: features, folds, a scaler fitted on training rows, costs, and discrete actions. BUY above the band, SELL
 below it, HOLD between. A model is fitted on a fold's training range alone. What has to be chosen (penalty, number of trees, band) is
 chosen on slices within it, each told by a model of the others and kept apart by the folds' gap; the band is the one whose account grew
-most, costs paid. A fitted model is arrays, so its file holds no code. `lagged` reads the last bars of its symbol: the lasso keeps a few
-of all their columns, and a logistic regression on those decides (relaxed lasso, Meinshausen 2007). Left out: no probability is calibrated.
+most, costs paid. A fitted model is arrays, so its file holds no code. For `lasso` the lasso keeps a few columns, and a logistic regression
+on those decides (relaxed lasso, Meinshausen 2007); `lagged` is the same with the columns of its symbol's last bars. Left out: no
+probability is calibrated.
 """
 
 import json
@@ -42,7 +43,7 @@ _FEWEST = 50
 _EVERY = 10
 """Steps in which the number of trees is chosen."""
 _SCREENED = 64
-"""Columns of `lagged` that the lasso chooses among: those that go with the target most closely (Fan and Lv, 2008)."""
+"""Columns that the lasso chooses among: those that go with the target most closely (Fan and Lv, 2008)."""
 _RELAXED = 1e-4
 """Penalty of the regression on the columns that it kept."""
 
@@ -56,7 +57,7 @@ class Regression:
         names: n_features names of what it reads.
         scaler: of its training rows.
         arrays: `coefficients` (n_features,) and `intercept`; or, of trees, `feature`, `threshold`, `left`, `right` and `value`, each of
-            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`; `lagged` has `lag` and `column` of each coefficient.
+            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`; where the lasso chose, each coefficient's `lag` and `column`.
         band: half width of the no-trade band, in the units of `scores`.
         choices: what was chosen on the inner slices, for people.
     """
@@ -187,7 +188,7 @@ def fit_teacher(
     """
     learnt, _ = learning_ranges(fold, training)
     kind = cast(RegressionKind, training.taught_by)
-    model, crossed = _fitted(bars, features, (learnt,), fold.validation.start - learnt.stop, env, spec, kind, seed)
+    model, crossed = _fitted(bars, features, (learnt,), fold.validation.start - fold.train.stop, env, spec, kind, seed)
     told = slice(learnt.start, learnt.stop)
     parts = _parts(model, features.values[told], spec.lags) if kind == "lagged" else None
     whole = slice(learnt.start, fold.train.stop)
@@ -312,7 +313,7 @@ def _candidates(kind: RegressionKind, spec: RegressionSpec) -> Sequence[float]:
     """What is chosen among on the inner slices: numbers of trees, or penalties."""
     if kind == "trees":
         return range(_EVERY, spec.max_trees + 1, _EVERY)
-    return spec.lasso_shares if kind == "lagged" else spec.penalties
+    return spec.lasso_shares if kind in ("lasso", "lagged") else spec.penalties
 
 
 def _fits(
@@ -325,8 +326,8 @@ def _fits(
         table: scaled features of all bars, shape (n_bars, n_symbols, n_features).
     """
     bar, symbol, target = rows.bar[which], rows.symbol[which], target[which]
-    if kind == "lagged":
-        return _lagged(candidates, table, bar, symbol, target, spec)
+    if kind in ("lasso", "lagged"):
+        return _sparse(candidates, table, bar, symbol, target, spec.lags if kind == "lagged" else 1)
     seen = table[bar, symbol]
     if kind == "trees":
         arrays = _tree_arrays(_trees(int(candidates[-1]), seen, target, spec, seed))
@@ -334,16 +335,17 @@ def _fits(
     return [_linear_arrays(_linear(kind, penalty, seen, target)) for penalty in candidates]
 
 
-def _lagged(
-    shares: Sequence[float], scaled: Float32Array, bar: IntArray, symbol: IntArray, target: FloatArray | IntArray, spec: RegressionSpec
+def _sparse(
+    shares: Sequence[float], scaled: Float32Array, bar: IntArray, symbol: IntArray, target: FloatArray | IntArray, n_lags: int
 ) -> list[dict[str, np.ndarray]]:
     """A model for each of some penalties, fitted on rows of a whole table.
 
     Args:
         scaled: shape (n_bars, n_symbols, n_features).
+        n_lags: bars that are read, the one decided after included.
     """
     centred, n_features = target - target.mean(), scaled.shape[2]
-    worth = np.abs([_column_of(scaled, bar, symbol, lag).T @ centred for lag in range(spec.lags)]).ravel()
+    worth = np.abs([_column_of(scaled, bar, symbol, lag).T @ centred for lag in range(n_lags)]).ravel()
     lag, column = np.divmod(np.argsort(-worth, kind="stable")[:_SCREENED], n_features)
     seen = _gather(scaled, bar, symbol, lag, column)
     mean, deviation = seen.mean(axis=0), seen.std(axis=0)

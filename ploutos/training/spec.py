@@ -105,9 +105,9 @@ class TrainingSpec(Spec):
     """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
-    teacher: Literal["auto", "none", "logistic", "ridge", "trees", "lagged"] = "auto"
+    teacher: Literal["auto", "none", "logistic", "ridge", "trees", "lasso", "lagged"] = "auto"
     """Supervised model of `regression` that a policy first imitates and is then held to. In our own loop alone. `auto` is `lagged` for
-    RecurrentPPO, which can remember what earlier bars said, and `logistic` for the others, which cannot."""
+    RecurrentPPO, which can remember what earlier bars said, and `lasso` for the others, which cannot."""
     observe_forecast: bool = False
     """Observe what the teacher tells of the next return as one more feature. On the bars that a policy learns from, a model of the others
     tells it, so that it is no better there than it will be later."""
@@ -160,7 +160,7 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _memory_learns_from_memory(self) -> "TrainingSpec":
         if self.teacher == "lagged" and self.algorithm != "RecurrentPPO":
-            raise ValueError(f"training.teacher lagged tells of earlier bars, which {self.algorithm} forgets; use RecurrentPPO or logistic")
+            raise ValueError(f"training.teacher lagged tells of earlier bars, which {self.algorithm} forgets; use RecurrentPPO or lasso")
         return self
 
     @model_validator(mode="after")
@@ -170,12 +170,12 @@ class TrainingSpec(Spec):
         return self
 
     @property
-    def taught_by(self) -> Literal["logistic", "ridge", "trees", "lagged"] | None:
+    def taught_by(self) -> Literal["logistic", "ridge", "trees", "lasso", "lagged"] | None:
         """The kind of a policy's teacher; None where it has none."""
         if self.teacher == "none" or not self.speed.fast_loop:
             return None
         if self.teacher == "auto":
-            return "lagged" if self.algorithm == "RecurrentPPO" else "logistic"
+            return "lagged" if self.algorithm == "RecurrentPPO" else "lasso"
         return self.teacher
 
     @property

@@ -429,7 +429,8 @@ class _Fast(OnPolicyAlgorithm):
         self._update_learning_rate(optimizer)
         for group in optimizer.param_groups:
             group["fused"] = True  # all of Adam in one pass; saved as stable-baselines3 has it
-        step, clip = ClippedStep(optimizer, self.max_grad_norm), self.clip_range(self._current_progress_remaining)
+        deviation = [self.policy.log_std] if hasattr(self.policy, "log_std") else []  # it would drift to 1 with the number of steps
+        step, clip = ClippedStep(optimizer, self.max_grad_norm, deviation), self.clip_range(self._current_progress_remaining)
         seen: dict[str, list[Tensor]] = {}
         for _ in range(self.n_epochs):
             seen["approx_kl"] = []

@@ -3,6 +3,7 @@
 A network of a few small layers spends more time on what torch looks up anew at every step than on arithmetic.
 """
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -16,10 +17,13 @@ class ClippedStep:
 
     Args:
         max_norm: of all gradients together.
+        undecayed: parameters that AdamW's weight decay leaves alone; of one group.
     """
 
-    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float) -> None:
-        self._optimizer, self._max_norm = optimizer, max_norm
+    def __init__(self, optimizer: torch.optim.Optimizer, max_norm: float, undecayed: Sequence[Tensor] = ()) -> None:
+        self._optimizer, self._max_norm, group = optimizer, max_norm, optimizer.param_groups[0]
+        self._undecayed = list(undecayed) if isinstance(optimizer, torch.optim.AdamW) else []
+        self._kept = 1 - group["lr"] * group["weight_decay"]
         self._parameters: list[Tensor] = [each for group in optimizer.param_groups for each in group["params"]]
         here = all(each.device.type == "cpu" for each in self._parameters) and len(optimizer.param_groups) == 1
         self._fused = _KNOWN.get(type(optimizer)) if here and not optimizer.param_groups[0].get("amsgrad") else None
@@ -27,6 +31,8 @@ class ClippedStep:
     @torch.no_grad()
     def __call__(self) -> None:
         """Use the gradients of the last backward pass."""
+        for each in self._undecayed:
+            each.div_(self._kept)  # which the step multiplies it by
         moved = [each for each in self._parameters if each.grad is not None]
         states: list[dict[str, Any]] = [self._optimizer.state.get(each, {}) for each in moved]
         if self._fused is None or not all(states):  # Adam makes what it remembers at its first step
