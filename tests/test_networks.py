@@ -11,13 +11,14 @@ from ploutos.envs.ledger import Accounts, make_market_arrays
 from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
 from ploutos.envs.vector import MarketVecEnv
-from ploutos.errors import TrainingError
+from ploutos.errors import ConfigError, TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy
 from ploutos.strategies.inference import PolicyInference, RecurrentState, predict
 from ploutos.training.checkpoint import load_policy, warm_start
 from ploutos.training.fast.agents import FastPPO
+from ploutos.training.fast.fused import FusedNetwork, Observations
 from ploutos.training.networks import SharedPolicy, SymbolColumns
 from ploutos.training.ppo import build_model, fit_range_scaler, train_member
 from ploutos.training.spec import CheckpointSpec, StoppingSpec, TrainingPaths
@@ -67,6 +68,41 @@ def test_permuting_the_symbols_permutes_what_is_decided(account):
         for latent, moved in zip(plain, other, strict=True):
             torch.testing.assert_close(moved, latent[:, order], rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(policy.value_net(other[1]), policy.value_net(plain[1]), rtol=1e-5, atol=1e-6)
+
+
+def test_two_symbols_change_places_to_the_last_bit():
+    """Their mean and their highest are the same in either order; of more symbols a sum rounds as it is ordered."""
+    policy = fresh(n_symbols=2).policy
+    columns, observations = policy.columns, torch.randn(50, policy.observation_space.shape[0])
+
+    def answers(seen):
+        market = columns.by_symbol(seen[:, : 2 * columns.n_market]).clone()
+        usable = (market[..., -1] > 0).float()
+        market[..., -1] = usable
+        own = columns.own_by_symbol(seen[:, 2 * columns.n_market :])
+        arrays = (market.flatten(0, 1), usable, torch.arange(50), *own)
+        observed = Observations(*(each.contiguous().numpy() for each in arrays))
+        return [each.view(50, 2, -1) for each in FusedNetwork(policy).forward(observed, one_by_one=True)]
+
+    for mine, theirs in zip(answers(observations), answers(permuted(columns, observations, torch.tensor([1, 0]))), strict=True):
+        assert torch.equal(mine[:, [1, 0]], theirs)
+        assert not torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        ({"clip_range_vf": 0.1}, "no clip_range_vf"),
+        ({"use_sde": True}, "no use_sde"),
+        ({"policy_kwargs": {"activation_fn": torch.nn.ReLU}}, "no activation_fn"),
+        ({"policy": SharedPolicy, "policy_kwargs": {"activation_fn": torch.nn.ReLU}}, "tanh layers"),
+        ({"policy": SharedPolicy, "policy_kwargs": {"net_arch": {"pi": [8], "vf": [8]}}}, "the same for policy and value"),
+    ],
+)
+def test_an_option_that_the_fast_loop_does_not_have_is_refused(options, found):
+    env = fresh(actions="weights").env
+    with pytest.raises(ConfigError, match=found):
+        FastPPO(**{"policy": "MlpPolicy", "env": env, "n_steps": 8, "batch_size": 64, "device": "cpu", **options})
 
 
 def test_a_symbol_that_is_not_usable_says_nothing_of_the_others():

@@ -57,7 +57,7 @@ class Regression:
         names: n_features names of what it reads.
         scaler: of its training rows.
         arrays: `coefficients` (n_features,) and `intercept`; or, of trees, `feature`, `threshold`, `left`, `right` and `value`, each of
-            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`; where the lasso chose, each coefficient's `lag` and `column`.
+            shape (n_trees, n_nodes), a leaf having feature -1, and `intercept`; after a lasso, each coefficient's `lag` and `column`.
         band: half width of the no-trade band, in the units of `scores`.
         choices: what was chosen on the inner slices, for people.
     """

@@ -22,7 +22,6 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, StrategyError
 from ploutos.features.indicators import ratio
 from ploutos.market.bars import Bars
-from ploutos.strategies.base import PrecomputedTargets
 from ploutos.types import BoolArray, FloatArray, IntArray
 from ploutos.wording import enumerate_names
 
@@ -47,7 +46,7 @@ class Parameter:
 
     def __post_init__(self) -> None:
         if not (self.low <= self.default <= self.high and self.step > 0):
-            raise ConfigError(f"{self} is no parameter; expected low <= default <= high and a step above 0")
+            raise ConfigError(f"{self} is not a parameter; expected low <= default <= high and a step above 0")
 
     @property
     def is_whole(self) -> bool:
@@ -127,11 +126,6 @@ class Rule:
     @property
     def defaults(self) -> Values:
         return {name: each.default for name, each in self.parameters.items()}
-
-    @property
-    def n_sets(self) -> int:
-        """Sets of values on the grid of steps, those that break a constraint included."""
-        return int(np.prod([each.size for each in self.parameters.values()]))
 
     def broken(self, values: Mapping[str, float]) -> str:
         """The constraint that a full set of values breaks, in words; empty where it keeps all."""
@@ -215,17 +209,6 @@ def _let_stand(orders: FloatArray, tradable: BoolArray, at: IntArray, first: int
     given, seen = np.maximum.accumulate(given), np.maximum.accumulate(np.where(tradable, rows, -1))
     waits = (rows >= first) & (given >= seen)
     orders[waits] = orders[given[waits]]
-
-
-def rule_strategy(rule: Rule, bars: Bars, env: EnvSpec, values: Mapping[str, float] | None = None, first: int = 0) -> PrecomputedTargets:
-    """A rule as a strategy that backtests take, its defaults where no values are given; run it with `rule_env`.
-
-    Examples:
-        >>> from ploutos.market.loader import load_bars
-        >>> rule_strategy(RULES["ema_cross"], load_bars(), EnvSpec()).slug
-        'ema-cross'
-    """
-    return PrecomputedTargets(rule.name.replace("_", "-"), rule_targets(rule, values or rule.defaults, bars, env, first))
 
 
 # --- building blocks

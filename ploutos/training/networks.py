@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from ploutos.envs.account_features import ACCOUNT_NAMES
 from ploutos.envs.actions import N_ACTIONS
+from ploutos.errors import ConfigError
 
 N_ACCOUNT_WIDE = 2  # cash and drawdown
 _POSITION = 2  # a symbol's weight and unrealised return
@@ -191,10 +192,15 @@ class _Shared:
 
     Args:
         account: whether observations end with the account's features of each symbol.
+
+    Raises:
+        ConfigError: another activation than tanh, or layers that differ between policy and value.
     """
 
     def __init__(self, *args: Any, account: bool = False, **kwargs: Any) -> None:
         self.account = account
+        if kwargs.get("activation_fn", nn.Tanh) is not nn.Tanh or isinstance(kwargs.get("net_arch"), dict):
+            raise ConfigError("a shared network has tanh layers, the same for policy and value; give net_arch as a list, no activation_fn")
         super().__init__(*args, **kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
@@ -220,7 +226,8 @@ class _Shared:
             policy.log_std = nn.Parameter(torch.full((1,), float(policy.log_std_init)))
         policy.value_net = PortfolioValue(size, 1)
         for module, gain in ((policy.mlp_extractor, np.sqrt(2)), (policy.action_net, 0.01), (policy.value_net, 1.0)):
-            module.apply(partial(policy.init_weights, gain=gain))
+            if policy.ortho_init:
+                module.apply(partial(policy.init_weights, gain=gain))
         policy.optimizer = policy.optimizer_class(policy.parameters(), lr=lr_schedule(1), **policy.optimizer_kwargs)
 
 

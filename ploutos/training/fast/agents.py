@@ -38,6 +38,7 @@ from ploutos.training.fast.optimizer import ClippedStep
 from ploutos.training.fast.rollout import Rollout
 from ploutos.training.networks import SymbolColumns
 from ploutos.training.teacher import Teacher
+from ploutos.wording import enumerate_names
 
 _IMITATION_EPOCHS, _LESSONS = 10, 600
 
@@ -61,7 +62,11 @@ class _Latent:
 
 
 class _Fast(OnPolicyAlgorithm):
-    """What the three algorithms share. Mixed in before one of their classes, whose attributes it uses."""
+    """What the three algorithms share. Mixed in before one of their classes, whose attributes it uses.
+
+    Raises:
+        ConfigError: an option of stable-baselines3 that this loop does not have.
+    """
 
     batch_size: Any
     n_epochs: Any
@@ -75,6 +80,7 @@ class _Fast(OnPolicyAlgorithm):
 
     def __init__(self, policy: Any, env: MarketVecEnv, share_rows: bool = True, half: bool = False, **kwargs: Any) -> None:
         super().__init__(policy, env, **kwargs)
+        self._require_known_options()
         self._half, n_symbols = half, env.arrays.n_symbols
         self._columns: SymbolColumns | None = getattr(self.policy, "columns", None)
         market = torch.from_numpy(env.rows[env.first_bar : env.last_bar + 1].copy())
@@ -95,6 +101,14 @@ class _Fast(OnPolicyAlgorithm):
         self._fused = fused.FusedNetwork(self.policy, limits) if plain and self.device.type == "cpu" else None
         self._teacher: Teacher | None = None
         self._taught, self._teacher_weight, self.imitates = torch.empty(0, n_symbols, N_ACTIONS, device=self.device), 0.0, False
+
+    def _require_known_options(self) -> None:
+        options = {
+            "clip_range_vf": getattr(self, "clip_range_vf", None) is not None, "use_sde": self.use_sde,
+            "activation_fn": self.policy.activation_fn is not nn.Tanh,
+        }  # fmt: skip
+        if found := [name for name, is_set in options.items() if is_set]:
+            raise ConfigError(f"the fast loop has no {enumerate_names(found)}; leave it out, or use stable-baselines3's own class")
 
     def be_taught(self, teacher: Teacher, weight: float, imitate: bool) -> None:
         """Have a teacher.
