@@ -10,8 +10,8 @@ _SUPERVISED: dict[str, str] = {
     "logistic": "logistic regression",
     "ridge": "ridge regression",
     "trees": "boosted trees",
-    "lasso": "sparse logistic regression",
-    "lagged": "sparse logistic regression with lags",
+    "lasso": "lasso regression",
+    "lagged": "lasso regression with lags",
 }
 
 
