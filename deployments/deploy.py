@@ -37,7 +37,6 @@ from tasks.slots import SLOTS, make_slot
 PREFECT_FILE = Path(__file__).with_name("prefect.yaml")
 POOLS = ("ploutos", "ploutos-members", "ploutos-gpu")
 """Work pools: of runs, of the members that runs with `hardware.runner=workers` send to other hosts, and of those that need a GPU."""
-HEARTBEAT_S = 30
 _SILENCE_S = 90
 _SCHEDULED = ("ploutos-nightly", "nightly")
 _SLUG = "after-close"

@@ -47,7 +47,7 @@ def notifying(address: SecretStr, flows: Sequence[str]) -> list[Automation]:
     """
     if not Apprise().add(address.get_secret_value()):
         raise ConfigError(
-            "PLOUTOS_NOTIFY is no address that apprise knows; expected one such as json://host/path or mailto://user:password@host"
+            "PLOUTOS_NOTIFY is not an address that apprise knows; expected one such as json://host/path or mailto://user:password@host"
         )
     block = cast(UUID, SlackWebhook(url=address).save(BLOCK, overwrite=True))
     failed = EventTrigger(

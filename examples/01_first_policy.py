@@ -11,6 +11,9 @@ from pathlib import Path
 
 import ploutos as pl
 
+out = Path(*sys.argv[1:])
+out.mkdir(parents=True, exist_ok=True)
+
 bars = pl.load_bars()  # the sample; pl.load_bars("bars.csv") reads yours
 features = pl.build_features(bars)
 fold = pl.plan_folds(bars, features)[0]
@@ -20,4 +23,4 @@ result = pl.backtest_folds(bars, [fold], features=features, policies=[[policy]])
 metrics = pl.metrics_frame(bars, result)
 print(metrics[["total_return", "sharpe", "sharpe_low", "sharpe_high"]].round(2).to_string())
 figure = pl.plot_equity(result)
-figure.write_html(Path(*sys.argv[1:]) / "equity.html")
+figure.write_html(out / "equity.html")

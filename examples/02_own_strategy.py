@@ -28,6 +28,7 @@ def peeking(bars: pl.Bars) -> tuple[pl.Strategy, None]:
 
 
 out = Path(*sys.argv[1:])
+out.mkdir(parents=True, exist_ok=True)
 bars = pl.load_bars()
 folds = pl.plan_folds(bars, pl.build_features(bars))
 pl.check_strategy(trend, bars, folds[0].test)

@@ -22,6 +22,7 @@ def share_of_gains(bars: pl.Bars) -> np.ndarray:
 
 
 out = Path(*sys.argv[1:])
+out.mkdir(parents=True, exist_ok=True)
 bars = pl.load_bars()
 values = share_of_gains(bars)
 for n_bars in (500, 1500, 2500):

@@ -33,6 +33,7 @@ class BuyTheDip:
 
 
 out = Path(*sys.argv[1:])
+out.mkdir(parents=True, exist_ok=True)
 bars = pl.load_bars()
 fold = pl.plan_folds(bars, pl.build_features(bars))[0]
 advisor = pl.Advisor(BuyTheDip(), pl.LLMConfig(provider="mock", cadence_bars=5))

@@ -220,7 +220,7 @@ def _decide_beside(
     known = place.nights.last_of(decider)
     if known is not None:
         run, old, subject, name = known.pipeline, known.run_refs, known.subject, known.run
-    else:  # promoted from a run that was no night
+    else:  # promoted from a run that was not a night
         folder = place.settings.runs_root / model.run
         run, old = load_config("full", folder / "config.yaml"), read_refs(folder, 3, place.store)
         subject, name = model.subject, model.run

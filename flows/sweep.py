@@ -2,7 +2,7 @@
 
 A worker notices when a flow's process ends; nobody does when the worker is killed as well, and nobody ever closes the task runs that were
 under way. Runs that wait, for a person or for their time, have no process and are left alone. A server that was away takes a run whose
-signs of life it missed for one that has crashed; where the process lives, that is put right before somebody starts the run a second time.
+signs of life it missed for one that has crashed; where the process lives, that is corrected before somebody starts the run a second time.
 """
 
 import os

@@ -187,7 +187,7 @@ def require_own_folder(out: Path | None) -> None:
     """Refuse to write a run into a folder that cannot be written, or holds something else.
 
     Raises:
-        ConfigError: the folder is a file, cannot be written, or holds what is no run.
+        ConfigError: the folder is a file, cannot be written, or holds something other than a run.
     """
     if out is None:
         return

@@ -187,14 +187,14 @@ def read_benchmark(path: Path) -> Benchmark:
     """What `ploutos benchmark --output` wrote.
 
     Raises:
-        ConfigError: the file is none.
+        ConfigError: the file is not a benchmark, or cannot be read.
     """
     try:
         return Benchmark.model_validate(json.loads(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}; `ploutos benchmark` writes one") from error
     except (json.JSONDecodeError, ValidationError) as error:
-        raise ConfigError(f"{path} is no benchmark; `ploutos benchmark --mode baseline --output {path}` writes one") from error
+        raise ConfigError(f"{path} is not a benchmark; `ploutos benchmark --mode baseline --output {path}` writes one") from error
 
 
 def compare(one: Benchmark, other: Benchmark) -> dict[str, float]:

@@ -24,7 +24,7 @@ from prefect.utilities.schema_tools import validate
 from prefect.utilities.templating import apply_values, find_placeholders
 
 from deployments import serve
-from deployments.deploy import HEARTBEAT_S, PREFECT_FILE, connected, require_loadable, silent_runs
+from deployments.deploy import PREFECT_FILE, connected, require_loadable, silent_runs
 from deployments.host import work_beside_home
 from deployments.schedules import YEARS_OF_HOLIDAYS, after_close
 from deployments.serve import MANY_TASKS, SLOTS, Place, Served, stop, systemd_unit
@@ -230,8 +230,11 @@ def test_a_night_that_asks_speaks_to_the_server_of_its_home(tmp_path):
     assert "http://127.0.0.1:9/api, and no server answers there" in " ".join(done.stderr.split())
 
 
-def test_a_run_of_a_terminal_gives_signs_of_life_as_often_as_a_workers():
-    assert main._PREFECT_DEFAULTS["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(HEARTBEAT_S)
+def test_every_run_gives_signs_of_life_three_times_within_the_silence_that_is_taken_for_a_crash(tmp_path):
+    environments = [each["work_pool"]["job_variables"]["env"] for each in DECLARED]
+    environments += [main._PREFECT_DEFAULTS, serve._children(Place(tmp_path), "http://127.0.0.1:9/api", 9, None)[1].environment]
+    [seconds] = {each["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] for each in environments}
+    assert silent_runs().trigger.within == 3 * timedelta(seconds=int(seconds))
 
 
 def test_no_server_is_one_sentence(monkeypatch):

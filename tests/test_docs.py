@@ -1,5 +1,7 @@
 """The documentation says what the code says: generated tables are whole, and what pages name exists."""
 
+import inspect
+import pydoc
 import re
 import runpy
 from pathlib import Path
@@ -111,6 +113,33 @@ def test_every_page_is_in_the_navigation():
     assert yaml.safe_load((ROOT / "mkdocs.yml").read_text())["theme"]["font"] is False
 
 
+def test_every_room_of_the_library_is_on_the_page_of_files():
+    tree = (DOCS / "reference/files.md").read_text().split("\nploutos/ ")[1].split("\ntasks/ ")[0]
+    rooms = {path.parent.name for path in (ROOT / "ploutos").glob("*/__init__.py")}
+    assert set(re.findall(r"^  (\w+)/ ", tree, re.MULTILINE)) == rooms
+
+
+def exists(target):
+    """Whether a dotted name stands for something; `f(x=...)` also says that f takes x. Fields that only instances have count."""
+    name, _, arguments = target.partition("(")
+    found = pydoc.locate(name)
+    if found is None:
+        owner, _, last = name.rpartition(".")
+        kind = pydoc.locate(owner)
+        bases = [each for each in getattr(kind, "__mro__", ()) if each.__module__.startswith("ploutos.")]
+        return any(re.search(rf"^ +(self\.)?{last}(: | = )", inspect.getsource(each), re.MULTILINE) for each in bases)
+    return set(re.findall(r"(\w+)=", arguments)) <= set(inspect.signature(found).parameters) if arguments else True
+
+
+def test_every_name_that_moved_is_where_the_page_says():
+    page = (DOCS / "moved.md").read_text().split("\n## Renamed\n")[1]  # before it, settings and files
+    rows = [[re.findall(r"`([^`]+)`", cell) for cell in row.split(" | ")[1:]] for row in page.splitlines() if row.startswith("| `")]
+    assert len(rows) > 100
+    targets = {target for now, *_ in rows for target in now}
+    targets |= {f"{now[0]}.{name}" for now, *moved in rows for names in moved for name in names}
+    assert {target for target in targets if not exists(target)} == set()
+
+
 def test_links_of_the_readme_lead_somewhere_and_it_is_short():
     text = (ROOT / "README.md").read_text()
     for target in re.findall(r"\]\(([^)#]+)\)", text):
@@ -123,13 +152,16 @@ def test_pages_show_every_example_and_the_lines_they_show_are_python():
     examples = {str(path.relative_to(ROOT)) for path in ROOT.glob("examples/*.py")}
     assert set(included) == examples | {"tests/plain_ledger.py"}
     for page in PAGES:
-        for path, first, last in re.findall(r'--8<-- "([\w/.]+\.py)(?::(\d+):(\d+))?"', page.read_text()):
+        found = re.findall(r'--8<-- "([\w/.]+\.py)(?::(\d+):(\d+))?"', page.read_text())
+        for path in dict.fromkeys(path for path, *_ in found):
             lines = (ROOT / path).read_text().splitlines()
-            shown = lines[int(first) - 1 : int(last)] if first else lines
+            parts = [slice(int(first) - 1, int(last)) for name, first, last in found if name == path and first]
+            shown = [line for part in parts for line in lines[part]] if parts else lines
             compile("\n".join(shown), path, "exec")
-            if first:
+            if parts:  # all but what makes the folder and writes the file, of which a notebook knows nothing
                 assert shown[0] == "import ploutos as pl"
-                assert shown[-1] == lines[-2]  # all but what writes the file
+                assert shown[-1] == lines[-2]
+                assert all("out" in line for line in lines[lines.index(shown[0]) :] if line not in shown)
 
 
 def test_recordings_are_shown_and_name_no_path_of_a_machine():

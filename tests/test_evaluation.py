@@ -20,7 +20,7 @@ from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.metrics import drawdowns, measure, periods_of, session_returns, sharpe_ratio, sortino_ratio
 from ploutos.evaluation.significance import mean_interval, sharpe_interval
 from ploutos.evaluation.spec import BootstrapSpec, GateSpec
-from ploutos.evaluation.summary import BenchmarkTest, Measure, Recombined, SubjectReason
+from ploutos.evaluation.summary import BenchmarkTest, Comparison, Measure, Question, Recombined, SubjectReason
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import align
@@ -250,11 +250,11 @@ def test_recombined_scores_are_shown_as_a_spread_and_move_no_gate(tested, assess
     assert part.rows == [["RL vote", "5", "-0.50", "0.06", "0.62", "1.25", "2.00", *part.rows[0][-2:]]]
     assert part.rows[0][-2] == show(summary.strategies[slug].sharpe, "ratio")
     assert "45 models in all, without 1 bar on both sides" in part.sentences[0]
-    assert "no gate and no forecast" in part.sentences[1]
+    assert "neither a gate nor a forecast" in part.sentences[1]
     assert recombined_part(summary) is None
     page = render_report(result, more, panel, QUALITY, RunFacts(plan, []))
     assert page.count('id="recombined"') == page.count('href="#recombined"') == 1
-    assert "no gate and no forecast" in page
+    assert "neither a gate nor a forecast" in page
     assert 'id="recombined"' not in render_report(result, summary, panel, QUALITY, RunFacts(plan, []))
     folds = tested[1][1]
     nobody = Candidates((), sessions_tested(panel, result), np.empty((len(sessions_tested(panel, result)), 0)))
@@ -307,6 +307,35 @@ def test_the_verdict_names_what_carries_it(assessed, signs, words):
     assert "abstained on 3 of 40 questions" in real
     assert "no number that rests on its advice is a result" in real
     assert "abstained" not in text
+
+
+def test_supervised_models_that_rl_is_level_with_share_a_sentence(assessed):
+    summary = assessed[1]
+    held = summary.strategies["flat"].model_copy(update={"role": Role.REGRESSION})
+    row = Comparison(
+        question=Question.SUPERVISED, of="vote", against=("logistic",), difference=0.01, low=-0.05, high=0.08, sign=0, beaten=None,
+        detectable=0.13,
+    )  # fmt: skip
+    trees = row.model_copy(update={"against": ("trees",), "low": -0.03, "high": 0.1, "detectable": 0.12})
+    worse = row.model_copy(update={"against": ("lasso",), "low": -0.2, "high": -0.01, "sign": -1})
+
+    def said(*rows):
+        kinds = {each.against[0]: held for each in rows}
+        found = verdict(summary.model_copy(update={"supervised": rows, "strategies": {**summary.strategies, **kinds}}))
+        return [sentence for sentence in found if "regression" in sentence or "trees" in sentence]
+
+    joint = (
+        "RL did not beat logistic regression and boosted trees, from which it is statistically indistinguishable: the intervals of the "
+        "yearly differences, -5.0% to 8.0% and -3.0% to 10.0%, include zero. Histories like this one show a true difference of 13.0% a "
+        "year in four of five cases, smaller ones less often."
+    )
+    lost = (
+        "RL did not beat lasso regression: RL vote earned 1.0% to 20.0% a year less than lasso regression; chance does not explain the "
+        "loss."
+    )
+    assert said(row, worse, trees) == [joint, lost]
+    [alone] = said(row)
+    assert alone.startswith("RL did not beat logistic regression: RL vote is statistically indistinguishable from logistic regression: the")
 
 
 def ruined_result(result, slug):

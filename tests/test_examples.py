@@ -16,6 +16,12 @@ WRITES = {
 }
 
 
+@pytest.fixture
+def folder(tmp_path):
+    """Not there yet, nor is its parent: the example makes both."""
+    return tmp_path / "examples" / "first"
+
+
 def run(name, folder, monkeypatch):
     monkeypatch.setattr(sys, "argv", [name, str(folder)])
     return runpy.run_path(str(EXAMPLES / name), run_name="__main__")
@@ -25,36 +31,36 @@ def test_every_example_is_run_here():
     assert {path.name for path in EXAMPLES.glob("*.py")} == set(WRITES)
 
 
-def test_the_first_policy_stands_beside_eight_baselines(tmp_path, monkeypatch, capsys):
-    metrics = run("01_first_policy.py", tmp_path, monkeypatch)["metrics"]
+def test_the_first_policy_stands_beside_eight_baselines(folder, monkeypatch, capsys):
+    metrics = run("01_first_policy.py", folder, monkeypatch)["metrics"]
     printed = capsys.readouterr().out
     assert len(metrics) == 9
     for name, total_return in metrics["total_return"].items():
         assert f"{name}  " in printed
         assert f"{total_return:.2f}" in printed
     assert (metrics["sharpe_low"] <= metrics["sharpe"]).sum() == (metrics["sharpe"] <= metrics["sharpe_high"]).sum() == 8  # cash has none
-    page = (tmp_path / WRITES["01_first_policy.py"]).read_text()
+    page = (folder / WRITES["01_first_policy.py"]).read_text()
     assert all(name in page for name in metrics.index)
 
 
-def test_a_strategy_of_ones_own_passes_the_check_and_its_peeking_copy_does_not(tmp_path, monkeypatch, capsys):
-    result = run("02_own_strategy.py", tmp_path, monkeypatch)["result"]
+def test_a_strategy_of_ones_own_passes_the_check_and_its_peeking_copy_does_not(folder, monkeypatch, capsys):
+    result = run("02_own_strategy.py", folder, monkeypatch)["result"]
     assert "refused: the answer changed after bar" in capsys.readouterr().out
     assert set(result.trades_frame()["strategy"]) >= {"trend"}
-    assert (tmp_path / WRITES["02_own_strategy.py"]).exists()
+    assert (folder / WRITES["02_own_strategy.py"]).exists()
 
 
-def test_a_feature_of_ones_own_is_observed(tmp_path, monkeypatch, capsys):
-    found = run("03_own_feature.py", tmp_path, monkeypatch)
+def test_a_feature_of_ones_own_is_observed(folder, monkeypatch, capsys):
+    found = run("03_own_feature.py", folder, monkeypatch)
     assert "share_of_gains" in found["with_feature"].observes
     assert "share_of_gains" not in found["without"].observes
     assert capsys.readouterr().out.count("Sharpe") == 2
-    assert (tmp_path / WRITES["03_own_feature.py"]).exists()
+    assert (folder / WRITES["03_own_feature.py"]).exists()
 
 
-def test_an_advisor_of_ones_own_is_followed(tmp_path, monkeypatch, capsys):
-    found = run("04_own_advisor.py", tmp_path, monkeypatch)
-    frame = pd.read_parquet(tmp_path / WRITES["04_own_advisor.py"])
+def test_an_advisor_of_ones_own_is_followed(folder, monkeypatch, capsys):
+    found = run("04_own_advisor.py", folder, monkeypatch)
+    frame = pd.read_parquet(folder / WRITES["04_own_advisor.py"])
     printed = capsys.readouterr().out
     assert all(f"{action} " in printed and f" {count}" in printed for action, count in frame["action"].value_counts().items())
     assert not frame["abstained"].any()

@@ -222,7 +222,7 @@ def test_an_address_that_is_none_is_a_wrong_setting():
 
 @pytest.fixture
 def website():
-    """Something that answers and is no language model."""
+    """Something that answers and is not a language model."""
 
     class Page(BaseHTTPRequestHandler):
         def do_GET(self):

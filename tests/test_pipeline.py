@@ -18,7 +18,7 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
 from prefect.task_runners import ThreadPoolTaskRunner
 from prefect.testing.utilities import prefect_test_harness
-from tracing import modules_of, traced
+from tracing import followed, modules_of, traced
 
 from ploutos import provenance
 from ploutos import walk_forward as folds
@@ -49,6 +49,8 @@ SMALL = [
     "evaluation.placebo_draws=2", "evaluation.rank_draws=20", "evaluation.robustness.paths=50", "evaluation.recombination.groups=4",
     "pipeline.pause_between_phases=0", "hardware.workers=1",
 ]  # fmt: skip
+WRITE_THE_LOG = ("tasks.prefect_log.", "tasks.progress_log.")
+"""Listeners that a task puts around its work; what a stage makes does not depend on them."""
 
 
 @pytest.fixture(scope="module")
@@ -278,9 +280,9 @@ def test_a_planted_market_shows_what_policies_and_regressions_took_of_the_oracle
     capture = {slug: row.oracle_capture for slug, row in summary.strategies.items()}
     assert (capture["oracle"], capture["flat"]) == (1, 0)
     assert capture["trees"] > 0.6
-    assert [row.against for row in summary.supervised] == [("logistic",), ("trees",)]
+    assert [row.against for row in summary.supervised] == [("logistic",), ("trees",), ("lasso",)]
     said, page = verdict(summary), (tmp_path / "run" / "report.html").read_text()
-    assert any(sentence.startswith("RL did not beat boosted trees: RL vote") for sentence in said)
+    assert any(sentence.startswith("RL did not beat ") and "boosted trees" in sentence for sentence in said)
     assert "of the oracle's growth" in page.replace("&#39;", "'")
     model = load_regression(tmp_path / "run" / "folds" / "0" / "regression" / "trees.npz")
     assert model.kind == "trees"
@@ -355,17 +357,18 @@ def test_a_misspelt_parameter_is_refused_before_anything_runs():
 
 
 def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkeypatch):
-    ran, keys = {}, {}
+    ran, keys, works = {}, {}, {}
     cached, key = Store.cached, stages.stage_key
 
     def watched(self, name, digest, kind, write, describe):
         def within(path):
-            ran[name] = traced(lambda: write(path))
+            ran[name] = traced(lambda: write(path), works[name])
 
         return cached(self, name, digest, kind, within, describe)
 
     def kept(name, kind, config, upstream, work):
         keys[name] = modules_of([kind.write.__module__, *provenance.logic_of(work, ("tasks",))[1]])
+        works[name] = work
         return key(name, kind, config, upstream, work)
 
     monkeypatch.setattr(Store, "cached", watched)
@@ -373,8 +376,12 @@ def test_every_function_that_ran_in_a_stage_is_in_its_key(home, tmp_path, monkey
         monkeypatch.setattr(module, "stage_key", kept)
     run(tmp_path / "run", "training.members=1")
     assert {"bars", "features", "folds", "quality", "policy", "signals", "backtests", "in-sample", "metrics"} <= set(ran)
-    for name, modules in ran.items():
+    for name, (modules, functions) in ran.items():
         assert {module for module in modules - keys[name] if module.startswith("ploutos.")} == set(), name
+        known = tuple(f"{each}.<locals>." for each in followed(works[name], "tasks"))
+        own = {each for each in functions if each.startswith("tasks.") and not each.startswith(WRITE_THE_LOG)}
+        assert own, name
+        assert {each for each in own if not f"{each}.<locals>.".startswith(known)} == set(), name
 
 
 def test_nothing_of_all_this_asked_a_host_outside(tried):

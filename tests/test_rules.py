@@ -10,6 +10,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, StrategyError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.market.bars import Bars, align
+from ploutos.strategies.base import PrecomputedTargets
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.rules import (
     RULES,
@@ -18,7 +19,6 @@ from ploutos.strategies.rules import (
     find_rule,
     latch,
     rule_env,
-    rule_strategy,
     rule_targets,
     symbol_bars,
 )
@@ -42,6 +42,10 @@ def wanted(name, closes, **values) -> list[float]:
     return np.nan_to_num(rule.position(symbol_bars(bars)[0], rule.defaults | values)).tolist()
 
 
+def strategy_of(rule, values, bars, env, first) -> PrecomputedTargets:
+    return PrecomputedTargets("rule", rule_targets(rule, values, bars, env, first))
+
+
 @pytest.fixture(scope="module")
 def small_panel() -> Bars:
     return random_panel(3, 330)
@@ -52,7 +56,7 @@ def test_every_rule_keeps_the_contract_and_reads_no_later_bar(name, small_panel)
     values = RULES[name].defaults | FASTER.get(name, {})
 
     def build(bars):
-        return rule_strategy(RULES[name], bars, BOTH, values, FIRST), None
+        return strategy_of(RULES[name], values, bars, BOTH, FIRST), None
 
     check_strategy(build, small_panel, Range(start=FIRST + 1, stop=230), BOTH, n_cuts=1)
     table = rule_targets(RULES[name], values, small_panel, BOTH, FIRST)
@@ -63,7 +67,7 @@ def test_every_rule_keeps_the_contract_and_reads_no_later_bar(name, small_panel)
 def test_a_rule_that_looks_ahead_is_refused(small_panel):
     ahead = Rule("ahead", lambda bars, p: np.r_[np.sign(np.diff(bars.close)), 0.0], {"n": Parameter(1, 1, 2, 1)})
     with pytest.raises(StrategyError, match="reads later bars"):
-        check_strategy(lambda bars: (rule_strategy(ahead, bars, BOTH, first=FIRST), None), small_panel, Range(start=61, stop=120), BOTH)
+        check_strategy(lambda bars: (strategy_of(ahead, {"n": 1}, bars, BOTH, FIRST), None), small_panel, Range(start=61, stop=120), BOTH)
 
 
 # --- what each decides
@@ -141,7 +145,7 @@ def test_a_stopped_position_stays_closed_until_the_rule_changes_its_mind():
     bars, values = bars_of(closes), {"period": 30, "threshold": 0.0, "stop_loss": 0.03}
     env = rule_env(BOTH, values)
     rule = RULES["momentum"]
-    result = run_backtests(bars, None, [Segment(Range(start=36, stop=bars.n_bars))], [rule_strategy(rule, bars, env, values, 35)], env)
+    result = run_backtests(bars, None, [Segment(Range(start=36, stop=bars.n_bars))], [strategy_of(rule, values, bars, env, 35)], env)
     trades = result.trades_frame()
     assert trades["kind"].tolist() == ["order", "stop"]
     assert result.weights[0, -1, 0] == 0
@@ -151,7 +155,7 @@ def test_fills_are_those_of_the_plain_ledger():
     bars, rule, values = random_panel(9, 330, 1), RULES["ema_cross"], {"fast": 5, "slow": 20, "stop_loss": 0.03}
     env = rule_env(BOTH, values)
     table = rule_targets(rule, values, bars, env, FIRST)
-    result = run_backtests(bars, None, [Segment(Range(start=FIRST + 1, stop=330))], [rule_strategy(rule, bars, env, values, FIRST)], env)
+    result = run_backtests(bars, None, [Segment(Range(start=FIRST + 1, stop=330))], [strategy_of(rule, values, bars, env, FIRST)], env)
     plain, fills = PlainAccount(bars, env), []
     for t in range(FIRST, 329):
         plain.step(t, table[t])

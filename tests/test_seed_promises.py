@@ -290,7 +290,7 @@ def test_both_benchmarks_run_and_are_compared(home):
     assert compared["one"]["network_parameters"] > 4 * compared["other"]["network_parameters"]
     assert compared["times_faster"].keys() == compared["one"]["seconds"].keys()
     (home / "baseline.json").write_text("{}")
-    assert "is no benchmark" in CliRunner().invoke(app, ["compare-benchmarks", "baseline.json", "optimized.json"]).output
+    assert "is not a benchmark" in CliRunner().invoke(app, ["compare-benchmarks", "baseline.json", "optimized.json"]).output
 
 
 def test_a_mode_has_no_preset_beside_it():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks.nightly import WORLDS, differences, ever, naive
-from ploutos.evaluation.sequential import NIGHTLY, NightlySpec, confidence_sequence, nightly_evidence, wealth_of
+from ploutos.evaluation.sequential import NIGHTLY, NightlySpec, nightly_evidence, wealth_of
 
 ONE = NightlySpec(block_sessions=1, stakes=(0.5,), first_blocks=1, memory_blocks=1)
 
@@ -71,20 +71,6 @@ def test_evidence_counts_from_the_best_night_and_says_when_it_decided():
 
 def test_no_difference_is_no_evidence_either_way():
     assert nightly_evidence(np.zeros(300)).most == 1
-    assert confidence_sequence(np.zeros(300)) == (-np.inf, np.inf)
-
-
-def test_the_confidence_sequence_holds_the_mean_on_all_nights_and_narrows():
-    rng, missed = np.random.default_rng(4), 0
-    for _ in range(20):
-        drawn = rng.standard_t(4, 250) * 0.01 + 0.001
-        bounds = [confidence_sequence(drawn[:n]) for n in (50, 100, 150, 250)]
-        missed += any(not low <= 0.001 <= high for low, high in bounds)
-        assert bounds[-1][1] - bounds[-1][0] < bounds[0][1] - bounds[0][0]
-    assert missed <= 2
-    low, high = confidence_sequence(drawn)
-    assert nightly_evidence(drawn - low + 1e-6, scale=None).most < nightly_evidence(drawn - low + 1e-3, scale=None).most
-    assert low < drawn.mean() < high
 
 
 def test_a_scale_known_beforehand_bets_from_the_first_night():

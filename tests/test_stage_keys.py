@@ -29,7 +29,7 @@ def test_the_workers_entry_is_in_the_key(tmp_path, panel, panel_features, panel_
         training=TINY, checkpoint=CheckpointSpec(enabled=False), seed=1, teacher=None, paths=TrainingPaths(tmp_path / "work"),
         target=tmp_path / "policy.zip",
     )  # fmt: skip
-    assert traced(lambda: run_job(job)) <= modules_of(["ploutos.training.jobs"])
+    assert traced(lambda: run_job(job))[0] <= modules_of(["ploutos.training.jobs"])
 
 
 def scaled(values):

@@ -2,6 +2,8 @@
 
 import ast
 import errno
+import importlib
+import inspect
 import os
 import pickle
 import pkgutil
@@ -15,7 +17,10 @@ from pathlib import Path
 
 import pytest
 
+import deployments
+import flows
 import ploutos
+import tasks
 from ploutos import errors, provenance
 from ploutos.errors import StoreError
 from ploutos.provenance import logic_of, source_digest
@@ -256,10 +261,25 @@ def test_the_library_never_imports_prefect():
     assert len(names) > 40
 
 
-def test_every_error_of_ours_travels_between_processes():
-    classes = [found for found in vars(errors).values() if isinstance(found, type) and issubclass(found, errors.PloutosError)]
-    for kind in classes:
-        again = pickle.loads(pickle.dumps(kind("found this; expected that", *([7.5] if kind is errors.RateLimited else []))))
-        assert (type(again), str(again)) == (kind, "found this; expected that")
-    assert pickle.loads(pickle.dumps(errors.RateLimited("wait", 7.5))).retry_after == 7.5
-    assert len(classes) > 12
+def kinds_of(error):
+    return {error}.union(*map(kinds_of, error.__subclasses__()))
+
+
+def test_every_error_of_ours_travels_between_processes_with_what_it_carries():
+    packages = (ploutos, flows, tasks, deployments)
+    for package in packages:
+        for found in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not found.name.endswith("__main__"):
+                importlib.import_module(found.name)
+    names = {package.__name__ for package in packages}
+    kinds = [kind for kind in kinds_of(errors.PloutosError) if kind.__module__.split(".")[0] in names]
+    for kind in kinds:
+        own = list(inspect.signature(kind.__init__).parameters)[2:] if inspect.isfunction(kind.__init__) else []
+        error = kind("found this; expected that", *[7.5] * len(own))
+        error.add_note("in fold 3")
+        again = pickle.loads(pickle.dumps(error))
+        assert (type(again), str(again), vars(again)) == (kind, "found this; expected that", vars(error))
+        assert [getattr(again, name) for name in own] == [7.5] * len(own)
+        assert again.__notes__ == ["in fold 3"]
+    assert {errors.RateLimited, errors.LLMBusy} <= set(kinds)
+    assert len(kinds) > 20

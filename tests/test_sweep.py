@@ -10,7 +10,8 @@ from ploutos.errors import ConfigError, DataError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import measure, periods_of
 from ploutos.research.sweep import Sweeper, grid_sets, heat_table, pareto_front, sample_sets, search_sets
-from ploutos.strategies.rules import RULES, Parameter, Rule, rule_env, rule_strategy, rule_targets
+from ploutos.strategies.base import PrecomputedTargets
+from ploutos.strategies.rules import RULES, Parameter, Rule, rule_env, rule_targets
 from ploutos.walk_forward import Range
 
 RULE, PART = RULES["ema_cross"], Range(start=61, stop=330)
@@ -86,7 +87,8 @@ def test_an_account_of_a_sweep_is_that_of_a_backtest(name, panel3):
     sweep = Sweeper(RULE, bars, env).run(sets, part)
     for k, values in enumerate(sets):
         own = rule_env(env, values)
-        result = run_backtests(bars, None, [Segment(part)], [rule_strategy(RULE, bars, own, values, part.start - 1)], own)
+        orders = PrecomputedTargets("rule", rule_targets(RULE, values, bars, own, part.start - 1))
+        result = run_backtests(bars, None, [Segment(part)], [orders], own)
         expected = measure(result, 0, periods_of(bars, result))
         assert sweep.n_fills[k] == len(result.trades_frame())
         assert sweep.ruined[k] == (result.ruined[0] >= 0)

@@ -74,7 +74,7 @@ class Advice(BaseModel):
             except ValueError:
                 return said
         if isinstance(said, bool):
-            raise ValueError("true or false is no confidence")
+            raise ValueError("true or false is not a confidence")
         if not isinstance(said, float) or not math.isfinite(said) or said < 0:
             return said
         if said == 1.0:
@@ -89,7 +89,7 @@ def advice_of(outcome: Outcome[Advice]) -> Advice:
     """Hold at confidence 0 when the advisor abstained; its reason then says why.
 
     Raises:
-        LLMUnavailable: there was no answer at all, which is no advice.
+        LLMUnavailable: there was no answer at all, which is not advice.
     """
     if outcome.unanswered:
         raise LLMUnavailable(outcome.why)

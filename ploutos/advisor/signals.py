@@ -22,7 +22,7 @@ class Signals:
         frame: one row per piece of advice, in the order of time: as_of (UTC), bar, symbol, asked_for (cadence or a
             trigger), action, confidence (0..1), abstained, reason, prompt_tokens, tokens, prompt_sha256.
         model: who advised.
-        is_mock: whether that was no language model.
+        is_mock: whether that was not a language model.
         cadence_bars: how long each piece stands, unless another follows before.
         digest: content digest of the model, empty where there is none.
         reveal: the prompts hid less than everything.

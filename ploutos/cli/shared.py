@@ -106,7 +106,7 @@ def say_error(name: str, sentence: str, as_json: bool) -> None:
     """One line for a person, or one JSON object."""
     if as_json:
         print(json.dumps({"ok": False, "error": name, "message": sentence}))
-    else:  # what stands in brackets, such as an extra's name, is no markup
+    else:  # what stands in brackets, such as an extra's name, is not markup
         Console(stderr=True).print(f"[bold red]{name}[/]: {escape(sentence)}", soft_wrap=True, highlight=False)
 
 

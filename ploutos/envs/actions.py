@@ -16,7 +16,6 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.types import BoolArray, FloatArray, IntArray
 
 N_ACTIONS = 3
-ACTION_NAMES = ("HOLD", "BUY", "SELL")
 
 
 def target_weights(actions: IntArray, n_tradable: IntArray, spec: EnvSpec) -> FloatArray:

@@ -160,7 +160,7 @@ def hybrid_out_of_sample(
 
 
 Hybrids = Mapping[StrategyId, tuple[Sequence[Sequence[Policy]], Signals | None]]
-"""Policies by fold and member, and the advice that they observe; None is blank advice, and no folds are no such account."""
+"""Policies by fold and member, and the advice that they observe; None is blank advice, and without folds there is no such account."""
 
 
 def with_hybrids(

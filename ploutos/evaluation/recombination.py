@@ -2,9 +2,9 @@
 
 Combinatorial purged cross-validation over the run's own test bars. They are cut into groups; for every choice of some of them a linear
 model is fitted on the others and decides over the chosen ones. Every group is decided as often as it is chosen, so the decisions make
-several whole paths, each an account in the ledger. A model learns from bars after those it decides: **the scores are no forecast and no
-gate**, their spread alone is of use. Policies are left out, since each split would train them anew; a path of returns that was recorded
-once cannot be recombined, since its blocks would stay what they were.
+several whole paths, each an account in the ledger. A model learns from bars after those it decides: **the scores are neither a forecast
+nor a gate**, their spread alone is of use. Policies are left out, since each split would train them anew; a path of returns that was
+recorded once cannot be recombined, since its blocks would stay what they were.
 
 Rows whose return reaches over a boundary are purged on both sides, and an embargo follows every chosen group. Features of bars behind it
 still look back into it.

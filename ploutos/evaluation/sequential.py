@@ -9,12 +9,10 @@ Sessions are summed into blocks, since neighbouring differences may hang togethe
 simulation (`benchmarks/nightly.py`) and not by the theorem. The whole history is judged anew each night: no state is kept.
 """
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
 from pydantic import Field, PositiveFloat, PositiveInt
-from scipy.optimize import brentq
 
 from ploutos.specs import Spec
 from ploutos.types import FloatArray
@@ -60,8 +58,8 @@ class Evidence:
         return min(1.0, 1 / self.most)
 
 
-def wealth_of(differences: FloatArray, spec: NightlySpec = NIGHTLY, scale: float | None = None, mean: float = 0.0) -> FloatArray:
-    """The bettor's wealth after every whole block, against "the mean difference is at most `mean`".
+def wealth_of(differences: FloatArray, spec: NightlySpec = NIGHTLY, scale: float | None = None) -> FloatArray:
+    """The bettor's wealth after every whole block, against "the mean difference is not above zero".
 
     Args:
         differences: shape (..., n), challenger's session returns less the champion's, after it was chosen.
@@ -78,7 +76,7 @@ def wealth_of(differences: FloatArray, spec: NightlySpec = NIGHTLY, scale: float
     scales = _scales(blocks, spec, scale)
     stakes = np.array(spec.stakes)
     with np.errstate(divide="ignore", invalid="ignore"):
-        outcome = np.where(scales > 0, (blocks - mean * spec.block_sessions) / scales, 0.0)
+        outcome = np.where(scales > 0, blocks / scales, 0.0)
     factors = np.maximum(1 + stakes * outcome[..., None], 0.0)
     return np.asarray(np.cumprod(factors, axis=-2).mean(axis=-1))
 
@@ -111,27 +109,3 @@ def nightly_evidence(differences: FloatArray, spec: NightlySpec = NIGHTLY, scale
     reached = np.flatnonzero(wealth >= 1 / spec.error)
     first = int(reached[0] + 1) * spec.block_sessions if len(reached) else None
     return Evidence(float(wealth[-1]), max(float(wealth.max()), 1.0), len(wealth) * spec.block_sessions, first)
-
-
-def confidence_sequence(differences: FloatArray, spec: NightlySpec = NIGHTLY, scale: float | None = None) -> tuple[float, float]:
-    """Lower and upper bound of the mean difference per session, each of which ever errs with a probability of at most `error`.
-
-    Returns:
-        Infinite where a side is not bounded yet.
-    """
-    return _bound(differences, spec, scale), -_bound(-differences, spec, scale)
-
-
-def _bound(differences: FloatArray, spec: NightlySpec, scale: float | None) -> float:
-    """The highest mean that the evidence refuses; it refuses all lower ones as well."""
-
-    def surplus(mean: float) -> float:
-        wealth = wealth_of(differences, spec, scale, mean)
-        return math.log(max(float(wealth.max(initial=0.0)), 1e-300) * spec.error)
-
-    if not len(differences):
-        return -math.inf
-    reach = 10 * float(np.abs(differences).max()) + (scale or 0.0)
-    if reach <= 0 or surplus(-reach) < 0:
-        return -math.inf
-    return float(brentq(surplus, -reach, reach))

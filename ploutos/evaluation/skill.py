@@ -39,7 +39,7 @@ def subject_of(asked: str, slugs: tuple[str, ...], is_mock: bool, any_clean: boo
     Args:
         asked: `auto`, a slug, or a supervised model as in `regression:trees`.
         slugs: of the accounts.
-        is_mock: the advisor is no language model.
+        is_mock: the advisor is not a language model.
         any_clean: some tested session is clean of what the advisor may remember.
         reads_texts: the policies observe what the advisor made of texts.
 

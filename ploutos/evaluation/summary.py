@@ -373,7 +373,7 @@ class AdvisorFacts(Part):
     digest: str
     """Of its content; empty where there is none."""
     is_mock: bool
-    """It is a fixed rule and no language model."""
+    """It is a fixed rule and not a language model."""
     n_advice: int
     """Questions asked."""
     n_abstained: int
@@ -867,7 +867,7 @@ class Robustness(Part):
 
 
 class Recombined(Part):
-    """Scores of one supervised model over recombined test bars; its paths know later bars, so they are no forecast and no gate."""
+    """Scores of one supervised model over recombined test bars; its paths know later bars, so they are neither a forecast nor a gate."""
 
     slug: str
     """Which."""

@@ -4,7 +4,7 @@ A policy's confidence is its own (masked) probability of what it would do, and a
 and not how often it is right. Platt scaling (Platt, 1999) maps the one to the other by two parameters, for each side by its own
 outcomes. Where there are too few outcomes for that the confidences are not used: every BUY and SELL counts as the share that was right,
 drawn towards a half. So all numbers that the rules of fusion compare are chances of the right direction, and no raw one stands among
-them. HOLD names no direction, so its chance is a half; HOLD at confidence 0, which is no advice, stays 0.
+them. HOLD names no direction, so its chance is a half; HOLD at confidence 0, which is not advice, stays 0.
 """
 
 import json

@@ -64,7 +64,7 @@ class Outcome(Generic[Form]):
     Attributes:
         answer: what was said, in its form; None when the model abstained.
         why: reason of an abstention.
-        unanswered: no answer came at all, which is no abstention: it is asked again.
+        unanswered: no answer came at all, which is not an abstention: it is asked again.
         prompt_tokens, tokens, seconds: of all attempts together, as they were when the answers were recorded.
         raw: what was said last, as it was said.
     """
@@ -317,7 +317,7 @@ class LLMClient:
         return recorded if recorded.failure else self._cassette.keep(question, recorded), True
 
     def _known(self, messages: Messages, schema: Schema, seed: int) -> Recorded | None:
-        """What the cassette has; a failure is no answer."""
+        """What the cassette has; a failure is not an answer."""
         known = None if self._cassette is None else self._cassette.find(self._question(messages, schema, seed))
         return None if known is None or known.failure else known
 

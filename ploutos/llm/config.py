@@ -79,7 +79,7 @@ class LLMConfig(Spec):
     """Who advises, with what settings, and how often."""
 
     provider: LLMProvider = LLMProvider.OLLAMA
-    """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and no language model."""
+    """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and not a language model."""
     model: str = Field(default="llama3.2", min_length=1)
     """Model by the provider's own name; an Ollama name without a tag means its tag latest."""
     stated_cutoff: date | None = None

@@ -150,7 +150,7 @@ def infer_timeframe(timestamps: pd.Series) -> pd.Timedelta:
     """Bar length of one symbol: the most frequent step between bars; days, weeks and months are told by their own range of steps.
 
     Raises:
-        DataError: fewer than two bars, or bars that are no part of a day, no days, weeks or months.
+        DataError: fewer than two bars, or bars that are not part of a day, nor days, weeks or months.
     """
     steps = timestamps.diff().dropna()
     if steps.empty:

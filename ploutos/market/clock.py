@@ -428,7 +428,7 @@ def _two_bars(timed: pd.DataFrame, twice: pd.Series, period: str) -> DataError:
 
 
 def _period_days(rows: pd.DataFrame, timeframe: pd.Timedelta, calendar: str, sessions: Sessions, label: Label) -> TimeArray:
-    """The day that each weekly or monthly bar is labelled by, datetime64[D]; of a time that is no midnight, the day in Greenwich or, where
+    """The day that each weekly or monthly bar is labelled by, datetime64[D]; of a time that is not midnight, the day in Greenwich or, where
     all rows say so, the one that begins then in a zone ahead of it.
 
     Raises:
@@ -633,7 +633,7 @@ def _require_zone(
         return
     zone = calendars.zone_of(calendar)
     for opens, closes in _hours(calendar, sessions):
-        apart = np.r_[True, opens[1:] - closes[:-1] >= 4 * _HOUR]  # what lies within a week of the CME is no edge
+        apart = np.r_[True, opens[1:] - closes[:-1] >= 4 * _HOUR]  # what lies within a week of the CME is not an edge
         opening, closing = opens[apart], closes[np.r_[apart[1:], True]]
         middle = closing[:-1] + (opening[1:] - closing[:-1]) // 2
         low, high = np.searchsorted(starts, middle[:-1]), np.searchsorted(starts, middle[1:])

@@ -563,7 +563,7 @@ def _in_runs(marked: BoolArray) -> BoolArray:
 
 
 def _log_ratio(above: FloatArray, below: FloatArray) -> FloatArray:
-    """Log of a ratio of prices; 0, which is no move, where one of them is not above 0."""
+    """Log of a ratio of prices; 0, which is not a move, where one of them is not above 0."""
     return np.asarray(np.log(np.divide(above, below, out=np.ones_like(above), where=(above > 0) & (below > 0))))
 
 
@@ -600,7 +600,7 @@ def _bad_ticks(series: _Series) -> tuple[BoolArray, BoolArray]:
     if not (sudden | (wicks > JUMP_FLOOR)).any():  # so are most series of minutes, and the rolling median is slow
         return spikes, back
     thresholds = _thresholds(returns)
-    for t in np.flatnonzero(sudden & (np.abs(returns) > thresholds)):  # few; a jump back is no spike of its own
+    for t in np.flatnonzero(sudden & (np.abs(returns) > thresholds)):  # few; a jump back is not a spike of its own
         if not back[t]:
             spikes[t] = True
             back[t + (1 if soon[t] else 2)] = True

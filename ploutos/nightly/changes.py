@@ -63,7 +63,7 @@ def revisions(before: Bars, after: Bars) -> list[Revision]:
     """Every value of bars that both nights know of and that differs; bars that one night lacks differ in their close.
 
     Args:
-        after: those of today; bars later than the last one of `before` are no revision.
+        after: those of today; bars later than the last one of `before` are not a revision.
     """
     found, until = list[Revision](), before.timestamps[-1]
     old, new = ({field: _by_stamp(bars, field) for field in FIELDS} for bars in (before, after))

@@ -2,7 +2,7 @@
 
 It is the one record of skill that needs no trust in a backtest: what stands in it was decided before its outcome. Each entry holds the hash
 of the one before, so that nothing can be taken out or changed without breaking every later hash; who wants the dates certain, too, keeps
-the last hash elsewhere from time to time. An entry written after its open is kept and marked late, and is no evidence. One host only.
+the last hash elsewhere from time to time. An entry written after its open is kept and marked late, and is not evidence. One host only.
 """
 
 from collections.abc import Sequence

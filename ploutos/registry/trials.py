@@ -68,7 +68,7 @@ class Trial(Spec):
     facts: dict[str, Any] = {}
     """What a person may want to know of it."""
     procedure: str = ""
-    """Digest of what made it, without the last day: the same on a longer span is no further try, and takes the place of the shorter one."""
+    """Digest of what made it, without the last day: the same on a longer span is not a further try and replaces the shorter one."""
 
     @property
     def identity(self) -> tuple[str, ...]:

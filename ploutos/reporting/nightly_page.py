@@ -56,7 +56,7 @@ def night_sentences(night: Night) -> list[str]:
     held = [f"{symbol} {show(weight, 'percent')}" for symbol, weight in weights.items() if abs(weight) > _SMALL]
     sentences = [f"{_who(night.record)} holds {enumerate_names(held) if held else 'nothing'} from {_clock(entry.next_open)} on."]
     if entry.late:
-        sentences.append(f"This was written after that open, at {_clock(entry.written)}: it is kept, and is no evidence.")
+        sentences.append(f"This was written after that open, at {_clock(entry.written)}: it is kept, and is not evidence.")
     if entry.stale:
         sentences.append(f"The source had no bars of {entry.session} in time: the bars of before decided, and nothing is promoted.")
     sentences += _changed(night.changes)
@@ -115,7 +115,7 @@ def holdout_sentences(read: HoldoutRead) -> list[str]:
     sentences = [f"On the bars held out, {read.first} to {read.last}, {found} buy and hold: it earned {own}, buy and hold {held}."]
     if read.read_before:
         times = "once" if read.read_before == 1 else f"{read.read_before} times"
-        sentences.append(f"These bars were read {times} before, so this is no untouched test: the first read is the one that counts.")
+        sentences.append(f"These bars were read {times} before, so this is not an untouched test: the first read is the one that counts.")
     return sentences
 
 

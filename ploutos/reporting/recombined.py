@@ -13,8 +13,8 @@ from ploutos.reporting.palette import BLUE, GREY, ORANGE
 from ploutos.wording import counted
 
 _NO_GATE = (
-    "This is no gate and no forecast: each model learnt from bars after those it decided, and the paths share their bars, so they are no "
-    "separate tries. The spread says how much a single Sharpe ratio owes to the order in which the years came."
+    "This is neither a gate nor a forecast: each model learnt from bars after those it decided, and the paths share their bars, so they "
+    "are not separate tries. The spread says how much a single Sharpe ratio owes to the order in which the years came."
 )
 
 

@@ -30,7 +30,7 @@ class RunEntry:
 
 
 def list_runs(root: Path) -> tuple[RunEntry, ...]:
-    """Every run under a folder, the newest first; folders without a manifest are no runs yet."""
+    """Every run under a folder, the newest first; folders without a manifest are not runs yet."""
     manifests = [(json.loads(path.read_bytes()).get("written", ""), path.parent) for path in root.glob("*/manifest.json")]
     return tuple(_entry(folder, written) for written, folder in sorted(manifests, reverse=True))
 

@@ -37,7 +37,7 @@ def text_sentences(skill: TextSkill) -> list[str]:
     if skill.n_counting < skill.n_events:
         sentences.append(
             f"Of {plural(skill.n_events, 'event')}, {skill.n_counting:,} lie on sessions that the model is shown not to remember; what it "
-            "said of the others may be memory, and is no evidence."
+            "said of the others may be memory, and is not evidence."
         )
     if skill.n_abstained:
         gave = f"It gave no usable answer to {skill.n_abstained:,} of {plural(skill.n_texts, 'text')}"

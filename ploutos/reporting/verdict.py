@@ -80,7 +80,7 @@ def headline(summary: RunSummary) -> str:
     raw = summary.against_benchmark.test(Measure.EXCESS)
     if 1 in skill:
         found = next(_measured(row) for row in tests if row.measure in SKILL and row.sign > 0)
-        shown = "Better in a shortened run, which is no evidence" if summary.reduced else "Edge shown"
+        shown = "Better in a shortened run, which is not evidence" if summary.reduced else "Edge shown"
         if not summary.reduced and summary.gates is not None and summary.gates.outcome is not Outcome.PROMOTE:
             shown = "Edge shown, not to be promoted"
         return f"{shown}: {found} against {names[summary.benchmark]}"
@@ -109,7 +109,7 @@ def verdict(summary: RunSummary) -> list[str]:
     sentences.append(f"The verdict is about {names_of(summary)[summary.subject.slug]}: {_REASONS[summary.subject.reason]}.")
     sentences += _short(summary)
     sentences += [text for text in [_purchase(summary)] if text]
-    sentences += [_supervised(summary, row) for row in summary.supervised]
+    sentences += _supervised(summary)
     sentences += [comparison_sentence(summary, row) for row in summary.comparisons if row.question is Question.HYBRID_ADVICE]
     if summary.advisor.is_mock:
         sentences.append("The advisor was a mock: a fixed trend rule, not a language model. Nothing here says anything about an LLM.")
@@ -301,10 +301,24 @@ def _short(summary: RunSummary) -> list[str]:
     return []
 
 
-def _supervised(summary: RunSummary, row: Comparison) -> str:
-    """Whether the policies beat a supervised model."""
-    sentence = comparison_sentence(summary, row)
-    return sentence if row.sign > 0 or row.ruined else f"RL did not beat {names_of(summary)[row.against[0]]}: {sentence}"
+def _supervised(summary: RunSummary) -> list[str]:
+    """Whether the policies beat the supervised models; those that they are level with share a sentence."""
+    names, sentences = names_of(summary), []
+    told = [row for row in summary.supervised if row.low is not None and row.high is not None]
+    level = [row for row in told if row.sign == 0 and not row.explained_by_number]
+    if len(level) > 1:
+        intervals = enumerate_names([f"{row.low:.1%} to {row.high:.1%}" for row in level])
+        least = max((row for row in level if row.detectable is not None), key=lambda row: row.detectable or 0.0, default=None)
+        sentences.append(
+            f"RL did not beat {enumerate_names([names[row.against[0]] for row in level])}, from which it is statistically "
+            f"indistinguishable: the intervals of the yearly differences, {intervals}, include zero."
+            + (f" {_detectable(least)}" if least else "")
+        )
+    for row in summary.supervised:
+        if len(level) < 2 or row not in level:
+            sentence = comparison_sentence(summary, row)
+            sentences.append(sentence if row.sign > 0 or row.ruined else f"RL did not beat {names[row.against[0]]}: {sentence}")
+    return sentences
 
 
 def _purchase(summary: RunSummary) -> str:

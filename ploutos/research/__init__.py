@@ -1,1 +1,1 @@
-"""Searches for settings, inside training ranges."""
+"""Searches for settings inside training ranges, and audits of features and track records, one's own or anybody's."""

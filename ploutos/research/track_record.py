@@ -313,7 +313,7 @@ def read_returns(path: Path) -> pd.DataFrame:
         table.index = pd.to_datetime(table.index)
         return table.apply(pd.to_numeric)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is no table of returns: {error}; expected a date, then one column of simple returns or more") from error
+        raise DataError(f"{path} is not a table of returns: {error}; expected a date, then one column of simple returns or more") from error
 
 
 def read_decisions(path: Path) -> pd.DataFrame:

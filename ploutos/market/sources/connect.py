@@ -13,7 +13,7 @@ def connect(spec: DataSpec, settings: Settings) -> Vendor:
     """The vendor that a source names.
 
     Raises:
-        ConfigError: the source is no vendor, or its client is not installed.
+        ConfigError: the source is not a vendor, or its client is not installed.
         CredentialsError: the keys are missing.
     """
     if spec.source == "yahoo":
@@ -27,4 +27,4 @@ def connect(spec: DataSpec, settings: Settings) -> Vendor:
 
         key, secret = (value.get_secret_value() if value else None for value in (settings.alpaca_key, settings.alpaca_secret))
         return Alpaca(key, secret, spec.feed, settings.alpaca_url)
-    raise ConfigError(f"data.source is {spec.source}, which is no vendor; expected one of {', '.join(VENDORS)}")
+    raise ConfigError(f"data.source is {spec.source}, which is not a vendor; expected one of {', '.join(VENDORS)}")

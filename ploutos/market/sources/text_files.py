@@ -322,7 +322,7 @@ def _read_rows(
 
     Raises:
         DataError: a line has more or fewer fields than the others, or there is none.
-        ArrowInvalid: it is no such text.
+        ArrowInvalid: it is not such a text.
     """
     odd: list[Any] = []
 

@@ -72,7 +72,7 @@ class Decision(BaseModel):
 
 
 class _Named(BaseModel):
-    """Something per parameter; what is no parameter is kept, so that it can be spoken of."""
+    """Something per parameter; what is not a parameter is kept, so that it can be spoken of."""
 
     model_config = ConfigDict(frozen=True, extra="allow")
 
