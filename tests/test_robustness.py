@@ -185,7 +185,10 @@ def everyone(panel, panel_features, panel_fold, panel_policies, tmp_path_factory
     env, fusion, market = EnvSpec(), FusionSpec(), market_features(panel)
     signals = advise(panel, market, 505, 688, mock_advisor())
     models = [
-        [fit_regression(panel, panel_features, panel_fold, env, RegressionSpec(bands=(0.0,)), kind) for kind in ("logistic", "ridge")]
+        [
+            fit_regression(panel, panel_features, panel_fold, env, RegressionSpec(bands=(0.0,), penalties=(0.1,)), kind)
+            for kind in ("logistic", "ridge")
+        ]
     ]
     wide, file = hybrid_features(panel_features, panel, market, signals), tmp_path_factory.mktemp("hybrid") / "policy.zip"
     once, place = CheckpointSpec(enabled=False), TrainingPaths(file.parent / "work")
@@ -227,9 +230,8 @@ def test_every_decider_has_its_stress_table_and_a_line_of_the_page(panel, panel_
     assert alone == tested[slugs.index("vote")]  # whoever else is tested
     inside = [InSample(train=(None, None), validation=(None, None))]
     for subject in ("hybrid", "regression:ridge", "momentum-regime"):
-        summary = summarise(
-            result, panel, [panel_fold], inside, again.signals, BootstrapSpec(replications=20), 1, True, subject=subject, robustness=tested
-        )
+        summary = summarise(result, panel, [panel_fold], inside, again.signals, BootstrapSpec(replications=20), 1, True, subject=subject)
+        summary = summary.model_copy(update={"robustness": tested})
         assert set(stressed(summary)) == {"double_cost", "monte_carlo_losses"}
         part = stress_part(summary)
         assert len(part.tables) == 3

@@ -46,9 +46,8 @@ def run(panel, panel_features, panel_fold, panel_policies):
     inside = in_sample(panel, panel_features, folds, policies, env)
     bootstrap = BootstrapSpec(replications=30)
     growth = attributions(panel, result, ("fused", "vote", "buy-and-hold"), env, folds)
-    summary = summarise(
-        result, panel, folds, inside, signals, bootstrap, 1, reduced=True, choices=choices, mirrored=mirrored, attribution=growth
-    )
+    summary = summarise(result, panel, folds, inside, signals, bootstrap, 1, reduced=True, mirrored=mirrored)
+    summary = summary.model_copy(update={"fusion": choices, "attribution": growth})
     return result, inside, summary, fold_table(tuple(folds), panel.timestamps)
 
 

@@ -30,18 +30,13 @@ from ploutos.evaluation.significance import Estimate, alpha, beta, estimate, mea
 from ploutos.evaluation.skill import against_benchmark, subject_of
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import (
-    AdviceControls,
     AdvisorFacts,
-    Attribution,
     FoldMetrics,
     MemberSharpe,
     Mirror,
-    Recombined,
-    Robustness,
     RunSummary,
     StrategyMetrics,
 )
-from ploutos.fusion.calibration import FusionChoice
 from ploutos.market.bars import Bars
 from ploutos.progress import counted
 from ploutos.strategies.base import Role
@@ -59,30 +54,20 @@ def summarise(
     seed: int,
     reduced: bool,
     *,
-    choices: Sequence[FusionChoice] = (),
     known: CutoffEvidence = UNKNOWN,
     mirrored: Signals | None = None,
     subject: str = "auto",
-    attribution: tuple[Attribution, ...] = (),
-    robustness: tuple[Robustness, ...] = (),
-    controls: AdviceControls | None = None,
-    recombined: tuple[Recombined, ...] = (),
     reads_texts: bool = False,
 ) -> RunSummary:
-    """All numbers of a run.
+    """All numbers of a run that are measured on its accounts; what other stages found is left empty for the caller to join.
 
     Args:
         backtests: from `ploutos.evaluation.experiment.out_of_sample`, with any other accounts beside them.
         inside: from `in_sample`, one row per fold.
-        choices: what was chosen for fusion on each fold's validation range.
         reduced: the policies saw fewer steps than production asks for.
         known: how far the advisor's memory reaches.
         mirrored: what the advisor said about the mirrored market, if it was asked.
         subject: whom the verdict is about, as `ploutos.evaluation.skill.subject_of` reads it.
-        attribution: where growth came from, by `ploutos.evaluation.attribution`.
-        robustness: stress tests, by `ploutos.evaluation.robustness`.
-        controls: the advice's rank and both sides' reliability, by `ploutos.evaluation.advice_controls`.
-        recombined: scores over recombined test bars, by `ploutos.evaluation.recombination`.
         reads_texts: everything that was trained observes what the language model made of texts.
 
     Raises:
@@ -125,12 +110,7 @@ def summarise(
         purchase=purchase_of(backtests, BUY_AND_HOLD, bars),
         spans=spans_of(dates, tags, equity, periods, strategies, bootstrap, seed),
         folds=tuple(_fold(contenders, bars, fold, row, periods.per_year) for fold, row in zip(folds, inside, strict=True)),
-        fusion=tuple(choices),
-        attribution=attribution,
         histories=tuple(history_of(contenders, slug, bars, periods) for slug in dict.fromkeys([about.slug, BUY_AND_HOLD])),
-        robustness=robustness,
-        controls=controls,
-        recombined=recombined,
     )
 
 

@@ -183,6 +183,21 @@ def _copy_models(store: Store, refs: RunRefs, config: PipelineConfig, folds: Seq
     return {name: ref.sha256 for name, (ref, _, _) in copied.items()}
 
 
+def _manifest(config: PipelineConfig, usage: Usage) -> dict[str, Any]:
+    """When and by what code a run was written, its settings and what it took."""
+    return {
+        "written": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": git_commit(),
+        "code": source_digest(*_CODE),
+        "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
+        "seed": config.seed,
+        "versions": library_versions(_LIBRARIES),
+        "substitutes": substitutes(config.data),
+        "hardware": usage.summary(),
+        "pauses": [asdict(pause) for pause in usage.pauses],
+    }
+
+
 def write_run(
     store: Store,
     refs: RunRefs,
@@ -221,24 +236,8 @@ def write_run(
         artifacts |= {name: refs.require(name).sha256 for name in ("readings", "texts")}
         copies += ["readings.parquet", "texts.json"]
         write_text(folder / "texts.html", render_run_texts(texts))
-    manifest = {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": git_commit(),
-        "code": source_digest(*_CODE),
-        "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
-        "seed": config.seed,
-        "versions": library_versions(_LIBRARIES),
-        "artifacts": artifacts,
-        "refs": refs.as_json(),
-        "stages": stages,
-        "source": bars.source,
-        "bars": _facts_of(bars),
-        "substitutes": substitutes(config.data),
-        "data_quality": [asdict(warning) for warning in quality.warnings],
-        "hardware": usage.summary(),
-        "llm": asked,
-        "pauses": [asdict(pause) for pause in usage.pauses],
-    }
+    data = {"source": bars.source, "bars": _facts_of(bars), "data_quality": [asdict(warning) for warning in quality.warnings]}
+    manifest = _manifest(config, usage) | data | {"artifacts": artifacts, "refs": refs.as_json(), "stages": stages, "llm": asked}
     facts = RunFacts(
         fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config),
         () if texts is None else tuple(run_sentences(texts)),

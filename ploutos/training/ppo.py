@@ -162,12 +162,8 @@ def train_member(
         warm_start(model, features.symbols, features.names, env_spec.observe_account, load_policy(warm))
     with matmul_precision(spec.speed.fast_matmul, paths.device):
         if model.num_timesteps < total:
-            model.learn(
-                total - model.num_timesteps,
-                callback=callbacks,
-                log_interval=cast(int, None),  # stable-baselines3 then logs nothing of its own
-                reset_num_timesteps=found is None,
-            )
+            silent = cast(int, None)  # stable-baselines3 then logs nothing of its own
+            model.learn(total - model.num_timesteps, callbacks, silent, reset_num_timesteps=found is None)
     if stopping is not None:
         stopping.keep_best()
         meta["stopping"] = stopping.meta()
