@@ -151,6 +151,7 @@ def test_what_a_strategy_does_to_what_it_is_handed_is_found(panel):
     ):
         with pytest.raises(StrategyError, match=sentence):
             check_strategy(build, mine, PART, ENV)
+    np.testing.assert_array_equal(mine.close, panel.close)
     with pytest.raises(ValueError, match="read-only"):
         check_strategy(own("pays itself"), panel, PART, ENV)
     with pytest.raises(ValueError, match="read-only"):

@@ -50,6 +50,7 @@ def check_strategy(
         raise DataError(
             f"found bars {part.start} to {part.stop} of {bars.n_bars} to decide before; expected {_FEWEST_BARS} at least, and one before"
         )
+    bars = _with_fields(bars, {name: getattr(bars, name).copy() for name in FIELDS})  # what a strategy does to them stays here
     env = with_initial_cash(env or EnvSpec(), bars, part)
     strategy, features = build(bars)
     require_unique(strategy.ids)
@@ -90,7 +91,8 @@ def _other_futures(bars: Bars, cut: int, random: np.random.Generator) -> list[tu
 def _replaced(bars: Bars, cut: int, direction: FloatArray, random: np.random.Generator) -> Bars:
     """The bars with a path from bar `cut` on: every open and close beyond the ones before, at first, in a symbol's direction."""
     n, known = bars.n_bars - cut, bars.mark[cut - 1]
-    first = np.where(np.isfinite(known), known, np.nan_to_num(bars.mark[-1], nan=1.0))  # of a symbol that is listed later
+    first = np.abs(np.where(np.isfinite(known), known, np.nan_to_num(bars.mark[-1], nan=1.0)))  # the last of a symbol that is listed later
+    first = np.where(first > 0, first, 1.0)  # a spread may stand at 0
     level = np.cumsum(direction * _DRIFT / n + random.normal(0, _NOISE, (n, bars.n_symbols)), axis=0)
     level[0] = 0.0
     opens = first * np.exp(level + direction * _GAP)
