@@ -47,6 +47,7 @@ class Case:
     n_epochs: int = 5
     peer: bool = False
     n_envs: int = N_ENVS
+    batch: int = BATCH
     network: str = "joint"
     net: tuple[int, ...] = NET
 
@@ -55,6 +56,7 @@ class Case:
         return self.n_steps * self.n_envs
 
 
+DEFAULT: dict[str, Any] = {"n_envs": 32, "n_steps": 128, "batch": 256, "n_bars": 2_500}
 HALF_HOURS, DAYS = "10,000 half-hour bars", "2,500 bars (ten years of days)"
 GROUPS: dict[str, list[Case]] = {
     f"PPO, 15 symbols, {HALF_HOURS}": [Case("stock", stock=True), Case("ploutos, float32"), Case("ploutos, bf16", bf16=True)],
@@ -76,6 +78,14 @@ GROUPS: dict[str, list[Case]] = {
     f"shared network {SHARED}, 200 symbols, {DAYS}": [
         Case("ploutos, joint, float32", n_symbols=200, n_bars=2_500, n_steps=16),
         Case("ploutos, shared, float32", n_symbols=200, n_bars=2_500, n_steps=16, network="shared", net=SHARED),
+    ],
+    f"default settings, 3 symbols, {DAYS}": [
+        Case("stock, the same policy class", stock=True, n_symbols=3, network="shared", net=SHARED, **DEFAULT),
+        Case("ploutos, shared, float32", n_symbols=3, network="shared", net=SHARED, **DEFAULT),
+    ],
+    f"default settings, 200 symbols, {DAYS}": [
+        Case("ploutos, joint, float32, minibatches of 1,024", n_symbols=200, **DEFAULT | {"batch": 1024}),
+        Case("ploutos, shared, float32", n_symbols=200, network="shared", net=SHARED, **DEFAULT),
     ],
     f"RecurrentPPO, shared network {SHARED}, 15 symbols, {DAYS}": [
         Case("stock, the same policy class", "RecurrentPPO", True, n_bars=2_500, n_epochs=2, n_steps=16, network="shared", net=SHARED),
@@ -154,7 +164,7 @@ def work(case: Case, pipe: Connection) -> None:
     from ploutos.training.spec import SpeedSpec, TrainingSpec
 
     spec = TrainingSpec(
-        algorithm=case.algorithm, n_envs=case.n_envs, n_steps=case.n_steps, batch_size=BATCH, n_epochs=case.n_epochs,
+        algorithm=case.algorithm, n_envs=case.n_envs, n_steps=case.n_steps, batch_size=case.batch, n_epochs=case.n_epochs,
         network=case.network, net_arch=case.net, lstm_size=LSTM, speed=SpeedSpec(fast_loop=not case.stock, bf16=case.bf16),
     )  # fmt: skip
     if case.peer:
