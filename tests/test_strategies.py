@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
-from markets import mock_advisor
+from markets import TINY, mock_advisor
 
 from ploutos.advisor.advisor import advise
 from ploutos.envs.ledger import Accounts, Stepper
@@ -24,6 +24,9 @@ from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, votes_and_members
 from ploutos.strategies.inference import PolicyInference, predict
+from ploutos.training.checkpoint import load_policy
+from ploutos.training.ppo import train_member
+from ploutos.training.spec import CheckpointSpec, TrainingPaths
 from ploutos.walk_forward import Range
 
 PART = Range(start=506, stop=560)
@@ -227,6 +230,23 @@ def test_members_asked_together_answer_as_each_does_alone(panel, panel_features,
             observe(stepper.accounts, bar, rows, arrays, seen)
             np.testing.assert_allclose(answer, predict(policy, seen), atol=1e-6)
         stepper.step(bar, random.random((n, panel.n_symbols)) / 3)
+
+
+def test_members_that_read_whole_rows_sit_beside_others_in_any_order(panel, panel_features, panel_fold, panel_policies, tmp_path):
+    """One without hidden layers is asked with the market's columns, one with them with the account's alone."""
+    spec = TINY.model_copy(update={"network": "joint", "net_arch": ()})
+    paths, once = TrainingPaths(tmp_path / "work"), CheckpointSpec(enabled=False)
+    train_member(panel, panel_features, panel_fold, EnvSpec(episode_bars=60), spec, once, 1, paths, tmp_path / "plain.zip")
+    plain, part = load_policy(tmp_path / "plain.zip"), Range(start=506, stop=516)
+    arrays, bar = make_market_arrays(panel), np.full(2, 505)
+    accounts = Accounts.open(2, panel.n_symbols, 100_000.0)
+
+    def said(*policies):
+        return PolicyInference(policies, panel, panel_features, part, arrays, ENV).predict(accounts, bar)
+
+    apart = np.concatenate([said(plain), said(panel_policies[0])])
+    np.testing.assert_array_equal(said(plain, panel_policies[0]), apart)
+    np.testing.assert_array_equal(said(panel_policies[0], plain), apart[::-1])
 
 
 def test_a_backtest_keeps_what_it_is_asked_to_keep(panel):
