@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from markets import TINY, random_panel
+from pydantic import ValidationError
 
 from ploutos.envs.ledger import Accounts, make_market_arrays
 from ploutos.envs.observation import market_rows, observation_size, observe
@@ -21,7 +22,7 @@ from ploutos.training.fast.agents import FastPPO
 from ploutos.training.fast.fused import FusedNetwork, Observations
 from ploutos.training.networks import SharedPolicy, SymbolColumns
 from ploutos.training.ppo import build_model, fit_range_scaler, train_member
-from ploutos.training.spec import CheckpointSpec, StoppingSpec, TrainingPaths
+from ploutos.training.spec import CheckpointSpec, StoppingSpec, TrainingPaths, TrainingSpec
 from ploutos.walk_forward import Range
 
 ALL_RULES = EnvSpec(
@@ -103,6 +104,24 @@ def test_an_option_that_the_fast_loop_does_not_have_is_refused(options, found):
     env = fresh(actions="weights").env
     with pytest.raises(ConfigError, match=found):
         FastPPO(**{"policy": "MlpPolicy", "env": env, "n_steps": 8, "batch_size": 64, "device": "cpu", **options})
+
+
+@pytest.mark.parametrize(
+    ("settings", "refused"),
+    [
+        ({}, "encodes each symbol"),
+        ({"network": "joint"}, "reads observations with a layer"),
+        ({"network": "joint", "speed": {"fast_loop": False}}, ""),
+        ({"network": "joint", "algorithm": "RecurrentPPO"}, ""),
+    ],
+)
+def test_a_network_without_layers_is_refused_where_nothing_else_reads_observations(settings, refused):
+    asked = {"net_arch": [], **settings}
+    if not refused:
+        assert TrainingSpec.model_validate(asked).net_arch == ()
+        return
+    with pytest.raises(ValidationError, match=f"net_arch is empty; .* {refused}"):
+        TrainingSpec.model_validate(asked)
 
 
 def test_a_symbol_that_is_not_usable_says_nothing_of_the_others():

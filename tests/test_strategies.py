@@ -26,7 +26,7 @@ from ploutos.strategies.ensemble import EnsembleStrategy, votes_and_members
 from ploutos.strategies.inference import PolicyInference, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.ppo import train_member
-from ploutos.training.spec import CheckpointSpec, TrainingPaths
+from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths
 from ploutos.walk_forward import Range
 
 PART = Range(start=506, stop=560)
@@ -234,7 +234,7 @@ def test_members_asked_together_answer_as_each_does_alone(panel, panel_features,
 
 def test_members_that_read_whole_rows_sit_beside_others_in_any_order(panel, panel_features, panel_fold, panel_policies, tmp_path):
     """One without hidden layers is asked with the market's columns, one with them with the account's alone."""
-    spec = TINY.model_copy(update={"network": "joint", "net_arch": ()})
+    spec = TINY.model_copy(update={"network": "joint", "net_arch": (), "speed": SpeedSpec(fast_loop=False)})
     paths, once = TrainingPaths(tmp_path / "work"), CheckpointSpec(enabled=False)
     train_member(panel, panel_features, panel_fold, EnvSpec(episode_bars=60), spec, once, 1, paths, tmp_path / "plain.zip")
     plain, part = load_policy(tmp_path / "plain.zip"), Range(start=506, stop=516)

@@ -125,9 +125,11 @@ class TrainingSpec(Spec):
         return self
 
     @model_validator(mode="after")
-    def _shared_networks_encode(self) -> "TrainingSpec":
-        if self.network == "shared" and not self.net_arch:
-            raise ValueError("training.net_arch is empty; a shared network encodes each symbol, so name a layer, such as [64]")
+    def _networks_have_layers(self) -> "TrainingSpec":
+        reads = self.speed.fast_loop and self.algorithm != "RecurrentPPO"  # whose LSTM reads them
+        if not self.net_arch and (self.network == "shared" or reads):
+            why = "a shared network encodes each symbol" if self.network == "shared" else "the fast loop reads observations with a layer"
+            raise ValueError(f"training.net_arch is empty; {why}, so name one, such as [64]")
         return self
 
     @model_validator(mode="after")
