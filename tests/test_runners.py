@@ -38,7 +38,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 SMALL = [
     "data.symbols=[AAPL, IBM]", "folds.train_years=3", "folds.test_months=60", "training.members=2", "training.total_timesteps=256",
     "training.n_envs=4", "training.n_steps=32", "training.batch_size=128", "training.net_arch=[8]", "pipeline.pause_between_phases=0",
-    "hardware.workers=2", "regression.models=[logistic]",
+    "hardware.workers=2", "regression.models=[lasso]",
 ]  # fmt: skip
 
 

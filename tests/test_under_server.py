@@ -355,7 +355,7 @@ def test_nobody_is_told_unless_an_address_is_given_and_then_of_each_kind_of_news
 
 
 def test_an_address_that_nobody_knows_is_refused_without_showing_it():
-    with pytest.raises(ConfigError, match="no address that apprise knows") as refused:
+    with pytest.raises(ConfigError, match="not an address that apprise knows") as refused:
         notifying(SecretStr("nonsense:planted-secret"), ["ploutos-pipeline"])
     assert "planted-secret" not in str(refused.value)
 
