@@ -32,7 +32,8 @@ class ClippedStep:
     def __call__(self) -> None:
         """Use the gradients of the last backward pass."""
         for each in self._undecayed:
-            each.div_(self._kept)  # which the step multiplies it by
+            if each.grad is not None:  # else the step leaves it alone
+                each.div_(self._kept)  # which the step multiplies it by
         moved = [each for each in self._parameters if each.grad is not None]
         states: list[dict[str, Any]] = [self._optimizer.state.get(each, {}) for each in moved]
         if self._fused is None or not all(states):  # Adam makes what it remembers at its first step
