@@ -1,8 +1,9 @@
 """Backtests of hourly bars of 15 shares: seconds, processor time, and where it goes; `python -m benchmarks.backtests`.
 
 Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each). Numeric libraries have
-one thread, as a run gives them. Nobody trained the members: they are as torch draws them from their seeds, but for their last layer, 100
-times as large, so that they differ and are sure of something. That costs what trained ones cost.
+one thread, as a run gives them; the policies' hidden layers take a second one while that is faster. Nobody trained the members: they are
+as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ and are sure of something. That
+costs what trained ones cost.
 
 `--file` takes other bars than the simulated ones. `--tree` names another checkout, whose own copy of this program runs in turns with
 this one; both must give the same bytes. `--folder` keeps what was made: bars, policies and advice are found there again.
@@ -175,7 +176,7 @@ def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, pro
             facts = json.loads(tree.ask(str(folder / f"backtests-{at}.npz")))
             if turn:  # the first round warms up
                 taken[at].append(facts["seconds"])
-    print(f"{facts['accounts']} accounts, {facts['folds']} folds, {facts['bars']:,} test bars; one thread, {rounds} rounds in turns")
+    print(f"{facts['accounts']} accounts, {facts['folds']} folds, {facts['bars']:,} test bars; {rounds} rounds in turns")
     for at, (tree, seconds) in enumerate(zip(running, taken, strict=True)):
         tree.close()
         ratio = statistics.median(base / own for base, own in zip(taken[0], seconds, strict=True))

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
+import torch
 from markets import TINY, mock_advisor
 
 from ploutos.advisor.advisor import advise
@@ -23,7 +24,7 @@ from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, votes_and_members
-from ploutos.strategies.inference import PolicyInference, predict
+from ploutos.strategies.inference import PolicyInference, _Hidden, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.ppo import train_member
 from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths
@@ -230,6 +231,19 @@ def test_members_asked_together_answer_as_each_does_alone(panel, panel_features,
             observe(stepper.accounts, bar, rows, arrays, seen)
             np.testing.assert_allclose(answer, predict(policy, seen), atol=1e-6)
         stepper.step(bar, random.random((n, panel.n_symbols)) / 3)
+
+
+def test_two_threads_multiply_a_hidden_layer_to_the_same_bits():
+    layer = torch.nn.Linear(512, 512)
+    hidden, rows, before = _Hidden(layer.weight, layer.bias), torch.randn(40, 512), torch.get_num_threads()
+    answers = []
+    try:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            answers.append([hidden(rows[:n]).numpy().tobytes() for n in range(1, len(rows) + 1)])
+    finally:
+        torch.set_num_threads(before)
+    assert answers[0] == answers[1]
 
 
 def test_members_that_read_whole_rows_sit_beside_others_in_any_order(panel, panel_features, panel_fold, panel_policies, tmp_path):

@@ -1,5 +1,6 @@
 """Signals: the advice of a whole range as one table, made once and read by every stage that comes after."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -57,8 +58,7 @@ class Signals:
             Actions and confidences, shape (n_bars, n_symbols); HOLD at confidence 0 where none stands.
         """
         rows, _ = self._standing(bars)
-        actions = np.array([*(ACTIONS[action] for action in self.frame["action"].tolist()), HOLD], dtype=np.int64)
-        return actions[rows], np.append(self.frame["confidence"], 0.0)[rows]
+        return np.append(_looked_up(self.frame["action"], ACTIONS), HOLD)[rows], np.append(self.frame["confidence"], 0.0)[rows]
 
     def freshness(self, bars: Bars) -> FloatArray:
         """How new the advice is that stands at each bar.
@@ -79,7 +79,7 @@ class Signals:
     def _standing(self, bars: Bars) -> tuple[IntArray, IntArray]:
         """Which row of the table stands at each bar, -1 for none, and for how many bars it has stood; shape (n_bars, n_symbols)."""
         column = {symbol: s for s, symbol in enumerate(bars.symbols)}
-        columns = np.array([column[symbol] for symbol in self.frame["symbol"].tolist()], dtype=np.int64)
+        columns = _looked_up(self.frame["symbol"], column)
         given = np.append(self.frame["bar"].to_numpy(dtype=np.int64), -self.cadence_bars)  # row -1, so long ago that it never stands
         known = np.flatnonzero(given[:-1] < bars.n_bars)
         rows = np.full((bars.n_bars, bars.n_symbols), -1)
@@ -87,6 +87,12 @@ class Signals:
         rows = np.maximum.accumulate(rows)
         age = np.arange(bars.n_bars)[:, None] - given[rows]
         return np.where(age < self.cadence_bars, rows, -1), age
+
+
+def _looked_up(names: pd.Series, numbers: Mapping[str, int]) -> IntArray:
+    """The number of every name, shape (n,)."""
+    codes, different = pd.factorize(names)
+    return np.array([numbers[name] for name in different], dtype=np.int64)[codes]
 
 
 def write_signals(signals: Signals, path: Path) -> None:

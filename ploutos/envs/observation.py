@@ -65,6 +65,8 @@ def observe(accounts: Accounts, bar: IntArray, rows: Float32Array, arrays: Marke
 
 def read_only(rows: _Array) -> _Array:
     """The same rows, not to be written: one kind of array for the kernels, mapped from a file or not."""
+    if type(rows) is np.ndarray and not rows.flags.writeable:
+        return rows
     view = np.asarray(rows).view()
     view.setflags(write=False)
     return cast(_Array, view)

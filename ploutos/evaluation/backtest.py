@@ -173,7 +173,7 @@ class _Recording:
             array[at] = source
         if len(self.arrays["weights"]):
             self.arrays["weights"][at] = held
-        if accounts.ruined.any():
+        if np.count_nonzero(accounts.ruined):
             self.ruined[accounts.ruined & (self.ruined < 0)] = at
             self.last[accounts.ruined & (self.last == self._n) & ~accounts.units.any(axis=1)] = at
 

@@ -7,6 +7,7 @@ reads them in order.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from time import perf_counter
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -21,16 +22,20 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
+from ploutos.hardware.machine import usable_cores
+from ploutos.hardware.threads import FasterThreads
 from ploutos.market.bars import Bars
 from ploutos.strategies.regression import regression_of
 from ploutos.training.checkpoint import Policy
+from ploutos.training.fast.elementwise import add_tanh_
 from ploutos.training.fast.fused import FusedNetwork, Observations
 from ploutos.training.networks import SymbolColumns
 from ploutos.training.teacher import with_forecast
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
-_BLOCK = 64
+_BLOCK, _FEWEST, _VECTOR = 64, 4, 16
+"""Rows of a product whose bits must not depend on their number: of the market's part at once, and of the accounts' at least."""
 
 
 @dataclass
@@ -49,54 +54,75 @@ class _Actor(Protocol):
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor: ...
 
 
-class _Dense:
-    """A layer and the tanh behind it, if there is one; its weights are laid out once, as oneDNN reads them.
+class _Hidden:
+    """A hidden layer and its tanh; the weights are laid out once, as oneDNN reads them."""
 
-    With oneDNN and AVX-512 no row's last bit depends on how many rows there are: an account decides bit for bit alike alone and among
-    others.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, squash: bool) -> None:
-        self._weight, self._bias, self._squash = weight.detach(), None if bias is None else bias.detach(), squash
-        self._packed = None
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
+        self._weight, self._bias, self._packed = weight.detach(), bias.detach(), None
         if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
             self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), _BLOCK)
+            self._multiply = torch.ops.mkldnn._linear_pointwise.default
 
-    def __call__(self, x: torch.Tensor, bias: torch.Tensor | None = None) -> torch.Tensor:
+    def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """Of rows, shape (n, n_in)."""
-        bias = self._bias if bias is None else bias
         if self._packed is None:
-            y = torch.nn.functional.linear(x, self._weight, bias)
-            return y.tanh_() if self._squash else y
-        return cast(
-            torch.Tensor, torch.ops.mkldnn._linear_pointwise.default(x, self._packed, bias, "tanh" if self._squash else "none", [], "")
-        )
+            return torch.nn.functional.linear(x, self._weight, self._bias).tanh_()
+        return cast(torch.Tensor, self._multiply(x, self._packed, self._bias, "tanh", [], ""))
 
 
 @dataclass
 class _SharedRows:
-    """A policy without memory, on one segment: its first layer's view of the market is there for every bar."""
+    """A policy without memory, on one segment: its first layer's view of the market is there for every bar.
+
+    No row's last bit depends on how many rows there are or how many threads multiply them (AVX-512; 1 to 64 rows tried): an account
+    decides bit for bit alike alone and among others.
+    """
 
     rows: Float32Array  # none of the market's columns
     first: int
-    market: torch.Tensor  # (n_bars, hidden), the market's part and the bias
-    own: _Dense  # the first layer's other part
-    rest: Sequence[_Dense]  # the other layers
+    market: Float32Array  # (n_bars, hidden), the market's part and the bias
+    own: torch.Tensor  # (n_own, hidden), the first layer's other part
+    hidden: Sequence[_Hidden]
+    last: tuple[torch.Tensor, torch.Tensor]  # (hidden, n_outputs) and the bias, padded with columns of zeros
+    n_outputs: int
+    threads: FasterThreads
 
     @classmethod
-    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
+    def of(cls, policy: Policy, rows: Float32Array, bars: Range, threads: FasterThreads) -> "_SharedRows":
         first, *hidden = [layer for layer in _network(policy).policy_net if isinstance(layer, torch.nn.Linear)]
         last = cast(Any, policy.model.policy).action_net
-        rest = [*(_Dense(layer.weight, layer.bias, squash=True) for layer in hidden), _Dense(last.weight, last.bias, squash=False)]
-        own = _Dense(first.weight[:, rows.shape[1] :], None, squash=True)
         with torch.no_grad():
-            return cls(rows[:, :0], bars.start - 1, _market_part(first, rows, bars), own, rest)
+            return cls(
+                rows=rows[:, :0],
+                first=bars.start - 1,
+                market=_market_part(first, rows, bars).numpy(),
+                own=first.weight[:, rows.shape[1] :].T.contiguous(),
+                hidden=[_Hidden(layer.weight, layer.bias) for layer in hidden],
+                last=(_padded(last.weight.T), _padded(last.bias)),
+                n_outputs=last.out_features,
+                threads=threads,
+            )
 
     def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        seen = self.own(observations, self.market[bar - self.first])
-        for layer in self.rest:
-            seen = layer(seen)
-        return seen
+        n = len(observations)
+        if n < _FEWEST:
+            observations = torch.nn.functional.pad(observations, (0, 0, 0, _FEWEST - n))
+        seen = torch.mm(observations, self.own)
+        add_tanh_(seen.numpy(), self.market[bar - self.first])
+        began, before = perf_counter(), torch.get_num_threads()
+        torch.set_num_threads(self.threads.now)
+        try:
+            for layer in self.hidden:
+                seen = layer(seen)
+        finally:
+            torch.set_num_threads(before)
+        self.threads.took(perf_counter() - began)
+        return torch.addmm(self.last[1], seen, self.last[0])[:n, : self.n_outputs]
+
+
+def _padded(weights: torch.Tensor) -> torch.Tensor:
+    """The same with its last axis filled up with zeros, to whole vectors of the processor."""
+    return torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _VECTOR)).contiguous()
 
 
 def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> torch.Tensor:
@@ -184,7 +210,7 @@ class PolicyInference:
         if len({policy.is_continuous for policy in policies}) > 1:
             raise DataError("some policies give weights and others actions; members of one vote must all do the same")
         self._arrays, self._env, self._masked = arrays, env, any(policy.masked for policy in policies)
-        self._policies, market = tuple(policies), list[tuple[Scaler, Float32Array]]()
+        self._policies, market, threads = tuple(policies), list[tuple[Scaler, Float32Array]](), FasterThreads(usable_cores())
         self._actors: list[_Actor] = []
         for policy in policies:
             assert features is not None
@@ -192,7 +218,7 @@ class PolicyInference:
             same = [rows for scaler, rows in market if _alike(scaler, policy.scaler)]  # members of a fold share a scaler
             rows = same[0] if same else _rows_of(part, bars, features, policy)
             market.append((policy.scaler, rows))
-            self._actors.append(_actor(policy, rows, part))
+            self._actors.append(_actor(policy, rows, part, threads))
 
     def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
         """What every policy says of every account after the close of a bar.
@@ -219,10 +245,10 @@ class PolicyInference:
         return _predictions(self._policies, torch.stack(lasts), masks)
 
 
-def _actor(policy: Policy, rows: Float32Array, bars: Range) -> _Actor:
+def _actor(policy: Policy, rows: Float32Array, bars: Range, threads: FasterThreads) -> _Actor:
     if policy.recurrent or not cast(Any, policy.model.policy).net_arch:
         return _Whole(rows, policy, RecurrentState())
-    return (_SharedRows if policy.columns is None else _SharedSymbols).of(policy, rows, bars)
+    return _SharedRows.of(policy, rows, bars, threads) if policy.columns is None else _SharedSymbols.of(policy, rows, bars)
 
 
 def _alike(one: Scaler, other: Scaler) -> bool:
@@ -276,7 +302,7 @@ def _softmax(logits: Float32Array) -> FloatArray:
     for i in range(len(logits)):
         total, most = 0.0, logits[i].max()
         for action in range(N_ACTIONS):
-            out[i, action] = np.exp(np.float64(logits[i, action]) - most)
+            out[i, action] = np.exp(np.float64(logits[i, action]) - most) if logits[i, action] != most else 1.0
             total += out[i, action]
         for action in range(N_ACTIONS):
             out[i, action] /= total
