@@ -18,6 +18,7 @@ from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.spec import FusionSpec
+from ploutos.hardware.threads import FasterThreads
 from ploutos.market.bars import FIELDS, Bars
 from ploutos.strategies.advised import ADVISOR, FUSED, AdvisorStrategy, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets, StrategyId
@@ -210,11 +211,26 @@ def test_a_table_gives_the_same_bytes_read_or_asked(panel):
         assert getattr(read, name).tobytes() == getattr(asked, name).tobytes(), name
 
 
+@pytest.fixture(scope="module")
+def joint_policies(panel, panel_features, panel_fold, tmp_path_factory):
+    """Two members with a hidden layer beyond the first."""
+    folder, policies = tmp_path_factory.mktemp("joint"), []
+    spec = TINY.model_copy(update={"network": "joint", "credit": "portfolio", "net_arch": (48, 32), "total_timesteps": 128})
+    for member in range(2):
+        paths, target = TrainingPaths(folder / f"work{member}"), folder / f"{member}.zip"
+        train_member(
+            panel, panel_features, panel_fold, EnvSpec(episode_bars=60), spec, CheckpointSpec(enabled=False), member, paths, target
+        )
+        policies.append(load_policy(target))
+    return policies
+
+
 @pytest.mark.parametrize("n", [1, 15, 16, 25])
-def test_members_asked_together_answer_as_each_does_alone(panel, panel_features, panel_policies, n):
+@pytest.mark.parametrize("network", ["panel_policies", "joint_policies"])
+def test_members_asked_together_answer_as_each_does_alone(panel, panel_features, request, network, n):
     """Whatever the number of accounts; one account among them has the same bits by itself, and all are answered as the whole network
     does, but for rounding."""
-    part, arrays = Range(start=506, stop=516), make_market_arrays(panel)
+    part, arrays, panel_policies = Range(start=506, stop=516), make_market_arrays(panel), request.getfixturevalue(network)
     stepper = Stepper(Accounts.open(n, panel.n_symbols, 100_000.0), arrays, ENV)
     together = PolicyInference(panel_policies, panel, panel_features, part, arrays, ENV)
     alone = [PolicyInference([policy], panel, panel_features, part, arrays, ENV) for policy in panel_policies]
@@ -233,17 +249,24 @@ def test_members_asked_together_answer_as_each_does_alone(panel, panel_features,
         stepper.step(bar, random.random((n, panel.n_symbols)) / 3)
 
 
-def test_two_threads_multiply_a_hidden_layer_to_the_same_bits():
-    layer = torch.nn.Linear(512, 512)
-    hidden, rows, before = _Hidden(layer.weight, layer.bias), torch.randn(40, 512), torch.get_num_threads()
-    answers = []
-    try:
-        for threads in (1, 2):
-            torch.set_num_threads(threads)
-            answers.append([hidden(rows[:n]).numpy().tobytes() for n in range(1, len(rows) + 1)])
-    finally:
-        torch.set_num_threads(before)
-    assert answers[0] == answers[1]
+@pytest.mark.parametrize("other_bits", [False, True])
+def test_a_second_thread_never_changes_an_answer(panel, panel_features, joint_policies, monkeypatch, other_bits):
+    """It is taken where it gives the bits of one, and refused on a machine where it does not."""
+    multiply, used = _Hidden.__call__, list[int]()
+
+    def on_another_machine(self, x):
+        used.append(torch.get_num_threads())
+        return multiply(self, x) + (1e-7 if other_bits and used[-1] == 2 else 0)
+
+    monkeypatch.setattr(_Hidden, "__call__", on_another_machine)
+    monkeypatch.setattr(FasterThreads, "took", lambda self, _: self._cores == 1 or self._go_on(2))
+    monkeypatch.setattr("ploutos.strategies.inference.usable_cores", lambda: 2)
+    arrays, bar = make_market_arrays(panel), np.full(20, 505)
+    accounts = Accounts.open(20, panel.n_symbols, 100_000.0)
+    inference = PolicyInference(joint_policies, panel, panel_features, Range(start=506, stop=516), arrays, ENV)
+    one, *two = [inference.predict(accounts, bar).tobytes() for _ in range(3)]
+    assert set(two) == {one}
+    assert used[-1] == (1 if other_bits else 2)
 
 
 def test_members_that_read_whole_rows_sit_beside_others_in_any_order(panel, panel_features, panel_fold, panel_policies, tmp_path):

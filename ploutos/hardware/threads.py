@@ -43,7 +43,7 @@ class FasterThreads:
 
     Threads wait for each other, so on a core with other work two take longer than one, and which it is changes while a run goes on. Two
     are given up as soon as their pieces together have taken longer than with one, and tried again after a while, which gets longer
-    each time. What a piece answers must not depend on its threads.
+    each time. What a piece answers must not depend on its threads; whoever finds that it does calls `refuse`.
 
     Args:
         cores: that the process may use; on one core there is nothing to try.
@@ -72,6 +72,11 @@ class FasterThreads:
         elif self.now == 2 and self._pieces == ROUND:
             self._wait = TRIED
             self._go_on(1)
+
+    def refuse(self) -> None:
+        """Take one thread from now on: two answer otherwise."""
+        self._cores = 1
+        self._go_on(1)
 
     def _go_on(self, threads: int) -> None:
         self.now, self._pieces, self._seconds = threads, 0, 0.0

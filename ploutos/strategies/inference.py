@@ -6,7 +6,7 @@ reads them in order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, Protocol, cast
 
@@ -74,8 +74,8 @@ class _Hidden:
 class _SharedRows:
     """A policy without memory, on one segment: its first layer's view of the market is there for every bar.
 
-    No row's last bit depends on how many rows there are or how many threads multiply them (AVX-512; 1 to 64 rows tried): an account
-    decides bit for bit alike alone and among others.
+    No row's last bit depends on how many rows there are (AVX-512; 1 to 64 tried): an account decides bit for bit alike alone and among
+    others. Where a second thread gives other bits than one, it is not taken.
     """
 
     rows: Float32Array  # none of the market's columns
@@ -86,6 +86,7 @@ class _SharedRows:
     last: tuple[torch.Tensor, torch.Tensor]  # (hidden, n_outputs) and the bias, padded with columns of zeros
     n_outputs: int
     threads: FasterThreads
+    proven: set[int] = field(default_factory=set)  # numbers of accounts for which two threads were seen to give the bits of one
 
     @classmethod
     def of(cls, policy: Policy, rows: Float32Array, bars: Range, threads: FasterThreads) -> "_SharedRows":
@@ -109,15 +110,25 @@ class _SharedRows:
             observations = torch.nn.functional.pad(observations, (0, 0, 0, _FEWEST - n))
         seen = torch.mm(observations, self.own)
         add_tanh_(seen.numpy(), self.market[bar - self.first])
-        began, before = perf_counter(), torch.get_num_threads()
-        torch.set_num_threads(self.threads.now)
+        if self.threads.now == 2 and n not in self.proven:
+            if not torch.equal(self._deep(seen, 1), self._deep(seen, 2)):
+                self.threads.refuse()
+            self.proven.add(n)
+        began = perf_counter()
+        seen = self._deep(seen, self.threads.now)
+        self.threads.took(perf_counter() - began)
+        return torch.addmm(self.last[1], seen, self.last[0])[:n, : self.n_outputs]
+
+    def _deep(self, seen: torch.Tensor, threads: int) -> torch.Tensor:
+        """Through the hidden layers, by so many threads."""
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
         try:
             for layer in self.hidden:
                 seen = layer(seen)
         finally:
             torch.set_num_threads(before)
-        self.threads.took(perf_counter() - began)
-        return torch.addmm(self.last[1], seen, self.last[0])[:n, : self.n_outputs]
+        return seen
 
 
 def _padded(weights: torch.Tensor) -> torch.Tensor:
