@@ -91,7 +91,7 @@ class Signals:
 
 def _looked_up(names: pd.Series, numbers: Mapping[str, int]) -> IntArray:
     """The number of every name, shape (n,)."""
-    codes, different = pd.factorize(names)
+    codes, different = pd.factorize(names, use_na_sentinel=False)  # no name has no number
     return np.array([numbers[name] for name in different], dtype=np.int64)[codes]
 
 

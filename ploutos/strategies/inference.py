@@ -34,8 +34,9 @@ from ploutos.training.teacher import with_forecast
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
-_BLOCK, _FEWEST, _VECTOR = 64, 4, 16
+_BLOCK, _FEWEST = 64, 4
 """Rows of a product whose bits must not depend on their number: of the market's part at once, and of the accounts' at least."""
+_VECTOR = 16  # float32 numbers in a register of AVX-512
 
 
 @dataclass
