@@ -146,6 +146,7 @@ GROUPS: dict[str, list[Case]] = {
     "slow": SLOW,
     "slow, eight years": [replace(case, train_years=8, note="eight years") for case in SLOW],
     "slow, strong": [replace(case, strength=4.5) for case in SLOW],
+    "slow, held": _with(SLOW, "no stopping, teacher's weight 3", stopping={"enabled": False}, teacher_weight=3.0),
     "slow memory": _with(SLOW, "RecurrentPPO", **MEMORY),
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
