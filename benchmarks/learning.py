@@ -111,6 +111,8 @@ STRONG = [Case("planted", 4.5, n) for n in (1, 3, 10, 50)]
 WEAK = [Case("planted", 1.8, 3), Case("planted", 1.0, 3)]
 NOISE = [Case("planted", 0.0, 3, steps=41_000, members=5)]
 SLOW = [Case("planted_slow", 1.8, 1, costs=costs) for costs in (0.5, 1.0, 2.0)]
+HELD_TO = "no stopping, teacher's weight 3"
+HELD: dict[str, Any] = {"stopping": {"enabled": False}, "teacher_weight": 3.0}
 LAGGED = Case("planted_lagged", 4.5, 1)
 CROSS = Case("planted_cross", 4.5, 3)
 CHOICES: dict[str, dict[str, Any]] = {
@@ -146,7 +148,12 @@ GROUPS: dict[str, list[Case]] = {
     "slow": SLOW,
     "slow, eight years": [replace(case, train_years=8, note="eight years") for case in SLOW],
     "slow, strong": [replace(case, strength=4.5) for case in SLOW],
-    "slow, held": _with(SLOW, "no stopping, teacher's weight 3", stopping={"enabled": False}, teacher_weight=3.0),
+    "slow, held": _with(SLOW, HELD_TO, **HELD),
+    "held": _with(
+        [*STRONG[:3], *WEAK, CROSS, replace(CROSS, n_symbols=10), Case("planted_regime", 4.5, 3), replace(NOISE[0], members=1)],
+        HELD_TO,
+        **HELD,
+    ),
     "slow memory": _with(SLOW, "RecurrentPPO", **MEMORY),
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
