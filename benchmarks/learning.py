@@ -149,11 +149,8 @@ GROUPS: dict[str, list[Case]] = {
     "slow, eight years": [replace(case, train_years=8, note="eight years") for case in SLOW],
     "slow, strong": [replace(case, strength=4.5) for case in SLOW],
     "slow, held": _with(SLOW, HELD_TO, **HELD),
-    "held": _with(
-        [*STRONG[:3], *WEAK, CROSS, replace(CROSS, n_symbols=10), Case("planted_regime", 4.5, 3), replace(NOISE[0], members=1)],
-        HELD_TO,
-        **HELD,
-    ),
+    "held": _with([*STRONG[:3], *WEAK, CROSS, replace(CROSS, n_symbols=10), Case("planted_regime", 4.5, 3)], HELD_TO, **HELD),
+    "noise, held": _with(NOISE, HELD_TO, **HELD),
     "slow memory": _with(SLOW, "RecurrentPPO", **MEMORY),
     "slow vote": [replace(case, members=5) for case in SLOW],
     "lagged": [LAGGED, *_with([LAGGED], "RecurrentPPO", **MEMORY)],
@@ -172,7 +169,7 @@ GROUPS: dict[str, list[Case]] = {
     "noise": NOISE,
     "choose": [case for note, other in CHOICES.items() for case in _with([WEAK[0], SLOW[1], replace(NOISE[0], members=1)], note, **other)],
 }
-"""`noise` asks for `--markets 40`, with five trainings each, `choose` for `--first 101 --markets 8`."""
+"""`noise` and `noise, held` ask for `--markets 40`, with five trainings each, `choose` for `--first 101 --markets 8`."""
 
 
 @contextmanager
