@@ -40,6 +40,14 @@ def advice(draw, at_least: int = 0) -> Signals:
     return Signals(frame, "m", True, 5)
 
 
+@pytest.mark.parametrize("column", ["symbol", "action"])
+def test_advice_without_a_symbol_or_an_action_is_never_read_as_another(column):
+    frame = pd.DataFrame({"bar": [0, 1], "symbol": ["S0", "S1"], "action": ["buy", "sell"], "confidence": 0.5, "abstained": False})
+    frame.loc[1, column] = None
+    with pytest.raises(KeyError):
+        Signals(frame, "m", True, 5).align_to_bars(random_panel(1, 10))
+
+
 def said(signals: Signals) -> dict[str, list]:
     """What each symbol was told, in no order."""
     return {symbol: sorted(part[SAID].itertuples(index=False, name=None)) for symbol, part in signals.frame.groupby("symbol")}

@@ -228,20 +228,23 @@ def joint_policies(panel, panel_features, panel_fold, tmp_path_factory):
 @pytest.mark.parametrize("n", [1, 15, 16, 25])
 @pytest.mark.parametrize("network", ["panel_policies", "joint_policies"])
 def test_members_asked_together_answer_as_each_does_alone(panel, panel_features, request, network, n):
-    """Whatever the number of accounts; one account among them has the same bits by itself, and all are answered as the whole network
-    does, but for rounding."""
-    part, arrays, panel_policies = Range(start=506, stop=516), make_market_arrays(panel), request.getfixturevalue(network)
+    """Whatever the number of accounts; one account among them has the same bits by itself, of a joint network where the processor has
+    AVX-512, and all are answered as the whole network does, but for rounding."""
+    exact = network == "panel_policies" or torch.backends.cpu.get_cpu_capability() == "AVX512"
+    part, arrays, policies = Range(start=506, stop=516), make_market_arrays(panel), request.getfixturevalue(network)
     stepper = Stepper(Accounts.open(n, panel.n_symbols, 100_000.0), arrays, ENV)
-    together = PolicyInference(panel_policies, panel, panel_features, part, arrays, ENV)
-    alone = [PolicyInference([policy], panel, panel_features, part, arrays, ENV) for policy in panel_policies]
+    together = PolicyInference(policies, panel, panel_features, part, arrays, ENV)
+    alone = [PolicyInference([policy], panel, panel_features, part, arrays, ENV) for policy in policies]
     random = np.random.default_rng(3)
     for at in range(part.start - 1, part.stop - 1):
         bar = np.full(n, at)
         answers = together.predict(stepper.accounts, bar)
         np.testing.assert_array_equal(answers, np.concatenate([each.predict(stepper.accounts, bar) for each in alone]))
         by_itself = together.predict(stepper.accounts.rows(slice(n - 1, n)).copy(), bar[:1])
-        np.testing.assert_array_equal(answers[:, -1:], by_itself)
-        for policy, answer in zip(panel_policies, answers, strict=True):
+        if exact:
+            np.testing.assert_array_equal(answers[:, -1:], by_itself)
+        np.testing.assert_allclose(answers[:, -1:], by_itself, atol=1e-6)
+        for policy, answer in zip(policies, answers, strict=True):
             rows = market_rows(panel_features, panel.tradable, policy.scaler)
             seen = np.empty((n, observation_size(rows.shape[1], panel.n_symbols)), dtype=np.float32)
             observe(stepper.accounts, bar, rows, arrays, seen)
@@ -256,7 +259,11 @@ def test_a_second_thread_never_changes_an_answer(panel, panel_features, joint_po
 
     def on_another_machine(self, x):
         used.append(torch.get_num_threads())
-        return multiply(self, x) + (1e-7 if other_bits and used[-1] == 2 else 0)
+        torch.set_num_threads(1)  # this machine has no say
+        try:
+            return multiply(self, x) + (1e-7 if other_bits and used[-1] == 2 else 0)
+        finally:
+            torch.set_num_threads(used[-1])
 
     monkeypatch.setattr(_Hidden, "__call__", on_another_machine)
     monkeypatch.setattr(FasterThreads, "took", lambda self, _: self._cores == 1 or self._go_on(2))
