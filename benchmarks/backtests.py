@@ -1,13 +1,12 @@
 """Backtests of hourly bars of 15 shares: seconds, processor time, and where it goes; `python -m benchmarks.backtests`.
 
-Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each). Numeric libraries have
-one thread, as a run gives them; the policies' hidden layers take a second one while that is faster. Nobody trained the members: they are
-as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ and are sure of something. That
-costs what trained ones cost.
+Three-year folds, two members of [512, 512, 512] each, the mock advisor's advice, every placebo (5 draws of each), one thread. Nobody
+trained the members: they are as torch draws them from their seeds, but for their last layer, 100 times as large, so that they differ and
+are sure of something. That costs what trained ones cost.
 
 `--file` takes other bars than the simulated ones. `--tree` names another checkout, whose own copy of this program runs in turns with
-this one; both must give the same bytes. `--folder` keeps what was made: bars, policies and advice are found there again.
-`--profile` prints where the time goes.
+this one: both must give the same bytes, or, where one has accounts that the other lacks, the same equity of the accounts of both.
+`--folder` keeps what each tree made: bars, policies and advice are found there again. `--profile` prints where the time goes.
 """
 
 import argparse
@@ -157,15 +156,19 @@ class Tree:
         self._process.wait()
 
 
-def differences(one: Path, other: Path) -> list[str]:
-    """Names of the arrays whose bytes differ."""
+def difference(one: Path, other: Path) -> str:
+    """Which arrays have other bytes; of trees that have not the same accounts, how many accounts of the one the other has too."""
     with np.load(one) as a, np.load(other) as b:
-        return [name for name in a.files if a[name].tobytes() != b[name].tobytes()]
+        if len(a["equity"]) == len(b["equity"]):
+            changed = [name for name in a.files if a[name].tobytes() != b[name].tobytes()]
+            return f"other bytes in {', '.join(changed)}" if changed else "the same bytes"
+        theirs = {path.tobytes() for path in b["equity"]}
+        return f"the same equity of {sum(path.tobytes() in theirs for path in a['equity'])} of {len(a['equity'])} accounts"
 
 
 def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, profile: bool) -> None:
     """Processor seconds of every tree, in turns, against those of the first; and whether their arrays are the same."""
-    running = [Tree(path, folder, file) for path in trees]
+    running = [Tree(path, folder / str(at), file) for at, path in enumerate(trees)]
     if profile:
         running[-1].ask("profile")
         return
@@ -179,10 +182,10 @@ def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, pro
     print(f"{facts['accounts']} accounts, {facts['folds']} folds, {facts['bars']:,} test bars; {rounds} rounds in turns")
     for at, (tree, seconds) in enumerate(zip(running, taken, strict=True)):
         tree.close()
-        ratio = statistics.median(base / own for base, own in zip(taken[0], seconds, strict=True))
-        changed = differences(folder / "backtests-0.npz", folder / f"backtests-{at}.npz")
-        print(f"{tree.path}: {statistics.median(seconds):.2f} s ({min(seconds):.2f}..{max(seconds):.2f}), {ratio:.2f} x, ", end="")
-        print(f"other bytes in {', '.join(changed)}" if changed else "the same bytes")
+        ratios = [base / own for base, own in zip(taken[0], seconds, strict=True)]
+        same = difference(folder / "backtests-0.npz", folder / f"backtests-{at}.npz")
+        taken_by = f"{statistics.median(seconds):.2f} s ({min(seconds):.2f}..{max(seconds):.2f})"
+        print(f"{tree.path}: {taken_by}, {statistics.median(ratios):.2f} x ({min(ratios):.2f}..{max(ratios):.2f}), {same}")
 
 
 def main() -> None:

@@ -22,7 +22,6 @@ from ploutos.errors import ResourceError
 from ploutos.hardware.cgroup import Limits, read_limits
 from ploutos.hardware.machine import Gpu, Machine, read_gpus, usable_cores, usable_memory
 from ploutos.hardware.monitor import NOT_EVALUATED, HardwareMonitor, Sample, describe_usage, read_process_usage
-from ploutos.hardware.threads import FasterThreads
 from ploutos.resolve import resolve_for_machine
 from ploutos.training.autoscale import (
     DEFAULT_REQUEST,
@@ -551,33 +550,3 @@ def test_dear_readings_come_less_often(monkeypatch):
         time.sleep(2.2)
     assert len(monitor.samples) <= 2 + 3  # one at each end; 20 ms of work are followed by at least a second of rest
     assert time.process_time() - before < 0.5
-
-
-@pytest.mark.parametrize(("cores", "with_two", "share"), [(1, 0.5, 0.0), (2, 0.5, 0.95), (2, 1.1, 0.05), (2, 3.0, 0.05)])
-def test_a_second_thread_is_taken_where_it_is_faster_and_little_is_lost_where_it_is_not(cores, with_two, share):
-    """A piece takes 1 with one thread. Only a try shows what it takes with two."""
-    threads, seconds, n, used = FasterThreads(cores), 0.0, 50_000, 0
-    for _ in range(n):
-        took = with_two if threads.now == 2 else 1.0
-        used, seconds = used + (threads.now == 2), seconds + took
-        threads.took(took)
-    if cores > 1 and with_two < 1:
-        assert used / n >= share
-    else:
-        assert used / n <= share
-    assert seconds <= n * 1.02
-
-
-def test_a_second_thread_is_given_up_when_its_core_gets_other_work_and_tried_again():
-    threads = FasterThreads(2)
-    for _ in range(100):
-        threads.took(1.0 if threads.now == 1 else 0.5)
-    assert threads.now == 2
-    stalled = 0
-    while threads.now == 2:  # what the pieces before have gained may be lost, and no more
-        threads.took(4.0)
-        stalled += 1
-    assert stalled * 3.0 <= 100 * 0.5
-    for _ in range(5_000):
-        threads.took(1.0 if threads.now == 1 else 0.5)
-    assert threads.now == 2

@@ -6,8 +6,7 @@ reads them in order.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from time import perf_counter
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -22,21 +21,17 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
-from ploutos.hardware.machine import usable_cores
-from ploutos.hardware.threads import FasterThreads
 from ploutos.market.bars import Bars
 from ploutos.strategies.regression import regression_of
 from ploutos.training.checkpoint import Policy
-from ploutos.training.fast.elementwise import add_tanh_
+from ploutos.training.fast.dense import DenseLayers, pad
 from ploutos.training.fast.fused import FusedNetwork, Observations
 from ploutos.training.networks import SymbolColumns
 from ploutos.training.teacher import with_forecast
 from ploutos.types import BoolArray, Float32Array, FloatArray, IntArray
 from ploutos.walk_forward import Range
 
-_BLOCK, _FEWEST = 64, 4
-"""Rows of a product whose bits must not depend on their number: of the market's part at once, and of the accounts' at least."""
-_VECTOR = 16  # float32 numbers in a register of AVX-512
+_BLOCK = 64  # rows of the market's part at once: a product's bits must not depend on their number
 
 
 @dataclass
@@ -52,92 +47,31 @@ class _Actor(Protocol):
     rows: Float32Array
     """The market's part of the observations it is given, shape (n_bars, n_columns)."""
 
-    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor: ...
-
-
-class _Hidden:
-    """A hidden layer and its tanh; the weights are laid out once, as oneDNN reads them."""
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor) -> None:
-        self._weight, self._bias, self._packed = weight.detach(), bias.detach(), None
-        if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
-            self._packed = torch.ops.mkldnn._reorder_linear_weight(self._weight.contiguous(), _BLOCK)
-            self._multiply = torch.ops.mkldnn._linear_pointwise.default
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """Of rows, shape (n, n_in)."""
-        if self._packed is None:
-            return torch.nn.functional.linear(x, self._weight, self._bias).tanh_()
-        return cast(torch.Tensor, self._multiply(x, self._packed, self._bias, "tanh", [], ""))
+    def __call__(self, bar: int, observations: Float32Array) -> Float32Array: ...
 
 
 @dataclass
 class _SharedRows:
-    """A policy without memory, on one segment: its first layer's view of the market is there for every bar.
-
-    No row's last bit depends on how many rows there are (AVX-512; 1 to 64 tried): an account decides bit for bit alike alone and among
-    others. Where a second thread gives other bits than one, it is not taken.
-    """
+    """A policy without memory, on one segment: its first layer's view of the market is there for every bar."""
 
     rows: Float32Array  # none of the market's columns
     first: int
     market: Float32Array  # (n_bars, hidden), the market's part and the bias
-    own: torch.Tensor  # (n_own, hidden), the first layer's other part
-    hidden: Sequence[_Hidden]
-    last: tuple[torch.Tensor, torch.Tensor]  # (hidden, n_outputs) and the bias, padded with columns of zeros
-    n_outputs: int
-    threads: FasterThreads
-    proven: set[int] = field(default_factory=set)  # numbers of accounts for which two threads were seen to give the bits of one
+    layers: DenseLayers  # of the account's part
 
     @classmethod
-    def of(cls, policy: Policy, rows: Float32Array, bars: Range, threads: FasterThreads) -> "_SharedRows":
+    def of(cls, policy: Policy, rows: Float32Array, bars: Range) -> "_SharedRows":
         first, *hidden = [layer for layer in _network(policy).policy_net if isinstance(layer, torch.nn.Linear)]
-        last = cast(Any, policy.model.policy).action_net
+        later = [(layer.weight, layer.bias) for layer in (*hidden, cast(Any, policy.model.policy).action_net)]
         with torch.no_grad():
-            return cls(
-                rows=rows[:, :0],
-                first=bars.start - 1,
-                market=_market_part(first, rows, bars).numpy(),
-                own=first.weight[:, rows.shape[1] :].T.contiguous(),
-                hidden=[_Hidden(layer.weight, layer.bias) for layer in hidden],
-                last=(_padded(last.weight.T), _padded(last.bias)),
-                n_outputs=last.out_features,
-                threads=threads,
-            )
+            market = _market_part(first, rows, bars)
+        return cls(rows[:, :0], bars.start - 1, market, DenseLayers([(first.weight[:, rows.shape[1] :], None), *later]))
 
-    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        n = len(observations)
-        if n < _FEWEST:
-            observations = torch.nn.functional.pad(observations, (0, 0, 0, _FEWEST - n))
-        seen = torch.mm(observations, self.own)
-        add_tanh_(seen.numpy(), self.market[bar - self.first])
-        if self.threads.now == 2 and n not in self.proven:
-            if not torch.equal(self._deep(seen, 1), self._deep(seen, 2)):
-                self.threads.refuse()
-            self.proven.add(n)
-        began = perf_counter()
-        seen = self._deep(seen, self.threads.now)
-        self.threads.took(perf_counter() - began)
-        return torch.addmm(self.last[1], seen, self.last[0])[:n, : self.n_outputs]
-
-    def _deep(self, seen: torch.Tensor, threads: int) -> torch.Tensor:
-        """Through the hidden layers, by so many threads."""
-        before = torch.get_num_threads()
-        torch.set_num_threads(threads)
-        try:
-            for layer in self.hidden:
-                seen = layer(seen)
-        finally:
-            torch.set_num_threads(before)
-        return seen
+    def __call__(self, bar: int, observations: Float32Array) -> Float32Array:
+        return self.layers(observations, self.market[bar - self.first])
 
 
-def _padded(weights: torch.Tensor) -> torch.Tensor:
-    """The same with its last axis filled up with zeros, to whole vectors of the processor."""
-    return torch.nn.functional.pad(weights, (0, -weights.shape[-1] % _VECTOR)).contiguous()
-
-
-def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> torch.Tensor:
+def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> Float32Array:
     """What a first layer makes of the market's rows of a segment, and its bias.
 
     In blocks of one size: a product's last bit depends on how many rows it has, and the future must not.
@@ -145,7 +79,8 @@ def _market_part(layer: torch.nn.Linear, rows: Float32Array, bars: Range) -> tor
     n, n_columns = bars.n_bars, rows.shape[1]
     padded = torch.zeros(-(-n // _BLOCK) * _BLOCK, n_columns)
     padded[:n] = torch.from_numpy(rows[bars.start - 1 : bars.stop - 1])
-    return torch.cat([torch.addmm(layer.bias, block, layer.weight[:, :n_columns].T) for block in torch.split(padded, _BLOCK)])
+    blocks = [torch.addmm(layer.bias, block, layer.weight[:, :n_columns].T) for block in torch.split(padded, _BLOCK)]
+    return pad(torch.cat(blocks).numpy())
 
 
 @dataclass
@@ -166,10 +101,11 @@ class _SharedSymbols:
         market, usable = by_symbol.flatten(0, 1).numpy(), by_symbol[..., -1].contiguous().numpy()
         return cls(rows[:, :0], columns, bars.start - 1, market, usable, FusedNetwork(policy.model.policy))
 
-    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
-        own, account = (each.contiguous().numpy() for each in self.columns.own_by_symbol(observations))
+    def __call__(self, bar: int, observations: Float32Array) -> Float32Array:
+        own, account = (each.contiguous().numpy() for each in self.columns.own_by_symbol(torch.from_numpy(observations)))
         now = np.full(len(observations), bar - self.first)
-        return self.network.forward(Observations(self.market, self.usable, now, own, account), one_by_one=True)[0].view(len(now), -1)
+        observed = Observations(self.market, self.usable, now, own, account)
+        return self.network.forward(observed, one_by_one=True)[0].view(len(now), -1).numpy()
 
 
 def _network(policy: Policy) -> Any:
@@ -186,14 +122,14 @@ class _Whole:
     state: RecurrentState
 
     @torch.inference_mode()
-    def __call__(self, bar: int, observations: torch.Tensor) -> torch.Tensor:
+    def __call__(self, bar: int, observations: Float32Array) -> Float32Array:
         network: Any = self.policy.model.policy
-        seen = network.extract_features(observations, network.pi_features_extractor)
+        seen = network.extract_features(torch.from_numpy(observations), network.pi_features_extractor)
         if self.policy.recurrent:
             cells = self.state.cells or (torch.zeros(1, len(seen), self._memory(seen.shape[1])),) * 2
             seen, self.state.cells = network.lstm_actor(seen[None], cells)
             seen = seen[0]
-        return cast(torch.Tensor, network.action_net(network.mlp_extractor.forward_actor(seen)))
+        return cast(Float32Array, network.action_net(network.mlp_extractor.forward_actor(seen)).numpy())
 
     def _memory(self, n_observed: int) -> int:
         """Size of an account's state."""
@@ -222,7 +158,7 @@ class PolicyInference:
         if len({policy.is_continuous for policy in policies}) > 1:
             raise DataError("some policies give weights and others actions; members of one vote must all do the same")
         self._arrays, self._env, self._masked = arrays, env, any(policy.masked for policy in policies)
-        self._policies, market, threads = tuple(policies), list[tuple[Scaler, Float32Array]](), FasterThreads(usable_cores())
+        self._policies, market = tuple(policies), list[tuple[Scaler, Float32Array]]()
         self._actors: list[_Actor] = []
         for policy in policies:
             assert features is not None
@@ -230,7 +166,7 @@ class PolicyInference:
             same = [rows for scaler, rows in market if _alike(scaler, policy.scaler)]  # members of a fold share a scaler
             rows = same[0] if same else _rows_of(part, bars, features, policy)
             market.append((policy.scaler, rows))
-            self._actors.append(_actor(policy, rows, part, threads))
+            self._actors.append(_actor(policy, rows, part))
 
     def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
         """What every policy says of every account after the close of a bar.
@@ -246,21 +182,21 @@ class PolicyInference:
         if not self._policies or not len(bar):
             return np.zeros((len(self._policies), len(bar), n_symbols, N_ACTIONS))
         masks = action_masks(accounts, bar, self._arrays, self._env) if self._masked else None
-        lasts, seen = [], dict[tuple[int, bool], torch.Tensor]()
+        lasts, seen = [], dict[tuple[int, bool], Float32Array]()
         for actor, policy in zip(self._actors, self._policies, strict=True):
             n_columns, account = actor.rows.shape[1], policy.observes_account
             key = n_columns, account
             if n_columns or key not in seen:  # what is the accounts' own is the same for all members
-                seen[key] = torch.empty(len(bar), observation_size(n_columns, n_symbols, account))
-                observe(accounts, bar, actor.rows, self._arrays, seen[key].numpy())
+                seen[key] = np.empty((len(bar), observation_size(n_columns, n_symbols, account)), dtype=np.float32)
+                observe(accounts, bar, actor.rows, self._arrays, seen[key])
             lasts.append(actor(int(bar[0]), seen[key]))
-        return _predictions(self._policies, torch.stack(lasts), masks)
+        return _predictions(self._policies, np.stack(lasts), masks)
 
 
-def _actor(policy: Policy, rows: Float32Array, bars: Range, threads: FasterThreads) -> _Actor:
+def _actor(policy: Policy, rows: Float32Array, bars: Range) -> _Actor:
     if policy.recurrent or not cast(Any, policy.model.policy).net_arch:
         return _Whole(rows, policy, RecurrentState())
-    return _SharedRows.of(policy, rows, bars, threads) if policy.columns is None else _SharedSymbols.of(policy, rows, bars)
+    return _SharedRows.of(policy, rows, bars) if policy.columns is None else _SharedSymbols.of(policy, rows, bars)
 
 
 def _alike(one: Scaler, other: Scaler) -> bool:
@@ -289,17 +225,17 @@ def predict(policy: Policy, observations: Float32Array, masks: BoolArray | None 
     Returns:
         Shape (n, n_symbols, 3) or (n, n_symbols, 2), as `PolicyInference.predict` gives them.
     """
-    last = _Whole(observations, policy, state or RecurrentState())(0, torch.from_numpy(observations))[None]
+    last = _Whole(observations, policy, state or RecurrentState())(0, observations)[None]
     return _predictions([policy], last, masks)[0]
 
 
-def _predictions(policies: Sequence[Policy], lasts: torch.Tensor, masks: BoolArray | None) -> FloatArray:
+def _predictions(policies: Sequence[Policy], lasts: Float32Array, masks: BoolArray | None) -> FloatArray:
     """The members' answers from what their last layers put out, shape (n_members, n, n_outputs)."""
     if policies[0].is_continuous:
-        lasts, space = lasts.double(), cast(spaces.Box, policies[0].model.action_space)
+        means, space = torch.from_numpy(lasts).double(), cast(spaces.Box, policies[0].model.action_space)
         spread = torch.stack([cast(Any, policy.model.policy).log_std.detach().double().exp() for policy in policies])[:, None]
-        return np.stack([np.clip(lasts.numpy(), space.low[0], space.high[0]), torch.special.ndtr(lasts.abs() / spread).numpy()], axis=-1)
-    logits = lasts.numpy().reshape(*lasts.shape[:2], -1, N_ACTIONS)  # one softmax for all; stable-baselines3 builds an object for each
+        return np.stack([np.clip(means.numpy(), space.low[0], space.high[0]), torch.special.ndtr(means.abs() / spread).numpy()], axis=-1)
+    logits = lasts.reshape(*lasts.shape[:2], -1, N_ACTIONS)  # one softmax for all; stable-baselines3 builds an object for each
     if masks is not None:
         for at, policy in enumerate(policies):
             if policy.masked:
