@@ -6,7 +6,7 @@ are sure of something. That costs what trained ones cost.
 
 `--file` takes other bars than the simulated ones. `--tree` names another checkout, whose own copy of this program runs in turns with
 this one: both must give the same bytes, or, where one has accounts that the other lacks, the same equity of the accounts of both.
-`--folder` keeps what each tree made: bars, policies and advice are found there again. `--profile` prints where the time goes.
+`--folder` keeps what each tree made: policies and advice are found there again. `--profile` prints where the time goes.
 """
 
 import argparse
@@ -159,7 +159,7 @@ class Tree:
 def difference(one: Path, other: Path) -> str:
     """Which arrays have other bytes; of trees that have not the same accounts, how many accounts of the one the other has too."""
     with np.load(one) as a, np.load(other) as b:
-        if len(a["equity"]) == len(b["equity"]):
+        if a.files == b.files and len(a["equity"]) == len(b["equity"]):
             changed = [name for name in a.files if a[name].tobytes() != b[name].tobytes()]
             return f"other bytes in {', '.join(changed)}" if changed else "the same bytes"
         theirs = {path.tobytes() for path in b["equity"]}
@@ -168,7 +168,7 @@ def difference(one: Path, other: Path) -> str:
 
 def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, profile: bool) -> None:
     """Processor seconds of every tree, in turns, against those of the first; and whether their arrays are the same."""
-    running = [Tree(path, folder / str(at), file) for at, path in enumerate(trees)]
+    running = [Tree(path, folder / "-".join(path.resolve().parts[1:]), file) for path in trees]
     if profile:
         running[-1].ask("profile")
         return

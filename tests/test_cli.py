@@ -62,6 +62,15 @@ def test_the_doctor_finds_this_machine_fit(tmp_path, monkeypatch):
     assert "mock" in checks["advisor"]["found"]
 
 
+def test_the_doctor_says_what_to_do_about_a_server_that_cannot_be_imported(tmp_path, monkeypatch):
+    (tmp_path / "prefect").mkdir()
+    (tmp_path / "prefect" / "__init__.py").write_text("raise TypeError('a FastAPI that Prefect does not know')")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    found = {check["name"]: check for check in json.loads(run(app, ["doctor", "--json"]).stdout)}["Prefect server"]
+    assert (found["ok"], found["found"]) == (False, "cannot be imported: TypeError: a FastAPI that Prefect does not know")
+    assert "under constraints.txt" in found["remedy"]
+
+
 def test_the_doctor_says_what_to_do_about_a_home_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("PLOUTOS_HOME", str(tmp_path / "file"))

@@ -45,7 +45,7 @@ def test_the_first_policy_stands_beside_eight_baselines(folder, monkeypatch, cap
 
 def test_a_strategy_of_ones_own_passes_the_check_and_its_peeking_copy_does_not(folder, monkeypatch, capsys):
     result = run("02_own_strategy.py", folder, monkeypatch)["result"]
-    assert "refused: the answer changed after bar" in capsys.readouterr().out
+    assert "refused: the answer of trend changed after bar" in capsys.readouterr().out
     assert set(result.trades_frame()["strategy"]) >= {"trend"}
     assert (folder / WRITES["02_own_strategy.py"]).exists()
 

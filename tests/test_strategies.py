@@ -1,12 +1,16 @@
 """The contract of strategies: ours keep it, and a strategy that peeks, forgets or goes beyond its limits is told where."""
 
+from copy import copy, deepcopy
 from dataclasses import dataclass, replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 from markets import TINY, mock_advisor
 
 from ploutos.advisor.advisor import advise
+from ploutos.advisor.mirror import mirrored_market
 from ploutos.envs.ledger import Accounts, Stepper
 from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.observation import market_rows, observation_size, observe
@@ -16,13 +20,15 @@ from ploutos.evaluation.backtest import BY_ACCOUNT, Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
+from ploutos.fusion.calibration import Calibration, FusionChoice
+from ploutos.fusion.hybrid import hybrid_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.bars import FIELDS, Bars
-from ploutos.strategies.advised import ADVISOR, FUSED, AdvisorStrategy, FusedStrategy
+from ploutos.strategies.advised import ADVISOR, FUSED, FUSED_ABLATED, MIRRORED, AdvisorStrategy, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets, StrategyId
 from ploutos.strategies.baselines import all_baselines
 from ploutos.strategies.check import check_strategy
-from ploutos.strategies.ensemble import EnsembleStrategy, votes_and_members
+from ploutos.strategies.ensemble import HYBRID, EnsembleStrategy, votes_and_members
 from ploutos.strategies.inference import PolicyInference, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.ppo import train_member
@@ -33,34 +39,62 @@ PART = Range(start=506, stop=560)
 ENV = EnvSpec()
 
 
-def baseline(index):
-    return lambda bars: (all_baselines(bars, PART.start - 1, ENV, 3)[index], None)
+def advice(bars, told=None):
+    """The mock's advice on the bars, or what it says of others, as far as they go."""
+    asked = told or bars
+    signals = advise(asked, market_features(asked), PART.start - 1, min(PART.stop - 1, bars.n_bars) - 1, mock_advisor())
+    return [each[None] for each in signals.align_to_bars(bars)]
 
 
-@pytest.mark.parametrize("index", range(5))
-def test_every_baseline_keeps_the_contract(panel, index):
-    check_strategy(baseline(index), panel, PART, ENV)
-
-
-def test_votes_advice_and_fusion_keep_the_contract(panel, panel_policies):
+def test_votes_and_advice_keep_the_contract(panel, panel_policies):
     def voted(bars):
         return EnsembleStrategy(votes_and_members(2), bars=bars, env=ENV), build_features(bars, FeatureSpec())
 
-    def advice(bars):
-        advised_actions, sure = advise(
-            bars, market_features(bars), PART.start - 1, min(PART.stop - 1, bars.n_bars) - 1, mock_advisor()
-        ).align_to_bars(bars)
-        return advised_actions[None], sure[None]
-
     def advised(bars):
-        return AdvisorStrategy((ADVISOR,), advice(bars)[0], bars, ENV), None
-
-    def fused(bars):
-        return FusedStrategy((FUSED,), *advice(bars), bars, ENV, (FusionSpec(),)), build_features(bars, FeatureSpec())
+        tables = [advice(bars)[0], advice(bars, mirrored_market(bars))[0]]
+        return AdvisorStrategy((ADVISOR, MIRRORED), np.concatenate(tables), bars, ENV), None
 
     check_strategy(voted, panel, PART, ENV, panel_policies[:2])
     check_strategy(advised, panel, PART, ENV)
-    check_strategy(fused, panel, PART, ENV, panel_policies[:2])
+
+
+CHOICE = FusionChoice.model_construct(
+    calibration=Calibration(slope=2.0), advisor=Calibration(slope=0.5), chosen=SimpleNamespace(llm_weight=0.7, confidence_threshold=0.4)
+)
+
+
+@pytest.mark.parametrize("chosen", [{}, {"choices": (CHOICE,)}, {"calibrations": (CHOICE.calibration, CHOICE.advisor)}])
+def test_fusion_keeps_the_contract_with_advice_and_without(panel, panel_policies, chosen):
+    """A placebo's shuffled or shifted advice does not: it knows when the real advice will come, and is a control, not a strategy."""
+
+    def fused(bars):
+        with_advice = advice(bars)
+        tables = [np.concatenate([each, np.zeros_like(each)]) for each in with_advice]
+        return FusedStrategy((FUSED, FUSED_ABLATED), *tables, bars, ENV, (FusionSpec(),), **chosen), build_features(bars, FeatureSpec())
+
+    check_strategy(fused, panel, PART, ENV, panel_policies[:2], n_cuts=3)
+
+
+def test_votes_on_weights_and_on_hybrid_features_keep_the_contract(panel, panel_features, panel_fold, tmp_path):
+    def features_of(bars, hybrid):
+        features = build_features(bars, FeatureSpec())
+        if not hybrid:
+            return features
+        market = market_features(bars)
+        return hybrid_features(
+            features, bars, market, advise(bars, market, PART.start - 1, min(PART.stop - 1, bars.n_bars) - 1, mock_advisor())
+        )
+
+    for hybrid in (False, True):
+        spec = TINY.model_copy(update={"actions": "discrete" if hybrid else "weights", "total_timesteps": 128})
+        paths, target = TrainingPaths(tmp_path / f"work{hybrid}"), tmp_path / f"{hybrid}.zip"
+        once = CheckpointSpec(enabled=False)
+        train_member(panel, features_of(panel, hybrid), panel_fold, EnvSpec(episode_bars=60), spec, once, 1, paths, target)
+
+        def voted(bars, hybrid=hybrid):
+            return EnsembleStrategy({HYBRID: slice(None)}, bars=bars, env=ENV), features_of(bars, hybrid)
+
+        check_strategy(voted, panel, PART, ENV, [load_policy(target)], n_cuts=3)
 
 
 def test_a_strategy_that_peeks_one_bar_ahead_is_told_where(panel):
@@ -68,7 +102,9 @@ def test_a_strategy_that_peeks_one_bar_ahead_is_told_where(panel):
         ahead = np.vstack([bars.mark[1:], bars.mark[-1:]])
         return PrecomputedTargets("peeks", np.where(ahead > bars.mark, 0.3, 0.0)), None
 
-    with pytest.raises(StrategyError, match=r"the answer changed after bar \d+ \(\d{4}-.*Z\) in column S\d on bars whose future"):
+    with pytest.raises(
+        StrategyError, match=r"the answer of peeks changed after bar \d+ \(\d{4}-.*Z\) in column S\d on bars whose future.*reads later"
+    ):
         check_strategy(peeks, panel, PART, ENV)
 
 
@@ -78,13 +114,18 @@ def test_a_scaler_fitted_on_all_bars_is_found(panel):
         rows = fit_scaler(features.values[features.ready.all(axis=1)]).transform(features.values)
         return PrecomputedTargets("scaled", np.clip(np.nan_to_num(rows[:, :, 0]), 0, 0.3)), None
 
-    with pytest.raises(StrategyError, match=r"the answer changed after bar \d+ .* in column S\d"):
+    with pytest.raises(StrategyError, match=r"the answer of scaled changed after bar \d+ .* in column S\d"):
         check_strategy(scaled, panel, PART, ENV)
 
 
 def ahead(values, bars=1):
     """What stands so many bars later; the last row where there is none."""
     return np.vstack([values[bars:], np.repeat(values[-1:], bars, axis=0)])
+
+
+def decision(bars, bar):
+    """Whether a decision is the one after the close of a bar."""
+    return (np.arange(bars.n_bars) == bar)[:, None]
 
 
 PEEKS = {
@@ -99,6 +140,11 @@ PEEKS = {
     "it is listed to the end": lambda bars: np.broadcast_to(bars.tradable[-1], bars.close.shape),
     "it has won in the end": lambda bars: np.broadcast_to(bars.mark[-1] > bars.mark[0], bars.close.shape),
     "there will be many bars": lambda bars: np.full(bars.close.shape, bars.n_bars > 600),
+    "the next bar lies within this one": lambda bars: (ahead(bars.high) < bars.high) & (ahead(bars.low) > bars.low),
+    "the next bar ends where it began": lambda bars: np.abs(ahead(bars.close) / ahead(bars.open) - 1) < 1e-3,
+    "the next bar opens where this one ended": lambda bars: np.abs(ahead(bars.open) / bars.close - 1) < 1e-3,
+    "the first bar rises, and nothing after": lambda bars: (ahead(bars.close) > bars.close) & decision(bars, PART.start - 1),
+    "the last bar rises, and nothing before": lambda bars: (ahead(bars.close) > bars.close) & decision(bars, PART.stop - 2),
 }
 
 
@@ -114,8 +160,11 @@ def test_every_way_to_peek_is_found_whatever_the_seed(panel, peek, n_symbols):
         return PrecomputedTargets("peeks", np.where(PEEKS[peek](bars), 0.3, 0.0)), None
 
     for seed in range(5):
-        with pytest.raises(StrategyError, match="the answer changed after bar"):
+        with pytest.raises(StrategyError, match="the answer of peeks changed after bar"):
             check_strategy(peeks, some, PART, ENV, seed=seed)
+
+
+ARRAYS = ("close", "volume", "timestamps", "available_at", "mark", "tradable", "sessions")
 
 
 @dataclass
@@ -130,17 +179,25 @@ class Handed:
     def targets(self, context):
         if self.does == "reads on":
             return np.where(self.bars.close[context.bar + 1] > self.bars.close[context.bar], 0.3, 0.0)[None]
-        if self.does == "changes bars":
-            self.bars.close[context.bar + 1 :] *= 1.01
+        if self.does == "fails":
+            assert context.bar + 1 < self.bars.n_bars
+        if self.does.startswith("changes "):
+            array = getattr(self.bars, self.does.removeprefix("changes "))
+            array[-1] = array[0]
         if self.does == "pays itself":
             context.accounts.cash[:] *= 1.01
+        if self.does == "holds more":
+            context.held[:] = 0.5
+        if self.does == "asks nobody":
+            return context.predictions[0, :, :, 1]
         return np.full(context.held.shape, np.nan)
 
 
-def test_what_a_strategy_does_to_what_it_is_handed_is_found(panel):
+def test_what_a_strategy_does_to_what_it_is_handed_is_found(panel, panel_policies):
     def own(does):
         def build(bars):
-            return Handed(replace(bars, close=bars.close.copy()) if does == "reads on" else bars, does), None
+            features = build_features(bars, FeatureSpec()) if does == "asks nobody" else None
+            return Handed(replace(bars, close=bars.close.copy()) if does == "reads on" else bars, does), features
 
         return build
 
@@ -148,17 +205,22 @@ def test_what_a_strategy_does_to_what_it_is_handed_is_found(panel):
     mine = replace(panel, close=panel.close.copy())
     for build, sentence in (
         (own("reads on"), r"handed fails on bars whose future after \d+ .* was cut off: IndexError"),
-        (own("changes bars"), "handed changed bars.close, which others read"),
+        (own("fails"), r"handed fails on bars whose future after \d+ .* was cut off: AssertionError"),
+        *((own(f"changes {name}"), f"handed changed bars.{name}, which others read") for name in ARRAYS),
         (lambda _: (same, None), "build gave the same handed twice"),
         (lambda _: (PrecomputedTargets("table", table), None), r"table has a table of 700 rows for \d+ bars; expected one for each"),
     ):
         with pytest.raises(StrategyError, match=sentence):
             check_strategy(build, mine, PART, ENV)
-    np.testing.assert_array_equal(mine.close, panel.close)
-    with pytest.raises(ValueError, match="read-only"):
-        check_strategy(own("pays itself"), panel, PART, ENV)
-    with pytest.raises(ValueError, match="read-only"):
-        run_backtests(panel, None, [Segment(PART)], [own("pays itself")(panel)[0]], ENV)
+    with pytest.raises(StrategyError, match=r"handed answers with shape \(0, 3\)"):  # policies that it does not ask tell it nothing
+        check_strategy(own("asks nobody"), panel, PART, ENV, panel_policies[:1])
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(mine, name), getattr(panel, name))
+    for does in ("pays itself", "holds more"):
+        with pytest.raises(ValueError, match="read-only"):
+            check_strategy(own(does), panel, PART, ENV)
+        with pytest.raises(ValueError, match="read-only"):
+            run_backtests(panel, None, [Segment(PART)], [own(does)(panel)[0]], ENV)
     with pytest.raises(DataError, match="found bars 506 to 508 of 700 to decide before; expected 3 at least"):
         check_strategy(own(""), panel, Range(start=506, stop=508), ENV)
 
@@ -175,6 +237,18 @@ class Forgetful:
         return self.random.random(context.held.shape) / 3
 
 
+@dataclass
+class Two:
+    """Two accounts, of which the second asks for too much."""
+
+    bars: Bars
+    ids: tuple[StrategyId, ...] = (StrategyId("first"), StrategyId("second"))
+    asks_policies = False
+
+    def targets(self, context):
+        return np.stack([np.full(self.bars.n_symbols, each) for each in (0.1, 0.6)])
+
+
 def test_limits_shapes_chance_and_pickles(panel):
     def table(value, name="table"):
         return lambda bars: (PrecomputedTargets(name, np.full((bars.n_bars, bars.n_symbols), value)), None)
@@ -184,10 +258,11 @@ def test_limits_shapes_chance_and_pickles(panel):
 
     rng = np.random.default_rng(0)
     for build, sentence in (
-        (table(0.5), r"table targets 1\.5 times its equity after bar 505 .*; expected 1 at most"),
+        (table(0.5), r"table targets 1\.5 times its equity after bar 505 .* in column S0 and others; expected 1 at most"),
         (table(-0.1), r"targets a short position after bar 505 .* in column S0; expected none"),
         (table(np.inf), r"returns an infinite weight after bar 505 .* in column S0"),
-        (lambda bars: (Forgetful(rng), None), "on the same bars"),
+        (lambda bars: (Forgetful(rng), None), "answer of forgetful changed .* on the same bars: .* it is random, or keeps something"),
+        (lambda bars: (Two(bars), None), "second targets 1.8 times its equity"),
         (lambda bars: (Local("local", np.zeros((bars.n_bars, 3))), None), "local cannot be pickled"),
         (lambda bars: (Forgetful(rng, (StrategyId("twice"),) * 2), None), "2 accounts have the slug twice"),
         (lambda bars: (PrecomputedTargets("wide", np.zeros((bars.n_bars, 1, 3))), None), r"answers with shape"),
@@ -245,6 +320,26 @@ def test_members_asked_together_answer_as_each_does_alone(panel, panel_features,
             observe(stepper.accounts, bar, rows, arrays, seen)
             np.testing.assert_allclose(answer, predict(policy, seen), atol=1e-6)
         stepper.step(bar, random.random((n, panel.n_symbols)) / 3)
+
+
+def test_members_that_see_or_squash_otherwise_answer_as_they_do_alone(panel, panel_features, joint_policies):
+    """Of members with one scaler the market's rows are made once; nothing else of a member may be taken for another's."""
+    part, arrays, first = Range(start=506, stop=516), make_market_arrays(panel), joint_policies[0]
+    wider = replace(first, scaler=replace(first.scaler, deviation=2 * first.scaler.deviation))
+    moved = replace(first, scaler=replace(first.scaler, mean=first.scaler.mean + 1))
+    rectified = replace(first, model=copy(first.model))
+    network = rectified.model.policy = deepcopy(first.model.policy)
+    network.activation_fn, layers = torch.nn.ReLU, network.mlp_extractor.policy_net
+    for at in range(1, len(layers), 2):
+        layers[at] = torch.nn.ReLU()
+    members, accounts, bar = [first, wider, moved, rectified], Accounts.open(4, panel.n_symbols, 100_000.0), np.full(4, 510)
+    answers = PolicyInference(members, panel, panel_features, part, arrays, ENV).predict(accounts, bar)
+    for answer, member in zip(answers, members, strict=True):
+        rows = market_rows(panel_features, panel.tradable, member.scaler)
+        seen = np.empty((4, observation_size(rows.shape[1], panel.n_symbols)), dtype=np.float32)
+        observe(accounts, bar, rows, arrays, seen)
+        np.testing.assert_allclose(answer, predict(member, seen), atol=1e-6)
+    assert min(np.abs(answers[0] - answer).max() for answer in answers[1:]) > 1e-4
 
 
 def test_members_that_read_whole_rows_sit_beside_others_in_any_order(panel, panel_features, panel_fold, panel_policies, tmp_path):

@@ -8,6 +8,8 @@ from markets import TINY
 from pydantic import ValidationError
 
 from ploutos.envs.actions import BUY, HOLD, SELL
+from ploutos.envs.ledger import Accounts
+from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import TrainingError
@@ -16,7 +18,7 @@ from ploutos.features.build import FeatureSpec, build_features
 from ploutos.strategies import regression
 from ploutos.strategies.check import check_strategy
 from ploutos.strategies.ensemble import EnsembleStrategy, vote
-from ploutos.strategies.inference import _rows_of
+from ploutos.strategies.inference import PolicyInference, _rows_of
 from ploutos.strategies.regression import fit_regression, fit_teacher, regression_of
 from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.checkpoint import load_policy
@@ -267,6 +269,15 @@ def test_a_policy_that_observes_a_forecast_is_told_it_wherever_it_decides(tmp_pa
         return EnsembleStrategy(bars=bars, env=ENV), build_features(bars, FeatureSpec())
 
     check_strategy(voted, panel, Range(start=506, stop=560), ENV, [policy])
+    ridge = fit_teacher(panel, panel_features, panel_fold, ENV, spec.model_copy(update={"teacher": "ridge"}), RegressionSpec())
+    told_by_another = replace(policy, meta=policy.meta | {"forecast": ridge.model})
+    accounts, bar, arrays = Accounts.open(2, panel.n_symbols, 100_000.0), np.full(2, part.start), make_market_arrays(panel)
+
+    def says(*members):
+        return PolicyInference(members, panel, panel_features, part, arrays, ENV).predict(accounts, bar)
+
+    assert not np.array_equal(says(policy), says(told_by_another))
+    np.testing.assert_array_equal(says(policy, told_by_another)[1:], says(told_by_another))
     with pytest.raises(TrainingError, match=r"the policy was trained on features .*, forecast; found"):
         policy.require(panel_features.symbols, panel_features.names[1:])
     with pytest.raises(TrainingError, match="found no teacher"):

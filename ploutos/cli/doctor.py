@@ -1,8 +1,8 @@
 """Is this machine fit for a run? One check per line: what was found, and what to do when it is not enough."""
 
-import importlib
 import importlib.util
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -61,10 +61,11 @@ def _versions() -> Check:
 
 
 def _server() -> Check:
-    try:  # what a broken FastAPI breaks is the server's import, not Prefect's own
-        importlib.import_module("prefect.server.api.server")
-    except (ImportError, TypeError) as error:
-        return Check("Prefect server", False, f"cannot be imported: {error}", "install 'fastapi>=0.139,<0.151' under constraints.txt")
+    """What a broken FastAPI breaks is the import of Prefect's server; a process of its own tries it, for the library imports no Prefect."""
+    tried = subprocess.run([sys.executable, "-c", "import prefect.server.api.server"], capture_output=True, text=True, check=False)
+    if tried.returncode:
+        said = tried.stderr.strip().splitlines()[-1] if tried.stderr.strip() else f"its process ended with {tried.returncode}"
+        return Check("Prefect server", False, f"cannot be imported: {said}", "install 'fastapi>=0.139,<0.151' under constraints.txt")
     where = os.environ.get("PREFECT_API_URL")
     try:
         require_prefect(where)

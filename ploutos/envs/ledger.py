@@ -198,10 +198,11 @@ class Stepper:
         kernel.step_accounts(bar, targets, self._scratch, *market, self._rules, *self.accounts.arrays, self._parts)
 
     def held(self, bar: int) -> FloatArray:
-        """Shape (n, n_symbols): share of equity held after the close of a bar."""
+        """Shape (n, n_symbols): share of equity held after the close of a bar, not to be written."""
         money, _, positions, _ = self.accounts.arrays
         shares = np.empty(self.accounts.units.shape)
         kernel.shares_held(bar, self._arrays.prices, self._arrays.contract_terms, money, positions, shares)
+        shares.setflags(write=False)
         return shares
 
 

@@ -18,6 +18,7 @@ import pandas as pd
 from ploutos.envs import ledger
 from ploutos.envs.actions import N_ACTIONS
 from ploutos.envs.kernel import KINDS
+from ploutos.envs.observation import read_only
 from ploutos.envs.spec import EnvSpec, with_initial_cash
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
@@ -229,7 +230,7 @@ def run_backtests(
     tables = [(rows.start, strategy.table) for rows, strategy in own if type(strategy) is PrecomputedTargets]
     asked = [(rows, strategy, accounts.rows(rows)) for rows, strategy in own if type(strategy) is not PrecomputedTargets]
     recording, bar = _Recording(accounts, last - first, keep), np.empty(len(ids), dtype=np.int64)
-    targets, held = np.empty((len(ids), bars.n_symbols)), np.zeros((len(ids), bars.n_symbols))
+    targets, held = np.empty((len(ids), bars.n_symbols)), read_only(np.zeros((len(ids), bars.n_symbols)))
     for index, segment in enumerate(segments):
         once_more = decide_next and index == len(segments) - 1
         decides = segment.bars if not once_more else Range(start=segment.bars.start, stop=segment.bars.stop + 1)

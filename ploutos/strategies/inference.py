@@ -20,7 +20,6 @@ from ploutos.envs.observation import market_rows, observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.build import FeatureSet
-from ploutos.features.scaling import Scaler
 from ploutos.market.bars import Bars
 from ploutos.strategies.regression import regression_of
 from ploutos.training.checkpoint import Policy
@@ -56,7 +55,7 @@ class _SharedRows:
 
     rows: Float32Array  # none of the market's columns
     first: int
-    market: Float32Array  # (n_bars, hidden), the market's part and the bias
+    market: Float32Array  # (n_bars, hidden) filled up by `pad`, the market's part and the bias
     layers: DenseLayers  # of the account's part
 
     @classmethod
@@ -65,7 +64,7 @@ class _SharedRows:
         later = [(layer.weight, layer.bias) for layer in (*hidden, cast(Any, policy.model.policy).action_net)]
         with torch.no_grad():
             market = _market_part(first, rows, bars)
-        return cls(rows[:, :0], bars.start - 1, market, DenseLayers([(first.weight[:, rows.shape[1] :], None), *later]))
+        return cls(rows[:, :0], bars.start - 1, market, DenseLayers(first.weight[:, rows.shape[1] :], later))
 
     def __call__(self, bar: int, observations: Float32Array) -> Float32Array:
         return self.layers(observations, self.market[bar - self.first])
@@ -115,7 +114,7 @@ def _network(policy: Policy) -> Any:
 
 @dataclass
 class _Whole:
-    """A recurrent policy, or one without a hidden layer: the whole network, bar by bar."""
+    """A recurrent policy, one without a hidden layer or one with another activation than tanh: the whole network, bar by bar."""
 
     rows: Float32Array
     policy: Policy
@@ -158,14 +157,14 @@ class PolicyInference:
         if len({policy.is_continuous for policy in policies}) > 1:
             raise DataError("some policies give weights and others actions; members of one vote must all do the same")
         self._arrays, self._env, self._masked = arrays, env, any(policy.masked for policy in policies)
-        self._policies, market = tuple(policies), list[tuple[Scaler, Float32Array]]()
+        self._policies, market = tuple(policies), list[tuple[Policy, Float32Array]]()
         self._actors: list[_Actor] = []
         for policy in policies:
             assert features is not None
             policy.require(bars.symbols, features.names)
-            same = [rows for scaler, rows in market if _alike(scaler, policy.scaler)]  # members of a fold share a scaler
+            same = [rows for other, rows in market if _sees_the_same(other, policy)]  # members of a fold do
             rows = same[0] if same else _rows_of(part, bars, features, policy)
-            market.append((policy.scaler, rows))
+            market.append((policy, rows))
             self._actors.append(_actor(policy, rows, part))
 
     def predict(self, accounts: Accounts, bar: IntArray) -> FloatArray:
@@ -194,13 +193,19 @@ class PolicyInference:
 
 
 def _actor(policy: Policy, rows: Float32Array, bars: Range) -> _Actor:
-    if policy.recurrent or not cast(Any, policy.model.policy).net_arch:
+    network = cast(Any, policy.model.policy)
+    if policy.columns is not None and not policy.recurrent:
+        return _SharedSymbols.of(policy, rows, bars)
+    if policy.recurrent or network.activation_fn is not torch.nn.Tanh or not len(network.mlp_extractor.policy_net):
         return _Whole(rows, policy, RecurrentState())
-    return _SharedRows.of(policy, rows, bars) if policy.columns is None else _SharedSymbols.of(policy, rows, bars)
+    return _SharedRows.of(policy, rows, bars)
 
 
-def _alike(one: Scaler, other: Scaler) -> bool:
-    return np.array_equal(one.mean, other.mean) and np.array_equal(one.deviation, other.deviation)
+def _sees_the_same(one: Policy, other: Policy) -> bool:
+    """Whether two policies are given the same rows of the market: their scalers are equal, and what forecasts for them."""
+    scalers = one.scaler, other.scaler
+    equal = np.array_equal(scalers[0].mean, scalers[1].mean) and np.array_equal(scalers[0].deviation, scalers[1].deviation)
+    return equal and one.forecast == other.forecast
 
 
 def _rows_of(part: Range, bars: Bars, features: FeatureSet, policy: Policy) -> Float32Array:

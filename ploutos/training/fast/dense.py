@@ -102,10 +102,11 @@ def _forward(x, added, flat, sizes, out):
         out: shape (n, sizes[-1]), written.
     """
     n = max(len(x), 1)
-    rows = -(-n // (-(-n // _MOST) * _STEP)) * _STEP  # as few blocks as can be, of one size
-    seen, after = np.zeros((sizes.max() + _LANES) * rows, _F), np.zeros((sizes.max() + _LANES) * rows, _F)
-    for first in range(0, len(x), rows):
-        here, at = min(rows, len(x) - first), 0
+    most = -(-n // (-(-n // _MOST) * _STEP)) * _STEP  # as few blocks as can be, of one size but for the last
+    seen, after = np.zeros((sizes.max() + _LANES) * most, _F), np.zeros((sizes.max() + _LANES) * most, _F)
+    for first in range(0, len(x), most):
+        here, at = min(most, len(x) - first), 0
+        rows = -(-here // _STEP) * _STEP
         for i in range(here):
             for k in range(x.shape[1]):
                 seen[k // _LANES * _LANES * rows + i * _LANES + k % _LANES] = x[first + i, k]
@@ -128,17 +129,22 @@ class DenseLayers:
     """Layers of a network that has tanh between them and none behind the last, their weights laid out once.
 
     Args:
-        layers: weight, shape (n_out, n_in), and bias of each; the first layer's bias is given with each call.
+        first: weight of the first layer, shape (n_out, n_in); its bias is given with each call.
+        later: weight and bias of each other layer.
+
+    Raises:
+        ValueError: a layer does not read what the one before puts out.
     """
 
-    def __init__(self, layers: Sequence[tuple[torch.Tensor, torch.Tensor | None]]) -> None:
-        self._sizes = np.array([layers[0][0].shape[1], *(len(weight) for weight, _ in layers)])
-        parts = []
-        for weight, bias in layers:
-            padded = pad(weight.detach().T.numpy())
-            parts.append(padded.reshape(len(padded), -1, _LANES).swapaxes(0, 1).ravel())
-            parts.extend([] if bias is None else [pad(bias.detach().numpy())])
-        self._flat, self._n_bias = np.concatenate(parts), parts[0].size // self._sizes[0]
+    def __init__(self, first: torch.Tensor, later: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> None:
+        weights = [first, *(weight for weight, _ in later)]
+        self._sizes = np.array([first.shape[1], *map(len, weights)])
+        if [weight.shape[1] for weight in weights] != self._sizes[:-1].tolist():
+            raise ValueError(f"found weights of {[tuple(weight.shape) for weight in weights]}; expected each to read what comes before it")
+        biases = [np.empty(0, np.float32), *(pad(bias.detach().numpy()) for _, bias in later)]
+        strips = [pad(weight.detach().T.numpy()).reshape(weight.shape[1], -1, _LANES).swapaxes(0, 1).ravel() for weight in weights]
+        self._flat = np.concatenate([part for layer in zip(strips, biases, strict=True) for part in layer])
+        self._n_bias = strips[0].size // first.shape[1]
 
     def __call__(self, x: Float32Array, bias: Float32Array) -> Float32Array:
         """The last layer's outputs, shape (n, n_outputs).
