@@ -28,6 +28,7 @@ import numpy as np
 import torch
 
 from ploutos.advisor.advisor import Advisor, advise
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.signals import Signals, read_signals, write_signals
 from ploutos.envs.market_arrays import make_market_arrays
@@ -39,7 +40,7 @@ from ploutos.features.build import FeatureSet, FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.features.scaling import fit_scaler
 from ploutos.fusion.spec import FusionSpec
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load

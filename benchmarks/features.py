@@ -22,9 +22,9 @@ import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import prompt_at
+from ploutos.advisor.config import LLMConfig
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
-from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars, align
 
 N_SYMBOLS, N_BARS, ROUNDS = 15, 50_000, 3

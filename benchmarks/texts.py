@@ -13,6 +13,7 @@ import re
 import numpy as np
 import pandas as pd
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import UNKNOWN
 from ploutos.advisor.texts import TextReader, Texts, scores_of, with_texts
 from ploutos.envs.spec import EnvSpec
@@ -20,7 +21,6 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.text_controls import text_controls
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.llm.backends.base import Messages, Reply, Schema
-from ploutos.llm.config import LLMConfig
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.strategies.regression import fit_regression

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveInt, model_validator
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.config import PRESETS, HardwareSpec, PipelineConfig, load_config, make_config, merge
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
@@ -18,7 +19,7 @@ from ploutos.evaluation.spec import EvaluationSpec
 from ploutos.features.build import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import ResourceSpec
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.data_spec import DataSpec, SourceName
 from ploutos.run_refs import RunRefs, read_refs
 from ploutos.specs import Spec

@@ -14,12 +14,13 @@ from prefect.task_runners import TaskRunner
 
 from flows.live import shown_live
 from flows.runners import losses, make_runner, thread_runner
+from ploutos.advisor.config import LLMConfig
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import TrainingError
 from ploutos.hardware.machine import read_machine
 from ploutos.hardware.monitor import HardwareMonitor
 from ploutos.hardware.resources import read_held
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.llm.meter import Meter, metered
 from ploutos.progress import Progress, tell

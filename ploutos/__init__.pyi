@@ -1,6 +1,7 @@
 # The public names of ploutos, for type checkers and for the lazy imports of `__init__.py`.
 from .advisor.advisor import Advisor as Advisor
 from .advisor.advisor import advise as advise
+from .advisor.config import LLMConfig as LLMConfig
 from .advisor.signals import Signals as Signals
 from .config import PipelineConfig as PipelineConfig
 from .config import load_config as load_config
@@ -25,7 +26,6 @@ from .features.llm_features import market_features as market_features
 from .fusion.spec import FusionSpec as FusionSpec
 from .llm.backends.base import Backend as Backend
 from .llm.backends.base import Reply as Reply
-from .llm.config import LLMConfig as LLMConfig
 from .market.bars import Bars as Bars
 from .market.data_spec import DataSpec as DataSpec
 from .market.instruments import InstrumentSpec as InstrumentSpec

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt, ValidationError, field_validator, model_validator
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.config_aliases import translate
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
@@ -16,7 +17,7 @@ from ploutos.faults import explain, suggestion
 from ploutos.features.spec import FeatureSpec
 from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import ResourceSpec
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.specs import Spec
 from ploutos.strategies.spec import RegressionKind, RegressionSpec

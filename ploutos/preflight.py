@@ -17,13 +17,14 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import ConfigError, NetworkError, StoreError
 from ploutos.extras import require_extra
 from ploutos.features.build import FeatureSet, build_features
 from ploutos.features.macro_features import macro_of
 from ploutos.llm.backends import require_client, require_listener
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import Bars
 from ploutos.market.loader import load
 from ploutos.market.quality import require_sound
@@ -305,7 +306,7 @@ def require_answerable(config: PipelineConfig, settings: Settings, bars: Bars, f
         symbol, as_of = bars.symbols[time.column], bars.available_at[time.bar]
         return Query(prompt_at(bars, lambda t, s: market[t, s], symbol, as_of, llm.hidden, llm.cadence_bars, config.env), Advice)
 
-    def size(client: LLMClient, queries: list[Query[Any]]) -> float:
+    def size(client: LLMClient[LLMConfig], queries: list[Query[Any]]) -> float:
         """Mean bytes of a prompt; all of these can be asked."""
         for query in queries:
             client.require_answerable(query)

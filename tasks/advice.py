@@ -7,6 +7,7 @@ from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from ploutos.advisor.advisor import advise, make_advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.mirror import ask_mirrored
 from ploutos.advisor.signals import SIGNALS, Signals
 from ploutos.config import PipelineConfig
@@ -14,7 +15,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.features.llm_features import MARKET_FEATURES, market_features
 from ploutos.fusion.hybrid import advised_decisions, fine_tuning, hybrid_env, n_more_questions
 from ploutos.fusion.jobs import HybridJob, run_hybrid_job
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import BARS
 from ploutos.run_refs import RunRefs
 from ploutos.seeding import seed_integer

@@ -7,12 +7,12 @@ import pandas as pd
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.texts import READINGS, make_reader, read_texts, scores_of, with_texts
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.text_controls import TEXT_CONTROLS, TextControls, text_controls
 from ploutos.features.build import FEATURES, FeatureSet
-from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import BARS
 from ploutos.market.sources import files
 from ploutos.run_refs import RunRefs

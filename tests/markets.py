@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import Advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.mock import MockBackend
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import Bars, align
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import QualitySummary, QualityWarning, SymbolQuality

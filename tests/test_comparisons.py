@@ -13,6 +13,7 @@ from scipy.stats import norm
 
 from ploutos import walk_forward
 from ploutos.advisor.advisor import Advisor, advise, prompt_at
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import Certificate, HitRate, Tag
 from ploutos.advisor.mirror import ask_mirrored
 from ploutos.advisor.placebos import shifted
@@ -31,7 +32,7 @@ from ploutos.features.llm_features import market_features
 from ploutos.fusion.calibration import Calibration, Candidate, FusionChoice, Lead
 from ploutos.fusion.spec import FusionSpec
 from ploutos.llm.backends.base import Reply
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.names import names_of
 from ploutos.reporting.page import typeset

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from markets import mock_advisor
 
 from ploutos.advisor.advisor import advise
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import (
     UNKNOWN,
     Certificate,
@@ -37,7 +38,6 @@ from ploutos.evaluation.metrics import periods_of, session_returns, sharpe_ratio
 from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
-from ploutos.llm.config import LLMConfig
 from ploutos.reporting.verdict import verdict
 from ploutos.store import digest_of
 from ploutos.walk_forward import Range

@@ -13,6 +13,7 @@ from markets import mock_advisor
 from pydantic import ValidationError
 
 from ploutos.advisor.advisor import SCHEMA, Advice, Advisor, advice_of, advise, make_backend
+from ploutos.advisor.config import LLMConfig, Trigger
 from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.signals import Signals, read_signals, write_signals
 from ploutos.config import PRESETS, load_config, make_config
@@ -25,7 +26,7 @@ from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Recorded
 from ploutos.llm.client import REMINDER
-from ploutos.llm.config import LLMConfig, LLMProvider, Trigger
+from ploutos.llm.config import LLMProvider
 from ploutos.settings import Settings
 
 GOOD = '{"action": "buy", "confidence": 70, "reason": "up"}'

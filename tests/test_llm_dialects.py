@@ -7,12 +7,12 @@ from typer.testing import CliRunner
 
 from ploutos.advisor.advisor import SCHEMA, Advice, Advisor
 from ploutos.advisor.check import check_advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.cli.main import app
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends import openai_compatible
 from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.openai_compatible import Accepted, OpenAIBackend
-from ploutos.llm.config import LLMConfig
 from ploutos.settings import Settings
 
 ASK = (Message("system", "Answer in JSON."), Message("user", "rsi_15min: 0.512"))

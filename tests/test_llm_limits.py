@@ -9,13 +9,13 @@ from servers.dialects import VLLM, Mistral
 from test_llm import GOOD, Scripted
 
 from ploutos.advisor.advisor import Advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.mock import MockBackend
 from ploutos.config import make_config
 from ploutos.errors import ConfigError, LLMError, LLMStopped, LLMUnavailable
 from ploutos.llm.backends.base import Message, Reply
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
-from ploutos.llm.config import LLMConfig
 from ploutos.llm.meter import Meter, metered
 from ploutos.progress import advance, listening, working
 from tasks.progress_log import questions_logged

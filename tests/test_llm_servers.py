@@ -17,6 +17,7 @@ from servers.tiny_gguf import write_tiny_gguf
 
 from ploutos.advisor.advisor import SCHEMA, Advice, Advisor, advice_of, advise, prompt_at
 from ploutos.advisor.check import check_advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.signals import write_signals
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.features.llm_features import market_features
@@ -27,7 +28,6 @@ from ploutos.llm.backends.ollama import OllamaBackend
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import Outcome
-from ploutos.llm.config import LLMConfig
 from ploutos.preflight import require_advisor
 from ploutos.settings import Settings
 

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from markets import mock_advisor, random_panel, session_panel
 
 from ploutos.advisor.advisor import Advisor, advise, prompt_at
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.mirror import ask_mirrored, mirrored_market
 from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.placebos import PLACEBOS, resampled, shifted, shuffled
@@ -17,7 +18,7 @@ from ploutos.advisor.signals import Signals
 from ploutos.features.llm_features import MARKET_NAMES, market_features
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.cassette import Cassette
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 
 SAID = ["action", "confidence", "abstained", "reason"]
 KEPT = ["as_of", "bar", "symbol", "asked_for", "prompt_tokens", "tokens", "prompt_sha256"]

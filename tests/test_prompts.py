@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from markets import mock_advisor, random_panel
 
 from ploutos.advisor.advisor import SCHEMA, Advice, advise, prompt_at
+from ploutos.advisor.config import LLMConfig, Mask
 from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.prompts import SHOWN_NAMES, Terms, parse, render
 from ploutos.advisor.signals import ACTIONS, Signals
@@ -19,7 +20,6 @@ from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
 from ploutos.features.llm_features import MARKET_NAMES, market_features
-from ploutos.llm.config import LLMConfig, Mask
 from ploutos.market.bars import FIELDS
 from ploutos.market.instruments import InstrumentSpec
 

@@ -13,11 +13,11 @@ from servers.scripted import ScriptedServer
 from test_cutoff import claimed, known
 
 import ploutos.agents
+from ploutos.advisor.config import LLMConfig
 from ploutos.agents import Optimizer, StrategistSpec, create_optimizer_from_engine
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError, HistoryError, LLMStopped, LLMUnavailable
 from ploutos.evaluation.metrics import sharpe_ratio
-from ploutos.llm.config import LLMConfig
 from ploutos.llm.reading import Unreadable, read_answer
 from ploutos.market.bars import Bars, align
 from ploutos.registry.trials import TrialRegistry

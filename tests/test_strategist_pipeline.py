@@ -61,7 +61,7 @@ PROGRAM = """
 import sys
 from ploutos.agents import StrategistSpec, create_optimizer_from_engine
 from ploutos.config import load_config
-from ploutos.llm.config import LLMConfig
+from ploutos.advisor.config import LLMConfig
 from ploutos.market.loader import load
 bars = load(load_config("full", None, sys.argv[2:]).data)
 strategist, executor = create_optimizer_from_engine(

@@ -11,6 +11,7 @@ from markets import random_panel
 from servers.llama import LlamaServer
 from test_texts import coin, reader
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import UNKNOWN
 from ploutos.advisor.texts import READINGS, TEXT_NAMES, TextReader, Texts, read_texts, require_reader, scores_of, with_texts, without_texts
 from ploutos.config import load_config
@@ -21,7 +22,6 @@ from ploutos.evaluation.text_controls import TEXT_CONTROLS, shuffled, text_contr
 from ploutos.evaluation.text_skill import bag_of_words, with_outcomes
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.llm.backends.ollama import OllamaBackend
-from ploutos.llm.config import LLMConfig
 from ploutos.market.data_spec import DataSpec
 from ploutos.reporting.texts_page import render_run_texts, run_sentences
 from ploutos.strategies.regression import fit_regression

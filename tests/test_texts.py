@@ -11,6 +11,7 @@ import pytest
 from markets import mock_advisor, random_panel
 from typer.testing import CliRunner
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import UNKNOWN, CutoffEvidence
 from ploutos.advisor.texts import TEXT_NAMES, TextReader, Texts, anonymise, read_texts, scores_of, text_features
 from ploutos.cli.main import app
@@ -19,7 +20,6 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.text_skill import bag_of_words, outcomes_of_texts, positions, text_skill
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.cassette import Cassette
-from ploutos.llm.config import LLMConfig
 from ploutos.reporting.texts_page import render_texts, text_sentences
 
 HORIZON = 5

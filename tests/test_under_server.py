@@ -40,10 +40,10 @@ from flows.approval import Question, approval, ask, require_askable
 from flows.live import KEY, LiveTable, _Writer, shown_live
 from flows.news import News, tell_of
 from flows.sweep import ATTEMPT, HOST, PROCESS, SILENT, STARTED, is_gone, own_process, sweep
+from ploutos.advisor.config import LLMConfig
 from ploutos.config import load_config
 from ploutos.errors import ConfigError, OrchestratorError
 from ploutos.evaluation.sequential import Evidence
-from ploutos.llm.config import LLMConfig
 from ploutos.nightly.standing import MoveKind, Verdict
 from ploutos.progress import Progress, tell
 from ploutos.registry import promotion

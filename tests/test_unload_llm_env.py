@@ -7,11 +7,12 @@ from pydantic import ValidationError
 from servers.llama import LlamaServer
 
 from ploutos.advisor.check import check_advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.hardware.machine import Gpu, Machine
 from ploutos.llm import gpu_unload as memory
 from ploutos.llm.backends.base import Message
 from ploutos.llm.backends.ollama import OllamaBackend
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.llm.gpu_unload import GPUMemoryManager, unload_wanted
 from ploutos.settings import Settings
 

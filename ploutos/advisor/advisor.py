@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from ploutos.advisor.config import LLMConfig, Mask
 from ploutos.advisor.mock import MockBackend
 from ploutos.advisor.prompts import TEMPLATE_VERSION, Terms, render
 from ploutos.advisor.schedule import DecisionTime, decision_times
@@ -26,7 +27,7 @@ from ploutos.llm.backends import require_client
 from ploutos.llm.backends.base import Backend, Messages
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import LLMClient, Outcome, Query, schema_of
-from ploutos.llm.config import LLMConfig, LLMProvider, Mask
+from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import Bars
 from ploutos.settings import Settings
 from ploutos.types import Float32Array
@@ -96,7 +97,7 @@ def advice_of(outcome: Outcome[Advice]) -> Advice:
     return outcome.answer or Advice(action="hold", confidence=0, reason=f"abstained: {outcome.why}"[:_REASON])
 
 
-class Advisor(LLMClient):
+class Advisor(LLMClient[LLMConfig]):
     """Who gives advice: a client whose answers are pieces of advice."""
 
     template = TEMPLATE_VERSION

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from ploutos.advisor.advisor import Advice, Advisor, make_backend, prompt_at
+from ploutos.advisor.config import LLMConfig
 from ploutos.errors import LLMUnavailable
 from ploutos.features.online import OnlineFeatures, OptimizedFeatureCache
 from ploutos.llm.client import Outcome
-from ploutos.llm.config import LLMConfig
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.settings import Settings

@@ -13,8 +13,9 @@ from urllib.parse import quote
 import pandas as pd
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.errors import StoreError
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.store import Store, write_json
 from ploutos.types import TimeArray
 

@@ -25,6 +25,7 @@ from scipy.special import xlogy
 from scipy.stats import binomtest
 
 from ploutos.advisor.advisor import Advisor, make_advisor, prompt_at
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import LEAST_POWER, CutoffStore, HitRate, ModelRecord, MonthScore, Power, ProbeResult, Reach, Recall
 from ploutos.advisor.prompts import TEMPLATE_VERSION, with_schema
 from ploutos.advisor.schedule import DecisionTime, decision_times
@@ -33,7 +34,6 @@ from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.llm.backends.base import Message, Messages
 from ploutos.llm.client import Outcome, Query, schema_of
-from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load

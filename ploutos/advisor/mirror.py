@@ -9,11 +9,11 @@ from dataclasses import replace
 import numpy as np
 
 from ploutos.advisor.advisor import Advisor, ask_about
+from ploutos.advisor.config import Mask
 from ploutos.advisor.schedule import DecisionTime
 from ploutos.advisor.signals import Signals
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.llm_features import market_features
-from ploutos.llm.config import Mask
 from ploutos.market.bars import Bars
 
 

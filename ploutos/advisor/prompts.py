@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from ploutos.advisor.config import Mask
 from ploutos.advisor.snapshot import Snapshot
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.llm_features import MARKET_NAMES
 from ploutos.llm.backends.base import Message, Messages, Schema
-from ploutos.llm.config import Mask
 from ploutos.market.bars import Bars
 from ploutos.wording import plural
 

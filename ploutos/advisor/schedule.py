@@ -4,8 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from ploutos.advisor.config import LLMConfig, Trigger
 from ploutos.features.llm_features import MARKET_NAMES
-from ploutos.llm.config import LLMConfig, Trigger
 from ploutos.market.bars import Bars
 from ploutos.types import BoolArray, Float32Array
 

@@ -28,7 +28,7 @@ class Signals:
         digest: content digest of the model, empty where there is none.
         reveal: the prompts hid less than everything.
         template: version of the prompt.
-        mask: what they hid, as in `ploutos.llm.config.Mask`.
+        mask: what they hid, as in `ploutos.advisor.config.Mask`.
     """
 
     frame: pd.DataFrame

@@ -18,13 +18,13 @@ import pandas as pd
 from pydantic import BaseModel, ConfigDict, Field
 
 from ploutos.advisor.advisor import make_backend
+from ploutos.advisor.config import LLMConfig, Mask
 from ploutos.advisor.prompts import with_schema
 from ploutos.errors import ConfigError, DataError
 from ploutos.features.build import FeatureSet
 from ploutos.llm.backends.base import Message, Messages
 from ploutos.llm.cassette import Cassette
 from ploutos.llm.client import REMINDER, LLMClient, Query, schema_of
-from ploutos.llm.config import LLMConfig, Mask
 from ploutos.market.bars import Bars, span_in_words
 from ploutos.settings import Settings
 from ploutos.store import Kind
@@ -172,7 +172,7 @@ class Reading(BaseModel):
     confidence: int = Field(ge=0, le=100)
 
 
-class TextReader(LLMClient):
+class TextReader(LLMClient[LLMConfig]):
     """A client whose answers are readings of texts."""
 
     template = "text-1"

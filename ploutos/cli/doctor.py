@@ -10,11 +10,12 @@ from importlib.metadata import PackageNotFoundError, version
 
 from ploutos.advisor.advisor import advice_of
 from ploutos.advisor.check import check_advisor
+from ploutos.advisor.config import LLMConfig
 from ploutos.errors import PloutosError
 from ploutos.hardware.machine import read_machine
 from ploutos.hardware.resources import describe
 from ploutos.hardware.threads import VARIABLES, uncapped
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.preflight import require_prefect

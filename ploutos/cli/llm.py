@@ -106,11 +106,11 @@ def texts(
 
     The readings are written beside the page as parquet.
     """
+    from ploutos.advisor.config import Mask
     from ploutos.advisor.cutoff import known_cutoff
     from ploutos.advisor.texts import make_reader, read_texts
     from ploutos.config import load_config
     from ploutos.evaluation.text_skill import text_skill
-    from ploutos.llm.config import Mask
     from ploutos.market.loader import load
     from ploutos.reporting.texts_page import render_texts, text_sentences
     from ploutos.settings import Settings

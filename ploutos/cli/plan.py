@@ -10,7 +10,7 @@ from ploutos.cli.shared import console
 from ploutos.wording import show_seconds
 
 if TYPE_CHECKING:
-    from ploutos.llm.config import LLMConfig
+    from ploutos.advisor.config import LLMConfig
     from ploutos.preflight import Asked, Outlook
 
 _BYTES_PER_TOKEN = 2.6

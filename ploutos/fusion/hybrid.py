@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.schedule import decision_times
 from ploutos.advisor.signals import Signals
 from ploutos.envs.actions import BUY, SELL
@@ -15,7 +16,6 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet
 from ploutos.features.llm_features import MARKET_NAMES
 from ploutos.fusion.spec import HybridSpec
-from ploutos.llm.config import LLMConfig
 from ploutos.market.bars import Bars
 from ploutos.training.spec import TrainingSpec
 from ploutos.types import Float32Array

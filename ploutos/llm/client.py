@@ -21,7 +21,7 @@ from ploutos.errors import LLMBusy, LLMError, LLMStopped, LLMUnavailable
 from ploutos.llm.backends.base import Backend, Message, Messages, Reply, Schema
 from ploutos.llm.breaker import CircuitBreaker
 from ploutos.llm.cassette import Cassette, Question, Recorded
-from ploutos.llm.config import LLMConfig
+from ploutos.llm.config import ClientConfig
 from ploutos.llm.meter import current_meter, price_of
 from ploutos.llm.reading import Unreadable, read_answer
 from ploutos.progress import advance
@@ -42,6 +42,7 @@ REMINDER = Message("user", "Your last answer could not be read. Answer with one 
 """What a second attempt adds to the prompt."""
 
 Form = TypeVar("Form", bound=BaseModel)
+Config = TypeVar("Config", bound=ClientConfig)
 
 
 @lru_cache(maxsize=256)
@@ -105,7 +106,7 @@ class _Tally:
         self.seconds, self.n_abstained = self.seconds + outcome.seconds, self.n_abstained + outcome.abstained
 
 
-class LLMClient:
+class LLMClient(Generic[Config]):
     """A provider, with the check, the cassette and the breaker that stand between it and whoever asks.
 
     Args:
@@ -123,7 +124,7 @@ class LLMClient:
     def __init__(
         self,
         backend: Backend,
-        config: LLMConfig,
+        config: Config,
         cassette: Cassette | None = None,
         breaker: CircuitBreaker | None = None,
         sleep: Callable[[float], None] = time.sleep,

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ploutos.errors import LLMError
 from ploutos.hardware.machine import Machine, read_machine
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import ClientConfig, LLMProvider
 from ploutos.settings import Settings
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class GPUMemoryManager:
 
     def __init__(
         self,
-        config: LLMConfig,
+        config: ClientConfig,
         settings: Settings,
         unload: bool | None = None,
         backend: "OllamaBackend | None" = None,

@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from ploutos.errors import ConfigError, LLMUnavailable
 from ploutos.extras import require_extra
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import ClientConfig, LLMProvider
 from ploutos.settings import Settings
 from ploutos.wording import without_password
 
@@ -14,7 +14,7 @@ NO_SERVER = "{} cannot be reached; start the server or set OPENAI_BASE_URL"
 OLLAMA = "127.0.0.1:11434"
 
 
-def require_client(config: LLMConfig, settings: Settings) -> None:
+def require_client(config: ClientConfig, settings: Settings) -> None:
     """Refuse a provider whose client is not installed, and OpenAI's own server without a key.
 
     Raises:
@@ -31,7 +31,7 @@ def require_client(config: LLMConfig, settings: Settings) -> None:
             )
 
 
-def require_listener(config: LLMConfig, settings: Settings) -> None:
+def require_listener(config: ClientConfig, settings: Settings) -> None:
     """Refuse a server on this host where nobody listens; what another host says is left to the client, which knows of proxies.
 
     Raises:

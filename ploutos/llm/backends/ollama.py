@@ -16,7 +16,7 @@ import ollama
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends import NO_OLLAMA, OLLAMA
 from ploutos.llm.backends.base import Messages, Reply, Schema, timeouts
-from ploutos.llm.config import LLMConfig
+from ploutos.llm.config import ClientConfig
 from ploutos.wording import without_password
 
 _LOG = logging.getLogger(__name__)
@@ -36,7 +36,7 @@ class OllamaBackend:
 
     is_mock = False
 
-    def __init__(self, config: LLMConfig, host: str | None) -> None:
+    def __init__(self, config: ClientConfig, host: str | None) -> None:
         address = host or OLLAMA
         self.host = without_password(address)
         self.tag = tag_of(config.model)

@@ -22,7 +22,7 @@ from openai.types.chat import ChatCompletion
 from ploutos.errors import ConfigError, LLMBusy, LLMError, LLMUnavailable
 from ploutos.llm.backends import NO_SERVER
 from ploutos.llm.backends.base import Messages, Reply, Schema, connect_s, retry_after
-from ploutos.llm.config import LLMConfig
+from ploutos.llm.config import ClientConfig
 from ploutos.wording import without, without_password
 
 _LOG = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class Accepted:
                 return replace(self, format=_FORMATS[lesser if _RULES.search(refusal) else max(lesser, 2)])
         return None
 
-    def request(self, config: LLMConfig, messages: Messages, schema: Schema, seed: int) -> dict[str, Any]:
+    def request(self, config: ClientConfig, messages: Messages, schema: Schema, seed: int) -> dict[str, Any]:
         """The body of a question."""
         sampling = {"temperature": config.temperature, "seed": seed}
         body = {"model": config.model, "messages": [message._asdict() for message in messages], self.length: config.num_predict}
@@ -93,7 +93,7 @@ class OpenAIBackend:
 
     is_mock = False
 
-    def __init__(self, config: LLMConfig, base_url: str | None, api_key: str | None) -> None:
+    def __init__(self, config: ClientConfig, base_url: str | None, api_key: str | None) -> None:
         url = (base_url or _URL).rstrip("/")
         self.base_url, self._key = without_password(url), api_key
         self.name = f"{config.model} (OpenAI-compatible)"

@@ -11,9 +11,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, create_model, field_validator, model_validator
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.llm.backends.base import Message, Messages, Reply, Schema
 from ploutos.llm.client import REMINDER
-from ploutos.llm.config import LLMConfig
 from ploutos.research.strategist.executor import BacktestExecutor, Evaluation
 from ploutos.seeding import generator
 from ploutos.strategies.rules import Rule, Values

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from ploutos.advisor.config import LLMConfig
 from ploutos.errors import ConfigError, LLMUnavailable
 from ploutos.llm.client import LLMClient, Outcome, Query
 from ploutos.llm.gpu_unload import GPUMemoryManager
@@ -29,7 +30,7 @@ logger = logging.getLogger(__name__)
 _RAW = 400
 
 
-class StrategistClient(LLMClient):
+class StrategistClient(LLMClient[LLMConfig]):
     """A client whose answers are decisions about a rule."""
 
     template = TEMPLATE
@@ -125,7 +126,7 @@ class AutonomousStrategist:
     """
 
     def __init__(
-        self, llm: LLMClient, spec: StrategistSpec, memory: GPUMemoryManager | None = None,
+        self, llm: LLMClient[LLMConfig], spec: StrategistSpec, memory: GPUMemoryManager | None = None,
         on_iteration: Callable[[Iteration], None] | None = None, exchange: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip

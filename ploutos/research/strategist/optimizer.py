@@ -11,12 +11,13 @@ import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import make_backend
+from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import CutoffEvidence, known_cutoff, tag_dates
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.contamination import COUNTS
 from ploutos.llm.backends.base import Backend
 from ploutos.llm.cassette import Cassette
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec

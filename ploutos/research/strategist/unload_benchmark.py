@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from ploutos.advisor.advisor import make_backend
+from ploutos.advisor.config import LLMConfig
 from ploutos.envs.spec import EnvSpec
 from ploutos.errors import ConfigError
 from ploutos.hardware.monitor import HardwareMonitor
-from ploutos.llm.config import LLMConfig, LLMProvider
+from ploutos.llm.config import LLMProvider
 from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.market.bars import Bars
 from ploutos.research.strategist.executor import BacktestExecutor
