@@ -24,7 +24,7 @@ from ploutos.walk_forward import Range
 _SLACK, _FEWEST_BARS = 1e-9, 3
 _GAP, _BODY, _WICK, _DRIFT = 0.08, 0.12, 0.05, 5.0
 """Of a path in place of the future, in logs: from a close to the next open, from there to the close, beyond both, and in all."""
-_NOISE, _BUSY = 0.02, 8.0
+_NOISE, _BUSY, _STILL = 0.02, 8.0, 1e-6
 _COMPUTED = tuple(name for name, value in vars(Bars).items() if isinstance(value, cached_property))
 _RANDOM = "expected the same answer to the same bars: it is random, or keeps something from one run to the next"
 _LOST = "expected the same answer from a copy: it is random, or pickling loses what it keeps"
@@ -95,9 +95,10 @@ def _other_futures(bars: Bars, cut: int, random: np.random.Generator) -> list[tu
     permuted = _with_fields(bars, {name: getattr(bars, name)[order] for name in FIELDS})
     direction = random.choice((-1.0, 1.0), bars.n_symbols)
     replaced = [("replaced", _replaced(bars, cut, up, random)) for up in (direction, -direction)]
-    replaced.append(
-        ("brought to rest", _with_path(bars, cut, dict.fromkeys(FIELDS[:4], _last_known(bars, cut)) | {"volume": bars.volume[cut:]}))
-    )
+    still = _last_known(bars, cut)
+    little = _STILL * np.maximum(np.abs(still), _STILL)
+    at_rest = {"open": still, "high": still + little, "low": still - little, "close": still, "volume": bars.volume[cut:]}
+    replaced.append(("brought to rest", _with_path(bars, cut, at_rest)))
     gone = direction > 0 if bars.n_symbols > 1 else np.ones(1, dtype=np.bool_)
     lacking = [("without some symbols", _without(bars, cut, each)) for each in (gone, ~gone) if each.any()]
     return [("cut off", bars.head(cut)), ("put in another order", permuted), *replaced, *lacking]
