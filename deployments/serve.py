@@ -146,7 +146,7 @@ class _Child:
         if self.process is not None and self.process.poll() is None:
             return True
         if len([each for each in self.starts if time.monotonic() - each < _SOON_S]) >= _TRIES:
-            raise OrchestratorError(f"the {self.name} ends as soon as it is started; its last words are in {self.log}")
+            raise OrchestratorError(f"the {self.name} exits as soon as it is started; {self.log} says why")
         self.start()
         return False
 
@@ -303,7 +303,7 @@ def _wait_until_healthy(api: str, server: _Child) -> None:
         except httpx.HTTPError:
             pass
         time.sleep(_LOOK_S)
-    raise OrchestratorError(f"the server did not come up; its last words are in {server.log}")
+    raise OrchestratorError(f"the server did not start; {server.log} says why")
 
 
 def _look_after(server: _Child, worker: _Child, api: str, say: Callable[[str], None]) -> None:

@@ -57,7 +57,10 @@ class HardwareSpec(Spec):
     @model_validator(mode="after")
     def _only_a_cluster_has_an_address(self) -> "HardwareSpec":
         if self.scheduler is not None and self.runner not in ("dask", "ray"):
-            raise ValueError(f"hardware.scheduler is set and hardware.runner is {self.runner}; an address is of runner dask or ray")
+            raise ValueError(
+                f"hardware.scheduler is set and hardware.runner is {self.runner}; expected runner dask or ray with an address; choose one, "
+                "or leave hardware.scheduler empty"
+            )
         return self
 
 

@@ -46,7 +46,7 @@ class Benchmark(Spec):
     mode: Mode
     """baseline: without the optimisations; optimized: with them."""
     rounds: int
-    """Of which the median is taken."""
+    """Rounds of measurement; the median is reported."""
     cache_hit_rate: float | None
     """Share of questions that the cache answered; empty without a cache."""
     network_parameters: int

@@ -175,7 +175,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_log_file(invoke, monkeypatch,
     assert start(monkeypatch, "run") == 1
     (said,) = capsys.readouterr().err.splitlines()
     (log,) = (tmp_path / "home" / "logs").iterdir()
-    assert said == f"RuntimeError: CUDA error: device lost (not foreseen; details in {log}, or run again with --debug)"
+    assert said == f"RuntimeError: CUDA error: device lost (unexpected; details in {log}, or run again with --debug)"
     assert "Traceback" in log.read_text()
 
 

@@ -178,11 +178,11 @@ def test_whoever_takes_a_champions_place_is_on_probation_against_it(store):
 
 
 def test_nobody_is_reinstated_who_never_was_champion(store):
-    with pytest.raises(StoreError, match="nobody to put back"):
+    with pytest.raises(StoreError, match="no previous champion to reinstate"):
         reinstate(store, "night", "")
     promote(store, model(1), "ann")
     challenge(store, model(2), "ann")
-    with pytest.raises(StoreError, match="nobody to put back"):
+    with pytest.raises(StoreError, match="no previous champion to reinstate"):
         reinstate(store, "night", "")
 
 

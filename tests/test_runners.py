@@ -270,7 +270,7 @@ def test_a_worker_process_that_dies_is_one_sentence(trained, monkeypatch):
 
 def test_what_a_runner_lacks_is_said_before_anything_runs(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(ConfigError, match="an address is of runner dask or ray"):
+    with pytest.raises(ConfigError, match=r"hardware.scheduler is set and hardware.runner is thread; expected runner dask or ray"):
         load_config("full", overrides=["hardware.scheduler=tcp://h:1"])
     with pytest.raises(ConfigError, match=r"hardware.runner is workers, whose workers must reach Prefect's server"):
         require_cluster(HardwareSpec(runner="workers"))

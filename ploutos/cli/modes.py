@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ploutos.testing_framework import TestConfig, ValidationReport
 
 MODE_OPTION = typer.Option(
-    "--mode", help="hardware-maximized or pipeline, in place of a preset; bars are simulated unless a source is named."
+    "--mode", help="hardware-maximized or pipeline, instead of a preset; bars are simulated unless a source is named."
 )
 QUICK_OPTION = typer.Option("--quick", help="Train 1 % of the steps.")
-MOCK_OPTION = typer.Option("--mock-llm", help="The mock advisor, whatever the file says.")
-BATCH_OPTION = typer.Option("--batch-size", min=1, help="Minibatch of an update: training.batch_size.")
+MOCK_OPTION = typer.Option("--mock-llm", help="Use the mock advisor, whatever the file says.")
+BATCH_OPTION = typer.Option("--batch-size", min=1, help="Size of an update's minibatch: training.batch_size.")
 ENVS_OPTION = typer.Option("--vectorized-envs", min=1, help="Accounts that step together: training.n_envs.")
 PHASE_OPTION = typer.Option(
     "--start-phase", min=1, max=3, help="Start from phase 2 or 3 of the newest run whose earlier phases had the same settings."
@@ -42,7 +42,7 @@ def asked_for(mode: str, preset: str | None, source: object, file: Path | None, 
     from ploutos.testing_framework import create_test_config
 
     if preset is not None:
-        raise ConfigError(f"--mode {mode} has a preset of its own; leave --preset {preset} out")
+        raise ConfigError(f"--mode {mode} has its own preset; leave out --preset {preset}")
     config = create_test_config(mode, file=file, settings=overrides)
     data = config.run.data
     if source is None and data.source == "synthetic":
@@ -86,8 +86,8 @@ def _newest_like(config: "PipelineConfig", settled: Sequence[str], phase: int, r
                 continue
             return each.folder
     raise ConfigError(
-        f"no run under {root} has the {', '.join(settled)} settings that this one asks for and came past phase {phase - 1}; "
-        "leave --start-phase out and finished stages are found in the store all the same"
+        f"no run under {root} has the {', '.join(settled)} settings that this one asks for and finished phase {phase - 1}; "
+        "leave --start-phase out: finished stages are found in the store anyway"
     )
 
 

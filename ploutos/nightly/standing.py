@@ -158,7 +158,7 @@ def judge_night(
         tonight: the model of tonight's run.
         decider: its digest.
         stale: the bars end before the session; nothing moves.
-        automatic: carry out what is due; else it is only said.
+        automatic: carry out what is due; otherwise it is only reported.
     """
     faults = tuple(promotion.faults_of(tonight, promotion.tried_since(tonight, trials)))
     if now.champion is None:

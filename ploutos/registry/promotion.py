@@ -192,7 +192,7 @@ def dismiss(store: ModelStore, by: str, reason: str) -> Move:
 
 
 def demote(store: ModelStore, by: str, reason: str) -> Move:
-    """Leave nobody in charge.
+    """Remove the champion, so that no model decides.
 
     Raises:
         StoreError: there is no champion.
@@ -211,7 +211,7 @@ def _vacate(store: ModelStore, alias: Alias, action: str, by: str, reason: str) 
 
 
 def rollback(store: ModelStore, by: str, reason: str) -> Move:
-    """Put the champion of before back, on probation against the one that it displaces; twice goes back two steps.
+    """Reinstate the previous champion, on probation against the one it displaces; twice goes back two steps.
 
     Raises:
         StoreError: there was none before.
@@ -239,7 +239,9 @@ def reinstate(store: ModelStore, by: str, reason: str) -> Move:
     aliases = store.aliases()
     champion, back = aliases.get(Alias.CHAMPION), aliases.get(Alias.CHALLENGER)
     if champion is None or back is None or not was_champion(store, back):
-        raise StoreError("there is no champion on probation, so nobody to put back; `ploutos models list` shows all moves")
+        raise StoreError(
+            "no champion is on probation, so there is no previous champion to reinstate; `ploutos models list` shows all moves"
+        )
     undone = _reigns(store)[-2:-1] == [back]  # else a person had rolled it back, or named an older one
     move = _move(Alias.CHAMPION, back, champion, "rollback" if undone else "promote", by, reason)
     store.move(move)

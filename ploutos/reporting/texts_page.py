@@ -27,7 +27,7 @@ def text_sentences(skill: TextSkill) -> list[str]:
         f"the same texts (p = {rank.p:.3f}).",
     ]
     if more.low is not None:
-        verb = "beats" if more.sign > 0 else "is beaten by" if more.sign < 0 else "is not told apart from"
+        verb = "beats" if more.sign > 0 else "is beaten by" if more.sign < 0 else "cannot be distinguished from"
         sentences.append(
             f"{skill.model} {verb} a bag of words on the same texts, which is worth {_points(plain.value)}: the interval of the "
             f"difference is {_interval(more)} an event."

@@ -140,8 +140,9 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
     won = "" if row.beaten is None else f" It earned more than {round(row.beaten * row.draws)} of {row.draws} draws."
     if row.explained_by_number and row.low is not None and row.high is not None:
         return (
-            f"{name} is not told apart from {other}: the interval of the yearly difference, {row.low:.1%} to {row.high:.1%}, leaves out "
-            f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
+            f"{name} is statistically indistinguishable from {other}: the interval of the yearly difference, {row.low:.1%} to "
+            f"{row.high:.1%}, excludes zero, but chance explains that among {summary.n_corrected} comparisons (corrected p = "
+            f"{row.p_adjusted:.2f}).{won}"
         )
     least = f" {_detectable(row)}" if row.sign == 0 and row.low is not None and row.detectable is not None else ""
     return difference_sentence(name, other, row.low, row.high) + won + least

@@ -162,13 +162,18 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _memory_learns_from_memory(self) -> "TrainingSpec":
         if self.teacher == "lagged" and self.algorithm != "RecurrentPPO":
-            raise ValueError(f"training.teacher lagged tells of earlier bars, which {self.algorithm} forgets; use RecurrentPPO or lasso")
+            raise ValueError(
+                f"training.teacher lagged reads earlier bars, which {self.algorithm} cannot remember; use RecurrentPPO or teacher lasso"
+            )
         return self
 
     @model_validator(mode="after")
     def _forecasts_are_a_teachers(self) -> "TrainingSpec":
         if self.observe_forecast and not self.is_taught:
-            raise ValueError("training.observe_forecast observes what a teacher tells; set training.teacher and speed.fast_loop")
+            raise ValueError(
+                "training.observe_forecast needs a teacher, whose forecast it adds to the observation; set training.teacher and "
+                "training.speed.fast_loop"
+            )
         return self
 
     @property
