@@ -55,7 +55,7 @@ class Answer(RunInput):
     """What a person says; nothing is filled in beforehand."""
 
     decision: Literal["promote", "reject"] = Field(title="Decision")
-    """Carry out what is due, or leave everything as it is; a rollback is a promotion of the champion of before."""
+    """Carry out what is due, or leave everything as it is; a rollback is a promotion of the previous champion."""
     approved_by: str = Field(title="Who decides", min_length=1)
     """Your name; kept with the move."""
     reason: str = Field(default="", title="Why")
@@ -64,7 +64,7 @@ class Answer(RunInput):
 
 @flow(name="ploutos-approval", flow_run_name="promotion of {config.session}", persist_result=False)
 def approval(config: Question) -> bool:
-    """Wait for a person's decision on a promotion, and carry it out; the night starts this, nobody else.
+    """Wait for a person's decision on a promotion, and carry it out; only the night starts this.
 
     Returns:
         Whether something was moved.

@@ -36,8 +36,8 @@ _PATHS = {
 _OF_PHASE = {1: ("data", "features", "folds"), 2: ("env", "training", "regression"), 3: ("llm", "fusion", "hybrid", "evaluation")}
 
 
-def settled_before(phase: int) -> list[str]:
-    """Sections of a configuration that were settled in the phases before this one; the seed is one of them once policies are trained."""
+def fixed_before(phase: int) -> list[str]:
+    """Sections of a configuration that earlier phases have fixed; the seed is one of them once policies are trained."""
     return [name for before, names in _OF_PHASE.items() if before < phase for name in names] + (["seed"] if phase == 3 else [])
 
 
@@ -91,20 +91,20 @@ class RunForm(Spec):
     def _base(self) -> dict[str, Any]:
         """What holds where nothing is given: an earlier run's settings, or a preset."""
         if self.first_phase > 1:
-            self._refuse_settled()
+            self._refuse_fixed()
             if self.earlier is None:
                 raise ConfigError(f"start_phase is {self.first_phase}, but from_run is empty; name the folder of the run to go on from")
             return load_config("full", self.earlier / "config.yaml").model_dump(mode="json", exclude={"out"})
         preset = getattr(self, "preset", "full")
         return {"name": preset, **PRESETS[preset]}
 
-    def _refuse_settled(self) -> None:
+    def _refuse_fixed(self) -> None:
         """Settings of a phase that is not repeated are those of the earlier run."""
-        settled = settled_before(self.first_phase)
+        fixed = fixed_before(self.first_phase)
         for name in self.model_fields_set:
             section = _PATHS.get(name, name).split(".")[0]
-            if section in settled and getattr(self, name) is not None:
-                raise ConfigError(f"{name} was settled in an earlier phase of {self.earlier}; leave it empty, or start from that phase")
+            if section in fixed and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is fixed by an earlier phase of {self.earlier}; leave it empty, or start from that phase")
 
 
 class _Market(Spec):

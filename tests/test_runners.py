@@ -260,7 +260,7 @@ def test_a_server_without_the_deployment_is_one_sentence():
 
 
 def test_a_worker_process_that_dies_is_one_sentence(trained, monkeypatch):
-    """What dies is told apart from what fails."""
+    """A worker that dies is distinguished from a task that fails."""
     from concurrent.futures.process import BrokenProcessPool
 
     assert runners.losses("process") == (BrokenProcessPool,)

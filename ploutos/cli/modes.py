@@ -56,20 +56,20 @@ def going_on(config: "PipelineConfig", phase: int) -> Any:
     Raises:
         ConfigError: no run under $PLOUTOS_HOME had the same settings in those phases.
     """
-    from flows.forms import PipelineForm, settled_before
+    from flows.forms import PipelineForm, fixed_before
     from ploutos.config import PipelineConfig
     from ploutos.settings import Settings
 
-    settled = settled_before(phase)
-    earlier = _newest_like(config, settled, phase, Settings().runs_root)
+    fixed = fixed_before(phase)
+    earlier = _newest_like(config, fixed, phase, Settings().runs_root)
     rest = {name: getattr(config, name).model_dump() for name in ("llm", "fusion", "hybrid", "evaluation", "env", "training", "regression",
-            "hardware", "pipeline", "checkpoint", "logging") if name not in settled}  # fmt: skip
-    plain = {name: getattr(config, name) for name in ("name", "seed", "out") if name not in settled}
-    assert {*settled, *rest, *plain} == set(PipelineConfig.model_fields)
+            "hardware", "pipeline", "checkpoint", "logging") if name not in fixed}  # fmt: skip
+    plain = {name: getattr(config, name) for name in ("name", "seed", "out") if name not in fixed}
+    assert {*fixed, *rest, *plain} == set(PipelineConfig.model_fields)
     return PipelineForm.model_validate({**rest, **plain, "start_phase": phase, "from_run": earlier})
 
 
-def _newest_like(config: "PipelineConfig", settled: Sequence[str], phase: int, root: Path) -> Path:
+def _newest_like(config: "PipelineConfig", fixed: Sequence[str], phase: int, root: Path) -> Path:
     from ploutos.config import load_config
     from ploutos.remote_store import open_store
     from ploutos.reporting.run_list import list_runs
@@ -79,14 +79,14 @@ def _newest_like(config: "PipelineConfig", settled: Sequence[str], phase: int, r
     store = open_store(Settings())
     for each in list_runs(root):
         made = load_config("full", each.folder / "config.yaml")
-        if all(getattr(made, name) == getattr(config, name) for name in settled):
+        if all(getattr(made, name) == getattr(config, name) for name in fixed):
             try:
                 read_refs(each.folder, phase - 1, store)
             except StoreError:  # it ended too early, or its artifacts are gone
                 continue
             return each.folder
     raise ConfigError(
-        f"no run under {root} has the {', '.join(settled)} settings that this one asks for and finished phase {phase - 1}; "
+        f"no run under {root} has the {', '.join(fixed)} settings that this one asks for and finished phase {phase - 1}; "
         "leave --start-phase out: finished stages are found in the store anyway"
     )
 

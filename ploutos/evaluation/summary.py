@@ -336,18 +336,18 @@ class ReliabilityBin(Part):
 
 
 class PlaceboRank(Part):
-    """The fused account among twins that follow the same advice shifted in time; a permutation test."""
+    """The fused account among copies that follow the same advice shifted in time; a permutation test."""
 
     draws: int
-    """Twins."""
+    """Copies."""
     beaten: int
-    """Twins that earned less."""
+    """Copies that earned less."""
     p: float
     """Chance of as high a rank for advice whose timing says nothing."""
     own: float
     """Total return of the fused account over the test ranges."""
     low: float
-    """2.5 % quantile of the twins' total returns."""
+    """2.5 % quantile of the copies' total returns."""
     median: float
     """Median of them."""
     high: float
@@ -706,13 +706,13 @@ class Growth(Part):
     stops: float = 0.0
     """Leaving at a stop and not at that bar's close."""
     vetoes: float = 0.0
-    """The risk veto: gross profit less that of a twin without it."""
+    """The risk veto: gross profit less that of the same account without it."""
     advice: float = 0.0
-    """The advice: gross profit less that of a twin whose advice is blank."""
+    """The advice: gross profit less that of the same account with blank advice."""
     commission: float = 0.0
     """Fees of the broker."""
     spread: float = 0.0
-    """Half the spread of every fill, where it is set apart."""
+    """Half the spread of every fill, where it is set separately."""
     slippage: float = 0.0
     """Fills worse than the open, the spread aside."""
     impact: float = 0.0
@@ -734,9 +734,9 @@ class Attribution(Part):
     slug: str
     """Whose."""
     without_advice: str | None = None
-    """Slug of the twin that says what the advice was worth; None where none ran, and then the advice lies in the other parts."""
+    """Slug of the ablation that says what the advice was worth; None where none ran, and then the advice lies in the other parts."""
     without_veto: str | None = None
-    """Slug of the twin that says what the veto was worth; None where none ran."""
+    """Slug of the ablation that says what the veto was worth; None where none ran."""
     first_equity: float
     """Equity at the start."""
     last_equity: float

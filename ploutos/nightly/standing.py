@@ -37,7 +37,7 @@ class MoveKind(StrEnum):
     REPLACE = "replace"
     """The challenger has shown itself better."""
     ROLLBACK = "rollback"
-    """The champion of before has shown itself better than the one that took its place."""
+    """The previous champion has shown itself better than the one that replaced it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def still_stands(store: ModelStore, champion: str | None) -> None:
     """
     now = store.aliases().get(Alias.CHAMPION)
     if now != champion:
-        raise StoreError(f"this was asked when the champion was {champion or 'nobody'}, and now it is {now or 'nobody'}; nothing was moved")
+        raise StoreError(f"this was asked when {champion or 'no model'} was champion, and now {now or 'no model'} is; nothing was moved")
 
 
 def carry_out(store: ModelStore, verdict: Verdict, tonight: Model, by: str, trials: TrialRegistry, reason: str = "") -> None:

@@ -1,7 +1,7 @@
 """From a run's folder to champion, and back: who may be promoted, who approved, and what was known.
 
-Champion and challenger are moved by five actions. *Promote* makes a run's subject champion; a champion of before becomes what a rollback
-returns to. *Demote* leaves nobody in charge. *Rollback* puts the champion of before back. *Challenge* names who runs beside the champion,
+Champion and challenger are moved by five actions. *Promote* makes a run's subject champion; the previous champion becomes what a rollback
+returns to. *Demote* removes the champion. *Rollback* reinstates the previous champion. *Challenge* names who runs beside the champion,
 *dismiss* nobody. Whoever takes a champion's place, by a person's hand or by night, is on probation for a quarter, in which the one that
 it displaced runs on as its challenger: the same nightly test brings that one back (`reinstate`).
 """
@@ -231,7 +231,7 @@ def rollback(store: ModelStore, by: str, reason: str) -> Move:
 
 
 def reinstate(store: ModelStore, by: str, reason: str) -> Move:
-    """Put the challenger, a champion that was displaced, back in charge: the nights of the probation speak for it, and end it.
+    """Make the challenger, a champion that was displaced, champion again: the nights of the probation favour it, and end the probation.
 
     Raises:
         StoreError: there is no champion, or no challenger that was champion before.
