@@ -33,19 +33,20 @@ class HardwareSpec(Spec):
     """How much of the machine a run may use."""
 
     workers: PositiveInt | None = None
-    """Training processes at once, one thread each; empty means one per usable core, and more than that does not help."""
+    """Training processes at once, one thread each; empty means one per usable core, and more do not help."""
     device: Device = "cpu"
-    """Where networks are trained; `auto` is the GPU where there is one that torch can use. A run's config.yaml names what it was."""
+    """Where networks are trained; `auto` is the GPU if there is one that torch can use. A run's config.yaml names the device that was
+    used."""
     autoscale: bool = False
-    """Fit n_envs, n_steps, batch_size and workers to the machine, at most what is set; results then depend on the machine.
-    A run's config.yaml holds the fitted numbers and false, so it gives the same anywhere."""
+    """Fit n_envs, n_steps, batch_size and workers to the machine, up to the values set; results then depend on the machine. A run's
+    config.yaml holds the fitted numbers and false, so it gives the same results anywhere."""
     runner: RunnerName = "thread"
     """Where the tasks of folds and members run: `thread` is this process with training processes of its own, `process` a process each,
     `dask` and `ray` a cluster, `workers` Prefect workers on any host. A policy's bytes are the same on each."""
     scheduler: str | None = None
     """Address of the cluster of `dask` (tcp://host:8786) or `ray` (ray://host:10001); empty starts one on this host for the run."""
     tasks: PositiveInt | None = None
-    """Prefect tasks at once in this process, each a thread; empty means one per usable core."""
+    """Prefect tasks at once in this process, one thread each; empty means one per usable core."""
     log_interval: PositiveFloat = 1.0
     """Seconds between two readings of memory, cores and GPU for hardware.csv."""
 
@@ -96,7 +97,7 @@ class PipelineConfig(Spec):
     hardware: HardwareSpec = HardwareSpec()
     """Processes and device."""
     pipeline: ResourceSpec = ResourceSpec()
-    """The pause between phases."""
+    """The pause between phases, and the memory that must be free."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Checkpoints of training."""
     logging: LogSpec = LogSpec()

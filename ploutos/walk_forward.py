@@ -42,9 +42,9 @@ class FoldSpec(Spec):
     test_months: PositiveInt = 12
     """Months of each test range, and the step from fold to fold."""
     min_test_months: PositiveInt = 3
-    """Shortest last test range that is kept."""
+    """Shortest last test range to keep."""
     purge_bars: NonNegativeInt = 1
-    """Bars dropped before a boundary because their reward reaches over it: one, the reward's horizon."""
+    """Bars dropped before a boundary because their reward reaches across it: one, the reward's horizon."""
     embargo_bars: NonNegativeInt = 5
     """Further bars dropped at a boundary."""
     holdout_months: NonNegativeInt = 0

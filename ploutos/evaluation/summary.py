@@ -46,7 +46,7 @@ class PathMetrics(Part):
     ann_vol: Number
     """Standard deviation of session returns, yearly."""
     sharpe: Number
-    """Mean over standard deviation of session returns, yearly; cash earns nothing, so the risk-free rate is 0."""
+    """Mean over standard deviation of session returns, yearly; cash earns no interest, so the risk-free rate is 0."""
     sortino: Number
     """Mean over downside deviation of session returns, yearly."""
     max_drawdown: float
@@ -64,7 +64,7 @@ class PathMetrics(Part):
     cost_share: float
     """Costs over initial cash."""
     value_at_risk: Number = None
-    """Return that one session in twenty stays below, as they were; None with fewer than 20 sessions."""
+    """Return that one session in twenty fell below; None with fewer than 20 sessions."""
     expected_shortfall: Number = None
     """Mean return of those sessions."""
 
@@ -73,7 +73,7 @@ class StrategyMetrics(PathMetrics):
     """The same with intervals, and beside the benchmark."""
 
     role: Role
-    """What the account is there for."""
+    """What the account is for."""
     sharpe_low: Number
     """Lower end of the Sharpe ratio's interval, studentised stationary bootstrap."""
     sharpe_high: Number
@@ -85,19 +85,19 @@ class StrategyMetrics(PathMetrics):
     excess_high: Number
     """Upper end of it."""
     alpha: Number
-    """Yearly mean return that is left when beta times the return of buy and hold is taken off."""
+    """Yearly mean return that is left after subtracting beta times the return of buy and hold."""
     alpha_low: Number
     """Lower end of its interval, studentised stationary bootstrap."""
     alpha_high: Number
     """Upper end of it."""
     beta: Number
-    """How much of buy and hold's session returns the account's follow: the slope of the regression on them."""
+    """How closely the account's session returns follow buy and hold's: the slope of the regression on them."""
     beta_low: Number
     """Lower end of its interval, studentised stationary bootstrap."""
     beta_high: Number
     """Upper end of it."""
     ruined: date | None
-    """Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it."""
+    """Session in which the account was ruined; nothing counts after its positions are closed, and nothing is compared with it."""
     oracle_capture: Number = None
     """On a planted market: log growth over the oracle's, which knows how the market was made."""
 
@@ -508,7 +508,7 @@ class GateName(StrEnum):
     PSR = "psr"
     """Probability that its true Sharpe ratio is above zero."""
     DSR = "dsr"
-    """The same above what the best of all trials on these bars shows by luck."""
+    """The same, above what the best of all trials on these bars would show by luck."""
     PBO = "pbo"
     """Probability of backtest overfitting among everything that was tried."""
     PBO_HIGH = "pbo-high"
@@ -704,7 +704,7 @@ class Growth(Part):
     timing: float = 0.0
     """Holding more when the market rose than when it fell."""
     stops: float = 0.0
-    """Leaving at a stop and not at that bar's close."""
+    """Exiting at a stop instead of at that bar's close."""
     vetoes: float = 0.0
     """The risk veto: gross profit less that of the same account without it."""
     advice: float = 0.0
@@ -714,13 +714,13 @@ class Growth(Part):
     spread: float = 0.0
     """Half the spread of every fill, where it is set separately."""
     slippage: float = 0.0
-    """Fills worse than the open, the spread aside."""
+    """Fills worse than the open, apart from the spread."""
     impact: float = 0.0
     """The price moved by its own orders."""
     borrow: float = 0.0
     """Fees on shorts."""
     written_off: float = 0.0
-    """What a ruined account owed beyond all it had: the broker's loss."""
+    """What a ruined account owed beyond what it had: the broker's loss."""
 
     @property
     def total(self) -> float:

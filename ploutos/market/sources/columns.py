@@ -58,7 +58,7 @@ class FileFormat(Spec):
     decimal: Annotated[Literal["point", "comma"] | None, _word_of(MARKS)] = None
     """The decimal mark of numbers in text; the other one then separates thousands."""
     header: bool | None = None
-    """Whether the first line of a text file names its columns; where it does not, columns are called 1, 2, 3 and so on."""
+    """Whether the first line of a text file names its columns; if not, columns are called 1, 2, 3 and so on."""
     columns: dict[Column, Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]] = {}
     """What the file calls a column, by our name for it, such as columns.close=Schlusskurs."""
     dates: str | None = None
