@@ -119,7 +119,7 @@ class PipelineConfig(Spec):
         if self.with_hybrid and self.hybrid.members > self.training.members:
             raise ValueError(
                 f"hybrid.members is {self.hybrid.members} and training.members {self.training.members}; "
-                "a hybrid policy starts from the member of its number, so choose at most as many"
+                "a hybrid policy starts from the member of its number, so choose at most that many"
             )
         return self
 
@@ -133,7 +133,7 @@ class PipelineConfig(Spec):
     def _texts_have_a_reader(self) -> "PipelineConfig":
         if self.data.texts is not None and self.llm.provider is LLMProvider.MOCK:
             raise ValueError(
-                f"data.texts is {self.data.texts}, and llm.provider is mock, a fixed rule that cannot read; name a model, as "
+                f"data.texts is {self.data.texts}, and llm.provider is mock, a fixed rule that cannot read; name a model, such as "
                 "llm.provider=ollama, or leave the texts out"
             )
         return self

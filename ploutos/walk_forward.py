@@ -126,7 +126,9 @@ def plan_folds(bars: Bars, features: "FeatureSet", spec: FoldSpec | None = None)
     stamps, warmup = bars.timestamps, features.warmup_bars
     gap = spec.purge_bars + spec.embargo_bars
     if warmup >= bars.n_bars - 1:
-        raise HistoryError(f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years; use a longer history")
+        raise HistoryError(
+            f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years of bars; use a longer history"
+        )
     anchor, n_bars = pd.Timestamp(stamps[warmup]), holdout(bars, spec).start
     last = pd.Timestamp(stamps[n_bars - 1])
     folds: list[Fold] = []
@@ -178,7 +180,9 @@ def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
     """
     cut = train.start + round(train.n_bars * (1 - share))
     if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
-        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
+        raise HistoryError(
+            f"a training range of {train.n_bars} bars is too short to be split again with a gap of {gap}; train on a longer range"
+        )
     return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
 
 

@@ -61,7 +61,7 @@ MISTAKES = [
     (["run", *setting("llm.provider=ollama", "llm.host=127.0.0.1:9")], 4, "127.0.0.1:9 cannot be reached; start it (ollama serve)"),
     (["run", "--llm-replay", *setting("llm.provider=ollama")], 4, "replay"),
     (["llm", "check", *setting("llm.provider=ollama", "llm.host=127.0.0.1:9")], 4, "Ollama at 127.0.0.1:9 cannot be reached"),
-    (["run", "--out", "notes"], 2, "notes holds todo.txt and no run; choose another --out, such as notes/run, or empty it"),
+    (["run", "--out", "notes"], 2, "notes holds todo.txt but no run; choose another --out, such as notes/run, or empty it"),
     (["run", "--out", "daily.csv"], 2, "cannot write in daily.csv: Not a directory; choose another --out"),
     (["run", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file or directory"),
     (["run", "--config", "broken.yaml"], 2, "broken.yaml is not valid YAML"),

@@ -138,7 +138,7 @@ def test_a_model_travels_from_challenger_to_champion_and_back(store):
     assert kept.evidence["nightly_p"] == 0.04
     assert Gates.model_validate(kept.evidence["gates"]) == second.gates
     assert store.models() == tuple(sorted([first, second], key=lambda each: each.name))
-    with pytest.raises(StoreError, match="no earlier champion"):
+    with pytest.raises(StoreError, match="no previous champion to return to"):
         rollback(store, "bob", "again")
 
 

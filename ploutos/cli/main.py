@@ -284,9 +284,7 @@ def optimize(
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
     dropped = sum(trial.dropped for trial in found.trials)
-    print(
-        f"# score {found.score:.3f}, the best of {plural(len(found.trials), 'candidate')} ({dropped} dropped early): chosen, so flattered"
-    )
+    print(f"# score {found.score:.3f}, the best of {plural(len(found.trials), 'candidate')} ({dropped} dropped early), which flatters it")
     print(text, end="", flush=True)
     if out is not None:
         try:

@@ -93,7 +93,7 @@ class RecombinationSpec(Spec):
     def _some_are_left(self) -> "RecombinationSpec":
         if self.test_groups >= self.groups:
             raise ValueError(
-                f"evaluation.recombination.test_groups {self.test_groups} leaves none of {self.groups} groups to learn from; give fewer"
+                f"evaluation.recombination.test_groups {self.test_groups} leaves none of {self.groups} groups to learn from; choose fewer"
             )
         if (n := comb(self.groups, self.test_groups)) > _MOST_SPLITS:
             raise ValueError(

@@ -176,7 +176,8 @@ class Cassette:
             return _Model.model_validate_json(self._model_file(provider, model).read_bytes()).digest
         except (FileNotFoundError, ValidationError) as error:
             raise LLMError(
-                f"the cassette in {self._root} has nothing of {provider} {model}, and a replay makes no calls; run once without llm.replay"
+                f"the cassette in {self._root} has no answers of {provider} {model}, "
+                "and a replay makes no calls; run once without llm.replay"
             ) from error
 
     def _model_file(self, provider: str, model: str) -> Path:

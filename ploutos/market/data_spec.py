@@ -108,9 +108,9 @@ class DataSpec(Spec):
                     shown = " holds settings that" if isinstance(value, Spec) else f" is {value}, which"
                     return f"data.{name}{shown} source {self.source} does not read; set data.source to {source}, or leave data.{name} out"
         if self.macro is None and self.macro_provider != "yahoo":
-            return f"data.macro_provider is {self.macro_provider}, and there is no data.macro that it could be of; leave it out"
+            return f"data.macro_provider is {self.macro_provider}, but data.macro is not set; set it, or leave this out"
         if self.texts is None and self.texts_stand_bars != 5:
-            return f"data.texts_stand_bars is {self.texts_stand_bars}, and there are no data.texts that could stand; leave it out"
+            return f"data.texts_stand_bars is {self.texts_stand_bars}, but data.texts is not set; set it, or leave this out"
         return None
 
     @property

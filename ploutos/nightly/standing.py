@@ -82,7 +82,7 @@ def standing(store: ModelStore, runs_root: Path) -> Standing:
 def _decider_of(model: Model, runs_root: Path, way_out: str) -> str:
     file = runs_root / model.run / "config.yaml"
     if not file.is_file():
-        raise StoreError(f"{file} is gone: the settings of model {model.name}; restore the folder, or `ploutos models {way_out}`")
+        raise StoreError(f"{file}, the settings of model {model.name}, is missing; restore the folder, or `ploutos models {way_out}`")
     return decider_digest(load_config("full", file), model.subject)
 
 
@@ -115,7 +115,7 @@ def still_stands(store: ModelStore, champion: str | None) -> None:
     """Refuse to act on a question that was put under another champion.
 
     Raises:
-        StoreError: another model is in charge by now.
+        StoreError: another model is champion by now.
     """
     now = store.aliases().get(Alias.CHAMPION)
     if now != champion:
@@ -168,7 +168,7 @@ def judge_night(
     if now.challenger is None:
         if decider == now.champion_decider or stale:
             return Verdict(MoveKind.NONE, faults)
-        promotion.challenge(store, tonight, BY, "other settings than the champion's")
+        promotion.challenge(store, tonight, BY, "its settings differ from the champion's")
         return Verdict(MoveKind.CHALLENGE, faults, done=True)
     if now.challenger_decider == now.champion_decider:
         promotion.dismiss(store, BY, "it has the champion's settings, so there is nothing to compare")

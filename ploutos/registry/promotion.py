@@ -151,7 +151,7 @@ def promote(
         raise StoreError(f"{model.name} comes from a shortened run, which proves nothing and cannot be promoted; run it with preset full")
     before = store.aliases().get(Alias.CHAMPION)
     if before == model.name:
-        raise StoreError(f"{model.name} is champion already")
+        raise StoreError(f"{model.name} is already champion")
     if faults := faults_of(model, since, None if better_by_night else before):
         if not force:
             raise StoreError(f"{model.name} may not be promoted: {', '.join(faults)}; see its gates, or use --force with --reason")
@@ -164,14 +164,14 @@ def promote(
     if before is not None:
         _put_on_probation(store, before, by)
     elif store.aliases().get(Alias.CHALLENGER) == model.name:
-        store.move(_move(Alias.CHALLENGER, None, model.name, "promote", by, "it is champion now"))
+        store.move(_move(Alias.CHALLENGER, None, model.name, "promote", by, "it is now champion"))
     return move
 
 
 def _put_on_probation(store: ModelStore, displaced: str, by: str) -> None:
     """Let the champion that was displaced run beside the one that took its place; whoever ran there gives way."""
     held = store.aliases().get(Alias.CHALLENGER)
-    store.move(_move(Alias.CHALLENGER, displaced, held, "challenge", by, "displaced, and beside the new champion for its probation"))
+    store.move(_move(Alias.CHALLENGER, displaced, held, "challenge", by, "displaced; it runs beside the new champion for the probation"))
 
 
 def challenge(store: ModelStore, model: Model, by: str, reason: str = "") -> Move:
@@ -219,7 +219,7 @@ def rollback(store: ModelStore, by: str, reason: str) -> Move:
     champion = store.aliases().get(Alias.CHAMPION)
     earlier = _reigns(store)[: -1 if champion is not None else None]
     if not earlier:
-        raise StoreError("there is no earlier champion to go back to; `ploutos models list` shows all moves")
+        raise StoreError("there is no previous champion to return to; `ploutos models list` shows all moves")
     back = find_model(store, earlier[-1])
     move = _move(Alias.CHAMPION, back.name, champion, "rollback", by, reason)
     store.move(move)

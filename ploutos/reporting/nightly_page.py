@@ -56,7 +56,7 @@ def night_sentences(night: Night) -> list[str]:
     held = [f"{symbol} {show(weight, 'percent')}" for symbol, weight in weights.items() if abs(weight) > _SMALL]
     sentences = [f"{_who(night.record)} holds {enumerate_names(held) if held else 'nothing'} from {_clock(entry.next_open)} on."]
     if entry.late:
-        sentences.append(f"This was written after that open, at {_clock(entry.written)}: it is kept, and is not evidence.")
+        sentences.append(f"This was written after that open, at {_clock(entry.written)}: it is kept, but is not evidence.")
     if entry.stale:
         sentences.append(f"The source had no bars of {entry.session} in time: the earlier bars decided, and nothing is promoted.")
     sentences += _changed(night.changes)

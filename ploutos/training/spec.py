@@ -137,8 +137,8 @@ class TrainingSpec(Spec):
     def _decay_leaves_something(self) -> "TrainingSpec":
         if self.learning_rate * self.weight_decay >= 1:
             raise ValueError(
-                f"training.weight_decay {self.weight_decay:g} at learning_rate {self.learning_rate:g} takes all of every weight at each "
-                f"step; it must be below {1 / self.learning_rate:g}"
+                f"training.weight_decay {self.weight_decay:g} at learning_rate {self.learning_rate:g} shrinks every weight to nothing at "
+                f"each step; it must be below {1 / self.learning_rate:g}"
             )
         return self
 

@@ -175,7 +175,7 @@ class OpenAIBackend:
     def _fault(self, error: openai.APIStatusError) -> LLMError:
         sentence = f"{self.base_url} answered {error.status_code} to {self._config.model}: {without(_words(error), self._key)}"
         if error.code == "insufficient_quota":
-            return LLMError(f"{sentence}; waiting does not mend that")
+            return LLMError(f"{sentence}; waiting will not help")
         if error.status_code in _BUSY:
             return LLMBusy(sentence, retry_after(error.response.headers))
         if error.status_code in _BROKEN or (error.status_code >= 500 and error.status_code != 501):

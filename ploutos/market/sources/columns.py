@@ -121,7 +121,7 @@ class Table:
                 raise DataError(
                     f"{self.file} has no column {', '.join(missing)}; found {self._describe()}; expected timestamp, open, high, low, "
                     f"close, volume; name yours, such as data.format.columns.{missing[0]}=NAME{other}; "
-                    "or take the file out of data.path if it holds no bars"
+                    "or remove the file from data.path if it holds no bars"
                 )
 
     def require_adjustment_is_known(self) -> None:
@@ -150,7 +150,7 @@ class Table:
 def damaged(file: str, error: Exception) -> DataError:
     """What to raise where a library cannot read a file."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"{file} cannot be read: {reason}; expected a whole file; get it again")
+    return DataError(f"{file} cannot be read: {reason}; expected a complete file; get it again")
 
 
 @lru_cache(maxsize=4096)
