@@ -194,7 +194,7 @@ def show_flow(name: str, call: Callable[[], Path], verbose: bool, outlook: Any =
 
     Args:
         name: of the log file.
-        verbose: print Prefect's log in place of the progress.
+        verbose: print Prefect's log instead of the progress.
         outlook: what is to come, if it was looked at.
 
     Returns:

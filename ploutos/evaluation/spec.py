@@ -123,7 +123,7 @@ class EvaluationSpec(BootstrapSpec):
     subject: str = Field(default="auto", pattern=r"^[a-z0-9]+([-:][a-z0-9]+)*$")
     """Which account the verdict is about, fixed before the run: auto, vote, fused, hybrid, a supervised model, such as regression:logistic,
     or a rule, such as momentum-regime. auto is the vote of the policies where the advisor is a mock or no tested session is shown to be
-    clean, else the fused account."""
+    clean, otherwise the fused account."""
     gates: GateSpec = GateSpec()
     """What a promotion requires."""
     robustness: RobustnessSpec = RobustnessSpec()

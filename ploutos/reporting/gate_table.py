@@ -69,7 +69,7 @@ _KINDS = {
 
 
 def gate_sentences(summary: RunSummary) -> list[str]:
-    """The outcome, and what stands in its way; nothing for a run of which nobody kept count."""
+    """The outcome, and what stands in its way; nothing for a run whose trials were not counted."""
     if (gates := summary.gates) is None:
         return []
     name, missed = names_of(summary)[gates.subject], [row for row in gates.rows if row.reason in (GateReason.MISSED, GateReason.ANOTHER)]
