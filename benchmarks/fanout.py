@@ -168,7 +168,7 @@ class Place:
         process = group.start(command, self.environment | environment, self.log, stdout=subprocess.PIPE)
         said, _ = process.communicate()
         if process.returncode:
-            raise SystemExit(f"{runner} failed; its last words are in {self.log}")
+            raise SystemExit(f"{runner} failed; {self.log} says why")
         told: dict[str, Any] = json.loads(next(line for line in said.splitlines() if line.startswith(_MARK)).removeprefix(_MARK))
         return {**told, "server": _seconds(self.server.usage) - before}
 

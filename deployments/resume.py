@@ -46,7 +46,7 @@ def resume(name: str | None) -> list[str]:
         if run.state_type not in _ENDED_BADLY:
             raise OrchestratorError(f"{run.name} is {state}; only a run that failed, crashed or was cancelled is resumed")
         if run.deployment_id is None:
-            raise OrchestratorError(f"{run.name} was started by a command, not by a deployment; run the same command again to go on")
+            raise OrchestratorError(f"{run.name} was started by a command, not by a deployment; run the same command again to continue")
         changed = changed_since(run, code_of_tasks())
         client.set_flow_run_state(run.id, Scheduled(message="Resumed by `ploutos resume`"), force=True)
         return [*said, f"{run.name} was {state} and is scheduled again: {page_of(client, run)}", about_change(changed)]

@@ -146,7 +146,7 @@ class _Child:
         if self.process is not None and self.process.poll() is None:
             return True
         if len([each for each in self.starts if time.monotonic() - each < _SOON_S]) >= _TRIES:
-            raise OrchestratorError(f"the {self.name} ends as soon as it is started; its last words are in {self.log}")
+            raise OrchestratorError(f"the {self.name} exits as soon as it is started; {self.log} says why")
         self.start()
         return False
 
@@ -188,7 +188,7 @@ def serve(home: Path, port: int, database: str | None, say: Callable[[str], None
     """
     place = Place(home)
     if (up := place.served()) is not None:
-        raise OrchestratorError(f"a server is up already at {up.api}, process {up.pid}; end it with `ploutos serve --stop`")
+        raise OrchestratorError(f"a server is already running at {up.api}, process {up.pid}; stop it with `ploutos serve --stop`")
     api = f"http://{HOST}:{port}/api"
     _refuse_taken(port)
     _refuse_taken(port + 1)
@@ -229,14 +229,14 @@ def stop(home: Path) -> str:
     """
     served = Place(home).served()
     if served is None:
-        raise OrchestratorError(f"no server of {home} is up")
+        raise OrchestratorError(f"no server of {home} is running")
     process = psutil.Process(served.pid)
     process.terminate()
     try:
         process.wait(timeout=4 * _ENDING_S)
     except psutil.TimeoutExpired as error:
-        raise OrchestratorError(f"process {served.pid} was asked to end and has not; look at {Place(home).folder}") from error
-    return f"the server at {served.api} has ended; runs that were under way say Crashed and go on with `ploutos resume`"
+        raise OrchestratorError(f"process {served.pid} was asked to stop and has not; look at {Place(home).folder}") from error
+    return f"the server at {served.api} has ended; runs that were in progress say Crashed; `ploutos resume` continues them"
 
 
 def systemd_unit(home: Path, port: int) -> str:
@@ -303,7 +303,7 @@ def _wait_until_healthy(api: str, server: _Child) -> None:
         except httpx.HTTPError:
             pass
         time.sleep(_LOOK_S)
-    raise OrchestratorError(f"the server did not come up; its last words are in {server.log}")
+    raise OrchestratorError(f"the server did not start; {server.log} says why")
 
 
 def _look_after(server: _Child, worker: _Child, api: str, say: Callable[[str], None]) -> None:
@@ -312,10 +312,10 @@ def _look_after(server: _Child, worker: _Child, api: str, say: Callable[[str], N
     while True:
         time.sleep(_LOOK_S)
         if not server.keep_up():
-            say("the server had ended and was started again")
+            say("the server had stopped and was started again")
             _wait_until_healthy(api, server)
         if not worker.keep_up():
-            say("the worker had ended and was started again")
+            say("the worker had stopped and was started again")
         if time.monotonic() - swept > _SWEEP_S:
             swept = time.monotonic()
             _sweep(say)
@@ -330,6 +330,6 @@ def _sweep(say: Callable[[str], None]) -> None:
         with get_client(sync_client=True) as client:
             said = sweep(client)
     except httpx.HTTPError as error:
-        said = [f"the server did not answer a look at its runs: {type(error).__name__}"]
+        said = [f"the server did not answer when asked about its runs: {type(error).__name__}"]
     for sentence in said:
         say(sentence)

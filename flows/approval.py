@@ -46,7 +46,7 @@ class Question(Spec):
     run: Path = Field(title="Run")
     """Folder of the night's run."""
     champion: str | None = Field(default=None, title="Champion")
-    """Name of the model in charge when it was asked."""
+    """Name of the champion when it was asked."""
     sentences: tuple[str, ...] = Field(default=(), title="In words")
     """What the night's page says."""
 
@@ -55,22 +55,22 @@ class Answer(RunInput):
     """What a person says; nothing is filled in beforehand."""
 
     decision: Literal["promote", "reject"] = Field(title="Decision")
-    """Carry out what is due, or leave everything as it is; a rollback is a promotion of the champion of before."""
+    """Carry out what is due, or leave everything as it is; a rollback is a promotion of the previous champion."""
     approved_by: str = Field(title="Who decides", min_length=1)
-    """Your name; kept with the move."""
+    """Your name; recorded with the move."""
     reason: str = Field(default="", title="Why")
-    """Kept with the move."""
+    """Recorded with the move."""
 
 
 @flow(name="ploutos-approval", flow_run_name="promotion of {config.session}", persist_result=False)
 def approval(config: Question) -> bool:
-    """Wait for a person's decision on a promotion, and carry it out; the night starts this, nobody else.
+    """Wait for a person's decision on a promotion, and carry it out; only the night starts this.
 
     Returns:
         Whether something was moved.
 
     Raises:
-        StoreError: the model may not be promoted any more, or another one is in charge by now.
+        StoreError: the model may not be promoted any more, or another one is champion by now.
     """
     begin_attempt()
     answer = suspend_flow_run(wait_for_input=Answer.with_initial_data(description=_description(config)), key="decision")
@@ -95,7 +95,7 @@ def require_askable() -> None:
         ConfigError: there is no server, or it does not know the approval.
     """
     if not have_server():
-        raise ConfigError("promotion is asked, and there is no Prefect server; start `ploutos serve`, or choose said or automatic")
+        raise ConfigError("promotion is set to asked, and there is no Prefect server; start `ploutos serve`, or choose said or automatic")
     with get_client(sync_client=True) as client:
         _require_deployment(client)
 

@@ -42,8 +42,8 @@ def changed_since(run: FlowRun, now: dict[str, str]) -> list[str]:
 def about_change(changed: list[str]) -> str:
     """What a changed code means for a run that goes on, in a sentence."""
     if not changed:
-        return "the code is the same as then: what is finished is found again"
-    return f"the code has changed since: {', '.join(changed)} and all that stands on them are computed again"
+        return "the code has not changed since: finished stages are reused"
+    return f"the code has changed since: {', '.join(changed)} and everything that depends on them are computed again"
 
 
 def end_with_worker() -> None:

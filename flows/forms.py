@@ -37,8 +37,8 @@ _PATHS = {
 _OF_PHASE = {1: ("data", "features", "folds"), 2: ("env", "training", "regression"), 3: ("llm", "fusion", "hybrid", "evaluation")}
 
 
-def settled_before(phase: int) -> list[str]:
-    """Sections of a configuration that were settled in the phases before this one; the seed is one of them once policies are trained."""
+def fixed_before(phase: int) -> list[str]:
+    """Sections of a configuration that earlier phases have fixed; the seed is one of them once policies are trained."""
     return [name for before, names in _OF_PHASE.items() if before < phase for name in names] + (["seed"] if phase == 3 else [])
 
 
@@ -68,7 +68,7 @@ class RunForm(Spec):
 
     @property
     def earlier(self) -> Path | None:
-        """Folder of the run that it goes on from."""
+        """Folder of the run that it continues."""
         return None
 
     def resolve(self) -> PipelineConfig:
@@ -92,20 +92,20 @@ class RunForm(Spec):
     def _base(self) -> dict[str, Any]:
         """What holds where nothing is given: an earlier run's settings, or a preset."""
         if self.first_phase > 1:
-            self._refuse_settled()
+            self._refuse_fixed()
             if self.earlier is None:
                 raise ConfigError(f"start_phase is {self.first_phase}, but from_run is empty; name the folder of the run to go on from")
             return load_config("full", self.earlier / "config.yaml").model_dump(mode="json", exclude={"out"})
         preset = getattr(self, "preset", "full")
         return {"name": preset, **PRESETS[preset]}
 
-    def _refuse_settled(self) -> None:
+    def _refuse_fixed(self) -> None:
         """Settings of a phase that is not repeated are those of the earlier run."""
-        settled = settled_before(self.first_phase)
+        fixed = fixed_before(self.first_phase)
         for name in self.model_fields_set:
             section = _PATHS.get(name, name).split(".")[0]
-            if section in settled and getattr(self, name) is not None:
-                raise ConfigError(f"{name} was settled in an earlier phase of {self.earlier}; leave it empty, or start from that phase")
+            if section in fixed and getattr(self, name) is not None:
+                raise ConfigError(f"{name} is fixed by an earlier phase of {self.earlier}; leave it empty, or start from that phase")
 
 
 class _Market(Spec):
@@ -114,11 +114,11 @@ class _Market(Spec):
     path: Path | None = Field(default=None, title="File or folder of bars")
     """For source files."""
     symbols: tuple[str, ...] | None = Field(default=None, title="Symbols")
-    """Which to trade, futures by their root (NQ); empty means all of the source."""
+    """Which to trade, futures by their root (NQ); empty means all symbols of the source."""
     start: date | None = Field(default=None, title="First session")
-    """Empty means the first of the source."""
+    """Empty means the source's first."""
     end: date | None = Field(default=None, title="Last session")
-    """Empty means the last of the source."""
+    """Empty means the source's last."""
 
 
 class _Start(Spec):
@@ -131,7 +131,7 @@ class _Members(Spec):
     """They differ in their seed and vote; 5 in full."""
     seed: NonNegativeInt | None = Field(default=None, title="Seed")
     """Root of every random number; 42 unless given."""
-    auto_resume: bool | None = Field(default=None, title="Go on from checkpoints")
+    auto_resume: bool | None = Field(default=None, title="Continue from checkpoints")
     """Continue trainings that were interrupted (the default), or train from the start."""
 
 
@@ -144,7 +144,7 @@ class _Again(Spec):
     start_phase: Literal[1, 2, 3] = Field(default=1, title="Start from phase")
     """1 data and features, 2 training, 3 advice and evaluation; what comes before is taken from the earlier run."""
     from_run: Path | None = Field(default=None, title="Earlier run")
-    """Folder of the run whose first phases are kept; with a start from phase 2 or 3."""
+    """Folder of the run whose first phases are kept; needed to start from phase 2 or 3."""
 
 
 class _Phase1(Spec):
@@ -158,7 +158,7 @@ class _Phase1(Spec):
 
 class _Phase2(Spec):
     env: EnvSpec | None = Field(default=None, title="Phase 2: account, costs, reward")
-    """What an account is, and what trading costs it."""
+    """The account's rules, and what trading costs."""
     training: TrainingSpec | None = Field(default=None, title="Phase 2: training")
     """The agent, its network, its steps."""
     regression: RegressionSpec | None = Field(default=None, title="Phase 2: supervised models")
@@ -169,7 +169,7 @@ class _MockUnlessNamed(LLMConfig):
     """The advisor, as `PipelineConfig` reads it: the mock unless a provider is named."""
 
     provider: LLMProvider = LLMProvider.MOCK
-    """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and no language model."""
+    """ollama, openai (any server with OpenAI's API) or mock, which is a fixed rule and not a language model."""
 
 
 class _Reader(Spec):
@@ -215,7 +215,7 @@ class PipelineForm(_Machine, _Judged, _Phase3, _Phase2, _Phase1, _Again, _Member
     def earlier(self) -> Path | None:
         if self.from_run is not None and self.start_phase == 1:
             raise ConfigError(
-                "from_run is given and start_phase is 1, which repeats everything; start from phase 2 or 3, or empty from_run"
+                "from_run is given and start_phase is 1, which repeats everything; start from phase 2 or 3, or leave from_run empty"
             )
         return self.from_run
 
@@ -240,7 +240,7 @@ class Phase1Form(_Machine, _Reader, _Phase1, _Market, RunForm, _Start):
 
 class _GoesOn(RunForm):
     from_run: Path = Field(title="Earlier run")
-    """Folder of the run, or of its last phase, to go on from."""
+    """Folder of the run, or of its last phase, to continue."""
 
     @property
     def earlier(self) -> Path | None:
@@ -271,17 +271,17 @@ class DatasetForm(Spec):
     source: Literal["alpaca", "alpaca-iex", "yahoo"] = Field(default="yahoo", title="Vendor")
     """alpaca is the tape of all exchanges, alpaca-iex one of them."""
     symbols: tuple[str, ...] = Field(default=(), title="Symbols")
-    """Futures by their root (NQ); empty updates all that are stored."""
+    """Futures by their root (NQ); empty updates all stored ones."""
     start: date | None = Field(default=None, title="First session")
-    """Download from this day what is missing; empty brings stored series up to date."""
+    """Download what is missing from this day on; empty brings stored series up to date."""
     end: date | None = Field(default=None, title="End date")
     """Exclusive; empty means now."""
     timeframe: str = Field(default="1h", title="Bar length")
     """15min, 1h or 1D."""
     adjustment: Literal["total_return", "raw"] = Field(default="total_return", title="Adjustment")
-    """total_return folds splits and dividends in."""
+    """total_return adjusts for splits and dividends."""
     allow_partial: bool = Field(default=False, title="Accept failed symbols")
-    """Store the symbols that came although others failed."""
+    """Store the symbols that arrived even if others failed."""
 
     @model_validator(mode="after")
     def _dates_are_in_order(self) -> "DatasetForm":

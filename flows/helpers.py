@@ -33,7 +33,7 @@ from tasks.away import impatient
 logger = logging.getLogger("ploutos.helpers")
 _SOONEST_S, _LATEST_S, _SLOWER = 1.0, 5.0, 1.5
 _SPARE, _PAGE = 4, 200
-_UNBEGUN = "was not begun: the run has ended"
+_UNBEGUN = "was not started: the run has ended"
 
 
 @dataclass(eq=False)
@@ -206,7 +206,7 @@ class Helpers:
 def _fail(pieces: deque[_Piece], how: str) -> None:
     while pieces:
         piece = pieces.popleft()
-        piece.ended.set_exception(TrainingError(f"{piece.task} {how}; finished members are kept: run again to go on"))
+        piece.ended.set_exception(TrainingError(f"{piece.task} {how}; finished members are kept; run again to continue"))
 
 
 @contextmanager

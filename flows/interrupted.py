@@ -13,7 +13,7 @@ def tell_server() -> None:
     address, context = os.environ.get("PREFECT_API_URL"), FlowRunContext.get()
     if address is None or context is None or context.flow_run is None:
         return
-    state = {"type": "CRASHED", "name": "Crashed", "message": "interrupted by a person; run the same command again to go on"}
+    state = {"type": "CRASHED", "name": "Crashed", "message": "interrupted by a person; run the same command again to continue"}
     name, given, password = os.environ.get("PREFECT_API_AUTH_STRING", "").partition(":")
     try:
         httpx.post(

@@ -60,7 +60,7 @@ def input_key(number: int) -> str:
 
 @flow(name="ploutos-member", persist_result=False)
 def member() -> None:
-    """Do what another host's run asks for, until it says that there is no more or is silent; nobody starts this by hand."""
+    """Do what another host's run asks for, until it says that there is no more or falls silent; not to be started by hand."""
     shorten_log()
     end_with_worker()
     run, opened = UUID(flow_run.get_id()), cache(partial(open_store, Settings(), claim=False))

@@ -98,7 +98,7 @@ def _wait_for(place: _Place, config: NightlyConfig) -> tuple[str, Bars]:
         _update(place, config.run.data)
         bars = _load(place, config)
         if bars.timeframe > calendars.DAY:
-            raise ConfigError("a night decides after a session, and these bars are longer than one; give bars of a day or shorter")
+            raise ConfigError("a night decides after a session, and these bars are longer than one; give daily or shorter bars")
         last, session = str(bars.sessions[-1]), _session(config, bars)
         if last >= session:
             return session, bars

@@ -40,7 +40,7 @@ def pipeline(config: PipelineForm = _DEFAULT) -> Path:
 
 @flow(name="ploutos-walk-forward", persist_result=False)
 def walk_forward(config: WalkForwardForm = _DEFAULT_WALK) -> Path:
-    """Policies walk-forward and a report, without an advisor: a mock stands in its place and nothing is tuned to it."""
+    """Policies walk-forward and a report, without an advisor: a mock replaces it and nothing is tuned to it."""
     return _run(config)
 
 

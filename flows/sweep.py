@@ -49,7 +49,9 @@ def sweep(client: SyncPrefectClient) -> list[str]:
     for run in _flow_runs(client, _AT_WORK):
         if is_gone(run):
             state: State[None] = (
-                Cancelled() if run.state_type is StateType.CANCELLING else Crashed(message="Its process is gone; `ploutos resume` goes on.")
+                Cancelled()
+                if run.state_type is StateType.CANCELLING
+                else Crashed(message="Its process is gone; `ploutos resume` continues it.")
             )
             client.set_flow_run_state(run.id, state, force=True)
             said.append(f"{run.name} said {run.state_name} and its process is gone: {state.name}")

@@ -34,19 +34,20 @@ class HardwareSpec(Spec):
     """How much of the machine a run may use."""
 
     workers: PositiveInt | None = None
-    """Training processes at once, one thread each; empty means one per usable core, and more than that does not help."""
+    """Training processes at once, one thread each; empty means one per usable core, and more do not help."""
     device: Device = "cpu"
-    """Where networks are trained; `auto` is the GPU where there is one that torch can use. A run's config.yaml names what it was."""
+    """Where networks are trained; `auto` is the GPU if there is one that torch can use. A run's config.yaml names the device that was
+    used."""
     autoscale: bool = False
-    """Fit n_envs, n_steps, batch_size and workers to the machine, at most what is set; results then depend on the machine.
-    A run's config.yaml holds the fitted numbers and false, so it gives the same anywhere."""
+    """Fit n_envs, n_steps, batch_size and workers to the machine, up to the values set; results then depend on the machine. A run's
+    config.yaml holds the fitted numbers and false, so it gives the same results anywhere."""
     runner: RunnerName = "thread"
     """Where the tasks of folds and members run: `thread` is this process with training processes of its own, `process` a process each,
     `dask` and `ray` a cluster, `workers` Prefect workers on any host. A policy's bytes are the same on each."""
     scheduler: str | None = None
     """Address of the cluster of `dask` (tcp://host:8786) or `ray` (ray://host:10001); empty starts one on this host for the run."""
     tasks: PositiveInt | None = None
-    """Prefect tasks at once in this process, each a thread; empty means one per usable core."""
+    """Prefect tasks at once in this process, one thread each; empty means one per usable core."""
     log_interval: PositiveFloat = 1.0
     """Seconds between two readings of memory, cores and GPU for hardware.csv."""
 
@@ -58,7 +59,10 @@ class HardwareSpec(Spec):
     @model_validator(mode="after")
     def _only_a_cluster_has_an_address(self) -> "HardwareSpec":
         if self.scheduler is not None and self.runner not in ("dask", "ray"):
-            raise ValueError(f"hardware.scheduler is set and hardware.runner is {self.runner}; an address is of runner dask or ray")
+            raise ValueError(
+                f"hardware.scheduler is set and hardware.runner is {self.runner}; expected runner dask or ray with an address; choose one, "
+                "or leave hardware.scheduler empty"
+            )
         return self
 
 
@@ -94,7 +98,7 @@ class PipelineConfig(Spec):
     hardware: HardwareSpec = HardwareSpec()
     """Processes and device."""
     pipeline: ResourceSpec = ResourceSpec()
-    """The pause between phases."""
+    """The pause between phases, and the memory that must be free."""
     checkpoint: CheckpointSpec = CheckpointSpec()
     """Checkpoints of training."""
     logging: LogSpec = LogSpec()
@@ -116,7 +120,7 @@ class PipelineConfig(Spec):
         if self.with_hybrid and self.hybrid.members > self.training.members:
             raise ValueError(
                 f"hybrid.members is {self.hybrid.members} and training.members {self.training.members}; "
-                "a hybrid policy starts from the member of its number, so choose at most as many"
+                "a hybrid policy starts from the member of its number, so choose at most that many"
             )
         return self
 
@@ -130,7 +134,7 @@ class PipelineConfig(Spec):
     def _texts_have_a_reader(self) -> "PipelineConfig":
         if self.data.texts is not None and self.llm.provider is LLMProvider.MOCK:
             raise ValueError(
-                f"data.texts is {self.data.texts}, and llm.provider is mock, a fixed rule that cannot read; name a model, as "
+                f"data.texts is {self.data.texts}, and llm.provider is mock, a fixed rule that cannot read; name a model, such as "
                 "llm.provider=ollama, or leave the texts out"
             )
         return self

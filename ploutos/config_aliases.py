@@ -70,20 +70,20 @@ _ALIASES: dict[str, Callable[[Any], Settings]] = {
     "train_years": _renamed("folds.train_years"),
 }
 
-_A_SHARE = "nobody can set how busy a GPU is; manifest.json and hardware.csv say how busy it was"
+_A_SHARE = "how busy a GPU is cannot be set; manifest.json and hardware.csv say how busy it was"
 _NO_EFFECT = {
     "hardware.memory_fraction": "torch takes GPU memory as it needs it; hardware.autoscale fits a run to four fifths of what is there",
     "performance.cached_llm_features": "the features of all bars are computed once and kept in the store, whatever is set",
-    "performance.vectorized_decision_fusion": "decisions are always fused in batches; the loop exists in benchmarks alone",
+    "performance.vectorized_decision_fusion": "decisions are always fused in batches; the loop exists only in benchmarks",
     "performance.environment_state_pooling": "accounts step together in one batch, which is built in a millisecond and not pooled",
-    "pipeline.auto_advance": "a phase always follows when the one before is done; --start-phase asks for a later one",
-    "pipeline.reallocate_resources": "memory is always given back and waited for between phases; false waits for none",
+    "pipeline.auto_advance": "a phase always follows when the previous one is done; --start-phase starts from a later one",
+    "pipeline.reallocate_resources": "memory is always freed and waited for between phases; it cannot be switched off",
     "phase1.gpu_usage": _A_SHARE,
     "phase1.estimated_duration": "nothing is scheduled by an estimate; a validation report holds the time that was measured",
     "phase2.estimated_duration": "nothing is scheduled by an estimate; a validation report holds the time that was measured",
     "phase3.estimated_duration": "nothing is scheduled by an estimate; a validation report holds the time that was measured",
     "checkpoint.strategy": "every finished stage of every phase is kept, and trainings in progress every checkpoint.every_rollouts",
-    "monitoring.monitor_gpu": "readings cost 2 % of a core at most; hardware.log_interval makes them rarer",
+    "monitoring.monitor_gpu": "readings cost at most 2 % of a core; hardware.log_interval makes them less frequent",
     "quantization": "the server's model tag decides: llm.model=llama3.2:3b-instruct-q4_K_M",
     "llm.quantization": "the server's model tag decides: llm.model=llama3.2:3b-instruct-q4_K_M",
 }
@@ -109,7 +109,9 @@ def _put(values: dict[str, Any], key: str, value: Any, given: str) -> None:
             values[part] = {}
         values = values[part]
     if values.get(name, value) != value:
-        raise ConfigError(f"{given} sets {key} to {value!r}, and another key of the same file to {values[name]!r}; leave one of them out")
+        raise ConfigError(
+            f"{given} sets {key} to {value!r}, and another key of the same file sets it to {values[name]!r}; leave one of them out"
+        )
     values[name] = value
 
 

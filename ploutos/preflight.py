@@ -157,7 +157,7 @@ def require_cluster(hardware: HardwareSpec) -> None:
         try:
             socket.create_connection((host, port), timeout=_PATIENCE_S).close()
         except OSError as error:
-            raise NetworkError(f"hardware.scheduler is {hardware.scheduler}, and nobody answers there: {error}; start it first") from error
+            raise NetworkError(f"hardware.scheduler is {hardware.scheduler}, and nothing answers there: {error}; start it first") from error
         remote = host not in ("127.0.0.1", "localhost")
     if remote and "PREFECT_API_URL" not in os.environ:
         raise ConfigError(
@@ -176,7 +176,7 @@ def require_device(config: PipelineConfig) -> None:
         import torch
 
         if not torch.cuda.is_available():
-            raise ConfigError("hardware.device is cuda, and torch finds no GPU here; use auto, which takes one where there is one, or cpu")
+            raise ConfigError("hardware.device is cuda, and torch finds no GPU here; use auto, which takes one if there is one, or cpu")
 
 
 def is_run_folder(folder: Path) -> bool:
@@ -196,7 +196,7 @@ def require_own_folder(out: Path | None) -> None:
     held = sorted(path.name for path in out.iterdir()) if out.is_dir() else []
     if held and not is_run_folder(out):
         shown = ", ".join(held[:3]) + (" ..." if len(held) > 3 else "")
-        raise ConfigError(f"{out} holds {shown} and no run; choose another --out, such as {out / 'run'}, or empty it")
+        raise ConfigError(f"{out} holds {shown} but no run; choose another --out, such as {out / 'run'}, or empty it")
 
 
 def require_writable(folder: Path, remedy: str = "set PLOUTOS_HOME to a folder that can be written") -> None:
@@ -227,7 +227,7 @@ def require_space(folder: Path, n_bytes: int) -> None:
     free = shutil.disk_usage(nearest).free
     if free < n_bytes:
         raise StoreError(
-            f"found {free / _MIB:,.0f} MiB free in {folder}; expected {n_bytes / _MIB:,.0f} MiB for this run; free some, or set "
+            f"found {free / _MIB:,.0f} MiB free in {folder}; expected {n_bytes / _MIB:,.0f} MiB for this run; free some space, or set "
             "PLOUTOS_HOME to another disk"
         )
 

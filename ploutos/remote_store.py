@@ -242,6 +242,8 @@ class RemoteStore(Store):
         except (BotoCoreError, ValueError) as error:
             raise StoreError(f"the store at {self.address} does not answer: {error}; check the address and AWS's own settings") from error
         except FileNotFoundError as error:
-            raise StoreError(f"the store at {self.address} is not there: {error}; make the bucket first") from error
+            raise StoreError(f"the store at {self.address} does not exist: {error}; make the bucket first") from error
         except PermissionError as error:
-            raise StoreError(f"the store at {self.address} refuses: {error}; check AWS's credentials and the bucket's policy") from error
+            raise StoreError(
+                f"the store at {self.address} refuses access: {error}; check AWS's credentials and the bucket's policy"
+            ) from error

@@ -87,7 +87,7 @@ def _temporary(folder: Path, suffix: str) -> Iterator[Path]:
         yield temporary
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise StoreError(f"no space left in {folder}; free some and run again") from error
+            raise StoreError(f"no space left in {folder}; free some space and run again") from error
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST):
             raise StoreError(f"cannot write in {folder}: {error.strerror}; choose another folder") from error
         raise

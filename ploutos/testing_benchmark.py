@@ -46,7 +46,7 @@ class Benchmark(Spec):
     mode: Mode
     """baseline: without the optimisations; optimized: with them."""
     rounds: int
-    """Of which the median is taken."""
+    """Rounds of measurement; the median is reported."""
     cache_hit_rate: float | None
     """Share of questions that the cache answered; empty without a cache."""
     network_parameters: int
@@ -204,5 +204,5 @@ def compare(one: Benchmark, other: Benchmark) -> dict[str, float]:
         ConfigError: they measured different cases.
     """
     if one.seconds.keys() != other.seconds.keys():
-        raise ConfigError("the two files measured different work; make both with the same version of ploutos")
+        raise ConfigError("the two files measure different work; make both with the same version of ploutos")
     return {name: one.seconds[name] / other.seconds[name] for name in one.seconds}

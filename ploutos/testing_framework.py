@@ -116,7 +116,7 @@ class EnvironmentStatePool(Generic[Env]):
         """
         env = self._lent.pop(env_id, None)
         if env is None:
-            raise PoolError(f"nothing is lent as {env_id}; release the number that acquire gave, once")
+            raise PoolError(f"no environment {env_id} is in use; release each number that acquire returned, once")
         self._pool.release(env)
 
     def close(self) -> None:
@@ -318,9 +318,9 @@ class TestingFramework:
 
 
 _REASONS = {
-    "gpu_utilization": "no GPU, or one that does not tell",
+    "gpu_utilization": "no GPU, or one that does not report it",
     "cache_hit_rate": "a run computes the features of all bars at once and asks no cache; the cache serves questions one by one",
-    "peak_memory_gb": "the system does not tell",
+    "peak_memory_gb": "the system does not report it",
 }
 
 

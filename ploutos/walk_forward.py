@@ -42,9 +42,9 @@ class FoldSpec(Spec):
     test_months: PositiveInt = 12
     """Months of each test range, and the step from fold to fold."""
     min_test_months: PositiveInt = 3
-    """Shortest last test range that is kept."""
+    """Shortest last test range to keep."""
     purge_bars: NonNegativeInt = 1
-    """Bars dropped before a boundary because their reward reaches over it: one, the reward's horizon."""
+    """Bars dropped before a boundary because their reward reaches across it: one, the reward's horizon."""
     embargo_bars: NonNegativeInt = 5
     """Further bars dropped at a boundary."""
     holdout_months: NonNegativeInt = 0
@@ -126,7 +126,9 @@ def plan_folds(bars: Bars, features: "FeatureSet", spec: FoldSpec | None = None)
     stamps, warmup = bars.timestamps, features.warmup_bars
     gap = spec.purge_bars + spec.embargo_bars
     if warmup >= bars.n_bars - 1:
-        raise HistoryError(f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years; use a longer history")
+        raise HistoryError(
+            f"found {bars.n_bars} bars, all of them used up by the features' warm-up; expected years of bars; use a longer history"
+        )
     anchor, n_bars = pd.Timestamp(stamps[warmup]), holdout(bars, spec).start
     last = pd.Timestamp(stamps[n_bars - 1])
     folds: list[Fold] = []
@@ -178,7 +180,9 @@ def inner_split(train: Range, gap: int, share: float) -> tuple[Range, Range]:
     """
     cut = train.start + round(train.n_bars * (1 - share))
     if train.stop - cut - gap < _SHORTEST or cut - train.start < _SHORTEST:
-        raise HistoryError(f"a training range of {train.n_bars} bars is too short to be cut once more with a gap of {gap}; train longer")
+        raise HistoryError(
+            f"a training range of {train.n_bars} bars is too short to be split again with a gap of {gap}; train on a longer range"
+        )
     return Range(start=train.start, stop=cut), Range(start=cut + gap, stop=train.stop)
 
 

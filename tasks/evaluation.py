@@ -13,7 +13,7 @@ from ploutos.advisor.signals import SIGNALS
 from ploutos.advisor.texts import READINGS, scores_of, with_texts
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.advice_controls import CONTROLS, control_advice
-from ploutos.evaluation.attribution import Twins, attributions
+from ploutos.evaluation.attribution import Ablations, attributions
 from ploutos.evaluation.backtest import BACKTESTS, Backtests
 from ploutos.evaluation.candidates import CANDIDATES
 from ploutos.evaluation.experiment import (
@@ -61,7 +61,7 @@ from tasks.links import link_to
 from tasks.stage import run_stage
 
 T = TypeVar("T")
-TWINS = {FUSED.slug: Twins(without_advice="fused-ablated", without_veto=VOTE.slug)}
+ABLATIONS = {FUSED.slug: Ablations(without_advice="fused-ablated", without_veto=VOTE.slug)}
 """What shows the worth of advice and of vetoes, where both ran."""
 _Policies = tuple[tuple[Ref, ...], ...]
 
@@ -222,7 +222,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         )  # fmt: skip
         found = {
             "fusion": _if_any(store, refs.fusion, CHOICES) or (),
-            "attribution": attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, TWINS),
+            "attribution": attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, ABLATIONS),
             "robustness": _if_any(store, refs.robustness, ROBUSTNESS) or (),
             "controls": _if_any(store, refs.controls, CONTROLS),
             "recombined": _if_any(store, refs.recombined, RECOMBINED) or (),

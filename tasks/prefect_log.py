@@ -46,7 +46,7 @@ class LostConnection(logging.Filter):
         self._latest = now
         if now - before > _QUIET_S:
             logger.warning(
-                "the server at %s does not answer; the run goes on, and some of it may not be shown there", PREFECT_API_URL.value()
+                "the server at %s does not answer; the run continues, and parts of it may not be shown there", PREFECT_API_URL.value()
             )
         return False
 

@@ -1,4 +1,4 @@
-"""The pause between phases."""
+"""The pause between phases, and the memory that must be free."""
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE

@@ -109,7 +109,7 @@ class _Hold:
                     raise
             _file(self.lease).unlink(missing_ok=True)
         self.lease = _lease(client, self.name)
-        return "" if self.lease else _say_once(said, f"a slot of {self.name} went to another run while the server was away; both go on")
+        return "" if self.lease else _say_once(said, f"a slot of {self.name} went to another run while the server was away; both continue")
 
     def give_back(self) -> None:
         """Let another run have it; of a server that is away, the lease ends by itself."""

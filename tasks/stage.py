@@ -87,7 +87,7 @@ def keep_stage(
     """
     if store.code and store.code != code_of_work():
         raise StoreError(
-            f"the worker on {platform.node()} has other code than the flow, ploutos' own or that of a package below it; "
+            f"the worker on {platform.node()} has different code from the flow, ploutos' own or that of a package below it; "
             "install the same versions on every host and start the workers again"
         )
 

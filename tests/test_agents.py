@@ -1,4 +1,4 @@
-"""Quick agents: the same losses and gradients as stable-baselines3's but for rounding, and the same learning."""
+"""Our own training loop: the same losses and gradients as stable-baselines3's but for rounding, and the same learning."""
 
 import numpy as np
 import pandas as pd
@@ -25,7 +25,7 @@ from ploutos.training.ppo import build_model
 from ploutos.training.spec import SpeedSpec, TrainingSpec
 
 N_ENVS, N_STEPS = 8, 32
-QUICK = {PPO: FastPPO, MaskablePPO: FastMaskablePPO, RecurrentPPO: FastRecurrentPPO}
+OURS = {PPO: FastPPO, MaskablePPO: FastMaskablePPO, RecurrentPPO: FastRecurrentPPO}
 
 
 SHARED = {PPO: SharedPolicy, MaskablePPO: SharedMaskablePolicy, RecurrentPPO: SharedRecurrentPolicy}
@@ -47,7 +47,7 @@ def make_env(seed=0, n_bars=60, actions="discrete", credit=False, **settings):
 
 def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False, account=False, net_arch=(24, 16), **kwargs):
     recurrent = algorithm.__name__.endswith("RecurrentPPO")
-    plain = next(plain for plain in QUICK if issubclass(algorithm, plain))
+    plain = next(plain for plain in OURS if issubclass(algorithm, plain))
     policy = SHARED[plain] if network == "shared" else "MlpLstmPolicy" if recurrent else "MlpPolicy"
     sizes = {"net_arch": list(net_arch)} | ({"lstm_hidden_size": 20} if recurrent else {})
     sizes |= {"account": account} if network == "shared" else {}
@@ -58,7 +58,7 @@ def make(algorithm, actions="discrete", n_bars=60, network="joint", credit=False
 
 def filled(algorithm, **kwargs):
     """A fast model with one rollout, and the observations of that rollout."""
-    model, observed = make(QUICK[algorithm], **kwargs), []
+    model, observed = make(OURS[algorithm], **kwargs), []
     _, callback = model._setup_learn(10**6, None)
     keep_own = model._keep_own
     model._keep_own = lambda t, own: (observed.append(torch.from_numpy(model._last_obs.copy())), keep_own(t, own))
@@ -82,7 +82,7 @@ def stock_evaluation(model, rollout, observations):
     return [part.flatten().view(N_ENVS, N_STEPS).T for part in result]
 
 
-def quick_evaluation(model, rollout):
+def our_evaluation(model, rollout):
     model._fused = None  # layer by layer
     batch = model._batch(torch.arange(N_STEPS * N_ENVS), torch.arange(N_ENVS))
     latent = model._latent(batch)
@@ -103,7 +103,7 @@ def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algori
     assert rollout.starts[1:].any()  # episodes end within the rollout
     if algorithm is MaskablePPO:
         assert not rollout.masks.all()
-    seen, ours = quick_evaluation(model, rollout)
+    seen, ours = our_evaluation(model, rollout)
     assert (seen.rows is not None) == share_rows
     assert ours[0].shape[2] == (3 if credit else 1)
     ours = [ours[0].mean(2), ours[1].sum(2), ours[2].sum(2)]
@@ -125,10 +125,10 @@ def test_values_probabilities_entropies_and_gradients_are_the_policys_own(algori
 @KINDS
 def test_the_path_of_a_gpu_gives_the_same_exercised_on_a_cpu(algorithm, actions, network, monkeypatch):
     model, rollout, _ = filled(algorithm, actions=actions, network=network, credit=network == "shared")
-    _, compiled = quick_evaluation(model, rollout)
+    _, compiled = our_evaluation(model, rollout)
     monkeypatch.setattr(layers, "_compiled", lambda _: False)
     monkeypatch.setattr(model._shared_rows, "share", False)
-    seen, plain = quick_evaluation(model, rollout)
+    seen, plain = our_evaluation(model, rollout)
     assert seen.whole is not None
     gradients = []
     for parts in (compiled, plain):
@@ -212,9 +212,9 @@ def test_a_longer_training_on_another_slice_has_no_product_of_a_new_shape(algori
         return multiply(a, b, half)
 
     monkeypatch.setattr(layers, "_product", product)
-    make(QUICK[algorithm], network=network).learn(N_ENVS * N_STEPS)
+    make(OURS[algorithm], network=network).learn(N_ENVS * N_STEPS)
     first = set(met)
-    make(QUICK[algorithm], n_bars=55, network=network).learn(6 * N_ENVS * N_STEPS)
+    make(OURS[algorithm], n_bars=55, network=network).learn(6 * N_ENVS * N_STEPS)
     assert first
     assert met == first  # each new one costs oneDNN a compilation, whose code it keeps
 
@@ -313,15 +313,15 @@ def test_truncated_episodes_are_bootstrapped_with_the_terminal_observation():
 @pytest.mark.parametrize("algorithm", [PPO, MaskablePPO, RecurrentPPO])
 def test_half_precision_stays_near_and_equal_seeds_give_equal_weights(algorithm):
     full, rollout, _ = filled(algorithm)
-    _, exact = quick_evaluation(full, rollout)
+    _, exact = our_evaluation(full, rollout)
     full._half = full._shared_rows.half = True
     full._shared_rows._factors = full._shared_rows.rows.bfloat16()
-    _, rough = quick_evaluation(full, rollout)
+    _, rough = our_evaluation(full, rollout)
     assert all(torch.allclose(a, b, atol=0.05) for a, b in zip(exact, rough, strict=True))
     assert not torch.equal(exact[0], rough[0])
     ends = []
     for _ in range(2):
-        model = make(QUICK[algorithm], half=True)
+        model = make(OURS[algorithm], half=True)
         model.learn(2 * N_ENVS * N_STEPS)
         ends.append(torch.nn.utils.parameters_to_vector(model.policy.parameters()))
     assert torch.equal(*ends)

@@ -15,11 +15,11 @@ from test_ledger import COSTS, random_orders, troubled
 from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.spec import CostSpec, EnvSpec
 from ploutos.errors import DataError
-from ploutos.evaluation.attribution import Twins, attribute
+from ploutos.evaluation.attribution import Ablations, attribute
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.replay import replay_accounts
 from ploutos.market.bars import align
-from ploutos.reporting.growth import lead_sentence, shown_parts, twin_sentences, waterfall
+from ploutos.reporting.growth import ablation_sentences, lead_sentence, shown_parts, waterfall
 from ploutos.strategies import baselines
 from ploutos.strategies.base import PrecomputedTargets
 from ploutos.walk_forward import Fold, Range
@@ -61,7 +61,7 @@ def test_the_parts_add_up_to_the_growth_whatever_happens(
     )  # fmt: skip
     orders = [np.vstack([random_orders(seed + k, bars.n_bars, 3, env), np.full((1, 3), np.nan)]) for k in range(3)]
     result = decided(bars, env, own=orders[0], blank=orders[1], free=orders[2])
-    found = attribute(bars, result, "own", env, folds_at(bars, 40, 90), Twins("blank", "free"))
+    found = attribute(bars, result, "own", env, folds_at(bars, 40, 90), Ablations("blank", "free"))
     assert abs(found.residual) < 0.01
     assert found.growth.total == pytest.approx(result.equity[0, -1] - cash, abs=0.01)
     assert total(found.by_symbol.values()) + found.growth.written_off == pytest.approx(found.growth.total, abs=0.01)
@@ -180,17 +180,17 @@ def test_the_spread_is_its_share_of_the_slippage():
     assert growth.spread == pytest.approx(0.75 * -result.slippage[0, -1])
 
 
-def test_advice_is_the_difference_of_two_twins_and_says_how():
-    """The twin holds half; the advice holds all of a market that rises: it earned market exposure, and the page can say so."""
+def test_advice_is_the_difference_from_its_ablation_and_says_how():
+    """The ablation holds half; the advice holds all of a market that rises: it earned market exposure, and the page can say so."""
     bars = two_symbols([100, 100, 110, 121, 133.1], [100, 100, 110, 121, 133.1])
     env = EnvSpec(initial_cash=1000, rebalance_band=0, costs=FREE)
     result = decided(bars, env, advised=np.full((5, 2), 0.5), blank=np.full((5, 2), 0.25))
-    found = attribute(bars, result, "advised", env, twins=Twins("blank"))
+    found = attribute(bars, result, "advised", env, ablations=Ablations("blank"))
     assert found.growth.advice == pytest.approx(331 - 1000 * (1.05**3 - 1))
     assert found.of_advice.market > 0.8 * found.growth.advice
     assert found.growth.vetoes == 0
     assert found.of_vetoes is None
-    (sentence,) = twin_sentences(found, "fused")
+    (sentence,) = ablation_sentences(found, "fused")
     assert sentence == "The advice changed the gross profit of fused by $173 (market exposure $152, timing $21)."
     assert lead_sentence(found, "fused") == "fused earned $331 net of costs; market exposure alone would have made $293."
     steps = waterfall(found.growth, shown_parts([found.growth])).data[0]

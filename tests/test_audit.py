@@ -204,7 +204,7 @@ def test_a_leak_names_its_column_its_bar_and_how_far_it_reads():
 
 def test_what_cannot_be_audited_says_so(tmp_path):
     one = only_first(BARS)
-    with pytest.raises(DataError, match="answers differently on the same bars"):
+    with pytest.raises(DataError, match="different values for the same bars"):
         audit_features(lambda f: np.random.default_rng().normal(size=len(f)), one)
     with pytest.raises(DataError, match="fails on the bars: KeyError"):
         audit_features(lambda f: f["Close"], one)
@@ -273,7 +273,7 @@ def test_decisions_that_do_not_fit_are_refused():
     with pytest.raises(DataError, match="none of 640 rows fits a bar of S0, S1"):
         audit_decisions(late, BARS, ENV)
     twice = weights_frame(table / 2, BARS)
-    with pytest.raises(DataError, match="two weights of one symbol and bar"):
+    with pytest.raises(DataError, match="two weights for one symbol and bar"):
         audit_decisions(pd.concat([twice, twice]), BARS, ENV)
 
 

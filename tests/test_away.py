@@ -55,7 +55,7 @@ def test_all_that_is_lost_in_an_outage_is_one_sentence(caplog):
         for name, message, values in LOST:
             assert not passed(quiet, name, message, values, ConnectionRefusedError())
     assert [each.name for each in caplog.records] == ["ploutos.server"]
-    assert "does not answer; the run goes on" in caplog.text
+    assert "does not answer; the run continues" in caplog.text
     clock.now = 1000.0  # another outage
     assert not passed(quiet, *LOST[0], TimeoutError())
     assert len(caplog.records) == 2
@@ -122,7 +122,7 @@ def test_prefect_sets_up_its_log_and_ours_stays_short(tmp_path):
     said = subprocess.run([sys.executable, "-c", _LOGS], capture_output=True, text=True, check=True, timeout=300, env=environment).stderr
     assert "Traceback" not in said
     assert said.count("it failed") == 1  # ours; of the connection there is a sentence in its place
-    assert said.count("does not answer; the run goes on") == 1
+    assert said.count("does not answer; the run continues") == 1
 
 
 def test_a_server_that_is_away_shows_nothing_and_ends_nothing(caplog):

@@ -205,8 +205,8 @@ def test_what_a_model_would_be_asked_in_vain_is_found_before_anything_is_trained
     }  # fmt: skip
     said = run(app, ["run", "--plan", *limited]).stdout
     for words in (
-        "llm.limits.questions=100 may end the run before all is asked", "llm.limits.tokens=1e+09 leaves room",
-        "llm.limits.seconds=60 may end the run: how long an answer takes is not known before",
+        "llm.limits.questions=100 may end the run before everything is asked", "llm.limits.tokens=1e+09 leaves room",
+        "llm.limits.seconds=60 may end the run: how long an answer takes is not known in advance",
     ):  # fmt: skip
         assert words in said
     assert "no limit is set" in run(app, ["run", "--plan", *model]).stdout

@@ -337,4 +337,4 @@ def test_a_model_that_sees_through_its_prompts_is_named_in_the_verdict(tested):
     for low, named in ((0.21, True), (0.2, False)):
         probe = probe_of(None, reidentification={"symbol": HITS.model_copy(update={"low": low})})
         record = ModelRecord(provider="ollama", model="m", digest="d", probes=(probe,))
-        assert any("The prompts are less blind than they look" in s for s in verdict(summary(CutoffEvidence(record=record)))) is named
+        assert any("The prompts are less blind" in s for s in verdict(summary(CutoffEvidence(record=record)))) is named

@@ -301,7 +301,7 @@ def test_a_damaged_file_is_refused_and_a_build_downloads_all_that_it_held(datase
     with pytest.raises(DataError, match="to download it again"):
         dataset.upsert(SPY, walk(0), (START, END))
     result = build(dataset, vendor, requests(["SPY"], start=START + 100 * HOUR, end=START + 200 * HOUR), now=NOW)
-    assert (result.series[0].status, result.series[0].note) == ("rewritten", "the stored file was damaged; downloaded again whole")
+    assert (result.series[0].status, result.series[0].note) == ("rewritten", "the stored file was damaged; downloaded again in full")
     assert tree(dataset.root) == whole
     assert dataset.verify() == ()
 
@@ -323,7 +323,7 @@ def test_a_damaged_manifest_says_what_to_do(dataset):
     build(dataset, FakeVendor(three_symbols()), requests(), now=NOW)
     (dataset.root / MANIFEST).write_text('{"series": {')
     for act in (lambda: read(dataset), lambda: build(dataset, FakeVendor({}), requests(), now=NOW)):
-        with pytest.raises(DataError, match="delete it and run ploutos data build as before: whole files are kept"):
+        with pytest.raises(DataError, match="delete it and run ploutos data build as before"):
             act()
 
 
@@ -348,7 +348,7 @@ def test_a_full_disk_leaves_the_old_files_whole(dataset, monkeypatch, name):
         patched.setattr(pq, "write_table", full)
         if name == "manifest":
             patched.setattr(Path, "write_text", full_text)
-        with pytest.raises(StoreError, match=r"no space left in .*; free some and run again"):
+        with pytest.raises(StoreError, match=r"no space left in .* run again"):
             build(dataset, vendor, requests(["SPY"]), now=NOW)
     after = tree(dataset.root)
     assert after[MANIFEST] == before[MANIFEST]

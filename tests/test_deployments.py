@@ -198,7 +198,7 @@ def test_prefect_knows_the_settings_that_a_server_gets_for_many_tasks(monkeypatc
 
 def test_a_server_that_is_gone_is_not_taken_for_one_that_is_up(tmp_path):
     place = Place(tmp_path)
-    with pytest.raises(OrchestratorError, match="is up"):
+    with pytest.raises(OrchestratorError, match="no server of"):
         stop(tmp_path)
     place.folder.mkdir()
     (place.folder / "serve.json").write_text(json.dumps({"pid": os.getpid(), "started": 1.0, "api": "http://127.0.0.1:1/api"}))

@@ -58,7 +58,7 @@ def test_environments_are_built_when_first_needed_and_never_more_than_the_size(b
     assert built == []
     lent = [pool.acquire() for _ in range(8)]
     assert len({id(env) for env in lent}) == 8
-    with pytest.raises(ResourceError, match=r"all 8 environments of the pool stayed lent for 0\.01 s"):
+    with pytest.raises(ResourceError, match=r"all 8 environments of the pool stayed in use for 0\.01 s"):
         pool.acquire(timeout=0.01)
     pool.release(lent[3])
     assert pool.acquire(timeout=0.01) is lent[3]
@@ -118,7 +118,7 @@ def test_what_was_not_lent_cannot_be_released():
     env = pool.acquire()
     pool.release(env)
     for stranger in (env, Counter()):
-        with pytest.raises(PoolError, match="this pool has not lent"):
+        with pytest.raises(PoolError, match="this pool has not handed out"):
             pool.release(stranger)
     with pytest.raises(ConfigError, match="pool_size 0"):
         EnvironmentStatePool(Counter, pool_size=0)

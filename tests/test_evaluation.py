@@ -305,7 +305,7 @@ def test_the_verdict_names_what_carries_it(assessed, signs, words):
     assert "evidence of skill" not in real
     assert "mock" not in real
     assert "abstained on 3 of 40 questions" in real
-    assert "no number that rests on its advice is a result" in real
+    assert "no number that depends on its advice is a result" in real
     assert "abstained" not in text
 
 

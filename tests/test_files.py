@@ -643,7 +643,7 @@ def test_an_hour_that_occurs_twice_is_told_by_order_or_by_setting(tmp_path):
         read(tmp_path, **NEW_YORK)
     write(tmp_path, {"x.csv": hours("00:30", "01:30", "02:30")})
     with pytest.raises(
-        DataError, match=r"the order of the rows does not tell which it is; .* data\.ambiguous=earlier or data.ambiguous=later"
+        DataError, match=r"the order of the rows does not show which one it is; .* data\.ambiguous=earlier or data.ambiguous=later"
     ):
         read(tmp_path, ambiguous="infer", **NEW_YORK)
 
@@ -901,8 +901,8 @@ def test_a_symbol_written_otherwise_is_named_as_the_files_name_it(tmp_path):
 
 def test_a_file_of_closes_alone_in_a_folder_can_be_taken_out(tmp_path):
     write(tmp_path, {"A.csv": HEAD + bars("2024-01-30"), "spx.csv": "Date,Close\n2024-01-30,4900\n"})
-    with pytest.raises(DataError, match=r"spx\.csv has no column open, high, low; .* take the file out of data\.path if it holds no bars"):
+    with pytest.raises(DataError, match=r"spx\.csv has no column open, high, low; .* remove the file from data\.path if it holds no bars"):
         read(tmp_path)
     write(tmp_path, {"spx.csv": HEAD})
-    with pytest.raises(DataError, match=r"spx\.csv holds no bars; .* take it out of data\.path"):
+    with pytest.raises(DataError, match=r"spx\.csv holds no bars; .* remove it from data\.path"):
         read(tmp_path)

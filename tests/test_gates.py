@@ -341,7 +341,7 @@ def test_nobody_takes_a_champions_place_by_being_as_good_or_by_leverage():
     ("returns", "more", "reason", "word"),
     [
         (np.full(N, np.nan), {"unknown": "other-history"}, ChampionReason.OTHER_HISTORY, "another history"),
-        (np.full(N, np.nan), {"unknown": "run-gone"}, ChampionReason.RUN_GONE, "gone or damaged"),
+        (np.full(N, np.nan), {"unknown": "run-gone"}, ChampionReason.RUN_GONE, "missing or damaged"),
         (np.where(np.arange(N) < 62, noise(3), np.nan), {}, ChampionReason.TOO_SHORT, "62 sessions, too few"),
     ],
 )
@@ -357,7 +357,7 @@ def test_a_champion_that_cannot_be_compared_promotes_nothing_and_says_why(return
 def test_the_champions_own_settings_are_not_held_against_themselves():
     own = held_against(GOOD, GOOD, noise(1), same_settings=True)
     assert (own.champion.reason, own.outcome) == (ChampionReason.SAME_DECIDER, Outcome.PROMOTE)
-    assert "not held against itself" in gate_sentences(summary_of(own))[1]
+    assert "nothing to compare" in gate_sentences(summary_of(own))[1]
     other = held_against(GOOD, GOOD, noise(1), same_settings=True, slug="fused")
     assert other.champion.reason is ChampionReason.COMPARED
 

@@ -45,7 +45,7 @@ def test_a_plan_that_leaves_nothing_says_how_much_is_missing(panel, panel_featur
         plan_folds(panel, panel_features, SPEC.model_copy(update={"holdout_months": 60}))
     with pytest.raises(HistoryError, match="12 months held out"):
         plan_folds(panel, panel_features, FoldSpec(train_years=2, holdout_months=12))
-    with pytest.raises(ValidationError, match="a night decides on the last one"):
+    with pytest.raises(ValidationError, match="a night decides on the last bar"):
         NightlyConfig(run=CONFIG)
 
 

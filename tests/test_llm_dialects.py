@@ -137,7 +137,7 @@ def test_a_refusal_that_repeats_the_key_is_told_without_it(caplog):
 def test_an_account_without_money_is_no_busy_server():
     with OpenAINow() as server:
         server.next = [(429, {}, server.error(429, "You exceeded your current quota", None, "insufficient_quota"))]
-        with pytest.raises(LLMError, match="exceeded your current quota; waiting does not mend that") as caught:
+        with pytest.raises(LLMError, match="exceeded your current quota; waiting will not help") as caught:
             backend_of(server).complete(ASK, SCHEMA, 0)
         assert not isinstance(caught.value, LLMUnavailable)
 

@@ -61,7 +61,7 @@ MISTAKES = [
     (["run", *setting("llm.provider=ollama", "llm.host=127.0.0.1:9")], 4, "127.0.0.1:9 cannot be reached; start it (ollama serve)"),
     (["run", "--llm-replay", *setting("llm.provider=ollama")], 4, "replay"),
     (["llm", "check", *setting("llm.provider=ollama", "llm.host=127.0.0.1:9")], 4, "Ollama at 127.0.0.1:9 cannot be reached"),
-    (["run", "--out", "notes"], 2, "notes holds todo.txt and no run; choose another --out, such as notes/run, or empty it"),
+    (["run", "--out", "notes"], 2, "notes holds todo.txt but no run; choose another --out, such as notes/run, or empty it"),
     (["run", "--out", "daily.csv"], 2, "cannot write in daily.csv: Not a directory; choose another --out"),
     (["run", "--config", "none.yaml"], 2, "none.yaml cannot be read: No such file or directory"),
     (["run", "--config", "broken.yaml"], 2, "broken.yaml is not valid YAML"),
@@ -175,7 +175,7 @@ def test_what_nobody_foresaw_is_one_sentence_and_a_log_file(invoke, monkeypatch,
     assert start(monkeypatch, "run") == 1
     (said,) = capsys.readouterr().err.splitlines()
     (log,) = (tmp_path / "home" / "logs").iterdir()
-    assert said == f"RuntimeError: CUDA error: device lost (not foreseen; details in {log}, or run again with --debug)"
+    assert said == f"RuntimeError: CUDA error: device lost (unexpected; details in {log}, or run again with --debug)"
     assert "Traceback" in log.read_text()
 
 

@@ -138,7 +138,7 @@ def test_a_model_travels_from_challenger_to_champion_and_back(store):
     assert kept.evidence["nightly_p"] == 0.04
     assert Gates.model_validate(kept.evidence["gates"]) == second.gates
     assert store.models() == tuple(sorted([first, second], key=lambda each: each.name))
-    with pytest.raises(StoreError, match="no earlier champion"):
+    with pytest.raises(StoreError, match="no previous champion to return to"):
         rollback(store, "bob", "again")
 
 
@@ -155,7 +155,7 @@ def test_rollback_goes_back_step_by_step_and_never_to_one_that_was_demoted(store
     assert store.aliases() == {Alias.CHALLENGER: c.name}
     rollback(store, "ann", "")
     assert store.aliases() == {Alias.CHAMPION: a.name, Alias.CHALLENGER: c.name}  # nobody was displaced
-    with pytest.raises(StoreError, match="champion already"):
+    with pytest.raises(StoreError, match="already champion"):
         promote(store, a, "ann")
 
 
@@ -178,11 +178,11 @@ def test_whoever_takes_a_champions_place_is_on_probation_against_it(store):
 
 
 def test_nobody_is_reinstated_who_never_was_champion(store):
-    with pytest.raises(StoreError, match="nobody to put back"):
+    with pytest.raises(StoreError, match="no previous champion to reinstate"):
         reinstate(store, "night", "")
     promote(store, model(1), "ann")
     challenge(store, model(2), "ann")
-    with pytest.raises(StoreError, match="nobody to put back"):
+    with pytest.raises(StoreError, match="no previous champion to reinstate"):
         reinstate(store, "night", "")
 
 
@@ -276,7 +276,7 @@ def test_a_torn_move_is_passed_over_and_two_at_once_do_not_both_win(tmp_path):
     promote(store, against(2, model(1)), "ann")
     assert [each.model for each in store.history()] == [model(1).name, model(2).name, model(1).name]
     late = store.history()[1].model_copy(update={"before": model(1).name, "model": model(1).name})
-    with pytest.raises(StoreError, match="by now"):
+    with pytest.raises(StoreError, match=r"is now .* and not"):
         store.move(late)
 
 

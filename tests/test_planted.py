@@ -120,9 +120,9 @@ def test_impossible_markets_are_refused_in_a_sentence():
         planted("planted", 99.0)
     with pytest.raises(ConfigError, match="planted_cross got SPY; expected two markets or more"):
         planted("planted_cross", symbols=("SPY",))
-    with pytest.raises(ConfigError, match="too wild to carry a signal"):
+    with pytest.raises(ConfigError, match="too volatile to carry a signal"):
         load(DataSpec(source="synthetic", timeframe="1D", synthetic={"scenario": "planted_slow", "annual_volatility": 3.0}))
-    with pytest.raises(ConfigError, match="the scenario noise plants nothing"):
+    with pytest.raises(ConfigError, match="the scenario noise plants no signal"):
         oracle(planted("planted"), spec_of("noise"), ENV)
 
 

@@ -87,7 +87,7 @@ def test_a_run_that_has_failed_starts_no_other_training():
     """A thread of it did, and the run said Running until that training was over."""
     with pytest.raises(ValueError, match="a member died"), shared_pools():
         raise ValueError("a member died")
-    with pytest.raises(TrainingError, match="no training is started: the run is ending; run again to go on"):
+    with pytest.raises(TrainingError, match=r"no training is started, .* run again"):
         shared_pool(1)
     with shared_pools():
         pool = shared_pool(1)

@@ -77,7 +77,7 @@ def test_a_feature_of_ones_own_stands_before_those_that_are_not_required(panel):
     np.testing.assert_array_equal(widened.ready, np.isfinite(optional.values[:, :, 0]) & panel.tradable)
 
 
-@pytest.mark.parametrize(("name", "shape", "says"), [("body", (700, 3), "there is a feature body already"), ("own", (700,), "expected")])
+@pytest.mark.parametrize(("name", "shape", "says"), [("body", (700, 3), "feature body already exists"), ("own", (700,), "expected")])
 def test_a_feature_that_does_not_fit_is_refused(panel_features, name, shape, says):
     with pytest.raises(DataError, match=says):
         panel_features.with_column(name, np.zeros(shape))

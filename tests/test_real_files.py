@@ -466,7 +466,7 @@ def test_months_and_weeks_of_a_share_do_not_trade_at_weekends(tmp_path, freq):
 def test_a_short_file_of_a_coin_is_no_share(tmp_path):
     assert read(dated(tmp_path / "days", pd.date_range("2024-01-01", periods=9), "FOO")).calendar == "24/7"
     short = dated(tmp_path / "hours", pd.date_range("2024-01-02", periods=60, freq="h"), "FOO")
-    with pytest.raises(ConfigError, match=r"FOO has bars in all 24 hours of the day, as no share has, .* set data\.asset_class=crypto"):
+    with pytest.raises(ConfigError, match=r"FOO has bars in all 24 hours of the day, .* set data\.asset_class=crypto"):
         read(short)
     assert read(short, asset_class="crypto").calendar == "24/7"
 
@@ -493,7 +493,7 @@ def test_a_symbol_without_a_complete_bar_is_named(tmp_path):
 
 def test_nothing_is_left_of_bars_that_are_not_over(tmp_path):
     dated(tmp_path, pd.date_range("2026-01-05", periods=24, freq="h"), "BTC-USD")
-    with pytest.raises(DataError, match=r"has no bar that is over"):
+    with pytest.raises(DataError, match=r"has no finished bar"):
         read(tmp_path, timeframe="1D")  # at noon of that day
 
 

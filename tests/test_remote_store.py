@@ -261,7 +261,7 @@ def test_settings_that_would_split_or_lose_what_is_written_are_refused(monkeypat
 
 
 def test_a_missing_package_bucket_or_server_is_one_sentence(s3, tmp_path, monkeypatch):
-    with pytest.raises(StoreError, match=r"is not there: .* make the bucket first"):
+    with pytest.raises(StoreError, match=r"does not exist: .* make the bucket first"):
         open_store(Settings(home=tmp_path, store="s3://no-such-bucket/x"))
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     with pytest.raises(StoreError, match="does not answer: Could not connect"):

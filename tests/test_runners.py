@@ -176,7 +176,7 @@ def test_a_worker_with_other_code_or_another_store_computes_nothing(tmp_path, mo
 
         quality_of(Store(tmp_path / "store", code="another"), ref)
 
-    with pytest.raises(StoreError, match="has other code than the flow"):
+    with pytest.raises(StoreError, match="has different code from the flow"):
         strange()
 
 
@@ -248,7 +248,7 @@ def test_a_run_that_ends_begins_nothing_more(workers, at_once):
 
     stopped, workers.play, workers.slots = Event(), play, 1
     failed = ask(4, stop)
-    assert [each.partition(";")[0].removeprefix("TrainingError: fit ") for each in failed].count("was not begun: the run has ended") == 2
+    assert [each.partition(";")[0].removeprefix("TrainingError: fit ") for each in failed].count("was not started: the run has ended") == 2
     assert sum("fit was interrupted" in each for each in failed) == len(failed) - 2 == 2 * at_once
     first, *others = workers.ended()
     assert first == (("Cancelling", 0) if at_once else ("Completed", 2))
@@ -260,7 +260,7 @@ def test_a_server_without_the_deployment_is_one_sentence():
 
 
 def test_a_worker_process_that_dies_is_one_sentence(trained, monkeypatch):
-    """What dies is told apart from what fails."""
+    """A worker that dies is distinguished from a task that fails."""
     from concurrent.futures.process import BrokenProcessPool
 
     assert runners.losses("process") == (BrokenProcessPool,)
@@ -270,7 +270,7 @@ def test_a_worker_process_that_dies_is_one_sentence(trained, monkeypatch):
 
 def test_what_a_runner_lacks_is_said_before_anything_runs(monkeypatch):
     monkeypatch.delenv("PREFECT_API_URL", raising=False)
-    with pytest.raises(ConfigError, match="an address is of runner dask or ray"):
+    with pytest.raises(ConfigError, match=r"hardware.scheduler is set and hardware.runner is thread; expected runner dask or ray"):
         load_config("full", overrides=["hardware.scheduler=tcp://h:1"])
     with pytest.raises(ConfigError, match=r"hardware.runner is workers, whose workers must reach Prefect's server"):
         require_cluster(HardwareSpec(runner="workers"))
@@ -279,7 +279,7 @@ def test_what_a_runner_lacks_is_said_before_anything_runs(monkeypatch):
     with socket.create_server(("127.0.0.1", 0)) as listening:
         address = f"tcp://127.0.0.1:{listening.getsockname()[1]}"
         require_cluster(HardwareSpec(runner="dask", scheduler=address))
-    with pytest.raises(NetworkError, match="nobody answers there"):
+    with pytest.raises(NetworkError, match="nothing answers there"):
         require_cluster(HardwareSpec(runner="dask", scheduler=address))
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     for runner in ("dask", "ray"):

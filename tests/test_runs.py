@@ -167,7 +167,7 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(home, small, panel):
     with pytest.raises(DataError, match="has no account nobody; choose one of fused, vote"):
         read_account(home / "gone", "nobody")
     (home / "gone" / "equity.parquet").unlink()
-    with pytest.raises(StoreError, match="is not the folder of a whole run"):
+    with pytest.raises(StoreError, match="is not the folder of a complete run"):
         read_account(home / "gone")
 
 

@@ -296,4 +296,4 @@ def test_both_benchmarks_run_and_are_compared(home):
 def test_a_mode_has_no_preset_beside_it():
     result = CliRunner().invoke(app, ["run", "--mode", "pipeline", "--preset", "demo"])
     assert result.exit_code == 2
-    assert "leave --preset demo out" in result.output
+    assert "leave out --preset demo" in result.output

@@ -27,7 +27,7 @@ def test_a_file_that_is_there_is_not_written_over(tmp_path):
     (tmp_path / "ploutos.yaml").write_text("seed: 7\n")
     result = run(app, ["init", str(tmp_path)])
     assert (result.exit_code, (tmp_path / "ploutos.yaml").read_text()) == (1, "seed: 7\n")
-    assert "is there already" in result.stderr
+    assert "already exists" in result.stderr
 
 
 def test_the_command_explains_every_setting_with_its_value():

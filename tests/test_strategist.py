@@ -156,7 +156,7 @@ def test_a_model_that_always_accepts_and_claims_returns_gets_nothing_promoted(pl
     assert not result.promoted
     assert result.best is result.found is None
     assert result.reasons == ("the model proposed nothing that has a score",)
-    assert result.ended == "3 answers in a row were of no use (max_unusable)"
+    assert result.ended == "3 answers in a row could not be used (max_unusable)"
     assert "not accepted: you have proposed nothing that has a score" in json.loads(server.chats[1]["messages"][1]["content"])["notes"]
 
 
@@ -316,12 +316,12 @@ def endless(body, number):
         ({"max_questions": 2}, endless, "2 questions were asked (max_questions)", 2),
         ({"max_tokens": 1500}, endless, "1500 tokens were used (max_tokens=1500)", 2),
         ({"max_seconds": 1e-9}, endless, " s were used (max_seconds=1e-09)", 1),
-        ({"max_unusable": 2}, lambda b, n: "no JSON at all", "2 answers in a row were of no use (max_unusable)", 2),
-        ({"max_unusable": 2}, lambda b, n: propose(RULES["ema_cross"].defaults), "2 answers in a row were of no use (max_unusable)", 2),
+        ({"max_unusable": 2}, lambda b, n: "no JSON at all", "2 answers in a row could not be used (max_unusable)", 2),
+        ({"max_unusable": 2}, lambda b, n: propose(RULES["ema_cross"].defaults), "2 answers in a row could not be used (max_unusable)", 2),
         ({"patience": 2, "min_improvement": 50.0, "max_iterations": 9}, endless, "2 proposals in a row improved nothing (patience)", 3),
         ({}, lambda b, n: {"reasoning": "", "action": "stop"}, "the model stopped", 1),
         ({"max_sweeps": 0, "max_unusable": 1}, lambda b, n: {"action": "sweep", "ranges": {"fast": {"min": 5, "max": 9, "step": 1}}},
-         "1 answers in a row were of no use (max_unusable)", 1),
+         "1 answers in a row could not be used (max_unusable)", 1),
     ],
 )  # fmt: skip
 def test_every_limit_ends_the_search(noise, limits, answer, ended, n_questions):
@@ -370,7 +370,7 @@ def test_a_search_that_was_cut_off_asks_nothing_twice(noise):
         server.refuse_after = 3
         pair = create_optimizer_from_engine(config, data=noise, spec=EMA)
         pair[0].llm._sleep = lambda _: None
-        with pytest.raises(LLMUnavailable, match="3 answers are kept, run again to go on"):
+        with pytest.raises(LLMUnavailable, match="3 answers are kept; run again"):
             pair[0].optimize(pair[1])
         server.refuse_after = 10**9
         strategist, executor = create_optimizer_from_engine(config, data=noise, spec=EMA)

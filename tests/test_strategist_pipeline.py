@@ -128,5 +128,5 @@ def test_limits_of_the_command_line_are_checked():
     ):
         with pytest.raises(ConfigError, match=message):
             make_spec("momentum", [limit])
-    with pytest.raises(StoreError, match=r"holds no whole strategist\.json"):
+    with pytest.raises(StoreError, match=r"holds no complete strategist\.json"):
         read_strategist(Path("nowhere"))

@@ -506,9 +506,9 @@ def test_a_span_that_ends_before_it_starts_is_refused():
 
 
 def test_a_market_needs_instruments_sessions_and_room():
-    with pytest.raises(ConfigError, match=r"got no instruments; expected at least one"):
+    with pytest.raises(ConfigError, match=r"was given no instruments; expected at least one"):
         market(YEAR, ())
-    with pytest.raises(ConfigError, match=r"got SPY more than once; expected each symbol once"):
+    with pytest.raises(ConfigError, match=r"given SPY more than once; expected each symbol once"):
         market(YEAR, ("SPY", "NQ", "SPY"))
     saturday = {"start": date(2024, 3, 9), "end": date(2024, 3, 9)}
     with pytest.raises(NoData, match=r"NYSE has no session from 2024-03-09 to 2024-03-09; SPY needs one"):

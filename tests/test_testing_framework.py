@@ -89,7 +89,7 @@ def test_their_keys_work_on_the_command_line_too(caplog):
     config = load_config("full", overrides=["hardware.vectorized_envs=64", "phase1.gpu_usage=0.3"])
     assert config.training.n_envs == 64
     assert caplog.messages == [
-        "phase1.gpu_usage is accepted and has no effect here: nobody can set how busy a GPU is; manifest.json and hardware.csv say how "
+        "phase1.gpu_usage is accepted and has no effect here: how busy a GPU is cannot be set; manifest.json and hardware.csv say how "
         "busy it was"
     ]
 
@@ -167,7 +167,7 @@ def test_without_a_gpu_the_report_says_not_evaluated_and_passes_on_what_was_meas
     report = framework.run_hardware_maximized_validation()
     assert f"{framework.hardware_monitor.get_average_gpu_utilization():.1f}%" == "nan%"
     assert (report.gpu_utilization, report.cache_hit_rate) == (None, None)
-    assert report.targets["gpu_utilization"].reason == "not evaluated: no GPU, or one that does not tell"
+    assert report.targets["gpu_utilization"].reason == "not evaluated: no GPU, or one that does not report it"
     assert report.targets["cache_hit_rate"].met is None
     assert report.targets["execution_time"].met is True
     assert report.timesteps_completed == 1024
@@ -250,7 +250,7 @@ def test_a_loan_is_given_back_once():
     pool.release(first)
     second, again = pool.acquire()
     assert again is env
-    with pytest.raises(PoolError, match=f"nothing is lent as {first}"):
+    with pytest.raises(PoolError, match=f"no environment {first} is in use"):
         pool.release(first)  # it would take the environment from whoever has it now
     pool.release(second)
     pool.close()

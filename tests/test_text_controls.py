@@ -244,7 +244,7 @@ def test_a_real_small_model_reads_texts_to_the_schema(small_model):
 def test_a_mock_cannot_read_and_a_run_without_texts_is_what_it_was():
     with pytest.raises(ConfigError, match=r"llm.provider is mock, a fixed rule that cannot read"):
         load_config("demo", overrides=["data.texts=texts.csv"])
-    with pytest.raises(ConfigError, match=r"there are no data.texts that could stand"):
+    with pytest.raises(ConfigError, match=r"data.texts is not set"):
         load_config("demo", overrides=["data.texts_stand_bars=9"])
     assert not {"texts", "texts_stand_bars"} & set(DataSpec().model_dump(mode="json"))
     config = load_config("demo", overrides=["data.texts=texts.csv", "llm.provider=ollama"])

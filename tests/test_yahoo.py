@@ -234,7 +234,7 @@ def test_an_unknown_symbol_is_told_by_name(yahoo, attempt):
     """yfinance asks in another way after two symbols whose zone it could not find; the error is the same."""
     with yahoo() as (vendor, _, time):
         with pytest.raises(
-            UnknownSymbol, match=r"Yahoo has no chart of SPYY, as for names .* expected its own name of it, such as SPY, NQ=F"
+            UnknownSymbol, match=r"Yahoo has no chart of SPYY, as for names .* expected Yahoo's own name for it, such as SPY, NQ=F"
         ):
             list(vendor.pages(asking("SPYY")))
         assert time.waited == 0

@@ -8,7 +8,7 @@ from ploutos.interrupt import end_at_once_on_signals
 
 
 def start() -> None:
-    """What the terminal calls. The one place where what nobody foresaw becomes a sentence and a log file."""
+    """What the terminal calls. The one place where an unexpected error becomes a sentence and a log file."""
     end_at_once_on_signals()
     if "--debug" in sys.argv:  # wherever it stands
         sys.argv = [sys.argv[0], "--debug", *(word for word in sys.argv[1:] if word != "--debug")]

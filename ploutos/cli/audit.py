@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from ploutos.config import PipelineConfig
     from ploutos.market.bars import Bars
 
-app = typer.Typer(no_args_is_help=True, help="Leaks in features, and luck and costs in decisions and returns, of any system.")
+app = typer.Typer(
+    no_args_is_help=True, help="Check any system for leaks in its features, and for luck and costs in its decisions and returns."
+)
 FOUND = 4
 _OUT = typer.Option(help="The page to write.")
-_SEED = typer.Option(help="Of the random bars, paths and samples.")
-_TRIALS = typer.Option(min=1, help="How many variants were tried before this one was shown, itself included.")
-_SETTINGS = typer.Option("--set", help="One setting, as env.gross_limit=2; repeatable.")
+_SEED = typer.Option(help="Seed of the random bars, paths and samples.")
+_TRIALS = typer.Option(min=1, help="How many variants were tried in all, this one included.")
+_SETTINGS = typer.Option("--set", help="One setting, such as env.gross_limit=2; repeatable.")
 
 
 def _bars(source: str | None, path: Path | None, market: str | None, settings: list[str] | None) -> "tuple[Bars, PipelineConfig]":
@@ -50,14 +52,14 @@ def _report(audit: Any, sentences: list[str], page: Callable[[], str], found: bo
 
 @app.command()
 def features(
-    function: Annotated[str, typer.Argument(help="FILE.py:function; it gets a frame of OHLCV by bar start, UTC.")],
+    function: Annotated[str, typer.Argument(help="FILE.py:function; it is given a frame of OHLCV by bar start, UTC.")],
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
     settings: Annotated[list[str] | None, _SETTINGS] = None,
-    panel: Annotated[bool, typer.Option("--panel", help="The function gets all symbols at once, by bar start and symbol.")] = False,
-    bars: Annotated[int, typer.Option(min=100, help="Last bars of the source to run it on.")] = 2000,
-    cuts: Annotated[int, typer.Option(min=1, help="Random bars after which the future is changed, per symbol.")] = 8,
+    panel: Annotated[bool, typer.Option("--panel", help="Give the function all symbols at once, by bar start and symbol.")] = False,
+    bars: Annotated[int, typer.Option(min=100, help="How many of the source's last bars to run it on.")] = 2000,
+    cuts: Annotated[int, typer.Option(min=1, help="How many random bars per symbol to change the future after.")] = 8,
     seed: Annotated[int, _SEED] = 0,
     out: Annotated[Path, _OUT] = Path("audit.html"),
     as_json: Annotated[bool, JSON_OPTION] = False,
@@ -89,7 +91,7 @@ def decisions(
     out: Annotated[Path, _OUT] = Path("audit.html"),
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Re-play decisions with our costs: exits with 4 unless their lead over the market at their exposure is more than luck."""
+    """Replay decisions with our costs: exits with 4 unless they beat the market at the same exposure by more than luck."""
     try:
         from ploutos.reporting.audit_page import CONFIDENCE, decisions_sentences, render_decisions
         from ploutos.research.track_record import audit_decisions, read_decisions
@@ -105,8 +107,10 @@ def decisions(
 
 @app.command()
 def returns(
-    file: Annotated[Path, typer.Argument(help="CSV: a date, then one column of simple returns or more.")],
-    trials: Annotated[int | None, typer.Option(min=1, help="How many were tried in all; the columns there are by default.")] = None,
+    file: Annotated[Path, typer.Argument(help="CSV: a date, then one or more columns of simple returns.")],
+    trials: Annotated[
+        int | None, typer.Option(min=1, help="How many strategies were tried in all; the number of columns by default.")
+    ] = None,
     benchmark: Annotated[str | None, typer.Option(help="Column that the others are compared with; cash by default.")] = None,
     seed: Annotated[int, _SEED] = 0,
     out: Annotated[Path, _OUT] = Path("audit.html"),

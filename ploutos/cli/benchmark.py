@@ -15,9 +15,9 @@ from ploutos.hardware.threads import cap_threads
 def benchmark(
     mode: Annotated[str, typer.Option(help="baseline (without the optimisations) or optimized.")],
     output: Annotated[Path | None, typer.Option("--output", help="JSON file; MODE.json in this folder by default.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Of which the median is taken.")] = 5,
+    rounds: Annotated[int, typer.Option(min=1, help="Rounds of measurement; the median is reported.")] = 5,
 ) -> None:
-    """Measure cache, fusion, pool and network of the seed document, without them or with them, and write JSON."""
+    """Time the seed document's cache, fusion, pool and network, with or without its optimisations, and write JSON."""
     cap_threads(1)
     from ploutos.store import write_json
     from ploutos.testing_benchmark import Mode, measure

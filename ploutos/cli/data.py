@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from ploutos.market.macro import Provider
     from ploutos.market.sources.vendor import Vendor
 
-app = typer.Typer(no_args_is_help=True, help="Bars from vendors into the local dataset, and what is wrong with them.")
+app = typer.Typer(no_args_is_help=True, help="Bring vendors' bars into the local dataset, and see what is wrong with them.")
 
 _SOURCE = typer.Option(help="alpaca (alpaca-sip), alpaca-iex or yahoo.")
 _MARKET = typer.Option(help="Symbols, separated by commas; futures by their root: NQ.")
-_TIMEFRAME = typer.Option(help="Bar length: 1h, 1D, 15min.")
+_TIMEFRAME = typer.Option(help="Bar length, such as 1h, 1D or 15min.")
 _ADJUSTMENT = typer.Option(help="total_return (splits and dividends folded in) or raw.")
 _PARTIAL = typer.Option("--allow-partial", help="Exit with 0 even if some symbols failed.")
 
@@ -217,12 +217,14 @@ def check(
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, _MARKET] = None,
     timeframe: Annotated[str, _TIMEFRAME] = "auto",
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of data, as data.calendar=24/7; repeatable.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="One setting of data, such as data.calendar=24/7; repeatable.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="The page to write.")] = Path("quality.html"),
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Inspect bars: gaps, bad ticks, suspected splits, stale quotes and more; of simulated bars also the facts of real markets
-    that they lack. A table here and a page with every symbol."""
+    """Inspect bars for gaps, bad ticks, suspected splits, stale quotes and more; simulated bars also for the facts of real markets
+    that they lack. Prints a table and writes a page with every symbol."""
     from ploutos.config import load_config
     from ploutos.market.calendar import DAY
     from ploutos.market.loader import read_table

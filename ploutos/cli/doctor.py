@@ -106,7 +106,7 @@ def _llm(config: LLMConfig) -> Check:
         return Check("advisor", False, str(error), remedy)
     name, advice = f"{result.model} {result.digest[:12]}".strip(), advice_of(result.outcome)
     if result.outcome.abstained:
-        return Check("advisor", False, f"{name} was asked once and its answer is of no use: {result.outcome.why}", remedy)
+        return Check("advisor", False, f"{name} was asked once and its answer could not be used: {result.outcome.why}", remedy)
     return Check("advisor", True, f"{name} was asked once and said {advice.action}, confidence {advice.confidence} of 100")
 
 

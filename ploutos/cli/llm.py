@@ -9,7 +9,7 @@ import typer
 from ploutos.cli.shared import JSON_OPTION, MARKET_OPTION, PATH_OPTION, SOURCE_OPTION, data_overrides, fail
 from ploutos.errors import PloutosError
 
-app = typer.Typer(no_args_is_help=True, help="The advisor.")
+app = typer.Typer(no_args_is_help=True, help="Check and probe the advisor, and let it read texts.")
 
 
 @app.callback()
@@ -20,7 +20,7 @@ def _llm() -> None:
 @app.command()
 def check(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Send one small request to the advisor and show what came back: model, seconds, tokens, decision."""
@@ -58,9 +58,9 @@ def probe(
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the planned run.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
-    questions: Annotated[int, typer.Option(min=1, help="Questions of each of the two kinds.")] = 200,
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, on top of the preset full.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as llm.provider=ollama; repeatable.")] = None,
+    questions: Annotated[int, typer.Option(min=1, help="How many questions of each of the two kinds to ask.")] = 200,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Ask the model which asset blind prompts are about and what it recalls of past months; record both in the cutoff store.
@@ -90,16 +90,16 @@ def probe(
 @app.command()
 def texts(
     file: Annotated[
-        Path, typer.Argument(help="Parquet or CSV of symbol, available_at, source and text; company too where names are to be hidden.")
+        Path, typer.Argument(help="Parquet or CSV of symbol, available_at, source and text; also company if names are to be hidden.")
     ],
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset full: that of the planned run.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
-    horizon: Annotated[int, typer.Option(min=1, help="Bars from a decision to the close that it is judged at.")] = 5,
-    draws: Annotated[int, typer.Option(min=20, help="Shuffles of the readings.")] = 200,
-    out: Annotated[Path, typer.Option(help="Where the page is written.")] = Path("texts.html"),
+    config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, on top of the preset full.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as llm.provider=ollama; repeatable.")] = None,
+    horizon: Annotated[int, typer.Option(min=1, help="Bars from a decision to the close at which it is judged.")] = 5,
+    draws: Annotated[int, typer.Option(min=20, help="Number of shuffles of the readings to compare with.")] = 200,
+    out: Annotated[Path, typer.Option(help="The page to write.")] = Path("texts.html"),
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Let the model read dated texts, and hold its readings against a bag of words and against shuffled texts.

@@ -86,8 +86,8 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def _main(
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the details of an error, wherever in a command this stands.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the details of an error; may stand anywhere in a command.")] = False,
 ) -> None:
     """No profit is promised, ever."""
     WISHES.debug = debug
@@ -111,7 +111,7 @@ def run(
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as a.b=c; repeatable.")] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for the run; a new one under $PLOUTOS_HOME/runs by default.")] = None,
     llm_replay: Annotated[bool, typer.Option("--llm-replay", help="Answer from the cassette alone; a missing answer is an error.")] = False,
     reveal: Annotated[bool, typer.Option("--reveal", help="Prompts name the asset and the date: an ablation, never a result.")] = False,
@@ -127,8 +127,10 @@ def run(
     batch_size: Annotated[int | None, modes.BATCH_OPTION] = None,
     vectorized_envs: Annotated[int | None, modes.ENVS_OPTION] = None,
     start_phase: Annotated[int, modes.PHASE_OPTION] = 1,
-    plan: Annotated[bool, typer.Option("--plan", help="Print what the run would do, take and write, and do nothing.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Print what the run would do, how long it would take and what it would write, and do nothing.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log instead of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
     """Take bars through features, walk-forward training, fusion and evaluation, and write a report."""
@@ -192,7 +194,7 @@ def show_flow(name: str, call: Callable[[], Path], verbose: bool, outlook: Any =
 
     Args:
         name: of the log file.
-        verbose: print Prefect's log in place of the progress.
+        verbose: print Prefect's log instead of the progress.
         outlook: what is to come, if it was looked at.
 
     Returns:
@@ -257,10 +259,10 @@ def _print_summary(folder: Path, as_json: bool) -> None:
 def optimize(
     preset: Annotated[str, typer.Option(help="demo, quick, test or full.")] = "full",
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
-    trials: Annotated[int, typer.Option(min=1, help="Candidates.")] = 20,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as a.b=c; repeatable.")] = None,
+    trials: Annotated[int, typer.Option(min=1, help="Number of candidates to try.")] = 20,
     timesteps: Annotated[int, typer.Option(min=1, help="Environment steps per candidate.")] = 200_000,
-    kinds: Annotated[bool, typer.Option("--kinds", help="Try also kinds of network, actions and teacher.")] = False,
+    kinds: Annotated[bool, typer.Option("--kinds", help="Also try different kinds of network, actions and teacher.")] = False,
     out: Annotated[Path | None, typer.Option(help="YAML file to write the best settings to; `ploutos run --config` reads it.")] = None,
 ) -> None:
     """Search for training settings inside the first fold's training bars; no later bar is read."""
@@ -282,9 +284,7 @@ def optimize(
         raise fail(error, as_json=False) from error
     text = yaml.safe_dump({"training": found.values}, sort_keys=False)
     dropped = sum(trial.dropped for trial in found.trials)
-    print(
-        f"# score {found.score:.3f}, the best of {plural(len(found.trials), 'candidate')} ({dropped} dropped early): chosen, so flattered"
-    )
+    print(f"# score {found.score:.3f}, the best of {plural(len(found.trials), 'candidate')} ({dropped} dropped early), which flatters it")
     print(text, end="", flush=True)
     if out is not None:
         try:
@@ -308,7 +308,7 @@ def _search(config: Any, trials: int, timesteps: int, kinds: bool) -> Any:
     from ploutos.walk_forward import plan_folds
 
     if config.data.texts is not None:
-        raise ConfigError(f"a search reads no texts; found data.texts {config.data.texts}, so leave it out here")
+        raise ConfigError(f"a search reads no texts; found data.texts {config.data.texts}, so leave it out")
     bars = load(config.data, Settings().datasets_root)
     features = build_features(bars, config.features, macro_of(config.data.macro, bars, config.data.macro_provider))
     config = resolve_for_machine(config, features)
@@ -324,7 +324,7 @@ def _search(config: Any, trials: int, timesteps: int, kinds: bool) -> Any:
 
 def doctor(
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML of the planned run, for its advisor.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as llm.provider=ollama; repeatable.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as llm.provider=ollama; repeatable.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON array.")] = False,
 ) -> None:
     """Check versions, Prefect's server, data, GPU, advisor and thread caps; say how to fix what is wrong."""

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from ploutos.registry.models import Model, ModelStore
 
-app = typer.Typer(no_args_is_help=True, help="Champion, challenger and their history.")
+app = typer.Typer(no_args_is_help=True, help="Promote models, roll them back, and show champion, challenger and their history.")
 
-_MLFLOW = typer.Option("--mlflow", help="Address of an MLflow server to keep them in; files under $PLOUTOS_HOME/registry by default.")
-_REASON = typer.Option("--reason", help="Why; kept with the move.")
+_MLFLOW = typer.Option("--mlflow", help="Address of an MLflow server that holds the models; files under $PLOUTOS_HOME/registry by default.")
+_REASON = typer.Option("--reason", help="Why; recorded with the move.")
 _BY = typer.Option("--by", help="Who approves; your user name by default.")
 
 
@@ -81,7 +81,7 @@ def show(
     mlflow: Annotated[str | None, _MLFLOW] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Show what a model stands on, and what stands against its promotion."""
+    """Show where a model comes from, and what holds back its promotion."""
     from ploutos.registry.models import Alias
     from ploutos.registry.promotion import faults_of, tried_since
     from ploutos.registry.trials import TrialRegistry
@@ -98,7 +98,7 @@ def show(
         print(json.dumps({"ok": True, "faults": faults, **found.model_dump(mode="json")}))
         return
     facts = {**_row(found), "symbols": ", ".join(found.symbols), "commit": found.commit, "code": found.code, "configuration": found.config}
-    facts |= {"seed": found.seed, "stands against it": ", ".join(faults) or "nothing"}
+    facts |= {"seed": found.seed, "promotion held back by": ", ".join(faults) or "nothing"}
     for name, value in [*facts.items(), *found.members.items(), *found.artifacts.items()]:
         console().print(f"{name}: {value}", highlight=False, soft_wrap=True)
 
@@ -109,11 +109,13 @@ def promote(
     mlflow: Annotated[str | None, _MLFLOW] = None,
     by: Annotated[str | None, _BY] = None,
     reason: Annotated[str, _REASON] = "",
-    force: Annotated[bool, typer.Option("--force", help="Although gates are shut; needs --reason and is kept.")] = False,
-    as_challenger: Annotated[bool, typer.Option("--challenger", help="Make it challenger: it runs beside the champion.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Promote even if gates are shut; needs --reason, and is recorded.")] = False,
+    as_challenger: Annotated[
+        bool, typer.Option("--challenger", help="Make it challenger instead, so that it runs beside the champion.")
+    ] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Make a model champion if every gate is open, on probation against the champion of before; or challenger."""
+    """Make a model champion if every gate is open, on probation against the previous champion; or make it challenger."""
     from ploutos.registry import promotion
     from ploutos.registry.models import Alias
     from ploutos.registry.trials import TrialRegistry
@@ -139,7 +141,7 @@ def rollback(
     reason: Annotated[str, _REASON] = "",
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Put the champion of before back, on probation against the one that it displaces."""
+    """Reinstate the previous champion, on probation against the one it displaces."""
     from ploutos.registry import promotion
 
     _carry_out(promotion.rollback, mlflow, by, reason, as_json)
@@ -152,7 +154,7 @@ def demote(
     reason: Annotated[str, _REASON] = "",
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Leave nobody in charge."""
+    """Remove the champion, so that no model decides."""
     from ploutos.registry import promotion
 
     _carry_out(promotion.demote, mlflow, by, reason, as_json)
@@ -165,7 +167,7 @@ def dismiss(
     reason: Annotated[str, _REASON] = "",
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Let no model run beside the champion; this ends a probation."""
+    """Remove the challenger, so that no model runs beside the champion; this ends a probation."""
     from ploutos.registry import promotion
 
     _carry_out(promotion.dismiss, mlflow, by, reason, as_json)
@@ -212,6 +214,8 @@ def _say(move: Any, challenger: str | None, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"ok": True, **move.model_dump(mode="json"), "challenger": challenger}))
         return
-    print(f"{move.alias} is {move.model or 'nobody'} now; before: {move.before or 'nobody'}{' (forced)' if move.forced else ''}")
+    print(f"{move.alias} is now {move.model or 'no model'}; before: {move.before or 'no model'}{' (forced)' if move.forced else ''}")
     if move.alias == "champion" and move.before is not None and move.before == challenger:
-        print(f"it is on probation: {challenger} runs on beside it as challenger, and nights decide; `ploutos models dismiss` ends that")
+        print(
+            f"it is on probation: {challenger} runs on beside it as challenger, and the nights decide; `ploutos models dismiss` ends that"
+        )

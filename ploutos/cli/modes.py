@@ -14,11 +14,11 @@ if TYPE_CHECKING:
     from ploutos.testing_framework import TestConfig, ValidationReport
 
 MODE_OPTION = typer.Option(
-    "--mode", help="hardware-maximized or pipeline, in place of a preset; bars are simulated unless a source is named."
+    "--mode", help="hardware-maximized or pipeline, instead of a preset; bars are simulated unless a source is named."
 )
 QUICK_OPTION = typer.Option("--quick", help="Train 1 % of the steps.")
-MOCK_OPTION = typer.Option("--mock-llm", help="The mock advisor, whatever the file says.")
-BATCH_OPTION = typer.Option("--batch-size", min=1, help="Minibatch of an update: training.batch_size.")
+MOCK_OPTION = typer.Option("--mock-llm", help="Use the mock advisor, whatever the file says.")
+BATCH_OPTION = typer.Option("--batch-size", min=1, help="Size of an update's minibatch: training.batch_size.")
 ENVS_OPTION = typer.Option("--vectorized-envs", min=1, help="Accounts that step together: training.n_envs.")
 PHASE_OPTION = typer.Option(
     "--start-phase", min=1, max=3, help="Start from phase 2 or 3 of the newest run whose earlier phases had the same settings."
@@ -42,7 +42,7 @@ def asked_for(mode: str, preset: str | None, source: object, file: Path | None, 
     from ploutos.testing_framework import create_test_config
 
     if preset is not None:
-        raise ConfigError(f"--mode {mode} has a preset of its own; leave --preset {preset} out")
+        raise ConfigError(f"--mode {mode} has its own preset; leave out --preset {preset}")
     config = create_test_config(mode, file=file, settings=overrides)
     data = config.run.data
     if source is None and data.source == "synthetic":
@@ -56,20 +56,20 @@ def going_on(config: "PipelineConfig", phase: int) -> Any:
     Raises:
         ConfigError: no run under $PLOUTOS_HOME had the same settings in those phases.
     """
-    from flows.forms import PipelineForm, settled_before
+    from flows.forms import PipelineForm, fixed_before
     from ploutos.config import PipelineConfig
     from ploutos.settings import Settings
 
-    settled = settled_before(phase)
-    earlier = _newest_like(config, settled, phase, Settings().runs_root)
+    fixed = fixed_before(phase)
+    earlier = _newest_like(config, fixed, phase, Settings().runs_root)
     rest = {name: getattr(config, name).model_dump() for name in ("llm", "fusion", "hybrid", "evaluation", "env", "training", "regression",
-            "hardware", "pipeline", "checkpoint", "logging") if name not in settled}  # fmt: skip
-    plain = {name: getattr(config, name) for name in ("name", "seed", "out") if name not in settled}
-    assert {*settled, *rest, *plain} == set(PipelineConfig.model_fields)
+            "hardware", "pipeline", "checkpoint", "logging") if name not in fixed}  # fmt: skip
+    plain = {name: getattr(config, name) for name in ("name", "seed", "out") if name not in fixed}
+    assert {*fixed, *rest, *plain} == set(PipelineConfig.model_fields)
     return PipelineForm.model_validate({**rest, **plain, "start_phase": phase, "from_run": earlier})
 
 
-def _newest_like(config: "PipelineConfig", settled: Sequence[str], phase: int, root: Path) -> Path:
+def _newest_like(config: "PipelineConfig", fixed: Sequence[str], phase: int, root: Path) -> Path:
     from ploutos.config import load_config
     from ploutos.remote_store import open_store
     from ploutos.reporting.run_list import list_runs
@@ -79,15 +79,15 @@ def _newest_like(config: "PipelineConfig", settled: Sequence[str], phase: int, r
     store = open_store(Settings())
     for each in list_runs(root):
         made = load_config("full", each.folder / "config.yaml")
-        if all(getattr(made, name) == getattr(config, name) for name in settled):
+        if all(getattr(made, name) == getattr(config, name) for name in fixed):
             try:
                 read_refs(each.folder, phase - 1, store)
             except StoreError:  # it ended too early, or its artifacts are gone
                 continue
             return each.folder
     raise ConfigError(
-        f"no run under {root} has the {', '.join(settled)} settings that this one asks for and came past phase {phase - 1}; "
-        "leave --start-phase out and finished stages are found in the store all the same"
+        f"no run under {root} has the {', '.join(fixed)} settings that this one asks for and finished phase {phase - 1}; "
+        "leave --start-phase out: finished stages are found in the store anyway"
     )
 
 

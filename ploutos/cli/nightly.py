@@ -22,18 +22,18 @@ def nightly(
     path: Annotated[Path | None, PATH_OPTION] = None,
     market: Annotated[str | None, MARKET_OPTION] = None,
     config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the preset.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of the run, as a.b=c; repeatable.")] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting of the run, such as a.b=c; repeatable.")] = None,
     session: Annotated[
-        str | None, typer.Option("--date", help="Session after whose close is decided; the last closed one by default.")
+        str | None, typer.Option("--date", help="Session after whose close to decide; the last one that has closed by default.")
     ] = None,
     wait_minutes: Annotated[float, typer.Option("--wait", min=0, help="Minutes to wait for late bars.")] = 60.0,
-    catch_up: Annotated[int, typer.Option(min=0, help="Most missed sessions that are made up for, in order.")] = 20,
-    automatic: Annotated[bool, typer.Option("--promote", help="Carry out a promotion that is due; else it is only said.")] = False,
-    ask: Annotated[bool, typer.Option("--ask", help="Have a promotion that is due wait for a decision on the Prefect server.")] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log in place of the progress.")] = False,
+    catch_up: Annotated[int, typer.Option(min=0, help="Most missed sessions to make up for, in order.")] = 20,
+    automatic: Annotated[bool, typer.Option("--promote", help="Carry out a promotion that is due; otherwise it is only reported.")] = False,
+    ask: Annotated[bool, typer.Option("--ask", help="Ask for a decision on the Prefect server when a promotion is due.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Print Prefect's log instead of the progress.")] = False,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Run the walk-forward test up to a session and decide for the next open; what is unchanged is found in the cache."""
+    """Run the walk-forward test up to a session and decide for the next open; what has not changed comes from the cache."""
     from ploutos.cli.main import make_prefect_home, prepare_process
 
     prepare_process()
@@ -62,7 +62,7 @@ def nightly(
 
 def _promotion(automatic: bool, ask: bool) -> str:
     if automatic and ask:
-        raise ConfigError("--promote carries a promotion out and --ask asks first; give one of them")
+        raise ConfigError("--promote carries a promotion out and --ask asks first; give only one of them")
     return "automatic" if automatic else "asked" if ask else "said"
 
 
@@ -96,10 +96,10 @@ def _run_flow(config: "NightlyConfig", verbose: bool) -> Path:
 
 
 def replay(
-    session: Annotated[str, typer.Argument(help="Session whose decision is taken again, such as 2026-11-27.")],
+    session: Annotated[str, typer.Argument(help="Session whose decision to take again, such as 2026-11-27.")],
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Take the decisions of a night again from the store alone, and compare them byte by byte with what was kept."""
+    """Take the decisions of a night again from the store alone, and compare them byte by byte with what was stored."""
     from ploutos.cli.main import prepare_process
 
     prepare_process()
@@ -123,7 +123,9 @@ def replay(
         print(json.dumps({"ok": equal, "session": session, "decisions": rows}))
     else:
         for row in rows:
-            end = "the same bytes as then" if row["equal"] else f"other bytes than then: {row['replayed'][:12]}, kept {row['kept'][:12]}"
+            end = (
+                "the same bytes as then" if row["equal"] else f"not the same bytes as then: {row['replayed'][:12]}, kept {row['kept'][:12]}"
+            )
             console().print(f"{row['role']} ({row['subject']}): {end}", highlight=False)
     if not equal:
         raise typer.Exit(1)

@@ -9,18 +9,20 @@ import typer
 from ploutos.cli.shared import JSON_OPTION, console, fail
 from ploutos.errors import PloutosError
 
-_CALENDAR = typer.Option(help="Exchange after whose close the night starts, a pandas-market-calendars name.")
-_MINUTES = typer.Option("--after-close", min=0, help="Minutes after the close.")
+_CALENDAR = typer.Option(help="Exchange after whose close the nightly run starts, by its name in pandas-market-calendars.")
+_MINUTES = typer.Option("--after-close", min=0, help="Minutes from that close to the nightly run.")
 
 
 def serve(
-    port: Annotated[int, typer.Option(min=1, max=65_534, help="Port of server and UI, on this host alone; reports have the next.")] = 4200,
+    port: Annotated[
+        int, typer.Option(min=1, max=65_534, help="Port of server and UI, on this host alone; reports use the next one.")
+    ] = 4200,
     calendar: Annotated[str, _CALENDAR] = "NYSE",
     minutes: Annotated[int, _MINUTES] = 60,
-    stop: Annotated[bool, typer.Option("--stop", help="End the server of this PLOUTOS_HOME, and what it runs.")] = False,
-    unit: Annotated[bool, typer.Option("--unit", help="Print a systemd unit that serves after a reboot, and end.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop the server of this PLOUTOS_HOME, and everything it runs.")] = False,
+    unit: Annotated[bool, typer.Option("--unit", help="Print a systemd unit that starts the server after a reboot, and exit.")] = False,
 ) -> None:
-    """Run server, UI, worker and deployments on this host: on loopback, with a password, and without telemetry."""
+    """Run a Prefect server with UI, worker and deployments on this host: on loopback, with a password, and without telemetry."""
     from ploutos.cli.main import prepare_process
 
     prepare_process()
@@ -57,7 +59,7 @@ def deploy(
     minutes: Annotated[int, _MINUTES] = 60,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Tell a Prefect server about every flow, after loading each; run it again after an upgrade, what you have set there stays."""
+    """Register every flow with a Prefect server, after loading each. Run it again after an upgrade; what you have set there stays."""
     from ploutos.cli.main import prepare_process
 
     prepare_process()
@@ -75,7 +77,7 @@ def deploy(
     for name in done.deployments:
         console().print(name, highlight=False)
     state = "on" if done.scheduled else "off until you turn it on in the UI"
-    console().print(f"The night starts {done.schedule}; its schedule is {state}.", highlight=False)
+    console().print(f"The nightly run starts {done.schedule}; its schedule is {state}.", highlight=False)
 
 
 def resume(
@@ -84,7 +86,7 @@ def resume(
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Go on with a run of a deployment that failed, crashed or was cancelled; say first what of the code has changed since."""
+    """Continue a run of a deployment that failed, crashed or was cancelled, after saying which code has changed since."""
     from ploutos.cli.main import prepare_process
 
     prepare_process()
@@ -103,7 +105,7 @@ def resume(
 
 
 def use_served() -> None:
-    """Speak to this host's own server where no other one is named."""
+    """Use this host's own server where no other one is named."""
     from deployments.serve import Place
     from ploutos.settings import Settings
 

@@ -55,7 +55,7 @@ def plan_of(outlook: "Outlook") -> dict[str, Any]:
 def cost_of(asked: "Asked", llm: "LLMConfig") -> dict[str, Any]:
     """About what a run's questions would cost a model that was asked none of them before, and which limits would end it, JSON-able.
 
-    An answer counts as long as it may be; seconds are not known before.
+    An answer counts as long as it may be; seconds are not known in advance.
     """
     from ploutos.llm.meter import price_of
 
@@ -78,11 +78,14 @@ def _say_costs(advisor: dict[str, Any], say: Callable[[str], None]) -> None:
         "before costs nothing"
     )
     for name, each in advisor["limits"].items():
-        ends = {True: "may end the run before all is asked: it is kept, and a higher limit goes on", False: "leaves room for all of it"}
-        said = ends.get(each["reached"], "may end the run: how long an answer takes is not known before; ploutos llm check shows one")
+        ends = {
+            True: "may end the run before everything is asked; answers are kept, and a run with a higher limit continues",
+            False: "leaves room for everything",
+        }
+        said = ends.get(each["reached"], "may end the run: how long an answer takes is not known in advance; `ploutos llm check` times one")
         say(f"llm.limits.{name}={each['limit']:g} {said}")
     if not advisor["limits"]:
-        say("no limit is set (llm.limits.questions, .tokens, .seconds, .money): all of it is asked")
+        say("no limit is set (llm.limits.questions, .tokens, .seconds, .money): everything is asked")
 
 
 def print_plan(outlook: "Outlook", as_json: bool) -> None:
@@ -120,5 +123,5 @@ def print_plan(outlook: "Outlook", as_json: bool) -> None:
     else:
         say(f"training takes about {show_seconds(sum(known))} at {rate}, measured just now")
     if untimed:
-        say(f"not timed on this machine yet, so not counted: {', '.join(untimed)}; a first run tells")
+        say(f"not timed on this machine yet, so not counted: {', '.join(untimed)}; a first run measures them")
     say("Nothing was done. What is in the store already will not be computed again, and takes no time.")

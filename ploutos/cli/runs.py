@@ -11,7 +11,7 @@ from rich.table import Table
 from ploutos.cli.shared import JSON_OPTION, console, fail
 from ploutos.errors import PloutosError, StoreError
 
-_RUN = typer.Argument(help="A run's folder, its name under $PLOUTOS_HOME/runs, or the beginning of that.")
+_RUN = typer.Argument(help="A run's folder, its name under $PLOUTOS_HOME/runs, or the beginning of that name.")
 
 
 def _root() -> Path:
@@ -21,10 +21,10 @@ def _root() -> Path:
 
 
 def runs(
-    most: Annotated[int, typer.Option("--most", min=1, help="How many, the newest first.")] = 20,
+    most: Annotated[int, typer.Option("--most", min=1, help="How many runs to list.")] = 20,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """List the runs of $PLOUTOS_HOME with what each showed, the newest first."""
+    """List the runs under $PLOUTOS_HOME and what each showed, newest first."""
     from ploutos.reporting.run_list import list_runs
 
     found = list_runs(_root())
@@ -78,9 +78,9 @@ def report(
 
 def compare(
     one: Annotated[str, _RUN],
-    other: Annotated[str, typer.Argument(help="Another run, named likewise.")],
+    other: Annotated[str, typer.Argument(help="The other run, named in the same way.")],
     account: Annotated[
-        str | None, typer.Option(help="Account of both runs, as metrics.json names it; what each run is about by default.")
+        str | None, typer.Option(help="Account of both runs, as metrics.json names it; the account that each run is about by default.")
     ] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:

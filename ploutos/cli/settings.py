@@ -66,7 +66,7 @@ def _show(value: Any) -> str:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Made where it is not there yet.")] = Path("ploutos-run"),
+    folder: Annotated[Path, typer.Argument(help="Folder to write to; made if it does not exist.")] = Path("ploutos-run"),
     preset: Annotated[str, typer.Option(help="Preset whose values the file holds.")] = "demo",
 ) -> None:
     """Make a folder with a YAML file of all settings, each explained and commented out, to start from."""
@@ -79,7 +79,7 @@ def init(
     try:
         chosen = load_config(preset)
         if file.exists():
-            raise StoreError(f"{file} is there already; choose another folder, or edit it")
+            raise StoreError(f"{file} already exists; choose another folder, or edit it")
         start = _START.format(preset=preset, file=file, out=folder / "run")
         lines = commented_yaml(PipelineConfig, chosen.model_dump(mode="json", context=EVERY_SETTING))
         write_text(file, start + "\n".join(lines) + "\n")

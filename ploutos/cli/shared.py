@@ -60,8 +60,10 @@ def exit_code(error: PloutosError) -> int:
 
 
 SOURCE_OPTION = typer.Option(help="sample, files, synthetic, alpaca or yahoo; vendors are read from the local dataset.")
-PATH_OPTION = typer.Option(help="File or folder of bars; source files.")
-MARKET_OPTION = typer.Option(help="Symbols to trade, separated by commas, futures by their root (NQ); all of the source by default.")
+PATH_OPTION = typer.Option(help="File or folder of bars, for source files.")
+MARKET_OPTION = typer.Option(
+    help="Symbols to trade, separated by commas, futures by their root (NQ); all symbols of the source by default."
+)
 
 
 def data_overrides(source: str | None, path: Path | None, market: str | None) -> list[str]:
@@ -89,7 +91,7 @@ def simulated_market(market: str | None, overrides: Sequence[str]) -> list[str]:
 
 
 def say_simulated(symbols: Sequence[str]) -> None:
-    """Say where bars come from that nobody named a source of."""
+    """Say where bars come from when no source was named."""
     said = f"Bars of {', '.join(symbols)} are simulated, because no source was named; --source or --path names one."
     Console(stderr=True).print(said, soft_wrap=True, highlight=False, markup=False)
 
@@ -131,12 +133,12 @@ def new_log(name: str) -> Path:
 
 
 def say_unexpected(error: Exception, as_json: bool, log: Path | None = None) -> int:
-    """One sentence about what nobody foresaw, its details in a log file, and the exit code."""
+    """One sentence about an unexpected error, its details in a log file, and the exit code."""
     log = log or new_log("error")
     with log.open("a", encoding="utf-8") as file:
         traceback.print_exception(error, file=file)
     first = (str(error).strip() or "no explanation").splitlines()[0][:300]
-    say_error(type(error).__name__, f"{first} (not foreseen; details in {log}, or run again with --debug)", as_json)
+    say_error(type(error).__name__, f"{first} (unexpected; details in {log}, or run again with --debug)", as_json)
     if WISHES.debug:
         traceback.print_exception(error)
     return EXIT_FAILED

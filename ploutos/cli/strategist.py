@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from ploutos.config import PipelineConfig
     from ploutos.research.strategist.spec import StrategistSpec
 
-app = typer.Typer(no_args_is_help=True, help="A language model tunes a trading rule, and code decides what that was worth.")
-_STRATEGY = typer.Option(help="A rule, such as ema_cross, or a file's own as my_rules.py:RULE.")
+app = typer.Typer(no_args_is_help=True, help="Let a language model tune a trading rule, and let code judge what that was worth.")
+_STRATEGY = typer.Option(help="A rule such as ema_cross, or one of your own as my_rules.py:RULE.")
 _PRESET = typer.Option(help="demo, quick, test or full.")
 _CONFIG = typer.Option("--config", help="YAML on top of the preset.")
-_SETTINGS = typer.Option("--set", help="One setting, as llm.provider=ollama or env.allow_short=true; repeatable.")
-_LIMITS = typer.Option("--limit", help="One limit of the search, as max_iterations=5; repeatable.")
+_SETTINGS = typer.Option("--set", help="One setting, such as llm.provider=ollama or env.allow_short=true; repeatable.")
+_LIMITS = typer.Option("--limit", help="One limit of the search, such as max_iterations=5; repeatable.")
 
 
 def make_spec(strategy: str, limits: list[str] | None) -> "StrategistSpec":
@@ -38,7 +38,7 @@ def make_spec(strategy: str, limits: list[str] | None) -> "StrategistSpec":
     for limit in limits or []:
         name, equals, value = limit.partition("=")
         if not equals:
-            raise ConfigError(f"--limit {limit} has no value; expected name=value, as max_iterations=5")
+            raise ConfigError(f"--limit {limit} has no value; expected name=value, such as max_iterations=5")
         given[name] = yaml.safe_load(value)
     try:
         return StrategistSpec.model_validate(given)
@@ -61,7 +61,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="Folder for the result; a new one under $PLOUTOS_HOME/runs by default.")] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Search for a rule's parameters: propose, backtest, refit, judge. Run it again after an interruption: nothing is asked twice."""
+    """Search for a rule's parameters: propose, backtest, refit, judge. Run it again after an interruption: no question is asked twice."""
     from ploutos.cli.main import make_prefect_home, prepare_process
 
     prepare_process()
@@ -77,10 +77,10 @@ def run(
 
 @app.command(epilog=examples("ploutos strategist show runs/mine"))
 def show(
-    folder: Annotated[Path, typer.Argument(help="Folder that `ploutos strategist run` named.")],
+    folder: Annotated[Path, typer.Argument(help="Folder that `ploutos strategist run` wrote.")],
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Print the verdict and the turns of a search that has ended."""
+    """Print the verdict and the turns of a finished search."""
     try:
         _print(folder, as_json)
     except PloutosError as error:

@@ -14,13 +14,15 @@ def validate(
     market: Annotated[str, MARKET_OPTION] = "NQ",
     source: Annotated[str | None, SOURCE_OPTION] = None,
     path: Annotated[Path | None, PATH_OPTION] = None,
-    config_file: Annotated[Path | None, typer.Option("--config", help="YAML on top of the mode, in our keys or the document's.")] = None,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, as a.b=c; repeatable.")] = None,
+    config_file: Annotated[
+        Path | None, typer.Option("--config", help="YAML on top of the mode, with our keys or the seed document's.")
+    ] = None,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="One setting, such as a.b=c; repeatable.")] = None,
     quick: Annotated[bool, typer.Option("--quick", help="Train 1 % of the steps.")] = False,
     output: Annotated[Path | None, typer.Option(help="JSON file to write the report to.")] = None,
     as_json: Annotated[bool, JSON_OPTION] = False,
 ) -> None:
-    """Run with sizes fitted to the machine and compare what it took with the targets; exits with 1 when that is not passed."""
+    """Run with sizes fitted to the machine and compare the measurements with the targets; exits with 1 when it does not pass."""
     from ploutos.cli.main import make_prefect_home, prepare_process
 
     prepare_process()

@@ -53,7 +53,9 @@ class EnvironmentStatePool(Generic[Env]):
             PoolError: the pool is closed.
         """
         if not self._slots.acquire(timeout=timeout):
-            raise ResourceError(f"all {self.pool_size} environments of the pool stayed lent for {timeout:g} s; release some or enlarge it")
+            raise ResourceError(
+                f"all {self.pool_size} environments of the pool stayed in use for {timeout:g} s; release some or enlarge it"
+            )
         try:
             with self._lock:
                 if self._closed:
@@ -76,7 +78,7 @@ class EnvironmentStatePool(Generic[Env]):
         """
         with self._lock:
             if self._lent.pop(id(env), None) is None:
-                raise PoolError("found an environment that this pool has not lent; release what acquire gave, once")
+                raise PoolError("found an environment that this pool has not handed out; release each one that acquire returned, once")
             closed = self._closed
         kept = False
         try:

@@ -23,9 +23,9 @@ class CostSpec(Spec):
     commission_bps: NonNegativeFloat = 1.0
     """Fee of the broker, in basis points of the value."""
     half_spread_bps: NonNegativeFloat = 0.0
-    """Half the spread, in basis points of the open; 0 while `slippage_bps` holds it."""
+    """Half the spread, in basis points of the open; 0 while `slippage_bps` includes it."""
     slippage_bps: NonNegativeFloat = 4.0
-    """How much worse than the open a fill is, half the spread included unless it is set apart, in basis points."""
+    """How much worse than the open a fill is, in basis points, including half the spread unless that is set separately."""
     slippage_per_volatility: NonNegativeFloat = 0.0
     """Further slippage, as a share of the volatility per bar that was usual at the decision; futures pay it too."""
     impact: NonNegativeFloat = 0.0
@@ -55,33 +55,34 @@ class EnvSpec(Spec):
     """The account, its limits and its reward."""
 
     initial_cash: PositiveFloat | None = None
-    """Account currency at the start of an episode or backtest; empty means 100,000, or, of what trades in whole lots, ten lots of the
-    dearest in every slot, at the dearest close of the bars that the account lives through."""
+    """Account currency at the start of an episode or backtest; empty means 100,000, or, where symbols trade in whole lots, ten lots of the
+    most expensive one in every slot, at its highest close in the account's bars."""
     gross_limit: PositiveFloat = 1.0
-    """Most that may be held, long plus short, as a multiple of equity."""
+    """The most that may be held, long plus short, as a multiple of equity."""
     allow_short: bool = False
-    """Whether SELL may go short; else it goes flat."""
+    """Whether SELL may go short; otherwise it goes flat."""
     rebalance_band: NonNegativeFloat = 0.1
     """A target closer than this to the weight held is left alone, as a share of a slot: the gross limit over the symbols that have a
-    bar at the decision. A target of 0 never is."""
+    bar at the decision. A target of 0 is always carried out."""
     max_participation: float | None = Field(default=None, gt=0, le=1)
-    """Most of the volume usual at the decision that one order may take; the rest of it lapses. Forced closes are not held back."""
+    """Largest share of the volume usual at the decision that one order may take; the rest of the order lapses. Forced closes are not
+    limited."""
     stop_loss: float | None = Field(default=None, gt=0, lt=1)
-    """A position is closed when its price has moved this share of its entry against it: at the worse of stop and open."""
+    """A position is closed when its price has moved against it by this share of its entry price: at the worse of stop and open."""
     margin_calls: bool = False
-    """Whether positions need margin: a contract its own, anything else its full value. Orders must fit the equity, and a called
-    account is cut to what it can carry at the next open."""
+    """Whether positions need margin: a contract needs its own, anything else its full value. Orders must fit the equity, and a called
+    account is cut at the next open to what it can carry."""
     maintenance_margin: float = Field(default=0.9, gt=0, lt=1)
     """Share of the initial margin below which equity is called at a close."""
     flat_by_session_end: bool = False
-    """Whether positions are closed at the open of a session's last bar and none is opened there; needs intraday bars."""
+    """Whether positions are closed, and none opened, at the open of a session's last bar; needs intraday bars."""
     ruin_fraction: float = Field(default=0.1, ge=0.0, lt=1.0)
-    """An account at or below this share of its initial cash is ruined: the episode terminates, positions are closed at the next open
-    and nothing is traded again. Equity is never negative: the broker writes off what an account owes beyond all it had."""
+    """An account at or below this share of its initial cash is ruined: the episode terminates, positions are closed at the next open and
+    nothing is traded afterwards. Equity is never negative: the broker writes off what an account owes beyond what it had."""
     episode_bars: PositiveInt = 252
     """Steps of a training episode; then it is truncated and bootstrapped."""
     observe_account: bool = False
-    """Whether an observation ends with the account's five features of each symbol; a hybrid policy's always does."""
+    """Whether an observation ends with the account's five features for each symbol; a hybrid policy's always does."""
     reward: RewardSpec = RewardSpec()
     """What a step pays; the bare name `log_return` or `differential_sharpe` means that part alone, with weight 1."""
     reward_scale: PositiveFloat = 100.0

@@ -1,8 +1,8 @@
 """Two looks at the advice that need no interval: its rank among advice that cannot help, and how often each side's confidence is right.
 
-The rank is a permutation test. The fused account and its twins run through the test ranges in one batch; each twin follows the same advice,
-shifted in time, which keeps its mix, its order and its trading, and only equity is kept. That is cheap enough for some hundred draws.
-Reliability is of test ranges: confidences calibrated on the validation range before them, beside what then happened.
+The rank is a permutation test. The fused account and its copies run through the test ranges in one batch; each copy follows the same
+advice, shifted in time, which keeps its mix, its order and its trading, and only equity is kept. That is cheap enough for some hundred
+draws. Reliability is of test ranges: confidences calibrated on the validation range before them, beside what then happened.
 """
 
 import json

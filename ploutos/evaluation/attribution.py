@@ -7,9 +7,9 @@ equity E, the profit of a leg is w E m (market exposure), plus (e - w E) m (timi
 timing nor selection.
 
 What a stop within a bar changed is its exit against that bar's close; what came of being out later lies in timing. Advice and vetoes have
-no exposure of their own: each is the gross profit of an account less that of a twin that lacks it and is alike otherwise; market, timing
-and selection are then those of the last twin, and what a twin lacked is split in the same way. Costs are the account's own. Nobody pays
-or earns interest here, so no part is called financing.
+no exposure of their own: each is the gross profit of an account less that of an ablation, which lacks it and is otherwise the same; market,
+timing and selection are then those of the last ablation, and what an ablation lacked is split in the same way. Costs are the account's own.
+Nobody pays or earns interest here, so no part is called financing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -40,8 +40,8 @@ _COSTS = {
 
 
 @dataclass(frozen=True)
-class Twins:
-    """Accounts that lack something of the one before; None where there is none.
+class Ablations:
+    """Accounts that each lack something the one before has; None where there is none.
 
     Attributes:
         without_advice: slug of the account alike but for the advice.
@@ -52,25 +52,29 @@ class Twins:
     without_veto: str | None = None
 
     def chain(self, slug: str) -> list[tuple[str, str]]:
-        """What each next twin lacks, and its slug; the account itself lacks nothing."""
+        """What each further ablation lacks, and its slug; the account itself lacks nothing."""
         lacking = (("advice", self.without_advice), ("vetoes", self.without_veto))
-        return [("", slug), *((part, twin) for part, twin in lacking if twin)]
+        return [("", slug), *((part, ablation) for part, ablation in lacking if ablation)]
 
 
 def attributions(
-    bars: Bars, backtests: Backtests, slugs: Sequence[str], env: EnvSpec, folds: Sequence[Fold], twins: Mapping[str, Twins] = {}
+    bars: Bars, backtests: Backtests, slugs: Sequence[str], env: EnvSpec, folds: Sequence[Fold], ablations: Mapping[str, Ablations] = {}
 ) -> tuple[Attribution, ...]:
     """Of several accounts, those that the backtest holds.
 
     Args:
-        twins: by slug of the account; where one of them did not run there are none, since the next would lack two things.
+        ablations: by slug of the account; where one of them did not run there are none, since the next would lack two things.
     """
     there = set(backtests.slugs)
-    known = {slug: each for slug, each in twins.items() if {twin for _, twin in each.chain(slug)} <= there}
-    return tuple(attribute(bars, backtests, slug, env, folds, known.get(slug, Twins())) for slug in dict.fromkeys(slugs) if slug in there)
+    known = {slug: each for slug, each in ablations.items() if {ablation for _, ablation in each.chain(slug)} <= there}
+    return tuple(
+        attribute(bars, backtests, slug, env, folds, known.get(slug, Ablations())) for slug in dict.fromkeys(slugs) if slug in there
+    )
 
 
-def attribute(bars: Bars, backtests: Backtests, slug: str, env: EnvSpec, folds: Sequence[Fold] = (), twins: Twins = Twins()) -> Attribution:
+def attribute(
+    bars: Bars, backtests: Backtests, slug: str, env: EnvSpec, folds: Sequence[Fold] = (), ablations: Ablations = Ablations()
+) -> Attribution:
     """Split one account's growth.
 
     Args:
@@ -80,8 +84,8 @@ def attribute(bars: Bars, backtests: Backtests, slug: str, env: EnvSpec, folds: 
     Raises:
         DataError: the account's decisions were not kept, or do not give its path.
     """
-    arrays, chain = make_market_arrays(bars), twins.chain(slug)
-    again = replay_accounts(arrays, backtests, [twin for _, twin in chain], env)
+    arrays, chain = make_market_arrays(bars), ablations.chain(slug)
+    again = replay_accounts(arrays, backtests, [ablation for _, ablation in chain], env)
     fold_of = _fold_of(backtests, folds)
     legs = _Legs.of(arrays, bars, backtests.positions)
     cells = [_cells(again, account, legs, fold_of) for account in range(len(chain))]
@@ -91,8 +95,8 @@ def attribute(bars: Bars, backtests: Backtests, slug: str, env: EnvSpec, folds: 
     growth = _growth(whole, written_off=float(written_off.sum()))
     return Attribution(
         slug=slug,
-        without_advice=twins.without_advice,
-        without_veto=twins.without_veto,
+        without_advice=ablations.without_advice,
+        without_veto=ablations.without_veto,
         first_equity=first,
         last_equity=last,
         growth=growth,
@@ -184,17 +188,17 @@ def _by_fold(values: FloatArray, fold_of: IntArray, n_folds: int) -> FloatArray:
 
 
 def _chained(cells: Sequence[FloatArray], lacking: Sequence[str]) -> tuple[dict[str, FloatArray], dict[str, dict[str, FloatArray]]]:
-    """The parts of the first account by name, shape (n_symbols, 2, n_folds), and of each twin what it lacked.
+    """The parts of the first account by name, shape (n_symbols, 2, n_folds), and of each ablation what it lacked.
 
     Args:
-        cells: of the account and its twins.
+        cells: of the account and its ablations.
         lacking: what each of them lacks that the one before has.
     """
     n = len(GROSS)
     whole = dict(zip(_FIELDS, [*cells[-1][:n], *cells[0][n:]], strict=True))
     changed = {}
-    for part, own, twin in zip(lacking[1:], cells, cells[1:], strict=False):
-        difference = own[:n] - twin[:n]
+    for part, own, ablation in zip(lacking[1:], cells, cells[1:], strict=False):
+        difference = own[:n] - ablation[:n]
         whole[part] = difference.sum(axis=0)
         changed[part] = dict(zip(GROSS, difference, strict=True))
     return whole, changed

@@ -133,7 +133,7 @@ def _closes(folder: Path, slug: str, known: tuple[str, ...] = ()) -> tuple[dict[
         manifest = json.loads((folder / "manifest.json").read_bytes())
         frame = pd.read_parquet(folder / "equity.parquet", columns=["strategy", "timestamp", "equity"])
     except (OSError, ValueError) as error:
-        raise StoreError(f"{folder} is not the folder of a whole run: {error}; repeat the run") from error
+        raise StoreError(f"{folder} is not the folder of a complete run: {error}; repeat the run") from error
     if slug not in (known := known or tuple(frame["strategy"].unique())):
         raise DataError(f"{folder.name} has no account {slug}; choose one of {', '.join(known)}")
     path, bars = frame[frame["strategy"] == slug], manifest["bars"]
@@ -181,7 +181,7 @@ def _require_comparable(one: TestedAccount, other: TestedAccount) -> None:
         if values[0] != values[1]:
             raise DataError(f"{one.run} has the {what} {values[0]} and {other.run} {values[1]}; expected runs of the same {what}")
     if one.bars_digest != other.bars_digest and any(side.summary.source.startswith("synthetic") for side in (one, other)):
-        raise DataError(f"{one.run} and {other.run} stand on different bars and at least one market is simulated: equal dates mean nothing")
+        raise DataError(f"{one.run} and {other.run} used different bars and at least one market is simulated: equal dates mean nothing")
 
 
 def _paired(one: TestedAccount, other: TestedAccount) -> tuple[TimeArray, FloatArray, FloatArray]:

@@ -2,7 +2,7 @@
 
 More return than a benchmark that is always invested is the wrong question of an account that is half invested. Five are asked: raw
 excess, alpha, the benchmark at the account's mean exposure, the benchmark at its volatility, and the Sharpe ratio. Their p-values
-are corrected together. Whom they are asked about is settled by a rule that reads no result.
+are corrected together. A rule that reads no result decides whom they are asked about.
 """
 
 import math

@@ -46,7 +46,7 @@ class PathMetrics(Part):
     ann_vol: Number
     """Standard deviation of session returns, yearly."""
     sharpe: Number
-    """Mean over standard deviation of session returns, yearly; cash earns nothing, so the risk-free rate is 0."""
+    """Mean over standard deviation of session returns, yearly; cash earns no interest, so the risk-free rate is 0."""
     sortino: Number
     """Mean over downside deviation of session returns, yearly."""
     max_drawdown: float
@@ -64,7 +64,7 @@ class PathMetrics(Part):
     cost_share: float
     """Costs over initial cash."""
     value_at_risk: Number = None
-    """Return that one session in twenty stays below, as they were; None with fewer than 20 sessions."""
+    """Return that one session in twenty fell below; None with fewer than 20 sessions."""
     expected_shortfall: Number = None
     """Mean return of those sessions."""
 
@@ -73,7 +73,7 @@ class StrategyMetrics(PathMetrics):
     """The same with intervals, and beside the benchmark."""
 
     role: Role
-    """What the account is there for."""
+    """What the account is for."""
     sharpe_low: Number
     """Lower end of the Sharpe ratio's interval, studentised stationary bootstrap."""
     sharpe_high: Number
@@ -85,19 +85,19 @@ class StrategyMetrics(PathMetrics):
     excess_high: Number
     """Upper end of it."""
     alpha: Number
-    """Yearly mean return that is left when beta times the return of buy and hold is taken off."""
+    """Yearly mean return that is left after subtracting beta times the return of buy and hold."""
     alpha_low: Number
     """Lower end of its interval, studentised stationary bootstrap."""
     alpha_high: Number
     """Upper end of it."""
     beta: Number
-    """How much of buy and hold's session returns the account's follow: the slope of the regression on them."""
+    """How closely the account's session returns follow buy and hold's: the slope of the regression on them."""
     beta_low: Number
     """Lower end of its interval, studentised stationary bootstrap."""
     beta_high: Number
     """Upper end of it."""
     ruined: date | None
-    """Session in which the account was ruined; nothing counts after its positions were closed, and nothing is compared with it."""
+    """Session in which the account was ruined; nothing counts after its positions are closed, and nothing is compared with it."""
     oracle_capture: Number = None
     """On a planted market: log growth over the oracle's, which knows how the market was made."""
 
@@ -336,18 +336,18 @@ class ReliabilityBin(Part):
 
 
 class PlaceboRank(Part):
-    """The fused account among twins that follow the same advice shifted in time; a permutation test."""
+    """The fused account among copies that follow the same advice shifted in time; a permutation test."""
 
     draws: int
-    """Twins."""
+    """Copies."""
     beaten: int
-    """Twins that earned less."""
+    """Copies that earned less."""
     p: float
     """Chance of as high a rank for advice whose timing says nothing."""
     own: float
     """Total return of the fused account over the test ranges."""
     low: float
-    """2.5 % quantile of the twins' total returns."""
+    """2.5 % quantile of the copies' total returns."""
     median: float
     """Median of them."""
     high: float
@@ -406,9 +406,9 @@ class SubjectReason(StrEnum):
     ASKED = "asked"
     """The settings name it."""
     MOCK = "mock"
-    """The advisor is a mock, so the policies' vote stands without it."""
+    """The advisor is a mock, and the policies' vote does not depend on it."""
     NOT_CLEAN = "not-clean"
-    """No tested session is shown to be clean of what the advisor may remember, so the vote stands without it."""
+    """No tested session is shown to be clean of what the advisor may remember, and the vote does not depend on it."""
     READS_TEXTS = "reads-texts"
     """The same, but the vote does not stand without it: the policies observe what it made of texts."""
     ADVISED = "advised"
@@ -508,7 +508,7 @@ class GateName(StrEnum):
     PSR = "psr"
     """Probability that its true Sharpe ratio is above zero."""
     DSR = "dsr"
-    """The same above what the best of all trials on these bars shows by luck."""
+    """The same, above what the best of all trials on these bars would show by luck."""
     PBO = "pbo"
     """Probability of backtest overfitting among everything that was tried."""
     PBO_HIGH = "pbo-high"
@@ -704,23 +704,23 @@ class Growth(Part):
     timing: float = 0.0
     """Holding more when the market rose than when it fell."""
     stops: float = 0.0
-    """Leaving at a stop and not at that bar's close."""
+    """Exiting at a stop instead of at that bar's close."""
     vetoes: float = 0.0
-    """The risk veto: gross profit less that of a twin without it."""
+    """The risk veto: gross profit less that of the same account without it."""
     advice: float = 0.0
-    """The advice: gross profit less that of a twin whose advice is blank."""
+    """The advice: gross profit less that of the same account with blank advice."""
     commission: float = 0.0
     """Fees of the broker."""
     spread: float = 0.0
-    """Half the spread of every fill, where it is set apart."""
+    """Half the spread of every fill, where it is set separately."""
     slippage: float = 0.0
-    """Fills worse than the open, the spread aside."""
+    """Fills worse than the open, apart from the spread."""
     impact: float = 0.0
     """The price moved by its own orders."""
     borrow: float = 0.0
     """Fees on shorts."""
     written_off: float = 0.0
-    """What a ruined account owed beyond all it had: the broker's loss."""
+    """What a ruined account owed beyond what it had: the broker's loss."""
 
     @property
     def total(self) -> float:
@@ -734,9 +734,9 @@ class Attribution(Part):
     slug: str
     """Whose."""
     without_advice: str | None = None
-    """Slug of the twin that says what the advice was worth; None where none ran, and then the advice lies in the other parts."""
+    """Slug of the ablation that says what the advice was worth; None where none ran, and then the advice lies in the other parts."""
     without_veto: str | None = None
-    """Slug of the twin that says what the veto was worth; None where none ran."""
+    """Slug of the ablation that says what the veto was worth; None where none ran."""
     first_equity: float
     """Equity at the start."""
     last_equity: float

@@ -3,7 +3,7 @@
 Every supervised model of the run is fitted four times, fold by fold, on the same bars, costs and choices: on prices alone, on prices and
 the language model's readings (the run's own), on prices and a bag of words of the same texts, and on prices and the readings shuffled over
 the texts. All four are accounts of the same ledger, and their differences have intervals, corrected for how many there are. Policies learn
-from the readings too and have no such twins: training them four times is left out.
+from the readings too and have no such ablations: training them four times is left out.
 """
 
 from collections.abc import Mapping, Sequence

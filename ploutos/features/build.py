@@ -65,7 +65,7 @@ class FeatureSet:
             DataError: the name is taken, or the values have another shape.
         """
         if name in self.names:
-            raise DataError(f"there is a feature {name} already; choose another name")
+            raise DataError(f"feature {name} already exists; choose another name")
         if values.shape != self.values.shape[:2]:
             raise DataError(f"{name} has shape {values.shape}; expected {self.values.shape[:2]}: bars by symbols")
         at = self.n_required if self.n_required is not None else len(self.names)
@@ -128,7 +128,7 @@ def read_features(path: Path) -> FeatureSet:
     names = tuple(str(name) for name in frame.columns[3:])
     n_symbols = len(symbols)
     if len(frame) % n_symbols or not (frame["symbol"].to_numpy() == np.tile(symbols, len(frame) // n_symbols)).all():
-        raise DataError(f"{path.name} is not a full panel of {n_symbols} symbols")
+        raise DataError(f"{path.name} is not a complete panel of {n_symbols} symbols")
     stamps = {
         name: frame[name].dt.tz_localize(None).to_numpy().astype("datetime64[us]")[::n_symbols] for name in ("timestamp", "available_at")
     }

@@ -26,5 +26,5 @@ class FeatureSpec(Spec):
             raise ConfigError(f"features has no {', '.join(unknown)}; it has {', '.join(NAMES)}{suggestion(unknown[0], NAMES)}")
         chosen = tuple(n for n in NAMES if (not self.include or n in self.include) and n not in self.exclude)
         if not chosen:
-            raise ConfigError("features leaves no feature; expected at least one")
+            raise ConfigError("features.exclude leaves no feature; expected at least one")
         return chosen

@@ -23,13 +23,13 @@ class ResourceSpec(Spec):
     """What must be free before the next phase starts."""
 
     pause_between_phases: NonNegativeFloat = 5.0
-    """Seconds to wait after a phase, for its memory to come back."""
+    """Seconds to wait after a phase for its memory to be freed."""
     min_free_ram_gib: NonNegativeFloat = 1.0
     """Free memory that the next phase needs."""
     min_free_vram_gib: NonNegativeFloat = 0.0
     """Free memory on every GPU; without a GPU it is not checked."""
     timeout_seconds: NonNegativeFloat = 300.0
-    """How long to wait for it beyond the pause."""
+    """How long to wait for that memory beyond the pause."""
     gpu_usage_phase2: PositiveFloat | None = Field(default=None, le=1)
     """Most of a GPU's memory that all training processes of phase 2 may take together, as a share; torch ends a training that asks for
     more. Empty sets no bound, and without CUDA it bounds nothing."""

@@ -4,7 +4,7 @@ One SQLite file holds them all, each under the digest of all that it depends on:
 messages, schema, options and the seed of this very attempt. An answer is written whole or not at all, and the first answer to a question is
 the one that stays, so several processes may share a cassette. A question that got no answer leaves nothing here: it is asked again.
 
-Raw text is kept, not what was made of it, so another reader finds the old answers. Cassettes of before, a file an answer, are read where
+Raw text is kept, not what was made of it, so another reader finds the old answers. Old cassettes, with one file per answer, are read where
 they lie. The mock needs no cassette.
 """
 
@@ -61,7 +61,7 @@ class Recorded(BaseModel):
 
 
 class _Recording(BaseModel):
-    """A file of a cassette of before: the question in full, and its answer."""
+    """A file of an old cassette: the question in full, and its answer."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -139,7 +139,7 @@ class Cassette:
             return None
 
     def _read_old(self, key: str) -> Recorded | None:
-        """What a cassette of before has."""
+        """What an old cassette has."""
         file = self._root / "answers" / key[:2] / f"{key}.json"
         try:
             return _Recording.model_validate_json(file.read_bytes()).recorded
@@ -157,7 +157,7 @@ class Cassette:
                 yield answers
         except sqlite3.Error as error:
             raise StoreError(
-                f"cannot read or write {self.file}: {error}; put back a whole copy, or move it away and all is asked again"
+                f"cannot read or write {self.file}: {error}; restore an intact copy, or move the file away and everything is asked again"
             ) from error
 
     def note_model(self, provider: str, model: str, digest: str) -> None:
@@ -176,7 +176,8 @@ class Cassette:
             return _Model.model_validate_json(self._model_file(provider, model).read_bytes()).digest
         except (FileNotFoundError, ValidationError) as error:
             raise LLMError(
-                f"the cassette in {self._root} has nothing of {provider} {model}, and a replay makes no calls; run once without llm.replay"
+                f"the cassette in {self._root} has no answers of {provider} {model}, "
+                "and a replay makes no calls; run once without llm.replay"
             ) from error
 
     def _model_file(self, provider: str, model: str) -> Path:

@@ -377,7 +377,7 @@ class LLMClient(Generic[Config]):
         if not self.is_mock and needed > self.config.num_ctx:
             raise LLMError(
                 f"a prompt of {n_bytes} bytes and an answer of llm.num_predict={self.config.num_predict} tokens may not fit into "
-                f"llm.num_ctx={self.config.num_ctx}, and a server cuts what does not fit; set llm.num_ctx to {needed} or more"
+                f"llm.num_ctx={self.config.num_ctx}, and a server truncates what does not fit; set llm.num_ctx to {needed} or more"
             )
 
     def _require_whole(self, recorded: Recorded) -> None:

@@ -72,7 +72,7 @@ class Meter:
                 if most is not None and value is not None and value >= most:
                     raise LLMStopped(
                         f"llm.limits.{name}={most:g} is reached after {self.describe(limits)}; raise it and run again: "
-                        "what was answered is kept, and nothing is asked twice"
+                        "answers are kept, and nothing is asked twice"
                     )
             self.questions += 1
 

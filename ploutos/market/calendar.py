@@ -262,7 +262,7 @@ def expected_bars(calendar: str, timeframe: pd.Timedelta, first: date, last: dat
      '2024-11-29T16:30:00.000000' '2024-11-29T17:30:00.000000']
     """
     if not pd.Timedelta(0) < timeframe <= DAY:
-        raise ConfigError(f"timeframe is {timeframe}; expected more than nothing and at most one day")
+        raise ConfigError(f"timeframe is {timeframe}; expected more than 0 and at most one day")
     if not 0 <= minute < 60:
         raise ConfigError(f"minute is {minute}; expected a minute of the hour, 0 to 59")
     schedule = _schedule(calendar, first, last)

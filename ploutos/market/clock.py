@@ -297,7 +297,7 @@ def _common_shift(dated: dict[str, TimeArray], sessions: Sessions) -> int:
     if len(told) > 1:
         words = {0: "of its sessions", 1: "of the evenings before them", -1: "of the days after them"}
         found = " and ".join(f"{symbol} by dates {words[shift]}" for shift, symbol in told.items())
-        raise DataError(f"daily bars are labelled differently, {found}; expected one way in a source; run them separately")
+        raise DataError(f"daily bars are labelled differently, {found}; expected one way within a source; run them separately")
     if told:
         return next(iter(told))
     return (_date_shift(np.concatenate(list(dated.values())), sessions) if dated else 0) or 0
@@ -312,7 +312,7 @@ def _require_one_shift(symbol: str, dates: TimeArray, shift: int, sessions: Sess
         if float(np.isin(block + shift, sessions.dates).mean()) < 1 - 2 * _HARDLY:
             raise DataError(
                 f"{symbol} has daily bars whose dates change what they name about {block[0]}: by their weekdays those there are "
-                f"{abs(other - shift)} day {'late' if other < shift else 'early'}; expected one way in a file; correct the dates there"
+                f"{abs(other - shift)} day {'late' if other < shift else 'early'}; expected one way within a file; correct the dates there"
             )
 
 
@@ -580,7 +580,7 @@ def _require_one_label(symbol: str, stamps: TimeArray, step: np.timedelta64, cal
             one, other = ("start", "end") if long[1] > long[-1] else ("end", "start")
             raise DataError(
                 f"{symbol} has bars labelled by their {one} and, from {opening[max(long[1], long[-1])].item():%Y-%m-%d}, by their {other}, "
-                f"by the hours of {calendar}; expected one way in a file; move the times of one part, or cut the file there"
+                f"by the hours of {calendar}; expected one way within a file; shift the times of one part, or cut the file there"
             )
 
 

@@ -44,7 +44,7 @@ class DataSpec(Spec):
     symbols: tuple[str, ...] = ()
     """Symbols to trade, futures by their root (NQ); empty means all of the sample or the files, or three synthetic ETFs."""
     asset_class: AssetClass | None = None
-    """What the symbols are, where their names mislead (a share called ES); empty leaves it to the names and the bars."""
+    """What the symbols are, where their names mislead (a share called ES); empty decides by the names and the bars."""
     instruments: tuple[InstrumentSpec, ...] = ()
     """Terms of single symbols that differ from what ploutos knows: multiplier, tick, fees, margin, calendar."""
     start: date | None = None
@@ -52,23 +52,23 @@ class DataSpec(Spec):
     end: date | None = None
     """Last session date to keep."""
     adjustment: Literal["total_return", "raw"] = "total_return"
-    """`total_return` folds splits and dividends in, where the source knows them; `raw` keeps what was paid."""
+    """`total_return` adjusts for splits and dividends, where the source knows them; `raw` keeps the prices that were paid."""
     rolls: Literal["keep", "detected"] | tuple[date, ...] = "keep"
     """A continuous future's gaps at rolls: `keep` trades the series as it is, `detected` removes the gaps that stand out, a list those on
     its dates; what is removed is removed by ratio, before the date."""
     delisting: Literal["last_close", "zero"] | dict[str, float] = "last_close"
-    """What a unit of a symbol whose bars end before the others' is paid out at: its last close, nothing, or a price by symbol."""
+    """At what a unit is paid out when a symbol's bars end before the others': its last close, nothing, or a price by symbol."""
     timeframe: str = "auto"
     """Bar length such as 15min, 1h, 1D, 1W or 1M; shorter bars are made longer, within sessions. `auto` keeps what the files have, and
-    takes 1h of a vendor or the simulation."""
+    takes 1h from a vendor or the simulation."""
     label: Label = "auto"
-    """Which end of an intraday bar the timestamps in `files` name; `auto` tells from the first and last bars of many sessions."""
+    """Which end of an intraday bar the timestamps in `files` name; `auto` infers it from the first and last bars of many sessions."""
     timezone: str | None = None
-    """Zone of timestamps in `files` that carry none; without it they are refused, but for dates without a time."""
+    """Zone of timestamps in `files` that carry none; without it they are refused, except for dates without a time."""
     ambiguous: Ambiguous = "error"
-    """Which one is meant where a local time in `files` occurs twice, when summer time ends: `infer` tells from the order of the rows."""
+    """Which one is meant where a local time in `files` occurs twice, when summer time ends: `infer` decides by the order of the rows."""
     format: FileFormat = FileFormat()
-    """How to read `files` that explain themselves badly: columns, separators, dates."""
+    """How to read `files` whose layout is not plain: columns, separators, dates."""
     calendar: str = "auto"
     """Exchange calendar, a pandas-market-calendars name: NYSE, FX, 24/7, CME Globex Equity; `auto` takes the instruments'."""
     feed: Literal["sip", "iex"] = "sip"
@@ -78,12 +78,12 @@ class DataSpec(Spec):
     macro: Path | None = None
     """A file or folder of daily VIX, 10-year yield and dollar, to join to the features by publication time."""
     macro_provider: Provider = "yahoo"
-    """Whose publication times hold for macro series that are not named by a vendor's own symbol."""
+    """Whose publication times apply to macro series that are not named by a vendor's own symbol."""
     texts: Path | None = None
-    """A file of dated texts (parquet or CSV: symbol, available_at with a zone, source, text) that the language model reads; everything
-    that is trained observes what it made of them."""
+    """A file of dated texts (parquet or CSV: symbol, available_at with a zone, source, text) that the language model reads; everything that
+    is trained observes its readings."""
     texts_stand_bars: PositiveInt = 5
-    """Bars that a reading stands, unless another follows before, and after which the controls judge it."""
+    """Bars for which a reading holds, unless another replaces it, and after which the controls judge it."""
 
     @model_serializer(mode="wrap")
     def _as_before_there_were_texts(self, handler: SerializerFunctionWrapHandler, info: SerializationInfo) -> dict[str, Any]:
@@ -108,9 +108,9 @@ class DataSpec(Spec):
                     shown = " holds settings that" if isinstance(value, Spec) else f" is {value}, which"
                     return f"data.{name}{shown} source {self.source} does not read; set data.source to {source}, or leave data.{name} out"
         if self.macro is None and self.macro_provider != "yahoo":
-            return f"data.macro_provider is {self.macro_provider}, and there is no data.macro that it could be of; leave it out"
+            return f"data.macro_provider is {self.macro_provider}, but data.macro is not set; set it, or leave this out"
         if self.texts is None and self.texts_stand_bars != 5:
-            return f"data.texts_stand_bars is {self.texts_stand_bars}, and there are no data.texts that could stand; leave it out"
+            return f"data.texts_stand_bars is {self.texts_stand_bars}, but data.texts is not set; set it, or leave this out"
         return None
 
     @property

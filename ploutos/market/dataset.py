@@ -197,7 +197,7 @@ def read_frame(content: bytes, name: str) -> tuple[pd.DataFrame, dict[str, Any]]
     except (pa.ArrowException, OSError, TypeError, KeyError, ValueError) as error:
         raise DataError(f"{name} is not a file of bars that ploutos wrote ({str(error).splitlines()[0]})") from error
     if about.pop("content_sha256", None) != content_sha256(frame):
-        raise DataError(f"{name} is damaged: its bars are not those that were written")
+        raise DataError(f"{name} is damaged: its bars are not the ones that were written")
     return frame, about
 
 
@@ -431,7 +431,7 @@ class Dataset:
             return _Manifest()
         except ValidationError as error:
             raise DataError(
-                f"{path} is damaged ({error.errors()[0]['msg']}); delete it and run ploutos data build as before: whole files are kept"
+                f"{path} is damaged ({error.errors()[0]['msg']}); delete it and run ploutos data build as before: complete files are kept"
             ) from error
 
     def _decode(self, key: SeriesKey, content: bytes) -> Series:
@@ -443,7 +443,7 @@ class Dataset:
         except DataError as error:
             raise DataError(f"{error}; {remedy}") from error
         except ValidationError as error:
-            raise DataError(f"{path} has another footer than expected ({error.errors()[0]['msg']}); {remedy}") from error
+            raise DataError(f"{path} has an unexpected footer ({error.errors()[0]['msg']}); {remedy}") from error
         found = (footer.source, footer.adjustment, footer.timeframe, footer.vendor_symbol)
         if found != (key.source, key.adjustment, timeframe_name(key.timeframe), key.symbol):
             raise DataError(f"{path} says that it holds {' '.join(found)}; expected what its folder says; {remedy}")

@@ -258,7 +258,7 @@ class _Job:
             return self.dataset.recover(self.key), asked
         except DataError as error:
             logger.warning("%s", error)
-            self.note = "the stored file was damaged; downloaded again whole"
+            self.note = "the stored file was damaged; downloaded again in full"
             held = [span for line in self.dataset.summary() if line.key == self.key for span in line.requested]
             return None, replace(asked, start=min([asked.start, *(s for s, _ in held)]), end=max([asked.end, *(e for _, e in held)]))
 
@@ -340,7 +340,7 @@ class _Job:
         found = f"{len(before) - len(both)} are gone" if len(both) < len(before) else f"first {both['timestamp'][int(apart.argmax())]}"
         what = "raw prices of the past" if self.key.adjustment == "raw" else "the adjusted past"
         differing = f"{int(apart.sum())} of {len(before)} overlapping bars differ, {found}"
-        return f"{self.vendor.name} changed {what}: {differing}; downloaded again whole"
+        return f"{self.vendor.name} changed {what}: {differing}; downloaded again in full"
 
     def _result(self, before: Series | None, after: Series) -> SeriesResult:
         rows = len(before.frame) if before else 0

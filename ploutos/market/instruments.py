@@ -37,7 +37,7 @@ class InstrumentSpec(Spec):
     """Whether a fill pays the cost model's basis points and a short its borrow fee; empty means yes for shares and crypto, and no for
     futures and exchange rates, which pay ticks (of a rate: pips) instead."""
     margin: NonNegativeFloat = 0.0
-    """Initial margin per unit held over night, account currency; 0 means paid in full."""
+    """Initial margin per unit held overnight, account currency; 0 means paid in full."""
     calendar: str = "NYSE"
     """Exchange calendar, a pandas-market-calendars name."""
     currency: str = "USD"
@@ -45,7 +45,7 @@ class InstrumentSpec(Spec):
     roll_cycle: str = ""
     """Months in which a future's contracts end, as exchange letters (HMUZ); empty for everything else."""
     yahoo: str | None = None
-    """What Yahoo calls it; empty means by its own name."""
+    """What Yahoo calls it; empty means its own name."""
     alpaca_proxy: str | None = None
     """The ETF to read where Alpaca, which has no futures, is the source."""
 

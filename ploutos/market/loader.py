@@ -181,8 +181,8 @@ def _require_nights(symbol: str, stamps: pd.Series) -> None:
     days = pd.DatetimeIndex(stamps.dt.normalize().dropna().unique())
     if len(days) and stamps.dt.hour.nunique() == 24 and days[-1] - days[0] < 5 * DAY and days.day_of_week.max() < 5:
         raise ConfigError(
-            f"{symbol} has bars in all 24 hours of the day, as no share has, and spans no weekend that would tell coins from currencies; "
-            "expected a longer file or an unambiguous name; set data.asset_class=crypto, fx, future or equity"
+            f"{symbol} has bars in all 24 hours of the day, which no share has, and spans no weekend that would set coins apart from "
+            "currencies; expected a longer file or an unambiguous name; set data.asset_class=crypto, fx, future or equity"
         )
 
 
@@ -229,7 +229,7 @@ def _calendar(instruments: Sequence[InstrumentSpec], spec: DataSpec) -> str:
         if spec.source == "files" and spec.asset_class is None and (kind := _class_of(spec.calendar)) != "equity":
             raise ConfigError(
                 f"{instruments[0].symbol} is taken as a share by its name, and data.calendar is {spec.calendar}, that of {_plural(kind)}; "
-                f"{_remedy(kind)}, or set data.asset_class=equity to trade it as a share all the same"
+                f"{_remedy(kind)}, or set data.asset_class=equity to trade it as a share anyway"
             )
         return spec.calendar
     own = {each.calendar: each for each in instruments}
@@ -340,7 +340,7 @@ def load_table(table: SourceTable, spec: DataSpec, now: pd.Timestamp | None = No
         frame, unfinished = drop_unfinished(frame, now or pd.Timestamp.now("UTC"))
         notes += unfinished
     if frame.empty:
-        raise DataError(f"{origin} has no bar that is over; expected at least two of each symbol; wait for them, or give more bars")
+        raise DataError(f"{origin} has no finished bar; expected at least two of each symbol; wait for them, or give more bars")
     frame = _between(frame, spec, timed.timeframe, calendar, origin)
     bars = align(frame, timed.timeframe, calendar, origin, instruments, zone=table.zone, label=timed.label)
     _require_year(bars)
@@ -470,7 +470,7 @@ def _what_fits(bars: Bars) -> str:
     misfits = {name: _misfit(bars, name) for name in _LIKELY if name != bars.calendar} if bars.timeframe <= DAY else {}
     name = min(misfits, key=lambda each: misfits[each], default="")
     if not name or not np.isfinite(misfits[name]):
-        return "expected the calendar's; set data.calendar to what the symbols trade on, fill the holes, or cut them off with data.start"
+        return "expected the calendar's; set data.calendar to what the symbols trade on, fill the gaps, or cut them off with data.start"
     share = f"set data.calendar={name}, or data.asset_class=equity if the name is not that of a share"
     return f"the sessions are those of {name}; {share if (kind := _class_of(name)) == 'equity' else _remedy(kind)}"
 

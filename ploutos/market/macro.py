@@ -136,7 +136,7 @@ def publish(
         per session in order.
     """
     if not pd.Timedelta(0) < timeframe <= DAY:
-        raise ConfigError(f"timeframe of the macro values is {timeframe}; expected more than nothing and at most one day")
+        raise ConfigError(f"timeframe of the macro values is {timeframe}; expected more than 0 and at most one day")
     stamps = _stamps(macro, "macro frame")
     result: dict[str, pd.DataFrame] = {}
     for column, given in _value_columns(macro).items():

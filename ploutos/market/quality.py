@@ -172,15 +172,15 @@ def _late(table: _Table) -> BoolArray:
     return late
 
 
-def _twins(table: _Table) -> tuple[BoolArray, BoolArray]:
+def _duplicates(table: _Table) -> tuple[BoolArray, BoolArray]:
     """Rows that repeat another row, and rows that contradict another one of their symbol and time."""
     again = (np.diff(table.codes[table.order]) == 0) & (np.diff(table.stamps[table.order]) == np.timedelta64(0))
     touched = np.r_[again, False] | np.r_[False, again]
     rows = table.order[touched[: len(table.order)]]
     equal, different = np.zeros(len(table.codes), dtype=bool), np.zeros(len(table.codes), dtype=bool)
     if len(rows):
-        twins = table.frame.iloc[rows]
-        repeated, taken = twins.duplicated().to_numpy(), twins.duplicated(["symbol", "timestamp"]).to_numpy()
+        duplicates = table.frame.iloc[rows]
+        repeated, taken = duplicates.duplicated().to_numpy(), duplicates.duplicated(["symbol", "timestamp"]).to_numpy()
         equal[rows], different[rows] = repeated & taken, ~repeated & taken
     return equal, different
 
@@ -293,7 +293,7 @@ def _faults(table: _Table, instruments: Sequence[InstrumentSpec], calendar: str 
     yield from _fault("no_symbol", "symbol", table.codes < 0)
     yield from _fault("no_timestamp", "timestamp", np.isnat(table.stamps))
     yield from _fault("order", "", _late(table))
-    equal, different = _twins(table)
+    equal, different = _duplicates(table)
     yield from _fault("conflicts", "", different)
     yield from _fault("duplicates", "", equal)
     for name in FIELDS:

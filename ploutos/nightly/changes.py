@@ -1,6 +1,6 @@
 """What changed since the last night: the bars of the past, the features' distribution, and each target weight, part by part.
 
-A weight's change is split by replay: the decision of before is taken again with one cause more of today's each time, in a fixed order, and
+A weight's change is split by replay: the earlier decision is taken again with one more of today's causes each time, in a fixed order, and
 each step's difference is that cause's part. So the parts add up to the change exactly; in another order they would be split otherwise where
 causes act together, and the order is on the page. What the code changed is the difference between what was decided then and what the same
 inputs give now; with the same code that must be nothing, or a decision cannot be replayed.
@@ -31,7 +31,7 @@ class Cause(StrEnum):
     """Why a target weight is another one than the night before, in the order in which causes are replayed."""
 
     CODE = "code"
-    """The source, on the inputs of before."""
+    """The source, on the earlier inputs."""
     REVISION = "data revision"
     """Bars of the past have other prices, or are gone, or are new."""
     SEED = "seed and ensemble"
@@ -41,7 +41,7 @@ class Cause(StrEnum):
     NEW_FOLD = "new fold"
     """The plan moved on: policies that were trained up to a later bar."""
     RETRAINING = "retraining"
-    """Policies that differ for several causes at once; they would have to be trained once more per cause to tell them apart."""
+    """Policies that differ for several causes at once; only training once more per cause could separate them."""
     ADVICE = "advice"
     """The advisor says something else."""
     NEW_BAR = "new bar"
@@ -154,7 +154,7 @@ def _holm(p: Sequence[float]) -> list[float]:
 
 @dataclass(frozen=True)
 class NightFacts:
-    """What tells a night's inputs apart from another's.
+    """What distinguishes a night's inputs from another's.
 
     Attributes:
         settings: dotted name to value, of all settings that decide a result.
@@ -223,7 +223,7 @@ def explain_changes(
     Args:
         decided: what was decided then, as it was kept.
         before, after: the inputs of both nights.
-        facts: what tells them apart.
+        facts: what distinguishes them.
         today: the decision on `after`.
 
     Returns:
@@ -273,7 +273,7 @@ def _weights(inputs: DecisionInputs) -> dict[str, float]:
 
 
 def _moved(signals: Signals | None, old: Bars, new: Bars) -> Signals | None:
-    """Advice of before at today's bar numbers: bars that came into the past, or left it, move all later ones."""
+    """The earlier advice at today's bar numbers: past bars that were added or removed move all later ones."""
     if signals is None or np.array_equal(old.timestamps, new.timestamps):
         return signals
     place = {stamp: bar for bar, stamp in enumerate(new.timestamps.tolist())}

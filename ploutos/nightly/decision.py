@@ -4,9 +4,9 @@ The decider lives on the account that its backtest leaves behind: the walk-forwa
 once more. So the decision is, to the last bit, the one that a later backtest will find at that bar; a test holds the two together. After
 the last test range the last fold's policies go on deciding until the plan has a new fold.
 
-A reason is stated by occlusion: how much of the decider's lean towards buying goes when one feature is set to its training mean, for all
-symbols at once. It says what the decider listened to and not what moves the market. Recurrent policies are left without one: their memory
-cannot be taken apart by one bar.
+A reason is stated by occlusion: how much the decider's score for buying falls when one feature is set to its training mean, for all
+symbols at once. It says what the decision depended on and not what moves the market. Recurrent policies have none: their memory
+cannot be taken apart one bar at a time.
 """
 
 import json
@@ -98,8 +98,8 @@ class Decision:
 
     Attributes:
         frame: one row per symbol: symbol, last_close, held (share of equity after the last close), target (nan for no order), action
-            (buy, hold or sell, what the decider leans to), confidence (0..1), lean (what occlusion is measured on), features (JSON, name to
-            part of the lean, the largest first), advice, advice_confidence, advice_reason, vetoed.
+            (buy, hold or sell, before any veto), confidence (0..1), lean (the score for buying, on which occlusion is measured), features
+            (JSON, name to part of that score, the largest first), advice, advice_confidence, advice_reason, vetoed.
         session: whose close it was taken after.
         decided_after: when the last bar was known, UTC.
         next_open: when it would be filled, UTC.
@@ -164,7 +164,7 @@ def decide(inputs: DecisionInputs, reasons: bool = True) -> Decision:
     context, held, target = witness.contexts[0], result.weights[0, -1], result.targets[0, -1]
     frame = pd.DataFrame({"symbol": bars.symbols, "last_close": bars.mark[-1], "held": held, "target": target})
     if reasons:
-        frame = frame.assign(**_leaning(inputs, features, context, by_fold[-1] if by_fold else (), env))
+        frame = frame.assign(**_scored(inputs, features, context, by_fold[-1] if by_fold else (), env))
         frame = frame.assign(**_advised(inputs, strategy, context))
     return Decision(
         frame, str(bars.sessions[-1]), _utc(bars.available_at[-1]), _utc(next_open(bars)), inputs.subject, float(result.equity[0, -1]),
@@ -206,59 +206,59 @@ def strategy_of(inputs: DecisionInputs, features: FeatureSet, env: EnvSpec) -> S
     return regression_strategy(bars, features, live, [own[0] for own in kinds], env)
 
 
-def _leaning(
+def _scored(
     inputs: DecisionInputs, features: FeatureSet, context: DecisionContext, members: Sequence[Policy], env: EnvSpec
 ) -> dict[str, Any]:
-    """Action, confidence, lean and what it is made of, by symbol."""
+    """Action, confidence, score and what it is made of, by symbol."""
     last = inputs.bars.n_bars - 1
     if not len(members):
         model = next(model for model in inputs.models[-1] if model.kind == inputs.subject)
         return _of_regression(model, features, last)
     actions, confidences = (each[0] for each in ensemble_action(context.predictions))
-    lean = _lean(context.predictions)
-    columns = {"action": [_ACTIONS[int(each)] for each in actions], "confidence": confidences, "lean": lean}
+    score = _buy_score(context.predictions)
+    columns = {"action": [_ACTIONS[int(each)] for each in actions], "confidence": confidences, "lean": score}
     if any(policy.recurrent for policy in members):
-        return columns | {"features": ["{}"] * len(lean)}
+        return columns | {"features": ["{}"] * len(score)}
     parts = _occluded(list(members), inputs.bars, features, context.accounts.copy(), env)
-    return columns | {"features": _named(lean[:, None] - parts, features.names)}
+    return columns | {"features": _named(score[:, None] - parts, features.names)}
 
 
-def _lean(predictions: FloatArray) -> FloatArray:
+def _buy_score(predictions: FloatArray) -> FloatArray:
     """Of the first account, shape (n_symbols,): mean probability of buying less that of selling, or the mean weight."""
     mean = predictions[:, 0].mean(axis=0)
     return np.asarray(mean[:, 0] if is_continuous(predictions) else mean[:, BUY] - mean[:, SELL])
 
 
 def _occluded(members: list[Policy], bars: Bars, features: FeatureSet, accounts: Accounts, env: EnvSpec) -> FloatArray:
-    """The lean with each feature at its training mean, shape (n_symbols, n_features)."""
+    """The score with each feature at its training mean, shape (n_symbols, n_features)."""
     last, values = bars.n_bars - 1, features.values.copy()
     arrays, known = ledger.make_market_arrays(bars), features.values[last].copy()
     here, mean = Range(start=last + 1, stop=last + 2), members[0].scaler.mean
-    leans = np.empty((bars.n_symbols, len(features.names)))
+    scores = np.empty((bars.n_symbols, len(features.names)))
     for column in range(len(features.names)):
         values[last] = known
         values[last, np.isfinite(known[:, column]), column] = mean[column]
         inference = PolicyInference(members, bars, replace(features, values=values), here, arrays, env)
-        leans[:, column] = _lean(inference.predict(accounts, np.full(len(accounts.equity), last)))
-    return leans
+        scores[:, column] = _buy_score(inference.predict(accounts, np.full(len(accounts.equity), last)))
+    return scores
 
 
 def _of_regression(model: Regression, features: FeatureSet, last: int) -> dict[str, Any]:
     values = features.values[max(last - model.reach, 0) : last + 1]
-    lean, parts = model.scores(values)[-1], np.empty(values.shape[1:])
+    score, parts = model.scores(values)[-1], np.empty(values.shape[1:])
     for column in range(len(features.names)):
         changed = values.copy()
         changed[..., column] = model.scaler.mean[column]
         parts[:, column] = model.scores(changed)[-1]
     ready = features.ready[last]
-    act = np.where(ready & (lean > model.band), BUY, np.where(ready & (lean < -model.band), SELL, HOLD))
-    sure = np.full(len(lean), np.nan) if model.kind == "ridge" else 1 / (1 + np.exp(-np.abs(lean)))
-    named = _named(lean[:, None] - parts, features.names)
-    return {"action": [_ACTIONS[int(each)] for each in act], "confidence": sure, "lean": lean, "features": named}
+    act = np.where(ready & (score > model.band), BUY, np.where(ready & (score < -model.band), SELL, HOLD))
+    sure = np.full(len(score), np.nan) if model.kind == "ridge" else 1 / (1 + np.exp(-np.abs(score)))
+    named = _named(score[:, None] - parts, features.names)
+    return {"action": [_ACTIONS[int(each)] for each in act], "confidence": sure, "lean": score, "features": named}
 
 
 def _named(parts: FloatArray, names: Sequence[str]) -> list[str]:
-    """The largest parts of each symbol's lean, as JSON."""
+    """The largest parts of each symbol's score, as JSON."""
     order = np.argsort(-np.abs(parts), axis=1, kind="stable")[:, :_TOP]
     return [json.dumps({names[column]: round(float(row[column]), 6) for column in best}) for row, best in zip(parts, order, strict=True)]
 

@@ -140,7 +140,7 @@ def _deciding(refs: RunRefs, config: PipelineConfig, subject: str) -> tuple[tupl
 
 
 def facts_of(store: Store, record: NightRecord) -> NightFacts:
-    """What tells a night's inputs apart from another's."""
+    """What distinguishes a night's inputs from another's."""
     refs, config = record.run_refs, record.pipeline
     members = tuple(tuple(ref.sha256 for ref in each) for each in _deciding(refs, config, record.subject))
     data = tuple(fold.data_sha256 for fold in store.load(refs.folds, FOLDS))

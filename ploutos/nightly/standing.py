@@ -37,7 +37,7 @@ class MoveKind(StrEnum):
     REPLACE = "replace"
     """The challenger has shown itself better."""
     ROLLBACK = "rollback"
-    """The champion of before has shown itself better than the one that took its place."""
+    """The previous champion has shown itself better than the one that replaced it."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,7 @@ def standing(store: ModelStore, runs_root: Path) -> Standing:
 def _decider_of(model: Model, runs_root: Path, way_out: str) -> str:
     file = runs_root / model.run / "config.yaml"
     if not file.is_file():
-        raise StoreError(f"{file} is gone: the settings of model {model.name}; restore the folder, or `ploutos models {way_out}`")
+        raise StoreError(f"{file}, the settings of model {model.name}, is missing; restore the folder, or `ploutos models {way_out}`")
     return decider_digest(load_config("full", file), model.subject)
 
 
@@ -115,11 +115,11 @@ def still_stands(store: ModelStore, champion: str | None) -> None:
     """Refuse to act on a question that was put under another champion.
 
     Raises:
-        StoreError: another model is in charge by now.
+        StoreError: another model is champion by now.
     """
     now = store.aliases().get(Alias.CHAMPION)
     if now != champion:
-        raise StoreError(f"this was asked when the champion was {champion or 'nobody'}, and now it is {now or 'nobody'}; nothing was moved")
+        raise StoreError(f"this was asked when {champion or 'no model'} was champion, and now {now or 'no model'} is; nothing was moved")
 
 
 def carry_out(store: ModelStore, verdict: Verdict, tonight: Model, by: str, trials: TrialRegistry, reason: str = "") -> None:
@@ -158,7 +158,7 @@ def judge_night(
         tonight: the model of tonight's run.
         decider: its digest.
         stale: the bars end before the session; nothing moves.
-        automatic: carry out what is due; else it is only said.
+        automatic: carry out what is due; otherwise it is only reported.
     """
     faults = tuple(promotion.faults_of(tonight, promotion.tried_since(tonight, trials)))
     if now.champion is None:
@@ -168,7 +168,7 @@ def judge_night(
     if now.challenger is None:
         if decider == now.champion_decider or stale:
             return Verdict(MoveKind.NONE, faults)
-        promotion.challenge(store, tonight, BY, "other settings than the champion's")
+        promotion.challenge(store, tonight, BY, "its settings differ from the champion's")
         return Verdict(MoveKind.CHALLENGE, faults, done=True)
     if now.challenger_decider == now.champion_decider:
         promotion.dismiss(store, BY, "it has the champion's settings, so there is nothing to compare")

@@ -78,7 +78,9 @@ class MLflowModels:
     def move(self, move: Move) -> None:
         now = self.aliases().get(move.alias)
         if now != move.before:
-            raise StoreError(f"{move.alias} is {now or 'nobody'} by now and not {move.before or 'nobody'}; look again and repeat")
+            raise StoreError(
+                f"{move.alias} is now {now or 'no model'} and not {move.before or 'no model'}; check `ploutos models list` and repeat"
+            )
         for tag in _pieces(f"ploutos.move.{len(self.history()):06d}", move.model_dump_json()):
             self._ask("POST", "registered-models/set-tag", {"name": _REGISTERED, **tag})
         if move.model is None:

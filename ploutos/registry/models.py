@@ -141,7 +141,9 @@ class FileModels:
         with self._history.locked():
             now = self.aliases().get(move.alias)
             if now != move.before:
-                raise StoreError(f"{move.alias} is {now or 'nobody'} by now and not {move.before or 'nobody'}; look again and repeat")
+                raise StoreError(
+                    f"{move.alias} is now {now or 'no model'} and not {move.before or 'no model'}; check `ploutos models list` and repeat"
+                )
             self._history.append([move])
 
 

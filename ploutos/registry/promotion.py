@@ -1,7 +1,7 @@
 """From a run's folder to champion, and back: who may be promoted, who approved, and what was known.
 
-Champion and challenger are moved by five actions. *Promote* makes a run's subject champion; a champion of before becomes what a rollback
-returns to. *Demote* leaves nobody in charge. *Rollback* puts the champion of before back. *Challenge* names who runs beside the champion,
+Champion and challenger are moved by five actions. *Promote* makes a run's subject champion; the previous champion becomes what a rollback
+returns to. *Demote* removes the champion. *Rollback* reinstates the previous champion. *Challenge* names who runs beside the champion,
 *dismiss* nobody. Whoever takes a champion's place, by a person's hand or by night, is on probation for a quarter, in which the one that
 it displaced runs on as its challenger: the same nightly test brings that one back (`reinstate`).
 """
@@ -151,7 +151,7 @@ def promote(
         raise StoreError(f"{model.name} comes from a shortened run, which proves nothing and cannot be promoted; run it with preset full")
     before = store.aliases().get(Alias.CHAMPION)
     if before == model.name:
-        raise StoreError(f"{model.name} is champion already")
+        raise StoreError(f"{model.name} is already champion")
     if faults := faults_of(model, since, None if better_by_night else before):
         if not force:
             raise StoreError(f"{model.name} may not be promoted: {', '.join(faults)}; see its gates, or use --force with --reason")
@@ -164,14 +164,14 @@ def promote(
     if before is not None:
         _put_on_probation(store, before, by)
     elif store.aliases().get(Alias.CHALLENGER) == model.name:
-        store.move(_move(Alias.CHALLENGER, None, model.name, "promote", by, "it is champion now"))
+        store.move(_move(Alias.CHALLENGER, None, model.name, "promote", by, "it is now champion"))
     return move
 
 
 def _put_on_probation(store: ModelStore, displaced: str, by: str) -> None:
     """Let the champion that was displaced run beside the one that took its place; whoever ran there gives way."""
     held = store.aliases().get(Alias.CHALLENGER)
-    store.move(_move(Alias.CHALLENGER, displaced, held, "challenge", by, "displaced, and beside the new champion for its probation"))
+    store.move(_move(Alias.CHALLENGER, displaced, held, "challenge", by, "displaced; it runs beside the new champion for the probation"))
 
 
 def challenge(store: ModelStore, model: Model, by: str, reason: str = "") -> Move:
@@ -192,7 +192,7 @@ def dismiss(store: ModelStore, by: str, reason: str) -> Move:
 
 
 def demote(store: ModelStore, by: str, reason: str) -> Move:
-    """Leave nobody in charge.
+    """Remove the champion, so that no model decides.
 
     Raises:
         StoreError: there is no champion.
@@ -211,7 +211,7 @@ def _vacate(store: ModelStore, alias: Alias, action: str, by: str, reason: str) 
 
 
 def rollback(store: ModelStore, by: str, reason: str) -> Move:
-    """Put the champion of before back, on probation against the one that it displaces; twice goes back two steps.
+    """Reinstate the previous champion, on probation against the one it displaces; twice goes back two steps.
 
     Raises:
         StoreError: there was none before.
@@ -219,7 +219,7 @@ def rollback(store: ModelStore, by: str, reason: str) -> Move:
     champion = store.aliases().get(Alias.CHAMPION)
     earlier = _reigns(store)[: -1 if champion is not None else None]
     if not earlier:
-        raise StoreError("there is no earlier champion to go back to; `ploutos models list` shows all moves")
+        raise StoreError("there is no previous champion to return to; `ploutos models list` shows all moves")
     back = find_model(store, earlier[-1])
     move = _move(Alias.CHAMPION, back.name, champion, "rollback", by, reason)
     store.move(move)
@@ -231,7 +231,7 @@ def rollback(store: ModelStore, by: str, reason: str) -> Move:
 
 
 def reinstate(store: ModelStore, by: str, reason: str) -> Move:
-    """Put the challenger, a champion that was displaced, back in charge: the nights of the probation speak for it, and end it.
+    """Make the challenger, a champion that was displaced, champion again: the nights of the probation favour it, and end the probation.
 
     Raises:
         StoreError: there is no champion, or no challenger that was champion before.
@@ -239,7 +239,9 @@ def reinstate(store: ModelStore, by: str, reason: str) -> Move:
     aliases = store.aliases()
     champion, back = aliases.get(Alias.CHAMPION), aliases.get(Alias.CHALLENGER)
     if champion is None or back is None or not was_champion(store, back):
-        raise StoreError("there is no champion on probation, so nobody to put back; `ploutos models list` shows all moves")
+        raise StoreError(
+            "no champion is on probation, so there is no previous champion to reinstate; `ploutos models list` shows all moves"
+        )
     undone = _reigns(store)[-2:-1] == [back]  # else a person had rolled it back, or named an older one
     move = _move(Alias.CHAMPION, back, champion, "rollback" if undone else "promote", by, reason)
     store.move(move)

@@ -35,9 +35,9 @@ _SIDES = {Side.POLICIES: ORANGE, Side.ADVISOR: BLUE}
 _WIDEST = 30
 _TAGS = {
     Tag.CONTAMINATED: "the model may have read what happened next; its numbers here are not evidence",
-    Tag.GREY: "nobody knows whether it has; these do not count",
-    Tag.CLAIMED: "after everything it has read by its maker's word, which no probe could have found wrong; these do not count",
-    Tag.CLEAN: "after everything it can have read, and a probe would have told; these count",
+    Tag.GREY: "it is not known whether it has; these do not count",
+    Tag.CLAIMED: "after everything it has read, according to its maker, which no probe could have disproved; these do not count",
+    Tag.CLEAN: "after everything it can have read, and a probe would have shown otherwise; these count",
     Tag.LOGGED: "decided and written to the forward log before the outcome; these count, whatever it has read",
     Tag.NOT_APPLICABLE: "the advisor has no memory",
 }
@@ -96,7 +96,7 @@ def _reliability(controls: AdviceControls) -> go.Figure:
         )  # fmt: skip
     shown = [value for row in controls.reliability for value in (row.said, row.low, row.high)]
     edges = [max(min(shown) - 0.02, 0), min(max(shown) + 0.02, 1)]
-    figure.update_xaxes(tickformat=".0%", range=edges, title="taken for right with a chance of", title_font_size=12)
+    figure.update_xaxes(tickformat=".0%", range=edges, title="assumed chance of being right", title_font_size=12)
     return figure.update_yaxes(tickformat=".0%", range=edges, title="was right")
 
 
@@ -165,7 +165,7 @@ def render_advisor_page(backtests: Backtests, summary: RunSummary) -> str:
             "paths": figure_html(_paths(backtests, summary), 380, "Lines: the account with the advisor, without it, and with placebos."),
         },
         ranked=rank_sentence(controls.rank) if controls and controls.rank else None,
-        reliability=figure_html(_reliability(controls), 420, "Dots: what each side's confidence was taken for, and how often it was right.")
+        reliability=figure_html(_reliability(controls), 420, "Dots: how often each side was assumed to be right, and how often it was.")
         if controls and said
         else None,
         calibrated=bool(controls and controls.calibrated),

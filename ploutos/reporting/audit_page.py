@@ -47,7 +47,7 @@ def render_features(audit: FeatureAudit) -> str:
 def luck_sentence(name: str, luck: Luck) -> str:
     """Whether a record is more than luck."""
     if luck.dsr is None or luck.psr is None:
-        return f"The returns of {name} never differ, so there is nothing to judge."
+        return f"The returns of {name} are all equal, so there is nothing to judge."
     if luck.dsr >= CONFIDENCE:
         return f"{name} is more than luck: its true Sharpe ratio beats the best of {luck.n_trials} trials with probability {luck.dsr:.1%}."
     if luck.psr >= CONFIDENCE:

@@ -17,7 +17,7 @@ from ploutos.reporting.page import show
 
 _GATES = {
     GateName.PSR: "probability that the true Sharpe ratio is above 0",
-    GateName.DSR: "the same above the luck of everything tried",
+    GateName.DSR: "the same, above the luck of everything tried",
     GateName.PBO: "probability of backtest overfitting",
     GateName.PBO_HIGH: "upper end of its interval",
     GateName.SPA: "p-value against buy and hold at equal volatility, over everything tried",
@@ -49,7 +49,7 @@ _DOUBTS = {
     Check.RETURN_WITHOUT_FILLS: "a return of {:.1%} came without a single fill",
     Check.EXTREME_RETURN: "one test range earned {:.0%}",
     Check.SEEDS: "too few policies differ by their seed: {:.0f}",
-    Check.DISPERSION: "all policies show exactly the same",
+    Check.DISPERSION: "all policies give exactly the same result",
     Check.SHORTENED: "the policies saw fewer training steps than production asks for",
     Check.CLEAN_SESSIONS: "only {:.0%} of the sessions are ones that the advisor cannot remember",
     Check.IN_OVER_OUT: "the Sharpe ratio in training is {:.1f} above that in test",
@@ -62,14 +62,14 @@ _KINDS = {
     "candidate": "accounts on test bars",
     "training": "policies trained",
     "looks": "looks at a validation curve",
-    "search": "candidates of a search of settings",
-    "prompt": "ways of asking a model",
+    "search": "candidates in a search for settings",
+    "prompt": "ways of prompting a model",
     "settings": "configurations",
 }
 
 
 def gate_sentences(summary: RunSummary) -> list[str]:
-    """The outcome, and what stands in its way; nothing for a run of which nobody kept count."""
+    """The outcome, and what stands in its way; nothing for a run whose trials were not counted."""
     if (gates := summary.gates) is None:
         return []
     name, missed = names_of(summary)[gates.subject], [row for row in gates.rows if row.reason in (GateReason.MISSED, GateReason.ANOTHER)]
@@ -79,17 +79,17 @@ def gate_sentences(summary: RunSummary) -> list[str]:
 
 
 def _against_champion(test: ChampionTest, name: str) -> str:
-    """Whom a promotion would put out of charge, and whether anything is better."""
+    """Which champion a promotion would replace, and whether anything is better."""
     champion = f"the champion, {test.slug} of {test.run}"
     match test.reason:
         case ChampionReason.SAME_DECIDER:
-            return f"{name} has the settings of {champion}: it is not held against itself."
+            return f"{name} has the settings of {champion}, so there is nothing to compare."
         case ChampionReason.OTHER_HISTORY:
-            return f"It was not held against {champion}, which was tested on another history, where equal dates mean nothing."
+            return f"It was not compared with {champion}, which was tested on another history, where equal dates mean nothing."
         case ChampionReason.RUN_GONE:
-            return f"It was not held against {champion}, whose folder is gone or damaged; restore it, or demote the champion."
+            return f"It was not compared with {champion}, whose folder is missing or damaged; restore it, or demote the champion."
         case ChampionReason.TOO_SHORT:
-            return f"It was not held against {champion}: both tested {test.n_sessions:,} sessions, too few to tell them apart."
+            return f"It was not compared with {champion}: both tested {test.n_sessions:,} sessions, too few to distinguish them."
     ratios = f"Sharpe ratio {show(test.sharpe, 'ratio')} against {show(test.champion_sharpe, 'ratio')}"
     better = f"{test.n_better or 'none'} of the {test.n_compared:,} paths that were tried {'is' if test.n_better == 1 else 'are'} better"
     return f"Against {champion}, on {test.n_sessions:,} common sessions at its volatility {better} by more than chance ({ratios})."

@@ -36,7 +36,7 @@ class GrowthPart:
     lead: str
     figure: Markup
     symbols: Markup
-    twins: list[str]
+    ablations: list[str]
     tables: list[tuple[str, list[str], list[list[str]]]]
 
 
@@ -60,7 +60,7 @@ def growth_part(summary: RunSummary) -> GrowthPart | None:
             110 + 34 * len(own.by_symbol),
             f"Bars: what {names[own.slug]} gained or lost with every symbol.",
         ),
-        twins=twin_sentences(own, names[own.slug]),
+        ablations=ablation_sentences(own, names[own.slug]),
         tables=[
             ("Account by account", ["account", *headings], accounts),
             (f"{names[own.slug]}: long and short, symbol by symbol, fold by fold", ["", *headings], rows),
@@ -75,13 +75,13 @@ def shown_parts(growths: list[Growth]) -> list[str]:
 
 def lead_sentence(own: Attribution, name: str) -> str:
     """The whole growth and what of it was the market."""
-    twins = [each for each in (own.of_advice, own.of_vetoes) if each is not None]
-    growth, market = own.growth.total, sum(each.market for each in (own.growth, *twins))
+    ablations = [each for each in (own.of_advice, own.of_vetoes) if each is not None]
+    growth, market = own.growth.total, sum(each.market for each in (own.growth, *ablations))
     would = "would have made" if market >= 0 else "would have lost"
     return f"{name} {_moved(growth)}; market exposure alone {would} {show(abs(market), 'money')}."
 
 
-def twin_sentences(own: Attribution, name: str) -> list[str]:
+def ablation_sentences(own: Attribution, name: str) -> list[str]:
     """What the advice and the veto changed, and how."""
     sentences = []
     for what, growth in (("The advice", own.of_advice), ("The risk veto", own.of_vetoes)):

@@ -56,9 +56,9 @@ def night_sentences(night: Night) -> list[str]:
     held = [f"{symbol} {show(weight, 'percent')}" for symbol, weight in weights.items() if abs(weight) > _SMALL]
     sentences = [f"{_who(night.record)} holds {enumerate_names(held) if held else 'nothing'} from {_clock(entry.next_open)} on."]
     if entry.late:
-        sentences.append(f"This was written after that open, at {_clock(entry.written)}: it is kept, and is not evidence.")
+        sentences.append(f"This was written after that open, at {_clock(entry.written)}: it is kept, but is not evidence.")
     if entry.stale:
-        sentences.append(f"The source had no bars of {entry.session} in time: the bars of before decided, and nothing is promoted.")
+        sentences.append(f"The source had no bars of {entry.session} in time: the earlier bars decided, and nothing is promoted.")
     sentences += _changed(night.changes)
     return sentences + _due(night.verdict)
 
@@ -66,7 +66,7 @@ def night_sentences(night: Night) -> list[str]:
 def _who(record: NightRecord) -> str:
     own = {
         DeciderRole.CHAMPION: "The champion", DeciderRole.CHALLENGER: "The challenger",
-        DeciderRole.CANDIDATE: "A candidate that nobody has promoted",
+        DeciderRole.CANDIDATE: "A candidate that has not been promoted",
     }  # fmt: skip
     return f"{own[record.role]} ({record.subject})"
 
@@ -91,7 +91,7 @@ def _changed(changes: dict[str, Any]) -> list[str]:
         found.append(f"No weight moved since {changes['before']}.")
     if changes["n_revisions"]:
         first = changes["revisions"][0]
-        many = f"{changes['n_revisions']:,} values of past bars are others than they were"
+        many = f"{changes['n_revisions']:,} values of past bars have changed"
         found.append(
             f"{many}, the first {first['field']} of {first['symbol']} at {first['timestamp']}: {first['before']} became {first['after']}."
         )
@@ -110,7 +110,7 @@ def holdout_sentences(read: HoldoutRead) -> list[str]:
     """What the held-out bars said, and whether they were still untouched."""
     passed = [test for test in read.against.tests if test.sign]
     told = [f"{'better' if test.sign > 0 else 'worse'} in {MEASURES[test.measure]}" for test in passed]
-    found = f"{read.subject} is {enumerate_names(told)} than" if told else f"{read.subject} is not told apart from"
+    found = f"{read.subject} is {enumerate_names(told)} than" if told else f"{read.subject} cannot be distinguished from"
     own, held = (show(each.total_return, "percent") for each in (read.own, read.benchmark))
     sentences = [f"On the bars held out, {read.first} to {read.last}, {found} buy and hold: it earned {own}, buy and hold {held}."]
     if read.read_before:
@@ -134,10 +134,10 @@ def _due(verdict: Verdict) -> list[str]:
                 f"Probation lasts {PROBATION_SESSIONS} sessions."
             ]
         case MoveKind.ROLLBACK:
-            return [f"A rollback {done}: the champion of before is better than the one that took its place{nights}."]
-    found = [f"Champion and challenger are not told apart{nights}."] if verdict.evidence else []
+            return [f"A rollback {done}: the previous champion is better than the one that replaced it{nights}."]
+    found = [f"Champion and challenger cannot be distinguished{nights}."] if verdict.evidence else []
     if verdict.faults:
-        found.append(f"No promotion is due; what stands against it: {enumerate_names(list(verdict.faults))}.")
+        found.append(f"No promotion is due; it is held back by: {enumerate_names(list(verdict.faults))}.")
     return found
 
 
@@ -166,7 +166,7 @@ def write_night(night: Night, target: Path) -> Path:
         sentences=night_sentences(night),
         figures=[],
         tables=_tables(night, frame),
-        footer="What is decided here was not traded by anybody. No profit is promised.",
+        footer="Nobody traded on what is decided here. No profit is promised.",
     )
     write_text(target / "index.html", page)
     return target
@@ -179,7 +179,7 @@ def _tables(night: Night, frame: pd.DataFrame) -> list[tuple[str, list[str], lis
          "yes" if row["vetoed"] else "no"]
         for row in frame.to_dict("records")
     ]  # fmt: skip
-    headings = ["symbol", "held", "target", "leans to", "confidence", "what it listened to most", "advice", "vetoed"]
+    headings = ["symbol", "held", "target", "action", "confidence", "most influential features", "advice", "vetoed"]
     tables = [("Target weights for the next open", headings, decided)]
     causes = [cause for cause in _ORDER if any(cause in row["parts"] for row in night.changes["weights"])]
     if causes:
@@ -193,7 +193,7 @@ def _tables(night: Night, frame: pd.DataFrame) -> list[tuple[str, list[str], lis
         revised = [
             [row["symbol"], row["timestamp"], row["field"], str(row["before"]), str(row["after"])] for row in night.changes["revisions"]
         ]
-        tables.append(("Past bars that are others today", ["symbol", "bar", "field", "was", "is"], revised))
+        tables.append(("Past bars whose values have changed", ["symbol", "bar", "field", "was", "is"], revised))
     drifted = [
         [row["feature"], f"{row['psi']:.3f}", f"{row['ks']:.3f}", show(row["p"], "p"), f"{row['n_recent']:,}"]
         for row in night.changes["drift"][:_SHOWN]

@@ -181,7 +181,7 @@ def measure_rows(summary: RunSummary) -> list[list[str]]:
 
 
 def _gates(summary: RunSummary) -> dict[str, Any] | None:
-    """The section on promotion; None where nobody kept count of what was tried."""
+    """The section on promotion; None where what was tried was not counted."""
     if summary.gates is None:
         return None
     found = {"sentences": gate_sentences(summary), "rows": gate_rows(summary.gates), "doubts": doubts(summary.gates)}

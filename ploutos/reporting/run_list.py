@@ -90,8 +90,8 @@ def compared_sentences(found: RunComparison, roles: tuple[Role, Role], mocks: tu
         "sessions, p-values corrected for both measures."
     )
     if not found.same_bars:
-        sentences.append("The runs stand on different bars, so the difference is one of data too.")
-    return [*sentences, "What either run tried before it is not counted here; its gates do."]
+        sentences.append("The runs used different bars, so part of the difference comes from the data.")
+    return [*sentences, "What was tried before either run is not counted here; the runs' gates count it."]
 
 
 def _finding(found: RunComparison, one: str, other: str) -> str:

@@ -67,14 +67,14 @@ def read_strategist(folder: Path) -> StrategistResult:
     try:
         return StrategistResult.model_validate(json.loads((folder / RESULT).read_bytes())["result"])
     except (OSError, ValueError, KeyError) as error:
-        raise StoreError(f"{folder} holds no whole {RESULT}; expected the folder that ploutos strategist run named") from error
+        raise StoreError(f"{folder} holds no complete {RESULT}; expected a folder that ploutos strategist run wrote") from error
 
 
 def render_strategist(result: StrategistResult) -> str:
     """The page."""
     windows = {"the find": result.found, "the rule's defaults": result.defaults, "buying and holding": result.buy_and_hold}
     costs = [("questions", str(result.n_questions)), ("tokens", f"{result.n_tokens:,}"), ("seconds", f"{result.seconds:.1f}")]
-    costs += [("times that the model left the GPU", str(len(result.unloads)))]
+    costs += [("times the model was unloaded from the GPU", str(len(result.unloads)))]
     return render_page(
         "strategist.html.j2", headline=result.sentences[0], rule=result.rule, model=result.model, development=result.development,
         window=result.window, sentences=result.sentences[1:], ended=result.ended[0].upper() + result.ended[1:], costs=costs,

@@ -14,8 +14,8 @@ TESTS = {
     StressTest.ONE_BAR_LATER: "every order one bar later",
     StressTest.CRASH: "all prices fall by 20% over six bars",
     StressTest.GAPS: "sudden gaps of three sessions' moves, once in 21 sessions",
-    StressTest.WILD: "every move about the trend doubled",
-    StressTest.CALM: "every move about the trend halved",
+    StressTest.WILD: "every move around the trend doubled",
+    StressTest.CALM: "every move around the trend halved",
     StressTest.MISSING_BARS: "one bar in twenty missing",
     StressTest.NOISE: "noise on all prices",
 }
@@ -118,7 +118,7 @@ def needed_sentences(own: Robustness, name: str, other: str = "buy and hold") ->
     if own.break_even_costs is not None:
         sentences.append(f"{name} would have earned nothing at {own.break_even_costs:.1f} times its costs.")
     elif free is not None and free.total_return <= 0:
-        sentences.append(f"{name} earned nothing even where trading is free.")
+        sentences.append(f"{name} earned nothing even with free trading.")
     else:
         sentences.append(f"{name} would have earned something at 64 times its costs.")
     if own.break_even_benchmark is not None:

@@ -27,7 +27,7 @@ def text_sentences(skill: TextSkill) -> list[str]:
         f"the same texts (p = {rank.p:.3f}).",
     ]
     if more.low is not None:
-        verb = "beats" if more.sign > 0 else "is beaten by" if more.sign < 0 else "is not told apart from"
+        verb = "beats" if more.sign > 0 else "is beaten by" if more.sign < 0 else "cannot be distinguished from"
         sentences.append(
             f"{skill.model} {verb} a bag of words on the same texts, which is worth {_points(plain.value)}: the interval of the "
             f"difference is {_interval(more)} an event."
@@ -50,8 +50,8 @@ def _finding(skill: TextSkill) -> str:
     if found and skill.more.sign > 0:
         return f"{skill.model} reads something in these texts that a bag of words does not."
     if found:
-        return f"{skill.model} reads something in these texts, and nothing shows that it is more than a bag of words reads."
-    least = "" if skill.detectable is None else f" So many texts show {_points(skill.detectable)} an event in four of five cases."
+        return f"{skill.model} reads something in these texts, but nothing shows that it reads more than a bag of words does."
+    least = "" if skill.detectable is None else f" This many texts show {_points(skill.detectable)} an event in four of five cases."
     return f"Nothing shows that {skill.model} reads anything in these texts.{least}"
 
 

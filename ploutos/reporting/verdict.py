@@ -43,10 +43,10 @@ MEASURES = {
 }
 _REASONS = {
     SubjectReason.ASKED: "evaluation.subject names it",
-    SubjectReason.MOCK: "the advisor is a mock, and the vote is what stands without it",
-    SubjectReason.NOT_CLEAN: "no tested session is shown to be clean of what the advisor may remember, and the vote stands without it",
-    SubjectReason.READS_TEXTS: "no tested session is shown to be clean of what the advisor may remember, and the policies observe "
-    "what it made of texts too, so nothing here counts as evidence",
+    SubjectReason.MOCK: "the advisor is a mock, and the vote does not depend on it",
+    SubjectReason.NOT_CLEAN: "no tested session is shown to be clean of what the advisor may remember, and the vote does not depend on it",
+    SubjectReason.READS_TEXTS: "no tested session is shown to be clean of what the advisor may remember, and the policies also "
+    "observe what it read in texts, so nothing here counts as evidence",
     SubjectReason.ADVISED: "the advisor is a language model and some tested sessions are clean of what it may remember",
 }
 _CONTROLS = {
@@ -98,7 +98,7 @@ def vote_sentence(summary: RunSummary) -> str:
     return (
         f"{names_of(summary)[votes[0]]} returned {summary.strategies[votes[0]].total_return:.1%}, its {len(members)} members "
         f"{min(members):.1%} to {max(members):.1%}. The vote is an account of its own and not the mean of its members: it holds what they "
-        "decide together, trades at other times than each of them alone, and pays its own costs."
+        "decide together, trades at different times from any one of them, and pays its own costs."
     )
 
 
@@ -140,8 +140,9 @@ def comparison_sentence(summary: RunSummary, row: Comparison) -> str:
     won = "" if row.beaten is None else f" It earned more than {round(row.beaten * row.draws)} of {row.draws} draws."
     if row.explained_by_number and row.low is not None and row.high is not None:
         return (
-            f"{name} is not told apart from {other}: the interval of the yearly difference, {row.low:.1%} to {row.high:.1%}, leaves out "
-            f"zero, but among {summary.n_corrected} comparisons chance explains that (corrected p = {row.p_adjusted:.2f}).{won}"
+            f"{name} is statistically indistinguishable from {other}: the interval of the yearly difference, {row.low:.1%} to "
+            f"{row.high:.1%}, excludes zero, but chance explains that among {summary.n_corrected} comparisons (corrected p = "
+            f"{row.p_adjusted:.2f}).{won}"
         )
     least = f" {_detectable(row)}" if row.sign == 0 and row.low is not None and row.detectable is not None else ""
     return difference_sentence(name, other, row.low, row.high) + won + least
@@ -351,7 +352,7 @@ def _answers(advisor: AdvisorFacts) -> list[str]:
     if advisor.reveal:
         sentences.append(
             f"The prompts showed {SHOWN.get(advisor.mask, SHOWN['none'])}. This is an ablation: a model may remember what happened "
-            "next, so no number that rests on its advice is a result."
+            "next, so no number that depends on its advice is a result."
         )
     return sentences
 
@@ -371,7 +372,7 @@ def _memory(summary: RunSummary) -> list[str]:
     for kind, hits in (certificate.reidentification or {} if certificate else {}).items():
         if hits.low > hits.chance:
             sentences.append(
-                f"The prompts are less blind than they look: in a probe the model recognised the {kind} in {hits.rate:.1%} of them "
+                f"The prompts are less blind than they seem: in a probe the model recognised the {kind} in {hits.rate:.1%} of them "
                 f"({hits.low:.1%} to {hits.high:.1%}; guessing gives {hits.chance:.1%})."
             )
     return sentences
@@ -394,7 +395,7 @@ def certificate_sentences(summary: RunSummary) -> list[str]:
         untold = (
             "the model was never probed"
             if not certificate.n_probes
-            else "no probe of it measured what it could have found out"
+            else "no probe of it measured what that probe could have detected"
             if power is None
             else f"a model that knows {power.known:.0%} of the months would be found out by {power.reaches[-1].found:.0%} of such probes, "
             f"and {LEAST_POWER:.0%} are needed"

@@ -224,7 +224,7 @@ def _answer(function: Function, frame: pd.DataFrame, what: str) -> pd.DataFrame:
 
 def _require_same_twice(one: pd.DataFrame, other: pd.DataFrame) -> None:
     if list(one.columns) != list(other.columns) or _differ(one.to_numpy(np.float64), other.to_numpy(np.float64), _slack(one)).any():
-        raise DataError("the function answers differently on the same bars; expected the same answer: fix its random seed")
+        raise DataError("the function returns different values for the same bars; expected the same: fix its random seed")
 
 
 def _slack(answer: pd.DataFrame) -> FloatArray:

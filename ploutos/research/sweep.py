@@ -54,7 +54,7 @@ def grid_sets(rule: Rule, ranges: Mapping[str, Sequence[float]] | None = None, m
     found = [dict(zip(axes, values, strict=True)) for values in product(*axes.values())]
     kept_sets = tuple(values for values in found if not rule.broken(values))
     if not kept_sets:
-        raise ConfigError(f"no set of these values keeps the constraints of {rule.name}: {rule.broken(found[0])}")
+        raise ConfigError(f"no set of these values satisfies the constraints of {rule.name}: {rule.broken(found[0])}")
     return kept_sets
 
 

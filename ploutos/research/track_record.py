@@ -285,7 +285,7 @@ def _table(frame: pd.DataFrame, bars: Bars, kind: str) -> tuple[FloatArray, int]
     fits = (rows >= 0) & (columns >= 0)
     cells = pd.Series(rows[fits] * bars.n_symbols + columns[fits])
     if kind == "weight" and cells.duplicated().any():
-        raise DataError("the table has two weights of one symbol and bar; expected one")
+        raise DataError("the table has two weights for one symbol and bar; expected one")
     table = np.full((bars.n_bars, bars.n_symbols), np.nan)
     totals = pd.Series(frame[kind].to_numpy(np.float64)[fits]).groupby(cells.to_numpy()).sum(min_count=1)
     table.ravel()[totals.index.to_numpy(dtype=np.int64)] = totals.to_numpy()
@@ -313,7 +313,9 @@ def read_returns(path: Path) -> pd.DataFrame:
         table.index = pd.to_datetime(table.index)
         return table.apply(pd.to_numeric)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is not a table of returns: {error}; expected a date, then one column of simple returns or more") from error
+        raise DataError(
+            f"{path} is not a table of returns: {error}; expected a date, then one or more columns of simple returns"
+        ) from error
 
 
 def read_decisions(path: Path) -> pd.DataFrame:

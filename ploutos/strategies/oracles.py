@@ -131,7 +131,7 @@ def _rule(scenario: Scenario, strength: float, pace: Pace, cost: float, position
 def _states(bars: Bars, spec: SyntheticSpec) -> IntArray:
     """States of every symbol's signal, each read on its own bars; shape (n_bars, n_symbols), -1 where there is none."""
     if spec.scenario not in PLANTED:
-        raise ConfigError(f"the scenario {spec.scenario} plants nothing, so it has no oracle; choose one of {', '.join(PLANTED)}")
+        raise ConfigError(f"the scenario {spec.scenario} plants no signal, so it has no oracle; choose one of {', '.join(PLANTED)}")
     states = np.full((bars.n_bars, bars.n_symbols), -1, dtype=np.int64)
     together = [list(range(bars.n_symbols))] if spec.scenario == "planted_cross" else [[s] for s in range(bars.n_symbols)]
     for group in together:

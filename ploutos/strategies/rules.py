@@ -327,7 +327,7 @@ def find_rule(name: str) -> Rule:
         return RULES[name]
     file, colon, variable = name.rpartition(":")
     if not colon or not Path(file).is_file():
-        raise ConfigError(f"{name} is not a rule; expected {enumerate_names(tuple(RULES), 10)}, or a file's own as my_rules.py:RULE")
+        raise ConfigError(f"{name} is not a rule; expected {enumerate_names(tuple(RULES), 10)}, or one of your own as my_rules.py:RULE")
     try:
         found = runpy.run_path(file).get(variable)
     except Exception as error:

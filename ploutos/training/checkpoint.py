@@ -189,10 +189,10 @@ def warm_start(model: OnPolicyAlgorithm, symbols: Sequence[str], features: Seque
     """
     names, observed = names_read(model, symbols, features, account), policy.observes
     if (policy.columns is None) != (columns_of(model) is None):
-        raise TrainingError("a shared network cannot start from a joint one, nor a joint one from a shared one; train both alike")
+        raise TrainingError("a shared network cannot start from a joint one, nor a joint one from a shared one; train both the same way")
     missing = [name for name in observed if name not in names]
     if missing:
-        raise TrainingError(f"the policy to start from observed {', '.join(missing)}; expected nothing that is not observed now")
+        raise TrainingError(f"the policy to start from observed {', '.join(missing)}; expected only what is observed now")
     columns = [names.index(name) for name in observed]
     readers = _LSTM_READERS if isinstance(model, RecurrentPPO) else _READERS
     weights = policy.model.policy.state_dict()
@@ -308,7 +308,7 @@ class CheckpointFolder:
             try:
                 return load_checkpoint(model, env, path)
             except (zipfile.BadZipFile, KeyError, EOFError) as error:
-                warn(f"checkpoint {path.name} is damaged ({error}); trying the one before")
+                warn(f"checkpoint {path.name} is damaged ({error}); trying the previous one")
         return None
 
     def clear(self) -> None:

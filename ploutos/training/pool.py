@@ -29,7 +29,7 @@ from ploutos.hardware.threads import capped_environment
 
 P = ParamSpec("P")
 _REAPED_S = 5.0
-_ENDING = "no training is started: the run is ending; run again to go on"
+_ENDING = "no training is started, because the run is ending; run again to continue"
 T = TypeVar("T")
 J = TypeVar("J")
 

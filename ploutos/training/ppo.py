@@ -179,7 +179,7 @@ def _with_forecast(features: FeatureSet, spec: TrainingSpec, teacher: Teacher | 
     if not spec.observe_forecast:
         return features, {}
     if teacher is None:
-        raise TrainingError("training.observe_forecast observes what a teacher tells; found no teacher, so hand one over")
+        raise TrainingError("training.observe_forecast needs a teacher's forecast, and no teacher was given; pass one")
     return teacher.observed(features), {"forecast": teacher.model}
 
 

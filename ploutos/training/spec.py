@@ -17,10 +17,10 @@ class SpeedSpec(Spec):
     """How training is computed. Nothing here but `bf16` changes a number beyond rounding."""
 
     fast_loop: bool = True
-    """Our rollout and update in place of stable-baselines3's: fewer Python calls per step, one tensor for the actions of all
+    """Our rollout and update instead of stable-baselines3's: fewer Python calls per step, one tensor for the actions of all
     symbols, a rollout kept as tensors on the device; RecurrentPPO learns from whole accounts' sequences, not padded pieces."""
     share_rows: bool = True
-    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `fast_loop`). Of no meaning where a
+    """Multiply a bar's features by the first layer once per minibatch and not once per account (CPU, `fast_loop`). Has no effect where a
     shared network is one compiled function."""
     fast_matmul: bool = True
     """Torch's `medium` matrix products, if their error, measured at start-up, is that of float32."""
@@ -40,33 +40,33 @@ class StoppingSpec(Spec):
     """Training that stops: its range's last part is held out, the policy is scored on it now and then, and the best one is kept."""
 
     enabled: bool = True
-    """Whether any part is held out; else the policy of the last step is kept."""
+    """Whether any part is held out; otherwise the policy of the last step is kept."""
     validation_share: float = Field(default=0.2, gt=0, lt=1)
-    """Last share of the training range that is held out, behind the folds' own gap."""
+    """Share held out at the end of the training range, after the folds' own gap."""
     every_rollouts: PositiveInt = 4
     """Rollouts between two looks; there is one more at the end."""
     patience: PositiveInt = 15
-    """Looks without a better score after which the training ends."""
+    """Looks without a better score after which training ends."""
 
 
 class TrainingSpec(Spec):
     """The agent and the ensemble around it."""
 
     algorithm: Literal["PPO", "MaskablePPO", "RecurrentPPO"] = "PPO"
-    """`MaskablePPO` is told which actions can do anything; `RecurrentPPO` has an LSTM each for policy and value."""
+    """`MaskablePPO` is told which actions have an effect; `RecurrentPPO` has an LSTM each for policy and value."""
     actions: ActionKind = "discrete"
-    """What a policy decides for each symbol: `discrete` is HOLD, BUY or SELL; `weights` is a share of the gross limit, drawn from a
-    normal distribution in training and its mean afterwards. MaskablePPO has discrete actions only."""
+    """What a policy decides for each symbol: `discrete` is HOLD, BUY or SELL; `weights` is a share of the gross limit, drawn from a normal
+    distribution in training and its mean afterwards. MaskablePPO only has discrete actions."""
     network: Literal["shared", "joint"] = "shared"
-    """`shared` reads every symbol with the same weights, and beside it the others, pooled: what is learnt of one symbol holds for all,
-    and their number is free. `joint` reads all symbols' columns at once, with weights for each."""
+    """`shared` reads every symbol with the same weights, alongside the others, pooled: what is learnt about one symbol applies to all, and
+    there may be any number of them. `joint` reads all symbols' columns at once, with weights for each."""
     credit: Literal["symbol", "portfolio"] = "symbol"
-    """What a decision on a symbol is paid with: that symbol's part of the reward, or all of it. A joint network and stable-baselines3's
-    own loop know the portfolio's alone."""
+    """What a decision on a symbol is rewarded with: that symbol's part of the reward, or all of it. A joint network and stable-baselines3's
+    own loop only know the portfolio's."""
     total_timesteps: PositiveInt = 2_000_000
     """Environment steps of one member in production."""
     timesteps_reduction: float = Field(default=1.0, gt=0, le=1)
-    """Share of `total_timesteps` that is really trained: 0.1 in `test`, 0.01 in `quick`. Below 1 a model proves nothing."""
+    """Share of `total_timesteps` that is actually trained: 0.1 in `test`, 0.01 in `quick`. Below 1 a model proves nothing."""
     members: PositiveInt = 5
     """Policies per fold, identical except for the seed; they vote."""
     n_envs: PositiveInt = 32
@@ -82,7 +82,8 @@ class TrainingSpec(Spec):
     learning_rate_schedule: Literal["constant", "linear"] = "constant"
     """`linear` falls to 0 over the steps that are trained."""
     gamma: float = Field(default=0.9, ge=0, le=1)
-    """Discount per bar: at 0 a decision is paid with the next bar alone. The further it looks, the more of other bars' noise it is paid."""
+    """Discount per bar: at 0 a decision is rewarded by the next bar alone. The further it looks ahead, the more noise from other bars is in
+    its reward."""
     gae_lambda: float = Field(default=0.5, ge=0, le=1)
     """Bias against variance of the advantage."""
     clip_range: PositiveFloat = 0.2
@@ -97,24 +98,24 @@ class TrainingSpec(Spec):
     """Every gradient step shrinks all weights by this times the learning rate (AdamW). Bars are few and noisy: without it a network learns
     them by heart."""
     target_kl: PositiveFloat | None = None
-    """Stop a rollout's updates beyond this divergence; none by default."""
+    """Stop a rollout's updates beyond this divergence; no limit by default."""
     net_arch: tuple[PositiveInt, ...] = (32, 32)
-    """Hidden layers of policy and of value function; behind the LSTM, where there is one. Of a shared network they encode one symbol, so
-    they may be far smaller than a joint one's, which encode all; one more layer joins each symbol with the others."""
+    """Hidden layers of policy and of value function; after the LSTM, if there is one. In a shared network they encode one symbol, so they
+    may be far smaller than in a joint one, where they encode all; one more layer joins each symbol with the others."""
     lstm_size: PositiveInt = 32
-    """Width of each LSTM of RecurrentPPO; a shared network remembers so much of every symbol."""
+    """Width of each LSTM of RecurrentPPO; a shared network remembers this much about every symbol."""
     log_every_rollouts: PositiveInt = 1
     """Rollouts that one point of the learning curve sums up."""
     teacher: Literal["auto", "none", "logistic", "ridge", "trees", "lasso", "lagged"] = "auto"
-    """Supervised model of `regression` that a policy first imitates and is then held to. In our own loop alone. `auto` is `lagged` for
+    """Supervised model of `regression` that a policy first imitates and is then kept close to. Only in our own loop. `auto` is `lagged` for
     RecurrentPPO, which can remember what earlier bars said, and `lasso` for the others, which cannot."""
     observe_forecast: bool = False
-    """Observe what the teacher tells of the next return as one more feature. On the bars that a policy learns from, a model of the others
-    tells it, so that it is no better there than it will be later."""
+    """Observe the teacher's forecast of the next return as one more feature. On the bars that a policy learns from, the forecast comes from
+    a model of the other bars, so that it is no better there than it will be later."""
     teacher_weight: NonNegativeFloat = 0.3
-    """Weight of the divergence from the teacher in the loss; 0 only starts from it."""
+    """Weight in the loss of the divergence from the teacher; with 0 the policy only starts from the teacher."""
     stopping: StoppingSpec = StoppingSpec()
-    """When a training ends before its steps are done, and which of its policies is kept."""
+    """When training ends before its steps are done, and which of its policies is kept."""
     speed: SpeedSpec = SpeedSpec()
     """How training is computed."""
 
@@ -136,8 +137,8 @@ class TrainingSpec(Spec):
     def _decay_leaves_something(self) -> "TrainingSpec":
         if self.learning_rate * self.weight_decay >= 1:
             raise ValueError(
-                f"training.weight_decay {self.weight_decay:g} at learning_rate {self.learning_rate:g} takes all of every weight at each "
-                f"step; it must be below {1 / self.learning_rate:g}"
+                f"training.weight_decay {self.weight_decay:g} at learning_rate {self.learning_rate:g} shrinks every weight to nothing at "
+                f"each step; it must be below {1 / self.learning_rate:g}"
             )
         return self
 
@@ -162,13 +163,18 @@ class TrainingSpec(Spec):
     @model_validator(mode="after")
     def _memory_learns_from_memory(self) -> "TrainingSpec":
         if self.teacher == "lagged" and self.algorithm != "RecurrentPPO":
-            raise ValueError(f"training.teacher lagged tells of earlier bars, which {self.algorithm} forgets; use RecurrentPPO or lasso")
+            raise ValueError(
+                f"training.teacher lagged reads earlier bars, which {self.algorithm} cannot remember; use RecurrentPPO or teacher lasso"
+            )
         return self
 
     @model_validator(mode="after")
     def _forecasts_are_a_teachers(self) -> "TrainingSpec":
         if self.observe_forecast and not self.is_taught:
-            raise ValueError("training.observe_forecast observes what a teacher tells; set training.teacher and speed.fast_loop")
+            raise ValueError(
+                "training.observe_forecast needs a teacher, whose forecast it adds to the observation; set training.teacher and "
+                "training.speed.fast_loop"
+            )
         return self
 
     @property
@@ -200,10 +206,10 @@ class CheckpointSpec(Spec):
     every_rollouts: PositiveInt = 10
     """Rollouts between two checkpoints."""
     keep: PositiveInt = 2
-    """Checkpoints kept of each training run, the newest ones."""
+    """How many of each training run's newest checkpoints to keep."""
     keep_best: bool = False
-    """Keep beside the checkpoints, and after training, the policy with the best recent episodes at a checkpoint.
-    It is the best on its own training bars, which is not a measure of skill."""
+    """Also keep, beside the checkpoints and after training, the policy that had the best recent episodes at a checkpoint. It is the best on
+    its own training bars, which does not measure skill."""
     auto_resume: bool = True
     """Continue from the newest intact checkpoint; false starts over."""
 

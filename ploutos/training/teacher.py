@@ -76,7 +76,7 @@ class Teacher:
             ValueError: it reads one bar.
         """
         if self.parts is None:
-            raise ValueError("this teacher reads one bar; what it says does not depend on the order of bars")
+            raise ValueError("this teacher reads one bar; its forecast does not depend on the order of bars")
         scores = np.zeros((*bars.shape, self.parts.shape[1]), dtype=np.float32)
         for lag in range(min(self.parts.shape[2], len(bars))):
             scores[lag:] += self.parts[bars[: len(bars) - lag], :, lag]

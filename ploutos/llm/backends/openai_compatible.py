@@ -131,11 +131,11 @@ class OpenAIBackend:
                 lesser = accepted.after(error.response.text) if error.status_code in _MAY_REFUSE_A_PART else None
                 if lesser is None:
                     raise self._fault(error) from error
-                self._settle(accepted, lesser, error)
+                self._accept_less(accepted, lesser, error)
                 continue
             return self._reply(answer, time.perf_counter() - started)
 
-    def _settle(self, accepted: Accepted, lesser: Accepted, refusal: openai.APIStatusError) -> None:
+    def _accept_less(self, accepted: Accepted, lesser: Accepted, refusal: openai.APIStatusError) -> None:
         if self.accepted == accepted:  # another thread may have taken the step already
             _ACCEPTED[self.base_url, self._config.model] = lesser
             _LOG.warning("%s said %s; from now on it is asked with %s", self.name, without(_words(refusal), self._key), lesser)
@@ -175,7 +175,7 @@ class OpenAIBackend:
     def _fault(self, error: openai.APIStatusError) -> LLMError:
         sentence = f"{self.base_url} answered {error.status_code} to {self._config.model}: {without(_words(error), self._key)}"
         if error.code == "insufficient_quota":
-            return LLMError(f"{sentence}; waiting does not mend that")
+            return LLMError(f"{sentence}; waiting will not help")
         if error.status_code in _BUSY:
             return LLMBusy(sentence, retry_after(error.response.headers))
         if error.status_code in _BROKEN or (error.status_code >= 500 and error.status_code != 501):

@@ -58,7 +58,7 @@ class FileFormat(Spec):
     decimal: Annotated[Literal["point", "comma"] | None, _word_of(MARKS)] = None
     """The decimal mark of numbers in text; the other one then separates thousands."""
     header: bool | None = None
-    """Whether the first line of a text file names its columns; where it does not, columns are called 1, 2, 3 and so on."""
+    """Whether the first line of a text file names its columns; if not, columns are called 1, 2, 3 and so on."""
     columns: dict[Column, Annotated[str, BeforeValidator(lambda name: str(name) if type(name) is int else name)]] = {}
     """What the file calls a column, by our name for it, such as columns.close=Schlusskurs."""
     dates: str | None = None
@@ -121,7 +121,7 @@ class Table:
                 raise DataError(
                     f"{self.file} has no column {', '.join(missing)}; found {self._describe()}; expected timestamp, open, high, low, "
                     f"close, volume; name yours, such as data.format.columns.{missing[0]}=NAME{other}; "
-                    "or take the file out of data.path if it holds no bars"
+                    "or remove the file from data.path if it holds no bars"
                 )
 
     def require_adjustment_is_known(self) -> None:
@@ -150,7 +150,7 @@ class Table:
 def damaged(file: str, error: Exception) -> DataError:
     """What to raise where a library cannot read a file."""
     reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return DataError(f"{file} cannot be read: {reason}; expected a whole file; get it again")
+    return DataError(f"{file} cannot be read: {reason}; expected a complete file; get it again")
 
 
 @lru_cache(maxsize=4096)

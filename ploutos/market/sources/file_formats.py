@@ -62,7 +62,7 @@ def _open_arrow(file: Path, kind: str, format: FileFormat) -> Table:
 
     def load(texts: Sequence[int], numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, FloatArray]]:
         if rows == 0:
-            raise DataError(f"{file.name} holds no bars; expected at least one row; get it again, or take it out of data.path")
+            raise DataError(f"{file.name} holds no bars; expected at least one row; get it again, or remove it from data.path")
         data = source.read(columns=[names[i] for i in (*texts, *numbers)]) if kind in ("parquet", "pq") else source
         columns = {i: decode(data.column(names[i])) for i in (*texts, *numbers)}
         return {i: columns[i] for i in texts}, read_numbers({i: columns[i] for i in numbers}, format.decimal, names, file.name)

@@ -278,7 +278,7 @@ class _Reader:
         blank &= frame["timestamp"].isna() | (len(table.places) > 1)
         frame = frame[~blank] if blank.any() else frame
         if frame.empty:
-            raise DataError(f"{table.file} holds no bars; expected at least one row; get it again, or take it out of data.path")
+            raise DataError(f"{table.file} holds no bars; expected at least one row; get it again, or remove it from data.path")
         if inside:
             frame = self._wanted(frame, table.file)
         return frame.reset_index(drop=True) if len(frame) else None

@@ -147,7 +147,7 @@ def open_text(path: Path, format: FileFormat) -> Table:
 
     def load(texts: Sequence[int], numbers: Sequence[int]) -> tuple[dict[int, Any], dict[int, FloatArray]]:
         if not body:
-            raise DataError(f"{file} holds no bars; expected at least one row; get it again, or take it out of data.path")
+            raise DataError(f"{file} holds no bars; expected at least one row; get it again, or remove it from data.path")
         volumes = {own["volume"] for own in places.values() if "volume" in own} & set(numbers)
         telling = _telling(numbers, volumes, body[0]) if head.separator == ";" else []
         cells = [row[i] for row in body if len(row) == n for i in telling if row[i]]

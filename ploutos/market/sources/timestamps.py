@@ -192,7 +192,7 @@ class StampReader:
 
     def _mixed_zones(self, zoned: str, bare: str) -> DataError:
         return DataError(
-            f"{self.file} has timestamps with a zone ({zoned}) and without one ({bare}); expected one or the other; write all the same way"
+            f"{self.file} has timestamps with a zone ({zoned}) and without one ({bare}); expected one or the other; write all of them alike"
         )
 
     def _iso(self, text: Any, symbols: IntArray | None, named_utc: bool) -> Stamps | None:
@@ -415,7 +415,7 @@ class StampReader:
             if len(back) != 1:
                 raise DataError(
                     f"{self.file} has a bar at {night['wall'].iloc[0]}, an hour that occurs twice in {name}, and the order of the "
-                    "rows does not tell which it is; expected it twice; set data.ambiguous=earlier or data.ambiguous=later"
+                    "rows does not show which one it is; expected it twice; set data.ambiguous=earlier or data.ambiguous=later"
                 )
             second[night["row"].to_numpy()[back[0] + 1 :]] = True
         return second

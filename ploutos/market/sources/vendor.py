@@ -46,7 +46,7 @@ class Vendor(Protocol):
 
     @property
     def name(self) -> str:
-        """Name in the dataset's folders; it tells feeds of one vendor apart: `alpaca-sip`, `alpaca-iex`, `yahoo`."""
+        """Name in the dataset's folders; it distinguishes the feeds of one vendor: `alpaca-sip`, `alpaca-iex`, `yahoo`."""
         ...
 
     def pages(self, request: Request, token: str | None = None) -> Iterator[Page]:

@@ -155,7 +155,7 @@ class Yahoo:
             return RateLimited(f"Yahoo answered a request for {symbol} with 429 (too many requests)", 0.0)
         if isinstance(error, YFTzMissingError) or status == 404 or "No data found" in reason:
             return UnknownSymbol(
-                f"Yahoo has no chart of {symbol}, as for names that it does not know; expected its own name of it, such as SPY, "
+                f"Yahoo has no chart of {symbol}, as for names that it does not know; expected Yahoo's own name for it, such as SPY, "
                 "NQ=F, ^VIX or BTC-USD; look it up there"
             )
         if "must be within the last" in reason or "granularity data are allowed" in reason:

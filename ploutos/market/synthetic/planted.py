@@ -207,7 +207,8 @@ def shape_bars(open_: FloatArray, close: FloatArray, sigma: float, cues: Cues) -
     high, low = close + reach * (1 - cues.location) / 2, close - reach * (1 + cues.location) / 2
     if (low <= 0).any():
         raise ConfigError(
-            f"bars with a volatility of {sigma:.1%} are too wild to carry a signal in their shape; lower data.synthetic.annual_volatility, "
+            f"bars with a volatility of {sigma:.1%} are too volatile to carry a signal in their shape; "
+            "lower data.synthetic.annual_volatility, "
             "or choose shorter bars"
         )
     return high, low

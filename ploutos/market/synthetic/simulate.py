@@ -115,9 +115,9 @@ def planned_events(spec: SyntheticSpec, instruments: Sequence[InstrumentSpec]) -
 def _require_instruments(instruments: Sequence[InstrumentSpec]) -> None:
     symbols = [instrument.symbol for instrument in instruments]
     if not symbols:
-        raise ConfigError("the synthetic market got no instruments; expected at least one; name some symbols")
+        raise ConfigError("the synthetic market was given no instruments; expected at least one; name some symbols")
     if twice := sorted({symbol for symbol in symbols if symbols.count(symbol) > 1}):
-        raise ConfigError(f"the synthetic market got {', '.join(twice)} more than once; expected each symbol once")
+        raise ConfigError(f"the synthetic market was given {', '.join(twice)} more than once; expected each symbol once")
 
 
 # --- clocks

@@ -26,9 +26,9 @@ class SyntheticSpec(Spec):
     annual_volatility: PositiveFloat = 0.18
     """Long-run volatility of the common factor, decimal; indices are near it, shares above."""
     scenario: Scenario = "normal"
-    """What kind of market it is, or what happens in it; `ploutos.market.synthetic.scenarios.SCENARIOS` describes each."""
+    """What kind of market to simulate, or what happens in it; `ploutos.market.synthetic.scenarios.SCENARIOS` describes each."""
     strength: NonNegativeFloat = 1.5
-    """How much a `planted` scenario holds: the yearly Sharpe ratio of the best account of one symbol, long or flat, after 5 basis points
+    """How much a `planted` scenario can earn: the yearly Sharpe ratio of the best account of one symbol, long or flat, after 5 basis points
     a side; 0 is noise. At 4.5 the sign of an hourly return of `planted` is the last one's in 66 % of cases."""
 
     @property

@@ -74,7 +74,7 @@ def stylised_facts(frame: pd.DataFrame) -> dict[str, float]:
     if "symbol" in frame and frame["symbol"].nunique() != 1:
         raise DataError(f"found bars of {frame['symbol'].nunique()} symbols; expected those of one; select it first")
     if infer_timeframe(frame["timestamp"]) >= pd.Timedelta(days=1):
-        raise DataError("found daily bars; expected intraday ones: these facts speak of the hours of a day")
+        raise DataError("found daily bars; expected intraday ones: these facts are about the hours of a day")
     local = frame["timestamp"].dt.tz_convert("America/New_York")
     day = int((local + pd.Timedelta(hours=6)).dt.date.value_counts().mode().iloc[-1])
     if len(frame) <= 20 * day + 2:
@@ -111,7 +111,7 @@ def check_stylised_facts(frame: pd.DataFrame, indices: Sequence[str] = ()) -> li
     failures = []
     for symbol, bars in closes.items():
         if len(bars) < MIN_BARS:
-            raise DataError(f"found {len(bars)} bars of {symbol}; expected at least {MIN_BARS}: what fewer show is chance")
+            raise DataError(f"found {len(bars)} bars of {symbol}; expected at least {MIN_BARS}: fewer show only chance")
         failures += [_judge((symbol,), fact, value) for fact, value in stylised_facts(bars).items()]
     for pair in combinations(indices, 2):
         common = pd.concat([closes[name].set_index("timestamp")["close"] for name in pair], axis=1, join="inner")

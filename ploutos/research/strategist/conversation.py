@@ -177,7 +177,7 @@ class MockStrategist:
         for _ in range(100):
             moved = {name: each.value(int(random.integers(each.size))) for name, each in self._rule.parameters.items()}
             if moved not in tried and not self._rule.broken(moved):
-                return self._reply("change_direction", moved, "no slope left: somewhere else")
+                return self._reply("change_direction", moved, "no slope left: trying somewhere else")
         return self._reply("stop", None, "nothing left to try")
 
     def _reply(self, action: Action, values: Values | None, reasoning: str) -> Reply:

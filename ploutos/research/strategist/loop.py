@@ -158,7 +158,7 @@ class AutonomousStrategist:
             f"{spec.max_questions} questions were asked (max_questions)": state.n_questions >= spec.max_questions,
             f"{state.tokens} tokens were used (max_tokens={spec.max_tokens})": state.tokens >= spec.max_tokens,
             f"{state.seconds:.0f} s were used (max_seconds={spec.max_seconds:g})": state.seconds >= spec.max_seconds,
-            f"{spec.max_unusable} answers in a row were of no use (max_unusable)": state.unusable >= spec.max_unusable,
+            f"{spec.max_unusable} answers in a row could not be used (max_unusable)": state.unusable >= spec.max_unusable,
             f"{spec.patience} proposals in a row improved nothing (patience)": state.stale >= spec.patience,
         }
         return next((why for why, reached in limits.items() if reached), "")
@@ -189,7 +189,7 @@ class AutonomousStrategist:
             self.memory.reload()
         outcome = self.llm.query(Query(prompt, decision_form(executor.rule)))
         if outcome.unanswered:
-            raise LLMUnavailable(f"{outcome.why}; {state.n_questions} answers are kept, run again to go on")
+            raise LLMUnavailable(f"{outcome.why}; {state.n_questions} answers are kept; run again to continue")
         return outcome
 
     def _act(self, state: _State, executor: BacktestExecutor, outcome: Outcome[Any]) -> Iteration:

@@ -492,7 +492,7 @@ class FastRecurrentPPO(_Fast, RecurrentPPO):
         if self.batch_size % self.n_steps:
             raise ConfigError(
                 f"training.batch_size {self.batch_size} is not a multiple of n_steps {self.n_steps}; "
-                "RecurrentPPO learns from whole sequences, so choose one that is"
+                "RecurrentPPO learns from whole sequences, so choose a multiple"
             )
         self._states: list[tuple[Tensor, Tensor]] = []
         self._states_at_start: list[tuple[Tensor, Tensor]] = []
