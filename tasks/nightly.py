@@ -18,7 +18,7 @@ from ploutos.nightly.forward_log import Entry, ForwardLog
 from ploutos.nightly.night import CHANGES, NightRecord, Nights, decision_inputs, facts_of, inputs_of, settings_of
 from ploutos.run_refs import RunRefs
 from ploutos.store import Ref, Store, digest_of
-from ploutos.walk_forward import FOLDS, Fold, Range
+from ploutos.walk_forward import FOLDS, Fold, Range, with_bar_to_come
 from tasks.away import only_shown
 from tasks.stage import run_stage
 
@@ -30,9 +30,7 @@ def live_plan_of(store: Store, bars: Ref, folds: Ref) -> State[Ref]:
     """The plan with its last test range led on over the bar that is still to come, so that advice is asked for it, too."""
 
     def compute() -> tuple[Fold, ...]:
-        plan, n_bars = store.load(folds, FOLDS), store.load(bars, BARS).n_bars
-        last = plan[-1]
-        return (*plan[:-1], last.model_copy(update={"test": Range(start=last.test.start, stop=n_bars + 1)}))
+        return with_bar_to_come(store.load(folds, FOLDS), store.load(bars, BARS).n_bars)
 
     return run_stage(store, "live-plan", FOLDS, {}, [bars.sha256, folds.sha256], compute)
 
