@@ -26,7 +26,7 @@ from ploutos.nightly.forward_log import DeciderRole, ForwardLog, certified_sessi
 from ploutos.provenance import source_digest
 from ploutos.run_refs import RunRefs
 from ploutos.specs import Spec
-from ploutos.store import Kind, Ref, Store, digest_of, write_json
+from ploutos.store import Ref, Store, digest_of, write_json
 from ploutos.strategies.advised import FUSED
 from ploutos.strategies.ensemble import HYBRID
 from ploutos.strategies.regression import REGRESSION
@@ -228,14 +228,3 @@ def _read(file: Path) -> NightRecord:
         return NightRecord.model_validate(json.loads(file.read_bytes()))
     except (OSError, ValueError, ValidationError) as error:
         raise StoreError(f"{file} is not a record of a night; restore it from a copy") from error
-
-
-def _write_changes(value: dict[str, Any], path: Path) -> None:
-    write_json(path, value)
-
-
-def _read_changes(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_bytes()))
-
-
-CHANGES = Kind("changes", ".json", _write_changes, _read_changes)
