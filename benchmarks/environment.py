@@ -33,7 +33,6 @@ import psutil
 
 from ploutos.envs.batch import MarketBatch
 from ploutos.envs.market_arrays import MarketArrays, make_market_arrays
-from ploutos.envs.observation import map_rows, open_rows
 from ploutos.envs.spec import CostSpec, EnvSpec, RewardSpec
 from ploutos.market.bars import align
 from ploutos.market.instruments import FUTURES
@@ -187,7 +186,7 @@ def alone(folder: Path) -> None:
         arrays = MarketArrays(**{name: file[name] for name in file.files})
     for array in vars(arrays).values():
         array.setflags(write=False)
-    rows = open_rows(folder / "rows.npy")
+    rows = np.load(folder / "rows.npy", mmap_mode="r")
     before, started = pss(), time.perf_counter()
     batch = MarketBatch(arrays, rows, EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS, 0)
     built = time.perf_counter() - started
@@ -209,7 +208,7 @@ def alone(folder: Path) -> None:
     context = multiprocessing.get_context("fork")
 
     def work(pipe: Connection) -> None:
-        own = MarketBatch(arrays, open_rows(folder / "rows.npy"), EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS, 1)
+        own = MarketBatch(arrays, np.load(folder / "rows.npy", mmap_mode="r"), EVERYTHING, FIRST, arrays.n_bars - 1, N_ENVS, 1)
         own.reset()
         for _ in range(200):
             own.advance(actions)
@@ -239,7 +238,7 @@ def start_up(arrays: MarketArrays, rows: np.ndarray) -> dict[str, float]:
     """Medians over fresh processes, the kernels in numba's disk cache."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        map_rows(rows, folder / "rows.npy")
+        np.save(folder / "rows.npy", rows)
         np.savez(folder / "arrays.npz", **vars(arrays))
         command = [sys.executable, "-m", "benchmarks.environment", "--alone", name]
         runs = [json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(4)][1:]

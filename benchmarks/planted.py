@@ -22,11 +22,12 @@ from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load, synthetic_spec
 from ploutos.market.synthetic.scenarios import PLANTED
 from ploutos.strategies.base import Strategy
-from ploutos.strategies.oracles import oracle
+from ploutos.strategies.oracles import garleanu_pedersen_oracle, oracle
 from ploutos.strategies.regression import fit_regression, regression_strategy
 from ploutos.strategies.spec import RegressionKind, RegressionSpec
 from ploutos.walk_forward import Fold, FoldSpec, plan_folds
 
+CLOSED_FORM = "garleanu-pedersen"
 Decider = Callable[[Bars, FeatureSet, Sequence[Fold], EnvSpec], Strategy]
 
 
@@ -60,6 +61,11 @@ def regression(kind: RegressionKind, spec: RegressionSpec | None = None) -> Deci
     return decide
 
 
+def closed_form(data: DataSpec) -> Decider:
+    """Gârleanu and Pedersen's rule, which knows the plant as the oracle does and whose weights are free; `planted_slow` alone has it."""
+    return lambda bars, features, folds, env: garleanu_pedersen_oracle(bars, synthetic_spec(data), env, risk_aversion=1.0, cost=20.0)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--scenarios", nargs="+", choices=PLANTED, default=["planted"])
@@ -78,7 +84,10 @@ def main() -> None:
                     continue
                 began = time.process_time()
                 data = [planted_data(scenario, strength, n, seed, asked.timeframe, asked.years) for seed in range(asked.markets)]
-                rows = [shares(each, {kind: regression(kind) for kind in asked.kinds}) for each in data]
+                rows = [
+                    shares(each, {kind: closed_form(each) if kind == CLOSED_FORM else regression(kind) for kind in asked.kinds})
+                    for each in data
+                ]
                 found = {kind: [row[kind] for row in rows] for kind in asked.kinds}
                 errors = {kind: stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan") for kind, values in found.items()}
                 told = "  ".join(f"{kind} {mean(values):5.2f} ±{errors[kind]:.2f}" for kind, values in found.items())

@@ -18,6 +18,7 @@ from ploutos.envs.observation import observation_names
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.summary import Growth, StrategyMetrics
 from ploutos.features.build import FeatureSet
+from ploutos.market.synthetic.scenarios import SCENARIOS
 from ploutos.setting_help import describe_setting, nested, sections
 
 _MARK = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
@@ -125,6 +126,11 @@ def environment_settings() -> str:
     return _table(_HEADINGS, [_row(name, field) for name, field in EnvSpec.model_fields.items() if nested(field.annotation) is None])
 
 
+def scenarios() -> str:
+    """Every scenario of the simulated market and what it does."""
+    return _table(("scenario", "what it does"), [[f"`{name}`", meaning] for name, meaning in SCENARIOS.items()])
+
+
 def api() -> str:
     """Every public name, under the package that it comes from."""
     found: dict[str, list[str]] = {}
@@ -147,5 +153,5 @@ _ROOMS = {
 }  # fmt: skip
 _MAKE = {
     "settings": settings, "commands": commands, "metrics": metrics, "growth": growth, "observation": observation, "api": api,
-    "environment_settings": environment_settings,
+    "environment_settings": environment_settings, "scenarios": scenarios,
 }  # fmt: skip

@@ -21,8 +21,8 @@ from ploutos.advisor.config import LLMConfig
 from ploutos.config import HardwareSpec, PipelineConfig
 from ploutos.errors import ConfigError, NetworkError, StoreError
 from ploutos.extras import require_extra
-from ploutos.features.build import FeatureSet, build_features
-from ploutos.features.macro_features import macro_of
+from ploutos.features.build import FeatureSet
+from ploutos.features.macro_features import features_with_macro
 from ploutos.llm.backends import require_client, require_listener
 from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import Bars
@@ -102,7 +102,7 @@ def look_ahead(config: PipelineConfig, settings: Settings, prefect_url: str | No
     require_advisor(config.llm, settings)
     bars = load(config.data, settings.datasets_root)
     require_sound(bars)
-    features = build_features(bars, config.features, macro_of(config.data.macro, bars, config.data.macro_provider))
+    features = features_with_macro(bars, config.features, config.data.macro, config.data.macro_provider)
     folds = plan_folds(bars, features, config.folds)
     if config.training.stopping.enabled:
         for fold in folds:

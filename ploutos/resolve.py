@@ -9,7 +9,7 @@ from ploutos.config import PipelineConfig
 from ploutos.envs.observation import column_names
 from ploutos.features.build import FeatureSet
 from ploutos.fusion.hybrid import hybrid_names
-from ploutos.hardware.machine import Machine, read_machine
+from ploutos.hardware.machine import Machine, read_machine, usable_cores
 from ploutos.hardware.resources import describe
 from ploutos.training.autoscale import TrainingSizes, Workload, autoscale
 from ploutos.training.spec import TrainingSpec
@@ -71,3 +71,10 @@ def resolve_for_machine(config: PipelineConfig, features: FeatureSet, machine: M
         training = training.model_copy(update=sizes)
         hardware = hardware.model_copy(update={"workers": scale.workers, "autoscale": False})
     return config.model_copy(update={"training": training, "hardware": hardware})
+
+
+def gpu_share(config: PipelineConfig, stage: str) -> float | None:
+    """What of a GPU's memory one training may take, of what the settings give its phase; a process on another host is alone on its GPU."""
+    together = config.pipeline.gpu_usage_phase2 if stage == "policy" else config.pipeline.gpu_usage_phase3
+    n_processes = (config.hardware.workers or usable_cores()) if config.hardware.runner in ("thread", "process") else 1
+    return None if together is None else together / n_processes

@@ -191,6 +191,12 @@ def tested_decisions(folds: Sequence[Fold]) -> tuple[int, int]:
     return folds[0].test.start - 1, folds[-1].test.stop - 2
 
 
+def with_bar_to_come(plan: tuple[Fold, ...], n_bars: int) -> tuple[Fold, ...]:
+    """The plan with its last test range led on over the bar that is still to come: what is decided after the last bar is for that one."""
+    last = plan[-1]
+    return (*plan[:-1], last.model_copy(update={"test": Range(start=last.test.start, stop=n_bars + 1)}))
+
+
 def fold_table(folds: tuple[Fold, ...], timestamps: TimeArray) -> list[dict[str, str]]:
     """The plan as rows for people: dates and bar counts of each range."""
 

@@ -1,6 +1,6 @@
 """Evaluation: backtests, numbers, and the run's folder with its report."""
 
-from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -10,16 +10,16 @@ from prefect.cache_policies import NO_CACHE
 
 from ploutos.advisor.cutoff import known_cutoff
 from ploutos.advisor.signals import SIGNALS
-from ploutos.advisor.texts import READINGS, scores_of, with_texts
+from ploutos.advisor.texts import READINGS
 from ploutos.config import PipelineConfig
 from ploutos.evaluation.advice_controls import CONTROLS, control_advice
-from ploutos.evaluation.attribution import Ablations, attributions
 from ploutos.evaluation.backtest import BACKTESTS, Backtests
 from ploutos.evaluation.candidates import CANDIDATES
 from ploutos.evaluation.experiment import (
     IN_SAMPLE,
     Deciders,
     InSample,
+    features_of_run,
     in_sample,
     out_of_sample,
     stressed_slugs,
@@ -27,32 +27,29 @@ from ploutos.evaluation.experiment import (
     with_hybrids,
 )
 from ploutos.evaluation.fusion_selection import choose_fusion
-from ploutos.evaluation.gates import judge, stressed
+from ploutos.evaluation.judgement import Findings, judged
 from ploutos.evaluation.measurement import summarise
 from ploutos.evaluation.recombination import RECOMBINED, recombine
 from ploutos.evaluation.replay import own_env
 from ploutos.evaluation.robustness import ROBUSTNESS, robustness
 from ploutos.evaluation.summary import SUMMARY, AdviceControls, Recombined, Robustness, RunSummary
-from ploutos.features.build import FEATURES, FeatureSet, build_features
+from ploutos.features.build import FEATURES
 from ploutos.features.llm_features import MARKET_FEATURES
-from ploutos.features.macro_features import macro_of
 from ploutos.fusion.calibration import CHOICES, FusionChoice
 from ploutos.hardware.monitor import Usage
-from ploutos.market.bars import BARS, Bars
+from ploutos.market.bars import BARS
 from ploutos.market.data_spec import is_planted
 from ploutos.market.loader import synthetic_spec
 from ploutos.market.sources import files
-from ploutos.nightly.forward_log import ForwardLog, certified_sessions
-from ploutos.nightly.night import decider_digest
+from ploutos.nightly.forward_log import ForwardLog
+from ploutos.nightly.night import logged_sessions
 from ploutos.progress import Progress, tell, working
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
 from ploutos.reporting.verdict import verdict
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
-from ploutos.strategies.advised import FUSED
-from ploutos.strategies.baselines import BUY_AND_HOLD
-from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED, VOTE
+from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
 from ploutos.walk_forward import FOLDS
@@ -61,8 +58,6 @@ from tasks.links import link_to
 from tasks.stage import run_stage
 
 T = TypeVar("T")
-ABLATIONS = {FUSED.slug: Ablations(without_advice="fused-ablated", without_veto=VOTE.slug)}
-"""What shows the worth of advice and of vetoes, where both ran."""
 _Policies = tuple[tuple[Ref, ...], ...]
 
 
@@ -160,17 +155,13 @@ def robustness_of(store: Store, refs: RunRefs, config: PipelineConfig) -> State[
     """Put every decider through stress tests."""
     signals, backtests, data = refs.require("signals"), refs.require("backtests"), config.data
 
-    def features_of(other: Bars) -> FeatureSet:
-        built = build_features(other, config.features, macro_of(data.macro, other, data.macro_provider))
-        told = _if_any(store, refs.readings, READINGS)  # a changed world has the clock that the texts were read on
-        return built if told is None else with_texts(built, scores_of(told), other, data.texts_stand_bars)
-
     def compute() -> tuple[Robustness, ...]:
         bars, folds, accounts = store.load(refs.bars, BARS), store.load(refs.folds, FOLDS), store.load(backtests, BACKTESTS)
+        features = partial(features_of_run, spec=config.features, data=data, readings=_if_any(store, refs.readings, READINGS))
         decider = Deciders(
             folds, _stored(store, refs.policies), _stored(store, refs.hybrids),
             [[store.load(ref, REGRESSION) for ref in kinds] for kinds in refs.regressions], store.load(signals, SIGNALS),
-            _if_any(store, refs.fusion, CHOICES) or (), own_env(accounts, config.env), config.fusion, config.seed, features_of,
+            _if_any(store, refs.fusion, CHOICES) or (), own_env(accounts, config.env), config.fusion, config.seed, features,
         )  # fmt: skip
         return robustness(bars, accounts, stressed_slugs(accounts), config.env, config.evaluation.robustness, config.seed, decider=decider)
 
@@ -210,7 +201,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
     """Measure every strategy, with intervals."""
     signals, backtests, tried = refs.require("signals"), refs.require("backtests"), refs.require("candidates")
     known = known_cutoff(config.llm, store.load(signals, SIGNALS).digest, cutoffs_root)
-    known = known.model_copy(update={"logged": _logged_sessions(store, refs, config, registry_root)})
+    known = known.model_copy(update={"logged": logged_sessions(store, refs, config, ForwardLog(registry_root))})
     reduced, reads_texts = config.training.timesteps_reduction < 1, refs.readings is not None
 
     def compute() -> RunSummary:
@@ -220,19 +211,14 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
             accounts, bars, folds, rows, advice, config.evaluation, config.seed, reduced, known=known,
             mirrored=_if_any(store, refs.mirrored, SIGNALS), subject=config.evaluation.subject, reads_texts=reads_texts,
         )  # fmt: skip
-        found = {
-            "fusion": _if_any(store, refs.fusion, CHOICES) or (),
-            "attribution": attributions(bars, accounts, (FUSED.slug, VOTE.slug, BUY_AND_HOLD), config.env, folds, ABLATIONS),
-            "robustness": _if_any(store, refs.robustness, ROBUSTNESS) or (),
-            "controls": _if_any(store, refs.controls, CONTROLS),
-            "recombined": _if_any(store, refs.recombined, RECOMBINED) or (),
-        }
-        summary = measured.model_copy(update=found)
-        gates = judge(
-            summary, accounts, bars, folds, store.load(tried, CANDIDATES), config.evaluation.gates, config.seed, reads_texts=reads_texts,
-            **stressed(summary),
+        found = Findings(
+            _if_any(store, refs.fusion, CHOICES) or (), _if_any(store, refs.robustness, ROBUSTNESS) or (),
+            _if_any(store, refs.controls, CONTROLS), _if_any(store, refs.recombined, RECOMBINED) or (),
         )  # fmt: skip
-        return summary.model_copy(update={"gates": gates})
+        return judged(
+            measured, found, accounts, bars, folds, store.load(tried, CANDIDATES), config.env, config.evaluation.gates, config.seed,
+            reads_texts=reads_texts,
+        )  # fmt: skip
 
     settings = {
         "evaluation": config.evaluation.model_dump(mode="json", exclude={"robustness", "recombination", "rank_draws"}),
@@ -246,16 +232,6 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
         store, "metrics", SUMMARY, settings,
         [*upstream, *_sha256_of(refs.fusion, refs.mirrored, refs.robustness, refs.controls, refs.recombined)], compute,
     )  # fmt: skip
-
-
-def _logged_sessions(store: Store, refs: RunRefs, config: PipelineConfig, registry_root: Path) -> tuple[date, ...]:
-    """Sessions that the forward log certifies for the account that hears the advisor."""
-    slug = FUSED.slug if config.evaluation.subject == "auto" else config.evaluation.subject
-    decider = decider_digest(config, slug)
-    entries = [entry for entry in ForwardLog(registry_root).entries() if entry.decider == decider]
-    if not entries:
-        return ()
-    return certified_sessions(entries, decider, store.load(refs.require("backtests"), BACKTESTS), slug, store.load(refs.bars, BARS))
 
 
 @task(name="report", cache_policy=NO_CACHE)

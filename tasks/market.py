@@ -4,22 +4,20 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
-from ploutos.features.build import FEATURES, FeatureSet, FeatureSpec, build_features
-from ploutos.features.macro_features import macro_of
+from ploutos.features.build import FEATURES, FeatureSet, FeatureSpec
+from ploutos.features.macro_features import features_with_macro
 from ploutos.market import download
 from ploutos.market.bars import BARS
-from ploutos.market.data_spec import TEXT_SETTINGS, VENDOR_TIMEFRAME, DataSpec, vendor_symbols
+from ploutos.market.data_spec import TEXT_SETTINGS, DataSpec
 from ploutos.market.dataset import Dataset
 from ploutos.market.loader import fingerprint, load
 from ploutos.market.quality import require_sound
 from ploutos.market.quality_report import QUALITY
 from ploutos.market.sources import files
 from ploutos.market.sources.connect import connect
-from ploutos.market.sources.vendor import Request
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.walk_forward import FOLDS, Fold, FoldSpec, plan_folds
@@ -45,8 +43,7 @@ def features_of(store: Store, bars: Ref, spec: FeatureSpec, data: DataSpec) -> S
     """Compute the features of all symbols, with macro columns where a file of them is given."""
 
     def compute() -> FeatureSet:
-        panel = store.load(bars, BARS)
-        return build_features(panel, spec, macro_of(data.macro, panel, data.macro_provider))
+        return features_with_macro(store.load(bars, BARS), spec, data.macro, data.macro_provider)
 
     settings = {"features": spec.model_dump(mode="json"), "macro_provider": data.macro_provider}
     upstream = [bars.sha256, *files.digests(data.macro)] if data.macro else [bars.sha256]
@@ -75,23 +72,10 @@ def download_bars(spec: DataSpec, start: date | None, end: date | None, allow_pa
         A row per symbol, those that failed among them.
     """
     settings, logger = Settings(), get_run_logger()
-    dataset, vendor, bar = Dataset(settings.datasets_root), connect(spec, settings), spec.bar or VENDOR_TIMEFRAME
+    dataset, vendor = Dataset(settings.datasets_root), connect(spec, settings)
 
     def told(symbol: str, rows: int, pages: int) -> None:
         logger.info("%s: %d bars, %d pages", symbol, rows, pages)
 
-    symbols = list(vendor_symbols(spec)) if start is not None or spec.symbols else []
     with slot("vendor"):
-        if start is None:
-            result = download.update(dataset, vendor, spec.adjustment, bar, symbols, told, allow_partial=allow_partial)
-        else:
-            first, last = pd.Timestamp(start, tz="UTC"), pd.Timestamp.now("UTC").ceil("D") if end is None else pd.Timestamp(end, tz="UTC")
-            requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in symbols]
-            result = download.build(dataset, vendor, requests, told, allow_partial=allow_partial)
-    return [
-        *(
-            {"symbol": each.key.symbol, "status": each.status, "bars": each.rows, "new": each.added, "note": each.note}
-            for each in result.series
-        ),
-        *({"symbol": each.symbol, "status": "failed", "bars": 0, "new": 0, "note": each.error} for each in result.failures),
-    ]
+        return download.bring(dataset, vendor, spec, start, end, told, allow_partial=allow_partial).table()

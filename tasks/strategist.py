@@ -11,6 +11,7 @@ from ploutos.market.bars import BARS
 from ploutos.registry.recording import market_of
 from ploutos.registry.trials import TrialRegistry
 from ploutos.reporting.strategist_page import turn_of
+from ploutos.reporting.strategist_verdict import in_words
 from ploutos.research.strategist.loop import Iteration, one_line
 from ploutos.research.strategist.optimizer import Optimizer, create_optimizer_from_engine
 from ploutos.research.strategist.spec import StrategistSpec
@@ -36,7 +37,7 @@ def optimize_rule(store: Store, bars: Ref, config: PipelineConfig, spec: Strateg
         config.llm, spec.strategy, store.load(bars, BARS), spec=spec, env=config.env, on_iteration=show
     )  # fmt: skip
     with slot(slot_of(config.llm)):
-        result = Optimizer(*pair, TrialRegistry(registry_root), market_of(config.data), config.seed).run()
+        result = in_words(Optimizer(*pair, TrialRegistry(registry_root), market_of(config.data), config.seed).run())
     for sentence in result.sentences:
         get_run_logger().info("%s", sentence)
     return result

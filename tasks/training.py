@@ -14,6 +14,7 @@ from ploutos.envs.spec import EnvSpec
 from ploutos.fusion.jobs import HybridJob
 from ploutos.hardware.machine import usable_cores
 from ploutos.progress import Progress, tell
+from ploutos.resolve import gpu_share
 from ploutos.seeding import seed_integer
 from ploutos.store import Ref, Store
 from ploutos.training.checkpoint import POLICY
@@ -71,16 +72,9 @@ def train_stage(
     key = stage_key(stage, POLICY, settings, upstream, train)
     folder = store.root / "checkpoints" / key[0]
     paths = TrainingPaths(
-        folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}", _gpu_share(stage, config)
+        folder, config.hardware.device, board and board / f"{title.replace(' ', '-')}-{key[0][:8]}", gpu_share(config, stage)
     )  # fmt: skip
     return keep_stage(store, stage, POLICY, key, partial(train, paths), label, "gpu" if trains_on_gpu(config) else None)
-
-
-def _gpu_share(stage: str, config: PipelineConfig) -> float | None:
-    """What of a GPU's memory one training may take, of what the settings give its phase; a process on another host is alone on its GPU."""
-    together = config.pipeline.gpu_usage_phase2 if stage == "policy" else config.pipeline.gpu_usage_phase3
-    n_processes = (config.hardware.workers or usable_cores()) if config.hardware.runner in ("thread", "process") else 1
-    return None if together is None else together / n_processes
 
 
 def _run_name() -> str:

@@ -11,7 +11,7 @@ from ploutos.errors import ConfigError, ResourceError
 from ploutos.hardware.machine import Gpu, Machine, read_machine, usable_cores
 from ploutos.hardware.resources import Held, ResourceSpec, describe, describe_pause, read_held, reallocate, wait_for_resources
 from ploutos.hardware.threads import VARIABLES, capped_environment, uncapped
-from tasks.training import _gpu_share
+from ploutos.resolve import gpu_share
 
 GIB = 1 << 30
 
@@ -163,10 +163,10 @@ def test_what_a_model_leaves_on_the_gpu_is_counted():
 def test_a_share_of_the_gpu_is_divided_among_the_processes_of_a_phase():
     settings = ["pipeline.gpu_usage_phase2=0.8", "pipeline.gpu_usage_phase3=0.6", "hardware.workers=4"]
     config = load_config("full", overrides=settings)
-    assert _gpu_share("policy", config) == pytest.approx(0.2)
-    assert _gpu_share("hybrid", config) == _gpu_share("ablated", config) == pytest.approx(0.15)
-    assert _gpu_share("policy", load_config("full", overrides=[*settings, "hardware.runner=workers"])) == 0.8
-    assert _gpu_share("policy", load_config("full")) is None
+    assert gpu_share(config, "policy") == pytest.approx(0.2)
+    assert gpu_share(config, "hybrid") == gpu_share(config, "ablated") == pytest.approx(0.15)
+    assert gpu_share(load_config("full", overrides=[*settings, "hardware.runner=workers"]), "policy") == 0.8
+    assert gpu_share(load_config("full"), "policy") is None
     with pytest.raises(ConfigError, match="gpu_usage_phase2"):
         load_config("full", overrides=["pipeline.gpu_usage_phase2=1.2"])
 

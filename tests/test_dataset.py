@@ -23,8 +23,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ploutos.errors import DataError, NoData, RateLimited, StoreError, UnknownSymbol, VendorDown, VendorError
+from ploutos.market.data_spec import DataSpec
 from ploutos.market.dataset import MANIFEST, Dataset, SeriesKey, timeframe_name
-from ploutos.market.download import OVERLAP_BARS, build, update
+from ploutos.market.download import OVERLAP_BARS, bring, build, update
 from ploutos.market.sources.vendor import Page, Request
 
 HOUR = pd.Timedelta(hours=1)
@@ -560,6 +561,18 @@ def test_a_symbol_that_fails_does_not_lose_the_others(dataset):
         ("NQ=F", "unchanged"),
     ]
     assert [(failure.symbol, failure.error) for failure in result.failures] == [("QQQ", "fake-sip has no symbol QQQ; check its name")]
+
+
+def test_a_source_brings_its_span_then_what_is_new_and_says_so_in_a_row_per_symbol(dataset):
+    spec, bars = DataSpec(source="alpaca", symbols=("SPY", "QQQ")), {"SPY": walk(1, 400)}
+    first = bring(dataset, FakeVendor({"SPY": bars["SPY"][:300]}), spec, START.date(), None, allow_partial=True)
+    assert first.table() == [
+        {"symbol": "SPY", "status": "created", "bars": 300, "new": 300, "note": ""},
+        {"symbol": "QQQ", "status": "failed", "bars": 0, "new": 0, "note": "fake-sip has no symbol QQQ; check its name"},
+    ]
+    for some in (spec.model_copy(update={"symbols": ()}), spec.model_copy(update={"symbols": ("SPY",)})):
+        (row,) = bring(dataset, FakeVendor(bars), some, None, None).table()
+        assert (row["symbol"], row["bars"]) == ("SPY", 400)
 
 
 class Broken(FakeVendor):

@@ -7,7 +7,7 @@ import pytest
 
 from ploutos.errors import HistoryError
 from ploutos.features.build import FeatureSpec, build_features
-from ploutos.walk_forward import FoldSpec, data_digest, fold_table, plan_folds, read_folds, write_folds
+from ploutos.walk_forward import FoldSpec, data_digest, fold_table, plan_folds, read_folds, with_bar_to_come, write_folds
 
 
 @pytest.fixture(scope="module")
@@ -68,6 +68,14 @@ def test_the_digest_sees_every_value_before_its_bar_and_none_after(panel, panel_
         close = panel.open.copy()
         close[bar] *= 1.01
         assert (data_digest(replace(panel, open=close), panel_features, 300) == base) is same
+
+
+def test_a_live_plan_reaches_over_the_bar_to_come_and_is_else_as_it_was(sample_bars, features):
+    folds = plan_folds(sample_bars, features, FoldSpec())
+    live = with_bar_to_come(folds, sample_bars.n_bars)
+    assert live[:-1] == folds[:-1]
+    assert live[-1].test == folds[-1].test.model_copy(update={"stop": sample_bars.n_bars + 1})
+    assert live[-1].model_copy(update={"test": folds[-1].test}) == folds[-1]
 
 
 def test_a_plan_survives_its_file(sample_bars, features, tmp_path):

@@ -17,9 +17,10 @@ from ploutos.features.build import FeatureSpec, build_features
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
 from ploutos.market.calendar import last_closed, session_close, sessions_between
-from ploutos.nightly.changes import Cause, NightFacts, drift, explain_changes, psi, retraining_cause, revisions
+from ploutos.nightly.changes import Cause, Drift, NightFacts, Revision, drift, explain_changes, psi, retraining_cause, revisions
 from ploutos.nightly.decision import DECISION, DecisionInputs, decide, for_session, next_open
 from ploutos.nightly.forward_log import DeciderRole, ForwardLog, certified_sessions, decided_in_time, forward_returns
+from ploutos.nightly.night_changes import NightChanges, WeightRow, read_changes, recent_range, write_changes
 from ploutos.strategies.advised import FUSED, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets
 from ploutos.strategies.ensemble import VOTE, EnsembleStrategy
@@ -335,3 +336,31 @@ def test_a_stale_decision_is_for_the_session_that_did_not_come(inputs):
     decision = for_session(decide(before), "2003-04-21", before.bars)
     assert (decision.session, decision.next_open) == ("2003-04-21", "2003-04-22T13:30:00Z")
     assert decision.n_bars == 600
+
+
+def test_what_changed_is_read_as_it_was_written_and_so_is_a_file_of_before_it_had_a_version(tmp_path):
+    row = WeightRow(symbol="IBM", before=0.1, after=0.3, parts={Cause.NEW_BAR: 0.15, Cause.ADVICE: 0.05}, residual=0.0)
+    moved = Revision("IBM", "2013-02-01T00:00Z", "close", 100.0, None)
+    changes = NightChanges(
+        session="2013-03-01", before="2013-02-28", revisions=(moved,), n_revisions=1, settings={"seed": (1, 2)}, weights=(row,),
+        drift=(Drift("rsi", 0.3, 0.1, 0.02, 63),),
+    )  # fmt: skip
+    write_changes(changes, tmp_path / "changes.json")
+    assert read_changes(tmp_path / "changes.json") == changes
+    old = json.loads((tmp_path / "changes.json").read_bytes())
+    assert list(old) == [
+        "schema_version", "session", "before", "revisions", "n_revisions", "settings", "code_changed", "weights", "drift",
+    ]  # fmt: skip
+    assert old.pop("schema_version") == 1
+    (tmp_path / "old.json").write_text(json.dumps(old))
+    assert read_changes(tmp_path / "old.json") == changes
+    for content in (json.dumps(old | {"schema_version": 2}), json.dumps(old | {"n_revisions": "many"}), "{"):
+        (tmp_path / "bad.json").write_text(content)
+        with pytest.raises(StoreError, match=r"bad\.json does not say what changed in a night"):
+            read_changes(tmp_path / "bad.json")
+
+
+def test_features_are_held_against_training_over_about_a_quarter(panel):
+    found = recent_range(panel)
+    assert found.stop == panel.n_bars
+    assert len(set(panel.sessions[found.start :].tolist())) == pytest.approx(63, abs=4)

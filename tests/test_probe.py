@@ -16,13 +16,14 @@ from typer.testing import CliRunner
 from ploutos.advisor.advisor import Advisor, prompt_at
 from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.cutoff import CutoffStore
-from ploutos.advisor.leakage_probe import describe, faults, monthly_moves, power_of, probe, score_recall
+from ploutos.advisor.leakage_probe import monthly_moves, power_of, probe, score_recall
 from ploutos.advisor.schedule import decision_times
 from ploutos.cli.main import app
 from ploutos.errors import ConfigError, DataError, LLMError, LLMUnavailable
 from ploutos.features.llm_features import market_features
 from ploutos.llm.backends.base import Reply
 from ploutos.llm.cassette import Cassette
+from ploutos.reporting.probe import describe, faults
 
 FIRST, LAST = 400, 1499
 MONTH = re.compile(r"asset: (\S+)\nmonth: \w+ \d{4} \((\d{4}-\d{2})\)")

@@ -67,8 +67,9 @@ def probe(
 
     Ends with code 1 when it recognises what it must not.
     """
-    from ploutos.advisor.leakage_probe import describe, faults, probe_run
+    from ploutos.advisor.leakage_probe import probe_run
     from ploutos.config import load_config
+    from ploutos.reporting.probe import describe, faults
     from ploutos.settings import Settings
 
     try:

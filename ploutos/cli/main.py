@@ -296,8 +296,7 @@ def optimize(
 def _search(config: Any, trials: int, timesteps: int, kinds: bool) -> Any:
     from ploutos.cli.display import displayed
     from ploutos.envs.spec import with_initial_cash
-    from ploutos.features.build import build_features
-    from ploutos.features.macro_features import macro_of
+    from ploutos.features.macro_features import features_with_macro
     from ploutos.market.loader import load
     from ploutos.progress import working
     from ploutos.registry.recording import record_search
@@ -310,7 +309,7 @@ def _search(config: Any, trials: int, timesteps: int, kinds: bool) -> Any:
     if config.data.texts is not None:
         raise ConfigError(f"a search reads no texts; found data.texts {config.data.texts}, so leave it out")
     bars = load(config.data, Settings().datasets_root)
-    features = build_features(bars, config.features, macro_of(config.data.macro, bars, config.data.macro_provider))
+    features = features_with_macro(bars, config.features, config.data.macro, config.data.macro_provider)
     config = resolve_for_machine(config, features)
     fold, gap = plan_folds(bars, features, config.folds)[0], config.folds.purge_bars + config.folds.embargo_bars
     spec = SearchSpec(trials=trials, timesteps=timesteps, kinds=kinds)

@@ -22,6 +22,10 @@ def account_features(accounts: Accounts) -> FloatArray:
 
     Returns:
         Shape (n_accounts, n_symbols, 5), columns as `ACCOUNT_NAMES`.
+
+    >>> accounts = Accounts.open(1, 1, 1000.0)  # one account, one symbol, before its first trade
+    >>> dict(zip(ACCOUNT_NAMES, account_features(accounts)[0, 0].tolist(), strict=True))["win_rate_recent"]
+    0.5
     """
     shape = accounts.units.shape
     wins = np.bitwise_count(accounts.outcomes.astype(np.uint64)).astype(float)

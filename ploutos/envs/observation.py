@@ -9,7 +9,6 @@ row are divided by 10, and both, like the drawdown, are clipped to ±5.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -20,7 +19,6 @@ from ploutos.envs.ledger import Accounts
 from ploutos.envs.market_arrays import MarketArrays
 from ploutos.features.build import FeatureSet
 from ploutos.features.scaling import Scaler
-from ploutos.store import writing
 from ploutos.types import BoolArray, Float32Array, IntArray
 
 _Array = TypeVar("_Array", bound=np.ndarray[Any, Any])
@@ -70,20 +68,3 @@ def read_only(rows: _Array) -> _Array:
     view = np.asarray(rows).view()
     view.setflags(write=False)
     return cast(_Array, view)
-
-
-def map_rows(rows: Float32Array, path: Path) -> Float32Array:
-    """Write rows to a .npy file once and return them mapped from it: any number of processes then share one copy.
-
-    Args:
-        path: where; a file that is there already is taken as it is.
-    """
-    if not path.exists():
-        with writing(path) as temporary, temporary.open("wb") as file:
-            np.save(file, rows)
-    return open_rows(path)
-
-
-def open_rows(path: Path) -> Float32Array:
-    """Rows that `map_rows` wrote, read-only."""
-    return read_only(np.load(path, mmap_mode="r"))

@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from ploutos.advisor.placebos import placebo_advice
 from ploutos.advisor.signals import Signals
+from ploutos.advisor.texts import scores_of, with_texts
 from ploutos.envs.spec import EnvSpec
 from ploutos.evaluation.backtest import Backtests, Segment, concat, run_backtests
 from ploutos.evaluation.benchmark import require_purchase
 from ploutos.evaluation.metrics import periods_of, sharpe_and_return
 from ploutos.evaluation.robustness import Lineup
 from ploutos.evaluation.summary import LearningCurve, Number, Part
-from ploutos.features.build import FeatureSet
+from ploutos.features.build import FeatureSet, FeatureSpec
 from ploutos.features.llm_features import market_features
+from ploutos.features.macro_features import features_with_macro
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.fusion.hybrid import hybrid_features
 from ploutos.fusion.spec import FusionSpec
@@ -132,6 +135,16 @@ class Deciders:
 
     def _segments(self, policies: Sequence[Sequence[Policy]]) -> list[Segment]:
         return [Segment(fold.test, members) for fold, members in zip(self.folds, policies, strict=True)]
+
+
+def features_of_run(bars: Bars, spec: FeatureSpec, data: DataSpec, readings: pd.DataFrame | None) -> FeatureSet:
+    """The features of bars as a run computes them, on other bars with its clock as well.
+
+    Args:
+        readings: of the run's texts; None where it has none.
+    """
+    built = features_with_macro(bars, spec, data.macro, data.macro_provider)
+    return built if readings is None else with_texts(built, scores_of(readings), bars, data.texts_stand_bars)
 
 
 def supervised_and_oracle(

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ploutos.features.build import FeatureSet, FeatureSpec, build_features
 from ploutos.features.indicators import ratio
 from ploutos.market.bars import Bars
 from ploutos.market.macro import TOLERANCE, Provider, on_clock, publish, read_macro
@@ -84,6 +85,11 @@ def macro_columns(
 def macro_of(path: Path | None, bars: Bars, provider: Provider) -> pd.DataFrame | None:
     """The macro columns of a file or folder; None where there is none."""
     return None if path is None else macro_columns(read_macro(path), bars, provider)
+
+
+def features_with_macro(bars: Bars, spec: FeatureSpec, macro: Path | None, provider: Provider) -> FeatureSet:
+    """The features of bars, with macro columns where there is a file or folder of them."""
+    return build_features(bars, spec, macro_of(macro, bars, provider))
 
 
 def compute(series: str, values: FloatArray) -> dict[str, FloatArray]:

@@ -9,13 +9,15 @@ import logging
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from datetime import date
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
 
 from ploutos.errors import CredentialsError, DataError, NoData, RateLimited, VendorDown
+from ploutos.market.data_spec import VENDOR_TIMEFRAME, DataSpec, vendor_symbols
 from ploutos.market.dataset import Dataset, Series, SeriesKey, Span, checked, read_frame, write_frame
 from ploutos.market.sources.vendor import Adjustment, Page, Request, Vendor
 from ploutos.store import writing
@@ -75,6 +77,14 @@ class BuildResult:
     series: tuple[SeriesResult, ...]
     failures: tuple[Failure, ...]
 
+    def table(self) -> list[dict[str, Any]]:
+        """A row per symbol, those that failed last."""
+        return [
+            *({"symbol": each.key.symbol, "status": each.status, "bars": each.rows, "new": each.added, "note": each.note}
+              for each in self.series),
+            *({"symbol": each.symbol, "status": "failed", "bars": 0, "new": 0, "note": each.error} for each in self.failures),
+        ]  # fmt: skip
+
 
 def build(
     dataset: Dataset, vendor: Vendor, requests: Sequence[Request], progress: Progress | None = None,
@@ -115,6 +125,28 @@ def update(
             start, end = (line.requested[0][0], line.requested[-1][1]) if line.requested else (line.first, now)
             requests.append(Request(line.key.symbol, timeframe, start, max(now, end), adjustment))
     return _each(dataset, vendor, requests, progress, allow_partial, now, refresh=True)
+
+
+def bring(
+    dataset: Dataset, vendor: Vendor, spec: DataSpec, start: date | None, end: date | None, progress: Progress | None = None,
+    *, allow_partial: bool = False,
+) -> BuildResult:  # fmt: skip
+    """Make the dataset hold a span of what a source trades, or bring up to date what is stored of it.
+
+    Args:
+        spec: of the source; without symbols, everything that is stored of its vendor is brought up to date.
+        start: first day of the span; None to bring up to date.
+        end: exclusive; None means now.
+
+    Raises:
+        DataError, StoreError: as `build` and `update`.
+    """
+    bar, symbols = spec.bar or VENDOR_TIMEFRAME, list(vendor_symbols(spec)) if start is not None or spec.symbols else []
+    if start is None:
+        return update(dataset, vendor, spec.adjustment, bar, symbols, progress, allow_partial=allow_partial)
+    first, last = pd.Timestamp(start, tz="UTC"), pd.Timestamp.now("UTC").ceil("D") if end is None else pd.Timestamp(end, tz="UTC")
+    requests = [Request(symbol, bar, first, last, spec.adjustment) for symbol in symbols]
+    return build(dataset, vendor, requests, progress, allow_partial=allow_partial)
 
 
 def _each(

@@ -121,6 +121,11 @@ def align_to_ticker(
         ConfigError: the zone is unknown or the provider has no such series.
         DataError: a column is not a series, two columns are the same one, a session has two values, or a value is infinite
             or not above 0.
+
+    >>> closes = pd.DataFrame({"vix": [13.2, 14.0]}, index=pd.to_datetime(["2024-01-02", "2024-01-03"]).as_unit("s"))
+    >>> times = pd.to_datetime(["2024-01-03 15:00", "2024-01-03 22:00"]).tz_localize("UTC").as_unit("us")
+    >>> align_to_ticker(closes, times)["vix"].tolist()  # that of 3 January is published after its close
+    [13.2, 14.0]
     """
     known = publish(macro, provider, zone, timeframe)
     return on_clock([frame.rename(columns={"value": name}) for name, frame in known.items()], bars, tolerance)

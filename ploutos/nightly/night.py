@@ -6,6 +6,7 @@ file's bytes. Records lie under `$PLOUTOS_HOME/registry/nights`, one per session
 
 import json
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,19 @@ from pydantic import ValidationError
 from ploutos.advisor.signals import SIGNALS
 from ploutos.config import PipelineConfig
 from ploutos.errors import ConfigError, StoreError
+from ploutos.evaluation.backtest import BACKTESTS
 from ploutos.features.build import FEATURES
 from ploutos.features.llm_features import MARKET_FEATURES
 from ploutos.fusion.calibration import CHOICES
 from ploutos.market.bars import BARS
 from ploutos.nightly.changes import NightFacts
 from ploutos.nightly.decision import DECISION, Decision, DecisionInputs, decide, for_session
-from ploutos.nightly.forward_log import DeciderRole
+from ploutos.nightly.forward_log import DeciderRole, ForwardLog, certified_sessions
 from ploutos.provenance import source_digest
 from ploutos.run_refs import RunRefs
 from ploutos.specs import Spec
-from ploutos.store import Kind, Ref, Store, digest_of, write_json
+from ploutos.store import Ref, Store, digest_of, write_json
+from ploutos.strategies.advised import FUSED
 from ploutos.strategies.ensemble import HYBRID
 from ploutos.strategies.regression import REGRESSION
 from ploutos.training.checkpoint import StoredPolicies
@@ -96,6 +99,16 @@ def settings_of(config: PipelineConfig) -> dict[str, Any]:
 def decider_digest(config: PipelineConfig, subject: str) -> str:
     """Who decides: a subject and the settings that make it. Retraining by plan, and one more day, leave it as it is."""
     return digest_of([subject, settings_of(config)])[:16]
+
+
+def logged_sessions(store: Store, refs: RunRefs, config: PipelineConfig, log: ForwardLog) -> tuple[date, ...]:
+    """Sessions of a run's backtest that the forward log certifies for the account that hears the advisor."""
+    slug = FUSED.slug if config.evaluation.subject == "auto" else config.evaluation.subject
+    decider = decider_digest(config, slug)
+    entries = [entry for entry in log.entries() if entry.decider == decider]
+    if not entries:
+        return ()
+    return certified_sessions(entries, decider, store.load(refs.require("backtests"), BACKTESTS), slug, store.load(refs.bars, BARS))
 
 
 def inputs_of(store: Store, record: NightRecord) -> DecisionInputs:
@@ -215,14 +228,3 @@ def _read(file: Path) -> NightRecord:
         return NightRecord.model_validate(json.loads(file.read_bytes()))
     except (OSError, ValueError, ValidationError) as error:
         raise StoreError(f"{file} is not a record of a night; restore it from a copy") from error
-
-
-def _write_changes(value: dict[str, Any], path: Path) -> None:
-    write_json(path, value)
-
-
-def _read_changes(path: Path) -> dict[str, Any]:
-    return dict(json.loads(path.read_bytes()))
-
-
-CHANGES = Kind("changes", ".json", _write_changes, _read_changes)

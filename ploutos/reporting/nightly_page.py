@@ -4,7 +4,6 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
@@ -12,7 +11,8 @@ from ploutos.nightly.changes import Cause
 from ploutos.nightly.decision import DECISION, Decision
 from ploutos.nightly.forward_log import DeciderRole, Entry
 from ploutos.nightly.holdout import HoldoutRead
-from ploutos.nightly.night import CHANGES, NightRecord
+from ploutos.nightly.night import NightRecord
+from ploutos.nightly.night_changes import CHANGES, NightChanges, write_changes
 from ploutos.nightly.standing import MoveKind, Verdict
 from ploutos.registry.promotion import PROBATION_SESSIONS
 from ploutos.reporting.page import render_page, show
@@ -41,7 +41,7 @@ class Night:
     verdict: Verdict
     folder: Path
     decision: Decision
-    changes: dict[str, Any]
+    changes: NightChanges
 
     @classmethod
     def read(cls, store: Store, record: NightRecord, entries: tuple[Entry, ...], verdict: Verdict, folder: Path, changes: Ref) -> "Night":
@@ -75,31 +75,29 @@ def _clock(stamp: str) -> str:
     return f"{stamp[:10]} {stamp[11:16]} UTC"
 
 
-def _changed(changes: dict[str, Any]) -> list[str]:
-    if changes["before"] is None:
+def _changed(changes: NightChanges) -> list[str]:
+    if changes.before is None:
         return ["This is the first night, so there is nothing to compare it with."]
     sums: dict[str, float] = {}
-    for row in changes["weights"]:
-        for cause, part in row["parts"].items():
+    for row in changes.weights:
+        for cause, part in row.parts.items():
             sums[cause] = sums.get(cause, 0.0) + abs(part)
     moved = [(size, cause) for cause, size in sums.items() if size > _SMALL]
     found = []
     if moved:
         parts = [f"{cause} {show(size, 'percent')}" for size, cause in sorted(moved, reverse=True)]
-        found.append(f"Weights moved since {changes['before']}, summed over symbols without sign: {enumerate_names(parts)}.")
+        found.append(f"Weights moved since {changes.before}, summed over symbols without sign: {enumerate_names(parts)}.")
     else:
-        found.append(f"No weight moved since {changes['before']}.")
-    if changes["n_revisions"]:
-        first = changes["revisions"][0]
-        many = f"{changes['n_revisions']:,} values of past bars have changed"
-        found.append(
-            f"{many}, the first {first['field']} of {first['symbol']} at {first['timestamp']}: {first['before']} became {first['after']}."
-        )
-    if changes["code_changed"]:
+        found.append(f"No weight moved since {changes.before}.")
+    if changes.n_revisions:
+        first = changes.revisions[0]
+        many = f"{changes.n_revisions:,} values of past bars have changed"
+        found.append(f"{many}, the first {first.field} of {first.symbol} at {first.timestamp}: {first.before} became {first.after}.")
+    if changes.code_changed:
         found.append("The source changed since then.")
-    if changes["settings"]:
-        found.append(f"Settings changed since then: {enumerate_names(list(changes['settings']))}.")
-    drifted = [row["feature"] for row in changes["drift"] if row["psi"] > _DRIFTED]
+    if changes.settings:
+        found.append(f"Settings changed since then: {enumerate_names(list(changes.settings))}.")
+    drifted = [row.feature for row in changes.drift if row.psi > _DRIFTED]
     if drifted:
         several = f"{len(drifted)} features are" if len(drifted) > 1 else "1 feature is"
         found.append(f"{several} far from what the policies were trained on (PSI above {_DRIFTED}), {drifted[0]} farthest.")
@@ -150,7 +148,7 @@ def write_night(night: Night, target: Path) -> Path:
     frame = night.decision.frame
     with writing(target / "decision.parquet") as temporary:
         DECISION.write(night.decision, temporary)
-    write_json(target / "changes.json", night.changes)
+    write_changes(night.changes, target / "changes.json")
     verdict = night.verdict
     said = {
         "session": night.record.session, "run": os.path.relpath(night.folder, target), "sentences": night_sentences(night),
@@ -181,22 +179,19 @@ def _tables(night: Night, frame: pd.DataFrame) -> list[tuple[str, list[str], lis
     ]  # fmt: skip
     headings = ["symbol", "held", "target", "action", "confidence", "most influential features", "advice", "vetoed"]
     tables = [("Target weights for the next open", headings, decided)]
-    causes = [cause for cause in _ORDER if any(cause in row["parts"] for row in night.changes["weights"])]
+    causes = [cause for cause in _ORDER if any(cause in row.parts for row in night.changes.weights)]
     if causes:
         moved = [
-            [row["symbol"], _weight(row["before"]), *(_signed(row["parts"].get(cause, 0.0)) for cause in causes), _weight(row["after"])]
-            for row in night.changes["weights"]
+            [row.symbol, _weight(row.before), *(_signed(row.parts.get(cause, 0.0)) for cause in causes), _weight(row.after)]
+            for row in night.changes.weights
         ]
-        tables.append((f"Why the weights moved since {night.changes['before']}, causes replayed from left to right",
+        tables.append((f"Why the weights moved since {night.changes.before}, causes replayed from left to right",
                        ["symbol", "before", *causes, "now"], moved))  # fmt: skip
-    if night.changes["revisions"]:
-        revised = [
-            [row["symbol"], row["timestamp"], row["field"], str(row["before"]), str(row["after"])] for row in night.changes["revisions"]
-        ]
+    if night.changes.revisions:
+        revised = [[row.symbol, row.timestamp, row.field, str(row.before), str(row.after)] for row in night.changes.revisions]
         tables.append(("Past bars whose values have changed", ["symbol", "bar", "field", "was", "is"], revised))
     drifted = [
-        [row["feature"], f"{row['psi']:.3f}", f"{row['ks']:.3f}", show(row["p"], "p"), f"{row['n_recent']:,}"]
-        for row in night.changes["drift"][:_SHOWN]
+        [row.feature, f"{row.psi:.3f}", f"{row.ks:.3f}", show(row.p, "p"), f"{row.n_recent:,}"] for row in night.changes.drift[:_SHOWN]
     ]
     tables.append(("Features of the last quarter against the training range", ["feature", "PSI", "KS", "p (Holm)", "values"], drifted))
     logged = [

@@ -7,6 +7,7 @@ from typing import Any
 from ploutos.config import PipelineConfig, dump_yaml
 from ploutos.errors import StoreError
 from ploutos.reporting.page import render_page, show
+from ploutos.reporting.strategist_verdict import CONTROLS
 from ploutos.research.strategist.loop import Iteration, describe
 from ploutos.research.strategist.spec import StrategistSpec
 from ploutos.research.strategist.verdict import IterationRow, StrategistResult, WindowRow, iteration_row
@@ -82,7 +83,7 @@ def render_strategist(result: StrategistResult) -> str:
         window_rows=[_window_cells(name, row) for name, row in windows.items() if row is not None],
         control_headings=("", "searches", "walk-forward, median", "last window, median", "p", "p, last window"),
         control_rows=[
-            (each.name, each.n_searches, show(each.walk_forward, "ratio"), show(each.sharpe, "ratio"), show(each.p, "p"),
+            (CONTROLS[each.name], each.n_searches, show(each.walk_forward, "ratio"), show(each.sharpe, "ratio"), show(each.p, "p"),
              show(each.p_window, "p"))
             for each in result.controls
         ],

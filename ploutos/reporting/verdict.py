@@ -165,7 +165,7 @@ def rank_sentence(rank: PlaceboRank) -> str:
 
 def advisor_headline(summary: RunSummary) -> str:
     """Whether the advice helped, in one line for a title; `conclusion` says what stands behind it."""
-    row, helped = summary.comparison(Question.ADVICE), _help(summary).startswith("The advice helped")
+    row, helped = summary.comparison(Question.ADVICE), _helped(summary)
     if row is None or row.ruined or row.difference is None:
         return "The advisor: no benefit shown"
     found = "The advisor helped" if helped else "The advisor cost money" if row.sign < 0 else "The advisor: no benefit shown"
@@ -179,9 +179,25 @@ def conclusion(summary: RunSummary) -> str:
     return _help(summary) + caveat
 
 
+def _helped(summary: RunSummary) -> bool:
+    """It earned more than no advice and more than every placebo, and ranks higher than chance explains."""
+    advice, placebos = summary.comparison(Question.ADVICE), _placebo_signs(summary)
+    more = advice is not None and not advice.ruined and advice.sign > 0
+    return more and bool(placebos) and all(sign > 0 for sign in placebos) and _rank_of_chance(summary) is None
+
+
+def _placebo_signs(summary: RunSummary) -> list[int]:
+    return [row.sign for row in summary.comparisons if row.question in _CONTROLS and row.question is not Question.MIRRORED]
+
+
+def _rank_of_chance(summary: RunSummary) -> PlaceboRank | None:
+    """The rank of the advice among its shifted copies where chance explains it."""
+    rank = summary.controls.rank if summary.controls else None
+    return rank if rank is not None and rank.p > 1 - summary.confidence else None
+
+
 def _help(summary: RunSummary) -> str:
     advice = summary.comparison(Question.ADVICE)
-    placebos = [row.sign for row in summary.comparisons if row.question in _CONTROLS and row.question is not Question.MIRRORED]
     if advice is None:
         return "No benefit was shown: the advice was not compared with none."
     if advice.ruined:
@@ -191,15 +207,14 @@ def _help(summary: RunSummary) -> str:
     if advice.sign == 0:
         least = "" if advice.detectable is None else f" {_detectable(advice)}"
         return f"No benefit was shown: results with and without the advice are statistically indistinguishable.{least}"
-    if not placebos:
+    if not _placebo_signs(summary):
         return "The policies earned more with the advice than without it, but no placebo was run, so its content may not be the cause."
-    rank = summary.controls.rank if summary.controls else None
-    if rank is not None and rank.p > 1 - summary.confidence:
+    if (rank := _rank_of_chance(summary)) is not None:
         return (
             "No benefit was shown: the policies earned more with the advice than without it, but its timing ranks no higher than chance "
             f"explains. {rank_sentence(rank)}"
         )
-    if all(sign > 0 for sign in placebos):
+    if _helped(summary):
         return "The advice helped on this one history: the policies earned more with it than without it, and more than with any placebo."
     return (
         "No benefit was shown: the policies earned more with the advice than without it, but not more than with every placebo, so its "

@@ -8,9 +8,11 @@ as good a score. Whatever the model said of its find is not read here.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
 from ploutos.evaluation.metrics import to_date
 from ploutos.evaluation.overfitting import chance_deviation, deflated_sharpe, sharpe_moments
@@ -26,9 +28,50 @@ from ploutos.store import digest_of
 from ploutos.strategies.rules import Rule, Values
 from ploutos.types import FloatArray, TimeArray
 
-EXCHANGED = "exchanged feedback"
-_CHANCE = 0.05
 _ROUND = 12
+
+
+class Control(StrEnum):
+    """A search on the same budget, without the model or without the truth."""
+
+    RANDOM = "random"
+    """Sets drawn by chance."""
+    OPTUNA = "optuna"
+    """Sets that Optuna proposes."""
+    EXCHANGED = "exchanged feedback"
+    """The same model, told the scores of other sets."""
+
+
+class DoubtKind(StrEnum):
+    """What stands against a find."""
+
+    NO_FIND = "no find"
+    LIMIT = "limit"
+    """It breaks a limit of what may be accepted."""
+    LUCK = "luck"
+    """Its Sharpe ratio may be luck, after all that was tried."""
+    LUCK_IN_WINDOW = "luck in window"
+    """The same on the last window."""
+    MARKET = "market"
+    """Its lead over buying and holding is within chance."""
+    REVEALED = "revealed"
+    """Prompts named assets and dates."""
+    REMEMBERED = "remembered"
+    """The model may remember sessions of the last window."""
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """One thing that stands against a find; its numbers are in the result.
+
+    Attributes:
+        needed: probability that is asked for, where one is.
+        limit: which limit is broken, as the model was told.
+    """
+
+    kind: DoubtKind
+    needed: float = math.nan
+    limit: str = ""
 
 
 class IterationRow(Spec):
@@ -80,8 +123,8 @@ class WindowRow(Spec):
 class ControlRow(Spec):
     """Searches on the same budget, without the model or without the truth."""
 
-    name: str
-    """`random`, `optuna` or `exchanged feedback`."""
+    name: Control
+    """Which."""
     n_searches: int
     """How many."""
     walk_forward: float | None
@@ -153,10 +196,12 @@ class StrategistResult(Spec):
     """Every time that the model left the GPU."""
     promoted: bool
     """Whether the find is worth anything."""
-    reasons: tuple[str, ...]
-    """Why it is not."""
-    sentences: tuple[str, ...]
-    """The verdict, the finding first."""
+    doubts: tuple[Doubt, ...] = Field(default=(), exclude=True)
+    """What stands against it; not in a file, which holds the words."""
+    reasons: tuple[str, ...] = ()
+    """Why it is not, once `ploutos.reporting.strategist_verdict.in_words` has said so."""
+    sentences: tuple[str, ...] = ()
+    """The verdict, the finding first; from there, too."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +222,7 @@ class Judge:
     def judge(
         self, search: Search, other: Search | None, about: dict[str, Any], unloads: Sequence[dict[str, Any]] = ()
     ) -> StrategistResult:
-        """Record the trials, run the controls, open the last window, and say what came of it.
+        """Record the trials, run the controls, open the last window, and decide what came of it; `reporting` puts it in words.
 
         Args:
             other: the same search with exchanged feedback.
@@ -194,8 +239,8 @@ class Judge:
         held, market = self._buy_and_hold()
         lead = self._estimate(matched_volatility, window.returns, market) if window else Estimate(math.nan)
         controls = self._controls(search, other, window)
-        reasons = self._reasons(search, deflated, deflated_window, lead, about)
-        result = StrategistResult(
+        doubts = self._doubts(search, deflated, deflated_window, lead, about)
+        return StrategistResult(
             rule=executor.rule.name, **about, ended=search.ended, n_questions=search.n_questions, n_tokens=search.n_tokens,
             seconds=round(search.seconds, 3), development=self._days(executor.tests[0].start, executor.tests[-1].stop),
             window=self._days(executor.last_window.start, executor.last_window.stop),
@@ -203,9 +248,8 @@ class Judge:
             n_independent=independent, deflated=deflated, n_looks=n_looks, deflated_window=deflated_window,
             found=_window_row(window) if window else None, defaults=_window_row(executor.open_last_window(executor.rule.defaults)),
             buy_and_hold=held, lead_over_market=_finite(lead.value), lead_over_market_p=_finite(lead.p),
-            controls=controls, unloads=tuple(unloads), promoted=not reasons, reasons=reasons, sentences=(),
+            controls=controls, unloads=tuple(unloads), promoted=not doubts, doubts=doubts,
         )  # fmt: skip
-        return result.model_copy(update={"sentences": sentences_of(result)})
 
     # --- trials
 
@@ -257,11 +301,11 @@ class Judge:
         spec, budgets = self.executor.spec, [each.budget for each in search.proposals]
         if not budgets:
             return ()
-        rows = [self._ranked("random", [self._random(budgets, k) for k in range(spec.random_searches)], search, window)]
+        rows = [self._ranked(Control.RANDOM, [self._random(budgets, k) for k in range(spec.random_searches)], search, window)]
         if spec.optuna_searches:
-            rows.append(self._ranked("optuna", [self._optuna(len(budgets), k) for k in range(spec.optuna_searches)], search, window))
+            rows.append(self._ranked(Control.OPTUNA, [self._optuna(len(budgets), k) for k in range(spec.optuna_searches)], search, window))
         if other is not None:
-            rows.append(self._ranked(EXCHANGED, [other.best], search, window))
+            rows.append(self._ranked(Control.EXCHANGED, [other.best], search, window))
         return tuple(rows)
 
     def _random(self, budgets: Sequence[int], k: int) -> Evaluation | None:
@@ -285,14 +329,14 @@ class Judge:
         found = search_sets(executor.rule, score, n, seed_integer(self.seed, "optuna search", k))
         return best_of(executor, [executor.evaluate(values) for values, _ in found])
 
-    def _ranked(self, name: str, finds: Sequence[Evaluation | None], search: Search, window: LastWindow | None) -> ControlRow:
+    def _ranked(self, name: Control, finds: Sequence[Evaluation | None], search: Search, window: LastWindow | None) -> ControlRow:
         """A control's scores and the model's rank among them; nothing to rank counts as the worst."""
         windows = [self.executor.open_last_window(found.values) if found else None for found in finds]
         scores = [found.score if found else -math.inf for found in finds]
         sharpes = [each.sharpe if each and math.isfinite(each.sharpe) else -math.inf for each in windows]
         own = search.best.score if search.best else -math.inf
         shown = window.sharpe if window and math.isfinite(window.sharpe) else -math.inf
-        single = name == EXCHANGED
+        single = name is Control.EXCHANGED
         lead = self._lead(window, windows[0]) if single else (None, None)
         return ControlRow(
             name=name, n_searches=len(finds), walk_forward=_finite(float(np.median(scores))), sharpe=_finite(float(np.median(sharpes))),
@@ -324,67 +368,26 @@ class Judge:
 
     # --- the verdict
 
-    def _reasons(
+    def _doubts(
         self, search: Search, deflated: float | None, deflated_window: float | None, lead: Estimate, about: dict[str, Any]
-    ) -> tuple[str, ...]:  # fmt: skip
-        """Why the find is not promoted; empty where it is."""
-        spec = self.executor.spec
+    ) -> tuple[Doubt, ...]:  # fmt: skip
+        """What stands against the find; empty where it is promoted."""
+        needed = self.executor.spec.confidence
         if search.best is None:
-            return ("the model proposed nothing that has a score",)
-        reasons = list(self.executor.faults(search.best))
-        if not (deflated or 0.0) >= spec.confidence:
-            reasons.append(f"deflated for all that was tried, its Sharpe ratio is above luck with {_percent(deflated)}, "
-                           f"{spec.confidence:.0%} is needed")  # fmt: skip
-        if not (deflated_window or 0.0) >= spec.confidence:
-            reasons.append(f"on the last window its Sharpe ratio is above luck with {_percent(deflated_window)}, "
-                           f"{spec.confidence:.0%} is needed")  # fmt: skip
-        if not (lead.value > 0 and lead.p <= 1 - spec.confidence):
-            reasons.append("on the last window its lead over buying and holding at the same volatility, "
-                           f"{lead.value:.1%} a year, is within chance (p = {lead.p:.2f})")  # fmt: skip
-        if not about["blind"]:
-            reasons.append("the prompts named assets and dates (llm.reveal): an ablation, never a result")
-        if about["window_clean"] < 1:
-            reasons.append(f"{1 - about['window_clean']:.0%} of the last window's sessions are not shown to be clean of what the model may "
-                           "remember (llm.stated_cutoff, ploutos llm probe)")  # fmt: skip
-        return tuple(reasons)
+            return (Doubt(DoubtKind.NO_FIND),)
+        found = {
+            DoubtKind.LUCK: not (deflated or 0.0) >= needed,
+            DoubtKind.LUCK_IN_WINDOW: not (deflated_window or 0.0) >= needed,
+            DoubtKind.MARKET: not (lead.value > 0 and lead.p <= 1 - needed),
+            DoubtKind.REVEALED: not about["blind"],
+            DoubtKind.REMEMBERED: about["window_clean"] < 1,
+        }
+        limits = [Doubt(DoubtKind.LIMIT, limit=limit) for limit in self.executor.faults(search.best)]
+        return (*limits, *(Doubt(kind, needed) for kind, stands in found.items() if stands))
 
     def _days(self, start: int, stop: int) -> tuple[str, str]:
         sessions = self.executor.bars.sessions
         return str(sessions[start])[:10], str(sessions[stop - 1])[:10]
-
-
-def sentences_of(result: StrategistResult) -> tuple[str, ...]:
-    """The verdict in plain words, the finding first."""
-    found = []
-    if result.promoted and result.found:
-        found.append(f"Found: {describe(result.best or {})}. On the last window, which nobody had seen, its Sharpe ratio is "
-                     f"{_number(result.found.sharpe)}, that of buying and holding {_number(result.buy_and_hold.sharpe)}; at the same "
-                     f"volatility it leads by {result.lead_over_market or 0:.1%} a year "
-                     f"(p = {_number(result.lead_over_market_p, 3)}).")  # fmt: skip
-    else:
-        found.append(f"Nothing is promoted: {'; '.join(result.reasons)}.")
-    for control in result.controls:
-        found.append(_against(result, control))
-    found.append(f"{result.n_trials} trials on these sessions count as {result.n_independent:.0f} independent ones; the last window was "
-                 f"opened for {result.n_looks} find{'s' * (result.n_looks != 1)}.")  # fmt: skip
-    if result.is_mock:
-        found.append("The strategist was a fixed rule, not a language model.")
-    return tuple(found)
-
-
-def _against(result: StrategistResult, control: ControlRow) -> str:
-    own = max((row.walk_forward for row in result.iterations[1:] if row.parameters == result.best and row.walk_forward is not None),
-              default=None)  # fmt: skip
-    if control.name == EXCHANGED or control.p is None:
-        if control.lead_p is None or control.lead is None:
-            return f"With {control.name} the same model ended with {_number(control.walk_forward)}: nothing to tell apart."
-        beyond = "beyond chance" if control.lead_p <= _CHANCE else "within chance"
-        return (f"With {control.name} the same model ended with {_number(control.walk_forward)}; on the last window its true find leads by "
-                f"{control.lead:.1%} a year (p = {control.lead_p:.3f}): {beyond}.")  # fmt: skip
-    beyond = "better than chance" if control.p <= _CHANCE else "no better than chance"
-    return (f"The find scores {_number(own)} walk-forward; {control.n_searches} {control.name} searches on the same budget score "
-            f"{_number(control.walk_forward)} in the median (p = {control.p:.3f}, on the last window {_number(control.p_window, 3)}): "
-            f"the model searched {beyond}.")  # fmt: skip
 
 
 def iteration_row(each: Iteration) -> IterationRow:
@@ -419,11 +422,3 @@ def _rank(own: float, others: Sequence[float]) -> float:
 
 def _finite(value: float) -> float | None:
     return value if math.isfinite(value) else None
-
-
-def _number(value: float | None, digits: int = 2) -> str:
-    return "nothing" if value is None else f"{value:.{digits}f}"
-
-
-def _percent(value: float | None) -> str:
-    return "no probability" if value is None else f"{value:.0%}"
