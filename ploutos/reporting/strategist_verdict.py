@@ -74,7 +74,7 @@ def _against(result: StrategistResult, control: ControlRow) -> str:
     name, score = CONTROLS[control.name], _number(control.walk_forward)
     if control.name is Control.EXCHANGED or control.p is None:
         if control.lead_p is None or control.lead is None:
-            return f"With {name} the same model ended with {score}: nothing to tell apart."
+            return f"With {name} the same model ended with {score}; no last window was compared."
         beyond = "beyond chance" if control.lead_p <= _CHANCE else "within chance"
         return (
             f"With {name} the same model ended with {score}; on the last window its true find leads by "
