@@ -168,7 +168,7 @@ def difference(one: Path, other: Path) -> str:
 
 
 def compare(trees: list[Path], folder: Path, file: Path | None, rounds: int, profile: bool) -> None:
-    """Processor seconds of every tree, in turns, against those of the first; and whether their arrays are the same."""
+    """Seconds of every tree, in turns, against those of the first; and whether their arrays are the same."""
     running = [Tree(path, folder / "-".join(path.resolve().parts[1:]), file) for path in trees]
     if profile:
         running[-1].ask("profile")

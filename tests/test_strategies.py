@@ -258,7 +258,7 @@ def test_limits_shapes_chance_and_pickles(panel):
 
     rng = np.random.default_rng(0)
     for build, sentence in (
-        (table(0.5), r"table targets 1\.5 times its equity after bar 505 .* in column S0 and others; expected 1 at most"),
+        (table(0.5), r"table targets 1\.5 times its equity, the largest part after bar 505 .* in column S0; expected 1 at most"),
         (table(-0.1), r"targets a short position after bar 505 .* in column S0; expected none"),
         (table(np.inf), r"returns an infinite weight after bar 505 .* in column S0"),
         (lambda bars: (Forgetful(rng), None), "answer of forgetful changed .* on the same bars: .* it is random, or keeps something"),

@@ -185,8 +185,8 @@ def _require_limits(strategy: Strategy, answers: FloatArray, bars: Bars, part: R
     if len(wrong := np.argwhere(asked.sum(axis=2) > env.gross_limit + _SLACK)):
         most = asked[tuple(wrong[0])]
         raise StrategyError(
-            f"{_name(strategy, wrong[0])} targets {most.sum():.3g} times its equity {_where([*wrong[0], most.argmax()], bars, part)} and "
-            f"others; expected {env.gross_limit:g} at most"
+            f"{_name(strategy, wrong[0])} targets {most.sum():.3g} times its equity, the largest part "
+            f"{_where([*wrong[0], most.argmax()], bars, part)}; expected {env.gross_limit:g} at most"
         )
     if not env.allow_short and len(wrong := np.argwhere(answers < 0)):
         raise StrategyError(
