@@ -87,10 +87,14 @@ class Workers:
         with get_client(sync_client=True) as client:
             return client.create_flow_run(member, name=name, state=Scheduled())
 
+    def join(self):
+        """Wait until every helper that was started is over."""
+        for each in self.threads:
+            each.join(120)
+
     def ended(self):
         """How each helper is once those that were started are over, and how many tasks it did."""
-        for each in self.threads:
-            each.join()
+        self.join()
         with get_client(sync_client=True) as client:
             runs = [client.read_flow_run(each.id) for each in self.runs]
         return [(run.state.name, run.labels.get(DONE, 0)) for run in runs]
@@ -126,7 +130,8 @@ def workers(monkeypatch):
     for module, name in ((helpers, "_SOONEST_S"), (helpers, "_LATEST_S"), (member_module, "_LOOK_S")):
         monkeypatch.setattr(module, name, 0.1)
     monkeypatch.setattr(helpers, "run_deployment", made.run_deployment)
-    return made
+    yield made
+    made.join()  # one that a busy server was not asked to end does so after a minute, and needs the server until then
 
 
 def ask(n_tasks, meanwhile=lambda of: None):
