@@ -45,7 +45,7 @@ from ploutos.market.bars import Bars
 from ploutos.market.data_spec import DataSpec
 from ploutos.market.loader import load
 from ploutos.training.checkpoint import Policy, load_policy, save_policy
-from ploutos.training.ppo import build_model
+from ploutos.training.ppo import build_model, meta_of
 from ploutos.training.spec import TrainingSpec
 from ploutos.walk_forward import Fold, FoldSpec, plan_folds, tested_decisions
 
@@ -74,11 +74,7 @@ def policies_of(bars: Bars, features: FeatureSet, fold: Fold, folder: Path) -> l
             model = build_model(env, spec, SEED + 100 * fold.index + member, "cpu")
             with torch.no_grad():
                 model.policy.action_net.weight *= SHARPER  # type: ignore[operator]
-            meta = {
-                "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
-                "symbols": list(bars.symbols), "features": list(features.names), "training": {"algorithm": spec.algorithm}, "env": {},
-            }  # fmt: skip
-            save_policy(model, meta, path)
+            save_policy(model, meta_of(bars, features, fold, EnvSpec(), spec, scaler, SEED), path)
         members.append(load_policy(path))
     return members
 

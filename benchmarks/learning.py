@@ -231,7 +231,7 @@ def found_in(case: Case, bars: Bars, features: FeatureSet, fold: Fold, best: Str
         model = fit_regression(bars, features, fold, env, RegressionSpec(), kind)
         others.append(PrecomputedTargets(kind, decide(bars, features, model, env, slice(None)), Role.REGRESSION))
     learnt = learning_ranges(fold, case.spec)[0]
-    found = {"steps": float(np.mean([policy.meta["timesteps"] for policy in policies]))}
+    found = {"steps": float(np.mean([policy.meta.timesteps for policy in policies]))}
     for where, part in (("in", Range(start=learnt.start + 1, stop=learnt.stop)), ("out", fold.test)):
         result = accounts(bars, features, part, policies, others, env)
         members = [member_id(m).slug for m in range(len(policies))]

@@ -21,7 +21,8 @@ from ploutos.fusion.spec import FusionSpec, HybridSpec
 from ploutos.hardware.resources import ResourceSpec
 from ploutos.llm.config import LLMProvider
 from ploutos.market.data_spec import DataSpec, SourceName
-from ploutos.run_refs import RunRefs, read_refs
+from ploutos.run_manifest import read_refs
+from ploutos.run_refs import RunRefs
 from ploutos.specs import Spec
 from ploutos.store import Store
 from ploutos.strategies.spec import RegressionSpec

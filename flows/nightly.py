@@ -36,7 +36,8 @@ from ploutos.registry.promotion import model_of
 from ploutos.registry.trials import TrialRegistry
 from ploutos.remote_store import open_store
 from ploutos.reporting.nightly_page import Night, night_sentences, write_night
-from ploutos.run_refs import RunRefs, read_refs
+from ploutos.run_manifest import read_refs
+from ploutos.run_refs import RunRefs
 from ploutos.settings import Settings
 from ploutos.store import Store
 from tasks.advice import signals_of
@@ -209,7 +210,7 @@ def _decide(
     decision = stages.run(f"decision {role}", decision_of, place.store, refs, signals, run, subject, session)
     return NightRecord(
         session=session, role=role, decider=decider_digest(run, subject), subject=subject, run=name, code=code_digest(),
-        config=run.model_dump(mode="json"), refs=refs.as_json(), signals=signals, decision=decision, stale=stale,
+        config=run.model_dump(mode="json"), refs=refs, signals=signals, decision=decision, stale=stale,
     )  # fmt: skip
 
 
@@ -219,7 +220,7 @@ def _decide_beside(
     """The decision of a model that is not tonight's: its policies as they are, on tonight's bars."""
     known = place.nights.last_of(decider)
     if known is not None:
-        run, old, subject, name = known.pipeline, known.run_refs, known.subject, known.run
+        run, old, subject, name = known.pipeline, known.refs, known.subject, known.run
     else:  # promoted from a run that was not a night
         folder = place.settings.runs_root / model.run
         run, old = load_config("full", folder / "config.yaml"), read_refs(folder, 3, place.store)

@@ -25,6 +25,7 @@ from ploutos.llm.gpu_unload import GPUMemoryManager
 from ploutos.llm.meter import Meter, metered
 from ploutos.progress import Progress, tell
 from ploutos.remote_store import open_store
+from ploutos.run_manifest import Asked
 from ploutos.settings import Settings
 from ploutos.store import Ref, Store
 from ploutos.training.pool import environment, shared_pools
@@ -87,11 +88,11 @@ class Stages:
         self._runners = runners
         self.ended: dict[str, str] = {}
 
-    def asked(self, llm: LLMConfig) -> dict[str, Any] | None:
-        """What a language model was asked anew and how it came and went, JSON-able for the manifest; None with the mock."""
+    def asked(self, llm: LLMConfig) -> Asked | None:
+        """What a language model was asked anew and how it came and went; None with the mock."""
         if llm.provider is LLMProvider.MOCK:
             return None
-        return self.meter.summary(llm.limits) | {"unloads": [asdict(each) for each in self.memory.unloads]}
+        return Asked(**asdict(self.meter.spent(llm.limits)), unloads=tuple(self.memory.unloads))
 
     def submit(self, task: Task[P, State[Ref]], *args: P.args, **kwargs: P.kwargs) -> PrefectFuture[State[Ref]]:
         """Start a task in this process."""

@@ -125,6 +125,16 @@ class PipelineConfig(Spec):
         return self
 
     @model_validator(mode="after")
+    def _fine_tuning_leaves_something(self) -> "PipelineConfig":
+        rate, decay = self.hybrid.learning_rate, self.training.weight_decay
+        if self.with_hybrid and rate is not None and rate * decay >= 1:
+            raise ValueError(
+                f"hybrid.learning_rate {rate:g} at training.weight_decay {decay:g} shrinks every weight to nothing at each step; it must "
+                f"be below {1 / decay:g}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _all_data_settings_are_read(self) -> "PipelineConfig":
         if (unread := self.data.unread) is not None:
             raise ValueError(unread)

@@ -1,4 +1,4 @@
-"""What is wrong with a setting, in one sentence for people. Pydantic finds the fault; its own words never reach anybody."""
+"""What is wrong with a setting or a file, for people. Pydantic finds the fault; its own words never reach anybody who set something."""
 
 import difflib
 from collections.abc import Iterator, Sequence
@@ -36,6 +36,16 @@ def suggestion(word: str, known: Sequence[str], cutoff: float = 0.5) -> str:
     folded = {each.lower(): each for each in known}
     near = difflib.get_close_matches(word.lower(), list(folded), n=1, cutoff=cutoff)
     return f"; did you mean {folded[near[0]]}?" if near else ""
+
+
+def first_fault(error: OSError | ValueError) -> str:
+    """Why a file was not read: the first thing that is wrong with what it holds."""
+    if isinstance(error, OSError):
+        return (error.strerror or str(error)).lower()
+    if not isinstance(error, ValidationError):
+        return str(error)
+    first = error.errors()[0]
+    return ": ".join([*([".".join(map(str, first["loc"]))] if first["loc"] else []), first["msg"]])
 
 
 def explain(error: ValidationError, model: type[BaseModel]) -> str:

@@ -1,19 +1,19 @@
 """What a run stands on, by reference."""
 
-import json
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from ploutos.errors import StoreError
-from ploutos.store import Ref, Store
+from ploutos.store import Ref
 
 
 @dataclass(frozen=True)
 class RunRefs:
     """What a run stands on; the later ones are None until they are made."""
+
+    __pydantic_config__ = ConfigDict(extra="ignore")  # what another version knew beside them is passed over
 
     bars: Ref
     quality: Ref
@@ -66,38 +66,3 @@ class RunRefs:
             elif each is not None:
                 pending[:0] = each
         return found
-
-    def as_json(self) -> dict[str, Any]:
-        """For a manifest; `read_refs` reads it again."""
-        return dict(_ADAPTER.dump_python(self, mode="json"))
-
-    @staticmethod
-    def from_json(value: dict[str, Any]) -> "RunRefs":
-        """What `as_json` made."""
-        return _ADAPTER.validate_python(value)
-
-
-_ADAPTER = TypeAdapter(RunRefs)
-
-
-def read_refs(folder: Path, phase: int, store: Store) -> RunRefs:
-    """What the first phases of an earlier run made, every artifact verified.
-
-    Args:
-        folder: of that run, or of its last phase.
-        phase: the last one that is needed.
-
-    Raises:
-        StoreError: the folder has no such manifest, the run did not come that far, or an artifact is missing or damaged.
-    """
-    try:
-        refs = _ADAPTER.validate_python(json.loads((folder / "manifest.json").read_bytes())["refs"])
-    except (FileNotFoundError, NotADirectoryError, json.JSONDecodeError, KeyError, ValidationError) as error:
-        raise StoreError(f"{folder} holds no manifest.json with the references of a run; name the folder of a run or of a phase") from error
-    if phase == 2 and not refs.policies:
-        raise StoreError(f"the run in {folder} ended before phase 2, so it has no policies; start from phase 2")
-    refs = refs.until(phase)
-    for ref in refs.all():
-        if not store.holds(ref):
-            raise StoreError(f"{ref.kind} {ref.sha256[:12]} of {folder} is missing or damaged in {store.where}; repeat that run")
-    return refs

@@ -28,6 +28,7 @@ from ploutos.features.online import OptimizedFeatureCache
 from ploutos.fusion import decisions
 from ploutos.hardware import monitor
 from ploutos.hardware.monitor import NOT_EVALUATED
+from ploutos.run_manifest import read_manifest
 from ploutos.specs import Spec
 from ploutos.store import write_json
 from ploutos.training.callbacks import BatchedCallback
@@ -347,7 +348,7 @@ def _findings(targets: Targets, measured: Mapping[str, float | None], not_done: 
 
 def _not_done(folder: Path) -> str:
     """What of the work a run left out: trainings that were found in the store, or earlier phases; empty when it did all."""
-    stages: dict[str, str] = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))["stages"]
+    stages = read_manifest(folder).stages
     stored = [name for name, state in stages.items() if state == "Cached" and name.startswith(("policy", "hybrid", "ablated"))]
     if stored:
         return f"{len(stored)} trainings came from the store ({stored[0]} first); an empty PLOUTOS_HOME measures them all"
@@ -356,4 +357,4 @@ def _not_done(folder: Path) -> str:
 
 def _timesteps(folder: Path) -> int:
     """Steps that all policies of a run were trained for, as their files say."""
-    return sum(int(read_meta(path)["timesteps"]) for path in sorted(folder.glob("folds/**/policy.zip")))
+    return sum(read_meta(path).timesteps for path in sorted(folder.glob("folds/**/policy.zip")))

@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from prefect import State, get_run_logger, task
 from prefect.artifacts import create_link_artifact, create_markdown_artifact, create_table_artifact
@@ -47,6 +47,7 @@ from ploutos.progress import Progress, tell, working
 from ploutos.reporting.report import fold_rows, render_markdown
 from ploutos.reporting.run_folder import write_run
 from ploutos.reporting.verdict import verdict
+from ploutos.run_manifest import Asked
 from ploutos.run_refs import RunRefs
 from ploutos.store import Kind, Ref, Store
 from ploutos.strategies.ensemble import HYBRID, HYBRID_ABLATED
@@ -236,7 +237,7 @@ def metrics_of(store: Store, refs: RunRefs, inside: Ref, config: PipelineConfig,
 
 @task(name="report", cache_policy=NO_CACHE)
 def report(
-    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage, asked: dict[str, Any] | None
+    store: Store, refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: dict[str, str], usage: Usage, asked: Asked | None
 ) -> Path:
     """Write the run's folder and put its summary, its fold table and a link into the UI. Never cached."""
     with working("report"):

@@ -61,7 +61,7 @@ def logged(log: ForwardLog, nights: Nights, record: NightRecord, store: Store, n
     decision = store.load(record.decision, DECISION)
     nights.keep(record)
     entry = log.append(
-        decision, record.role, record.decider, sha256=record.decision.sha256, bars=record.run_refs.bars.sha256, stale=record.stale, now=now
+        decision, record.role, record.decider, sha256=record.decision.sha256, bars=record.refs.bars.sha256, stale=record.stale, now=now
     )
     shown = decision.frame[["symbol", "held", "target", "action", "confidence", "features", "advice", "vetoed"]]
     rows = [{str(name): None if pd.isna(value) else value for name, value in row.items()} for row in shown.to_dict("records")]

@@ -106,13 +106,13 @@ def _progress_logger(paths: TrainingPaths, stage: str, label: str) -> Callable[[
         progress = read_progress(paths)
         if progress is None:
             return
-        rate = f"{progress['steps_per_second']:,} steps/s"
-        tell(Progress(stage, label, "working", progress["steps"], progress["total"], "steps", rate, progress["resumed_at"]))
-        tenth = 10 * progress["steps"] // progress["total"]
+        rate = f"{progress.steps_per_second:,} steps/s"
+        tell(Progress(stage, label, "working", progress.steps, progress.total, "steps", rate, progress.resumed_at))
+        tenth = 10 * progress.steps // progress.total
         if tenth > logged[0]:
             logged[0] = tenth
-            reward = progress["mean_episode_reward"]
+            reward = progress.mean_episode_reward
             told = rate if reward is None else f"{rate}, mean episode reward {reward}"  # there is none before an episode has ended
-            logger.info("%s %s: %d of %d steps, %s", stage, label, progress["steps"], progress["total"], told)
+            logger.info("%s %s: %d of %d steps, %s", stage, label, progress.steps, progress.total, told)
 
     return log

@@ -1,16 +1,26 @@
 """Markets and sizes that several tests share."""
 
+import zipfile
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 
 from ploutos.advisor.advisor import Advisor
 from ploutos.advisor.config import LLMConfig
 from ploutos.advisor.mock import MockBackend
+from ploutos.envs.spec import EnvSpec
 from ploutos.llm.config import LLMProvider
 from ploutos.market.bars import Bars, align
 from ploutos.market.instruments import InstrumentSpec
 from ploutos.market.quality_report import QualitySummary, QualityWarning, SymbolQuality
+from ploutos.run_manifest import RunManifest
+from ploutos.run_refs import RunRefs
+from ploutos.store import Ref
+from ploutos.training.checkpoint import META
+from ploutos.training.policy_meta import PolicyMeta, ScalerValues, TrainedOn, write_meta
 from ploutos.training.spec import StoppingSpec, TrainingSpec
+from ploutos.walk_forward import Range
 
 TINY = TrainingSpec(
     total_timesteps=256, n_envs=4, n_steps=32, batch_size=64, n_epochs=2, net_arch=(16,), members=2, stopping=StoppingSpec(patience=1000)
@@ -37,6 +47,25 @@ def random_panel(seed: int, n_bars: int = 700, n_symbols: int = 3) -> Bars:
         keep &= np.arange(n_bars) >= (200 if s == 2 else 0)
         frames.append(frame[keep])
     return align(pd.concat(frames), pd.Timedelta(days=1), "NYSE", f"random panel {seed}")
+
+
+def write_policy_file(path: Path, **facts) -> Path:
+    """What a policy's file says of its training, without its networks."""
+    bars = Range(start=0, stop=1)
+    meta = PolicyMeta(
+        fold=TrainedOn(train=bars, validation=bars, warmup_bars=0, data_sha256=""), seed=0, planned_timesteps=0, timesteps_reduction=1.0,
+        symbols=(), features=(), scaler=ScalerValues(mean=(), deviation=()), env=EnvSpec(), training=TINY, versions={},
+    )  # fmt: skip
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr(META, write_meta(meta.model_copy(update=facts)))
+    return path
+
+
+def manifest_of(**facts) -> RunManifest:
+    """The manifest of a run that made nothing."""
+    refs = RunRefs(*(Ref(kind="k", path="p", sha256=sha * 64, bytes=1) for sha in "1234"), policies=())
+    made = RunManifest(written="2026-01-01T00:00:00+00:00", commit="c", config_sha256="d", seed=1, refs=refs, stages={})
+    return made.model_copy(update=facts)
 
 
 def mock_advisor(**settings) -> Advisor:

@@ -224,8 +224,8 @@ def test_the_critic_is_inherited_too_and_new_inputs_are_learnt(tmp_path, panel, 
     spec = fine_tuning(TINY, HybridSpec(timesteps_share=0.5, learning_rate=1e-3))
     assert (spec.planned_timesteps, spec.learning_rate) == (128, 1e-3)
     tuned = load_policy(trained(tmp_path / "hybrid", panel, hybrid, panel_fold, hybrid_env(env), spec, 8, first))
-    assert tuned.meta["timesteps"] == 128
-    assert tuned.meta["warm_start"] == file_sha256(first)
+    assert tuned.meta.timesteps == 128
+    assert tuned.meta.warm_start == file_sha256(first)
     names = tuned.observes
     old = [names.index(name) for name in policy.observes]
     new = [i for i in range(len(names)) if i not in old]
@@ -273,4 +273,4 @@ def test_a_fine_tuning_that_is_killed_ends_in_the_same_bytes(tmp_path, panel, pa
     run_hybrid_job(replace(job, paths=TrainingPaths(tmp_path / "calm"), target=tmp_path / "calm.zip"))
     assert job.target.read_bytes() == (tmp_path / "calm.zip").read_bytes()
     tuned = load_policy(job.target)
-    assert [record["timesteps"] for record in tuned.meta["curve"]] == list(range(128, 128 * 120 + 1, 128))
+    assert [record["timesteps"] for record in tuned.meta.curve] == list(range(128, 128 * 120 + 1, 128))

@@ -16,7 +16,7 @@ from ploutos.errors import ConfigError, LLMError, LLMStopped, LLMUnavailable
 from ploutos.llm.backends.base import Message, Reply
 from ploutos.llm.backends.openai_compatible import OpenAIBackend
 from ploutos.llm.cassette import Cassette
-from ploutos.llm.meter import Meter, metered
+from ploutos.llm.meter import Meter, Spent, metered
 from ploutos.progress import advance, listening, working
 from tasks.progress_log import questions_logged
 
@@ -122,11 +122,10 @@ def test_what_failed_took_time_and_a_meter_says_what_it_counted():
     meter.begin(limits)
     meter.end(1.0, Reply(GOOD, prompt_tokens=1000, tokens=50, seconds=1.0, load_seconds=0.25))
     assert meter.describe(limits) == "2 questions, 1,050 tokens, 3 s, cost 0.0015"
-    assert meter.summary(limits) == {
-        "questions": 2, "prompt_tokens": 1000, "tokens": 50, "abstentions": 0, "failures": 1, "seconds": 3.0, "load_seconds": 0.25,
-        "money": pytest.approx(0.0015),
-    }  # fmt: skip
-    assert meter.summary(LLMConfig().limits)["money"] is None
+    assert meter.spent(limits) == Spent(
+        questions=2, prompt_tokens=1000, tokens=50, abstentions=0, failures=1, seconds=3.0, load_seconds=0.25, money=pytest.approx(0.0015)
+    )
+    assert meter.spent(LLMConfig().limits).money is None
 
 
 def test_abstentions_and_failed_calls_are_counted_where_they_are_new(tmp_path):
@@ -134,12 +133,12 @@ def test_abstentions_and_failed_calls_are_counted_where_they_are_new(tmp_path):
     cassette, down = Cassette(tmp_path), LLMUnavailable("down")
     advisor = advisor_with({}, cassette, script=("no", "no", down, GOOD), batch_size=1)
     assert [outcome.abstained for outcome in advisor.ask_all(asks(2))] == [True, False]
-    counts = advisor.meter.summary(advisor.config.limits)
-    assert (counts["questions"], counts["abstentions"], counts["failures"]) == (4, 1, 1)
+    counts = advisor.meter.spent(advisor.config.limits)
+    assert (counts.questions, counts.abstentions, counts.failures) == (4, 1, 1)
     again = advisor_with({}, cassette)
     assert [outcome.abstained for outcome in again.ask_all(asks(2))] == [True, False]
-    counts = again.meter.summary(again.config.limits)
-    assert (counts["questions"], counts["abstentions"], counts["failures"]) == (0, 0, 0)
+    counts = again.meter.spent(again.config.limits)
+    assert (counts.questions, counts.abstentions, counts.failures) == (0, 0, 0)
 
 
 def test_tokens_seconds_cost_abstentions_and_the_time_left_are_told_after_every_answer(tmp_path):

@@ -19,7 +19,7 @@ from ploutos.reporting.names import names_of
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
-ADVISED = [*SMALL, "llm.provider=ollama", "llm.model=tiny", "llm.cadence_bars=400", "llm.timeout_s=30", "llm.unload_during_backtest=true"]
+ADVISED = [*SMALL, "llm.provider=ollama", "llm.model=tiny", "llm.cadence_bars=100", "llm.timeout_s=30", "llm.unload_during_backtest=true"]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -131,10 +131,10 @@ def test_a_run_whose_server_dies_resumes_asks_nothing_twice_and_replays_with_nob
     # what the cutoff store learns of the model changes the numbers' words, and nothing that they stand on
     assert summary.advisor.certificate is None
     assert [span.tag for span in summary.spans] == ["grey"]
-    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary.advisor.digest, probe_of("2010-06", STRONG))
-    probed = run(tmp_path / "probed", "llm.replay=true", "llm.mirror=true", "llm.stated_cutoff=2010-01-31")
+    CutoffStore(home / "llm" / "cutoffs").add("ollama", "tiny", summary.advisor.digest, probe_of("2011-08", STRONG))
+    probed = run(tmp_path / "probed", "llm.replay=true", "llm.mirror=true", "llm.stated_cutoff=2011-03-31")
     assert (stages(probed)["backtests"], stages(probed)["metrics"]) == ("Cached", "Completed")
     certified = read_summary(probed / "metrics.json")
-    assert (certified.advisor.certificate.probed, certified.advisor.certificate.digest_match) == ("2010-06", True)
+    assert (certified.advisor.certificate.probed, certified.advisor.certificate.digest_match) == ("2011-08", True)
     assert [span.tag for span in certified.spans] == ["contaminated", "grey", "clean"]
     assert certified.strategies == summary.strategies

@@ -14,6 +14,7 @@ import httpx
 import numpy as np
 import pandas as pd
 import pytest
+from markets import manifest_of
 from typer.testing import CliRunner
 
 from ploutos.cli.main import app
@@ -49,6 +50,7 @@ from ploutos.registry.promotion import (
 )
 from ploutos.registry.recording import settings_digest
 from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
+from ploutos.run_manifest import BarsFacts, write_manifest
 
 
 def gates(passed=True, suspect=False, measured=True) -> Gates:
@@ -244,7 +246,8 @@ def test_the_champions_path_is_paired_session_by_session(tmp_path):
     config, folder = load_config("full"), runs / "one"
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(dump_yaml(config))
-    (folder / "manifest.json").write_text(json.dumps({"bars": {"timeframe": "1D", "calendar": "NYSE"}}))
+    bars = BarsFacts(timeframe="1D", calendar="NYSE", sessions_per_year=252.0, zone="UTC", label="start", instruments=(), notes=())
+    write_manifest(manifest_of(bars=bars), folder)
     stamps = pd.to_datetime(days).tz_localize("UTC") + pd.Timedelta(hours=5)
     pd.DataFrame({"strategy": "vote", "timestamp": stamps, "equity": [100.0, 110.0, 99.0, 99.0, 198.0]}).to_parquet(
         folder / "equity.parquet"

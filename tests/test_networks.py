@@ -253,27 +253,25 @@ def stopped(tmp_path, panel, features, fold, name="a", **changes):
 
 def test_training_ends_when_it_gets_no_better_and_keeps_the_best(tmp_path, panel, panel_features, panel_fold):
     policy, meta = stopped(tmp_path, panel, panel_features, panel_fold)
-    chosen = meta["stopping"]
-    steps, scores = zip(*chosen["scores"], strict=True)
+    chosen = meta.stopping
+    steps, scores = zip(*chosen.scores, strict=True)
     best = int(np.argmax(scores))
-    assert chosen["chosen_timesteps"] == steps[best]
-    assert chosen["looks"] == len(scores) == best + 1 + 3
+    assert chosen.chosen_timesteps == steps[best]
+    assert chosen.looks == len(scores) == best + 1 + 3
     assert steps == tuple(range(256, 256 * len(steps) + 1, 256))
-    assert meta["timesteps"] == steps[-1] == policy.model.num_timesteps < 128 * 40
-    assert [record["timesteps"] for record in meta["curve"]] == list(range(128, steps[-1] + 1, 128))
-    assert [record["validation/log_growth_per_bar"] for record in meta["curve"][1::2]] == list(scores)
-    assert (chosen["validation"]["start"], chosen["validation"]["stop"]) == (348, 400)  # a fifth of 110..400, behind the gap of 6
+    assert meta.timesteps == steps[-1] == policy.model.num_timesteps < 128 * 40
+    assert [record["timesteps"] for record in meta.curve] == list(range(128, steps[-1] + 1, 128))
+    assert [record["validation/log_growth_per_bar"] for record in meta.curve[1::2]] == list(scores)
+    assert chosen.validation == Range(start=348, stop=400)  # a fifth of 110..400, behind the gap of 6
 
 
 def test_the_kept_policy_is_that_of_its_step_and_its_score_that_of_a_backtest(tmp_path, panel, panel_features, panel_fold):
     policy, meta = stopped(tmp_path, panel, panel_features, panel_fold)
-    chosen = meta["stopping"]
+    chosen = meta.stopping
     env = EnvSpec(episode_bars=60)
     strategy = EnsembleStrategy({VOTE: slice(0, 1)}, bars=panel, env=env)
-    equity = run_backtests(panel, panel_features, [Segment(Range.model_validate(chosen["validation"]), (policy,))], [strategy], env).equity[
-        0
-    ]
-    assert np.log(equity[-1] / equity[0]) / 52 == pytest.approx(chosen["chosen_score"], abs=1e-9)
+    [equity] = run_backtests(panel, panel_features, [Segment(chosen.validation, (policy,))], [strategy], env).equity
+    assert np.log(equity[-1] / equity[0]) / 52 == pytest.approx(chosen.chosen_score, abs=1e-9)
 
 
 def test_what_is_held_out_moves_no_weight_and_no_scaler(tmp_path, panel, panel_features, panel_fold):

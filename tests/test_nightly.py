@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import numpy as np
 import pandas as pd
 import pytest
-from markets import mock_advisor, random_panel
+from markets import manifest_of, mock_advisor, random_panel
 
 from ploutos.advisor.advisor import advise
 from ploutos.envs.spec import EnvSpec
@@ -20,6 +20,7 @@ from ploutos.market.calendar import last_closed, session_close, sessions_between
 from ploutos.nightly.changes import Cause, Drift, NightFacts, Revision, drift, explain_changes, psi, retraining_cause, revisions
 from ploutos.nightly.decision import DECISION, DecisionInputs, decide, for_session, next_open
 from ploutos.nightly.forward_log import DeciderRole, ForwardLog, certified_sessions, decided_in_time, forward_returns
+from ploutos.nightly.night import NightRecord, Nights
 from ploutos.nightly.night_changes import NightChanges, WeightRow, read_changes, recent_range, write_changes
 from ploutos.strategies.advised import FUSED, FusedStrategy
 from ploutos.strategies.base import PrecomputedTargets
@@ -98,11 +99,11 @@ def test_the_last_fold_decides_on_after_its_test_range(inputs):
 def test_what_was_listened_to_is_what_a_linear_model_adds_up(inputs, model, panel_features):
     decision = decide(inputs("logistic").until(600))
     values = model.scaler.transform(panel_features.values[599])
-    for row, (lean, named) in enumerate(zip(decision.frame["lean"], decision.frame["features"], strict=True)):
+    for row, (score, named) in enumerate(zip(decision.frame["score"], decision.frame["features"], strict=True)):
         parts = values[row].astype(np.float64) * model.arrays["coefficients"]
         for name, part in json.loads(named).items():
             assert part == pytest.approx(parts[panel_features.names.index(name)], abs=2e-6)
-        assert lean == pytest.approx(parts.sum() + model.arrays["intercept"])
+        assert score == pytest.approx(parts.sum() + model.arrays["intercept"])
         assert max(abs(part) for part in json.loads(named).values()) == pytest.approx(np.abs(parts).max(), abs=2e-6)
 
 
@@ -358,6 +359,23 @@ def test_what_changed_is_read_as_it_was_written_and_so_is_a_file_of_before_it_ha
         (tmp_path / "bad.json").write_text(content)
         with pytest.raises(StoreError, match=r"bad\.json does not say what changed in a night"):
             read_changes(tmp_path / "bad.json")
+
+
+def test_a_nights_record_is_read_as_it_was_written_by_this_version_or_an_older_one(tmp_path):
+    nights, refs = Nights(tmp_path), manifest_of().refs
+    record = NightRecord(
+        session="2013-03-01", role=DeciderRole.CHAMPION, decider="d", subject="vote", run="r", code="c", config={}, refs=refs, signals=None,
+        decision=refs.quality, stale=False,
+    )  # fmt: skip
+    nights.keep(record)
+    assert nights.of("2013-03-01") == (record,)
+    [file] = nights.root.iterdir()
+    content = json.loads(file.read_bytes())
+    file.write_text(json.dumps(content | {"refs": content["refs"] | {"since removed": []}}))
+    assert nights.of("2013-03-01") == (record,)
+    file.write_text(json.dumps(content | {"refs": {}}))
+    with pytest.raises(StoreError, match="is not a record of a night; restore it from a copy"):
+        nights.of("2013-03-01")
 
 
 def test_features_are_held_against_training_over_about_a_quarter(panel):

@@ -44,7 +44,8 @@ from tasks import training
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect's own server warns about itself
 
 SMALL = [
-    "data.symbols=[AAPL, IBM, FB]", "folds.train_years=3", "folds.test_months=60", "training.members=2", "training.total_timesteps=512",
+    "data.symbols=[AAPL, IBM, FB]", "data.start=2007-01-03", "folds.train_years=3", "folds.test_months=16", "training.members=2",
+    "training.total_timesteps=512",
     "training.n_envs=4", "training.n_steps=64", "training.batch_size=128", "training.net_arch=[16]", "evaluation.replications=100",
     "evaluation.placebo_draws=2", "evaluation.rank_draws=20", "evaluation.robustness.paths=50", "evaluation.recombination.groups=4",
     "pipeline.pause_between_phases=0", "hardware.workers=1",
@@ -273,7 +274,14 @@ def test_a_future_trades_whole_contracts_on_its_own_terms(home, tmp_path, source
 
 def test_a_planted_market_shows_what_policies_and_regressions_took_of_the_oracle(home, tmp_path):
     market = ["data.source=synthetic", "data.symbols=[AAPL, IBM]", "data.timeframe=1D", "data.synthetic.scenario=planted"]
-    market += ["data.synthetic.strength=4", "data.start=2019-01-02", "training.members=1", "hybrid.enabled=false", "llm.mirror=false"]
+    market += [
+        "data.synthetic.strength=4",
+        "data.start=2019-01-02",
+        "folds.test_months=60",
+        "training.members=1",
+        "hybrid.enabled=false",
+        "llm.mirror=false",
+    ]
     stages = run(tmp_path / "run", *market)
     assert {"regression 0 0", "regression 0 1"} <= computed(stages)
     summary = read_summary(tmp_path / "run" / "metrics.json")
@@ -303,12 +311,12 @@ def test_the_same_seed_in_two_homes_gives_the_same_numbers_and_parameters(tmp_pa
     assert len(policies) == 4
     for policy in policies:
         assert (one / policy).read_bytes() == (two / policy).read_bytes()
-        assert load_policy(one / policy).meta["timesteps"] == 512
+        assert load_policy(one / policy).meta.timesteps == 512
     tuned = sorted(path.relative_to(one) for path in one.glob("folds/*/*/*/policy.zip"))
     assert [path.parts[2] for path in tuned] == ["ablated", "hybrid"] * 2
     for policy in tuned:
         assert (one / policy).read_bytes() == (two / policy).read_bytes()
-        assert load_policy(one / policy).meta["timesteps"] == 256
+        assert load_policy(one / policy).meta.timesteps == 256
     assert len({(one / policy).read_bytes() for policy in (*policies, *tuned)}) == 8  # every fold, member and kind is another
 
 

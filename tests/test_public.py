@@ -107,6 +107,6 @@ def test_figures_draw_what_accounts_did(sample_bars):
 def test_training_takes_single_settings_and_refuses_one_that_is_none(panel, panel_features, panel_fold):
     settings = {"n_envs": 2, "n_steps": 16, "batch_size": 32, "total_timesteps": 32, "teacher": "none"}
     policy = ploutos.train_policy(panel, panel_features, panel_fold, net_arch=(8,), **settings)
-    assert (policy.meta["training"]["net_arch"], policy.meta["timesteps"]) == ([8], 32)
+    assert (policy.meta.training.net_arch, policy.meta.timesteps) == ((8,), 32)
     with pytest.raises(ConfigError, match="totl_timesteps is not a setting; did you mean total_timesteps"):
         ploutos.train_policy(panel, panel_features, panel_fold, totl_timesteps=32)

@@ -9,7 +9,7 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from markets import QUALITY, mock_advisor
+from markets import QUALITY, manifest_of, mock_advisor
 from pages import figures, script
 from typer.testing import CliRunner
 
@@ -25,11 +25,15 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import RunSummary, write_summary
 from ploutos.features.llm_features import market_features
 from ploutos.fusion.spec import FusionSpec
+from ploutos.hardware.monitor import Pause
+from ploutos.llm.gpu_unload import UnloadRecord
+from ploutos.market.instruments import InstrumentSpec
 from ploutos.reporting.page import render_page, show, typeset
 from ploutos.reporting.report import RunFacts, render_markdown, render_report
-from ploutos.reporting.run_folder import _facts_of, repeating_command
+from ploutos.reporting.run_folder import facts_of, repeating_command
 from ploutos.reporting.run_list import find_run, list_runs
 from ploutos.reporting.verdict import headline, verdict, vote_sentence
+from ploutos.run_manifest import Asked, read_manifest, write_manifest
 from ploutos.walk_forward import Range, fold_table
 
 BOOTSTRAP = BootstrapSpec(replications=99)
@@ -50,12 +54,11 @@ def small(panel, panel_features, panel_fold, panel_policies):
     )
 
 
-def write(folder, result, summary, panel, written="2026-01-01T00:00:00+00:00", bars="a" * 64, **facts):
+def write(folder, result, summary, panel, **facts):
     """What comparing needs of a run's folder."""
     folder.mkdir(parents=True)
     write_summary(summary, folder / "metrics.json")
-    manifest = {"written": written, "bars": _facts_of(panel) | facts, "artifacts": {"bars": bars}}
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    write_manifest(manifest_of(bars=facts_of(panel), artifacts={"bars": "a" * 64}, **facts), folder)
     result.equity_frame().to_parquet(folder / "equity.parquet", index=False)
     (folder / "report.html").write_text("<p>report</p>")
     return folder
@@ -83,18 +86,46 @@ def home(tmp_path, monkeypatch, small, panel):
 def test_runs_are_listed_newest_first_with_their_answers(home, small):
     (home / "20260103T000000Z_started").mkdir()
     (home / "20260104T000000Z_phase").mkdir()
-    (home / "20260104T000000Z_phase" / "manifest.json").write_text(json.dumps({"written": "2026-01-04", "phase": 1}))
+    write_manifest(manifest_of(written="2026-01-04", phase=1), home / "20260104T000000Z_phase")
+    (home / "20260105T000000Z_damaged").mkdir()
+    (home / "20260105T000000Z_damaged" / "manifest.json").write_text('{"written": "2026-01-05"')
     content = json.loads((home / "20260101T000000Z_one" / "metrics.json").read_text()) | {"schema_version": 1}
     (home / "20260101T000000Z_one" / "metrics.json").write_text(json.dumps(content))
     found = list_runs(home)
-    assert [each.folder.name[-5:] for each in found] == ["phase", "Z_two", "Z_one"]
+    assert [each.folder.name[-5:] for each in found] == ["phase", "Z_two", "Z_one", "maged"]
     assert found[0].answer == "ended before its evaluation"
     assert found[1].answer == headline(small[1])
     assert found[2].answer.startswith("has schema version 1; expected 5")
+    assert found[3].answer.startswith("holds no manifest.json of a run (")
     answer = json.loads(invoke(app, ["runs", "--json", "--most", "1"]).stdout)
-    assert (answer["n_runs"], len(answer["runs"]), answer["runs"][0]["evaluated"]) == (3, 1, False)
-    assert "2 older" in invoke(app, ["runs", "--most", "1"]).stdout
+    assert (answer["n_runs"], len(answer["runs"]), answer["runs"][0]["evaluated"]) == (4, 1, False)
+    assert "3 older" in invoke(app, ["runs", "--most", "1"]).stdout
     assert find_run(home, None).name.endswith("two")
+
+
+def test_a_manifest_is_read_as_it_was_written_by_this_version_or_an_older_one(tmp_path, panel):
+    unload = UnloadRecord("training", unload_s=0.1 + 0.2, block_s=3.0, freed_bytes=5)
+    asked = Asked(3, 100, 20, abstentions=1, failures=0, seconds=1.5, load_seconds=0.5, money=None, unloads=(unload,))
+    made = manifest_of(
+        bars=facts_of(panel), data_quality=QUALITY.warnings, pauses=(Pause("phase 2", 0.1, 1, None, 2, None),), llm=asked,
+        hardware={"peak_memory_bytes": 3, "mean_cpu_cores": 0.1 + 0.2, "gpu_utilization": None},
+    )  # fmt: skip
+    write_manifest(made, tmp_path)
+    assert read_manifest(tmp_path) == made
+    content = json.loads((tmp_path / "manifest.json").read_text())
+    older = json.loads(json.dumps(content))
+    for group in (older, older["bars"]["instruments"][0], older["refs"], older["llm"]):
+        group["since removed"] = 1
+    del older["schema_version"], older["llm"]["failures"]
+    (tmp_path / "manifest.json").write_text(json.dumps(older))
+    assert read_manifest(tmp_path) == made
+    (tmp_path / "manifest.json").write_text(json.dumps(content | {"schema_version": 2}))
+    with pytest.raises(
+        StoreError, match=r"holds no manifest\.json of a run \(schema_version: .*1\); name the folder of a run or of a phase"
+    ):
+        read_manifest(tmp_path)
+    with pytest.raises(StoreError, match="ended after phase 1, so nothing was tested"):
+        manifest_of(phase=1).require_bars()
 
 
 def test_a_run_is_found_by_folder_name_or_beginning_or_refused_in_one_sentence(home, tmp_path):
@@ -152,8 +183,14 @@ def test_what_cannot_be_compared_is_refused_in_one_sentence(home, small, panel):
     result, summary, _ = small
     one = read_account(home / "20260101T000000Z_one")
     cases = [
-        (replace(one, bars=one.bars | {"calendar": "24/7"}), "has the calendar NYSE and .* 24/7; expected runs of the same calendar"),
-        (replace(one, bars=one.bars | {"instruments": [{"currency": "EUR"}]}), "expected runs of the same currency"),
+        (
+            replace(one, bars=one.bars.model_copy(update={"calendar": "24/7"})),
+            "has the calendar NYSE and .* 24/7; expected runs of the same calendar",
+        ),
+        (
+            replace(one, bars=one.bars.model_copy(update={"instruments": (InstrumentSpec(symbol="A", currency="EUR"),)})),
+            "expected runs of the same currency",
+        ),
         (replace(one, days=one.days + 4000), r"0 sessions in common; expected at least 8"),
         (replace(one, bars_digest="b" * 64, summary=summary.model_copy(update={"source": "synthetic: x"})), "equal dates mean nothing"),
     ]

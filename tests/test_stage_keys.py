@@ -77,7 +77,7 @@ def test_what_changed_is_found_anew_when_anything_it_reads_is_other(monkeypatch)
         refs = RunRefs(*(Ref(kind="k", path="p", sha256=sha * 64, bytes=1) for sha in (bars, "1", "2", "3")), ())
         return NightRecord(
             session="2013-03-01", role="champion", decider="d", subject="vote", run="r", code="c", stale=False, signals=None,
-            config=PipelineConfig(seed=seed).model_dump(mode="json"), refs=refs.as_json(), decision=refs.quality,
+            config=PipelineConfig(seed=seed).model_dump(mode="json"), refs=refs, decision=refs.quality,
         )  # fmt: skip
 
     for before, today in ((record("4", 1), record("5", 1)), (record("4", 1), record("6", 1)), (record("4", 1), record("5", 2))):

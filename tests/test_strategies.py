@@ -362,9 +362,9 @@ def test_members_that_read_whole_rows_sit_beside_others_in_any_order(panel, pane
 def test_a_backtest_keeps_what_it_is_asked_to_keep(panel):
     segments, strategies = [Segment(Range(start=301, stop=400))], all_baselines(panel, 300, ENV, 1)
     whole = run_backtests(panel, None, segments, strategies, ENV)
-    lean = run_backtests(panel, None, segments, strategies, ENV, keep=())
-    np.testing.assert_array_equal(lean.equity, whole.equity)
-    assert lean.weights.size == lean.fill_units.size == lean.pnl.size == 0
+    equity_only = run_backtests(panel, None, segments, strategies, ENV, keep=())
+    np.testing.assert_array_equal(equity_only.equity, whole.equity)
+    assert equity_only.weights.size == equity_only.fill_units.size == equity_only.pnl.size == 0
     costs = run_backtests(panel, None, segments, strategies, ENV, keep=("costs",))
     np.testing.assert_array_equal(costs.commission, whole.commission)
     assert costs.weights.size == 0

@@ -97,7 +97,7 @@ def test_a_file_that_is_no_summary_is_refused(tmp_path, content):
     (tmp_path / "metrics.json").write_bytes(content)
     with pytest.raises(StoreError, match=r"metrics\.json"):
         read_summary(tmp_path / "metrics.json")
-    with pytest.raises(StoreError, match=r"missing\.json is not the summary of a run: .*No such file"):
+    with pytest.raises(StoreError, match=r"missing\.json is not the summary of a run: no such file"):
         read_summary(tmp_path / "missing.json")
 
 

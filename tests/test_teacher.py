@@ -7,12 +7,13 @@ import pytest
 from markets import TINY
 from pydantic import ValidationError
 
+from ploutos.config import load_config
 from ploutos.envs.actions import BUY, HOLD, SELL
 from ploutos.envs.ledger import Accounts
 from ploutos.envs.market_arrays import make_market_arrays
 from ploutos.envs.observation import market_rows
 from ploutos.envs.spec import EnvSpec
-from ploutos.errors import TrainingError
+from ploutos.errors import ConfigError, TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.features.build import FeatureSpec, build_features
 from ploutos.strategies import regression
@@ -141,7 +142,7 @@ def test_after_its_first_rollout_a_policy_decides_as_its_teacher(tmp_path, panel
         tmp_path, panel, replace(panel_features, values=values), panel_fold, teacher, algorithm=algorithm, network=network, n_envs=16,
         total_timesteps=16 * TINY.n_steps, net_arch=(32,),
     )  # fmt: skip
-    assert meta["curve"][0]["train/teacher_divergence"] < 0.5
+    assert meta.curve[0]["train/teacher_divergence"] < 0.5
     seen = []
 
     class Watched(EnsembleStrategy):
@@ -196,15 +197,15 @@ def test_the_weight_holds_a_policy_to_its_teacher(tmp_path, panel, panel_feature
             tmp_path / str(weight), panel, panel_features, panel_fold, teacher, total_timesteps=20 * TINY.n_envs * TINY.n_steps,
             learning_rate=1e-2, teacher_weight=weight, weight_decay=0.0,
         )  # fmt: skip
-        found[weight] = meta["curve"][-1]["train/teacher_divergence"]
+        found[weight] = meta.curve[-1]["train/teacher_divergence"]
     assert found[100.0] < 0.05 < found[0.0]
 
 
 def test_a_training_without_a_teacher_is_what_it_was(tmp_path, panel, panel_features, panel_fold):
     spec = {"total_timesteps": 3 * TINY.n_envs * TINY.n_steps}
     _, meta = trained(tmp_path, panel, panel_features, panel_fold, None, **spec)
-    assert all("train/teacher_divergence" not in record for record in meta["curve"])
-    assert "train/value_loss" in meta["curve"][0]
+    assert all("train/teacher_divergence" not in record for record in meta.curve)
+    assert "train/value_loss" in meta.curve[0]
 
 
 @pytest.mark.parametrize("kind", ["logistic", "trees"])
@@ -270,7 +271,7 @@ def test_a_policy_that_observes_a_forecast_is_told_it_wherever_it_decides(tmp_pa
 
     check_strategy(voted, panel, Range(start=506, stop=560), ENV, [policy])
     ridge = fit_teacher(panel, panel_features, panel_fold, ENV, spec.model_copy(update={"teacher": "ridge"}), RegressionSpec())
-    told_by_another = replace(policy, meta=policy.meta | {"forecast": ridge.model})
+    told_by_another = replace(policy, meta=policy.meta.model_copy(update={"forecast": ridge.model}))
     accounts, bar, arrays = Accounts.open(2, panel.n_symbols, 100_000.0), np.full(2, part.start), make_market_arrays(panel)
 
     def says(*members):
@@ -295,6 +296,8 @@ def test_who_has_a_teacher():
     assert not TrainingSpec.model_validate({"speed": {"fast_loop": False}}).is_taught
     with pytest.raises(ValidationError, match=r"training.observe_forecast needs a teacher"):
         TrainingSpec(teacher="none", observe_forecast=True)
+    with pytest.raises(ConfigError, match=r"hybrid.learning_rate 0.1 at training.weight_decay 10 shrinks every weight .* below 0.1"):
+        load_config("full", overrides=["training.weight_decay=10", "hybrid.learning_rate=0.1"])
     with pytest.raises(ValidationError, match="shrinks every weight to nothing"):
         TrainingSpec(learning_rate=0.1, weight_decay=10)
 

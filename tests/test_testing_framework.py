@@ -7,6 +7,7 @@ import time
 import gymnasium
 import pytest
 import yaml
+from markets import manifest_of, write_policy_file
 from typer.testing import CliRunner
 
 from ploutos.cli.main import app
@@ -14,8 +15,8 @@ from ploutos.config import PipelineConfig, load_config
 from ploutos.config_aliases import KEYS, translate
 from ploutos.errors import ConfigError, PoolError
 from ploutos.hardware import monitor
+from ploutos.run_manifest import write_manifest
 from ploutos.testing_framework import EnvironmentStatePool, HardwareMonitor, TestingFramework, create_test_config
-from ploutos.training.checkpoint import META
 
 
 def leaves(values, prefix=""):
@@ -142,15 +143,13 @@ class OneGpu:
 
 def ran(folder, stages, timesteps=(1000, 24)):
     """What a run leaves, as far as a report reads it."""
-    import zipfile
 
     def run(config):
         for number, steps in enumerate(timesteps):
             place = folder / "folds" / str(number) / "seed_0"
             place.mkdir(parents=True, exist_ok=True)
-            with zipfile.ZipFile(place / "policy.zip", "w") as archive:
-                archive.writestr(META, json.dumps({"timesteps": steps}))
-        (folder / "manifest.json").write_text(json.dumps({"stages": stages}))
+            write_policy_file(place / "policy.zip", timesteps=steps)
+        write_manifest(manifest_of(stages=stages), folder)
         time.sleep(0.02)
         return folder
 

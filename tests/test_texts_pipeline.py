@@ -33,6 +33,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore")]  # Prefect
 SOURCE = ("data.source=synthetic", "data.timeframe=1D", "data.synthetic.scenario=noise", "data.start=2012-01-03", "data.end=2019-12-30")
 RUN = [
     *(each for each in SMALL if not each.startswith(("data.symbols", "evaluation.replications"))), *SOURCE, "evaluation.replications=500",
+    "folds.test_months=60",
     "evaluation.recombination.enabled=false", "data.texts_stand_bars=1", "llm.provider=ollama",
     "llm.model=scripted", "llm.cadence_bars=400", "env.allow_short=true", "features.include=[log_return_1, volatility_20, rsi_14]",
 ]  # fmt: skip
@@ -127,7 +128,7 @@ def test_a_run_reads_texts_once_trains_on_them_and_finds_what_is_planted(home, t
     manifest = json.loads((folder / "manifest.json").read_text())
     features = read_features(home / "store" / manifest["refs"]["features"]["path"])
     assert features.names[-len(TEXT_NAMES) :] == TEXT_NAMES
-    assert load_policy(next(folder.glob("folds/0/seed_0/policy.zip"))).meta["features"][-len(TEXT_NAMES) :] == list(TEXT_NAMES)
+    assert load_policy(next(folder.glob("folds/0/seed_0/policy.zip"))).meta.features[-len(TEXT_NAMES) :] == TEXT_NAMES
     found = read_controls(folder / "texts.json")
     for kind in ("logistic", "trees"):
         signs = {of: found.pair(kind, of, "prices").sign for of in ("model", "words", "shuffled")}

@@ -1,5 +1,7 @@
 """Training: it learns what can be learnt and nothing else, repeats to the byte, and survives being killed."""
 
+import json
+import math
 import os
 import pickle
 import signal
@@ -25,7 +27,7 @@ from ploutos.envs.batch import REWARD_PARTS
 from ploutos.envs.ledger import Accounts, make_market_arrays, step
 from ploutos.envs.observation import market_rows, observe
 from ploutos.envs.spec import CostSpec, EnvSpec
-from ploutos.errors import DataError, TrainingError
+from ploutos.errors import DataError, StoreError, TrainingError
 from ploutos.evaluation.backtest import Segment, run_backtests
 from ploutos.evaluation.metrics import periods_of, session_returns
 from ploutos.evaluation.significance import mean_interval
@@ -43,6 +45,7 @@ from ploutos.strategies.ensemble import VOTE, EnsembleStrategy, ensemble_action,
 from ploutos.strategies.inference import RecurrentState, predict
 from ploutos.training.checkpoint import load_policy
 from ploutos.training.jobs import MemberJob, run_job
+from ploutos.training.policy_meta import parse_meta, write_meta
 from ploutos.training.pool import WorkerPool
 from ploutos.training.ppo import learning_ranges, train_member
 from ploutos.training.spec import CheckpointSpec, SpeedSpec, TrainingPaths, TrainingSpec
@@ -118,9 +121,28 @@ def test_the_same_seed_gives_the_same_file_and_plain_ppo_opens_it(tmp_path, pane
     later = panel_fold.model_copy(update={"index": 4, "test": Range(start=506, stop=600)})
     one_of_many, _ = member(tmp_path, "c", panel, panel_features, later, members=5)  # what is not in its key is not in its file
     assert first.read_bytes() == second.read_bytes() == one_of_many.read_bytes()
-    assert meta["timesteps"] == meta["planned_timesteps"] == 256
+    assert meta.timesteps == meta.planned_timesteps == 256
     assert PPO.load(first).num_timesteps == 256
     assert not (tmp_path / "a").exists()  # no checkpoints or progress are left
+
+
+def test_what_a_policy_says_of_its_training_is_read_to_the_last_digit_and_of_another_version_refused(tmp_path, panel_policies):
+    meta = panel_policies[0].meta.model_copy(update={"curve": ({"timesteps": 128, "episode/reward": 0.1 + 0.2, "train/loss": math.nan},)})
+    said = write_meta(meta)
+    assert write_meta(parse_meta(said, tmp_path)) == said
+    assert parse_meta(said, tmp_path).curve[0]["episode/reward"] == 0.1 + 0.2
+    old = json.loads(said)
+    for later in ("schema_version", "forecast", "warm_start", "mean_episode_reward"):
+        del old[later]
+    old["training"]["speed"]["quick_loop"] = True
+    assert write_meta(parse_meta(json.dumps(old).encode(), tmp_path)) == said
+    for content, found in (
+        (old | {"schema_version": 2}, "schema_version: Input should be 1"),
+        (old | {"seed": "x"}, "seed: "),
+        ([], "Input should be"),
+    ):
+        with pytest.raises(StoreError, match=rf"p.zip is not a policy of this version \({found}.*; train it again"):
+            parse_meta(json.dumps(content).encode(), tmp_path / "p.zip")
 
 
 def test_a_training_leaves_nothing_in_the_temporary_folder(tmp_path, panel, panel_features, panel_fold, monkeypatch):
@@ -148,7 +170,7 @@ def test_every_algorithm_ends_in_a_zip_that_its_plain_class_opens(
     assert type(plain) is algorithm
     assert plain.num_timesteps == 256
     assert isinstance(plain.action_space, spaces.Box if actions == "weights" else spaces.MultiDiscrete)
-    assert [record["timesteps"] for record in meta["curve"]] == [128, 256]
+    assert [record["timesteps"] for record in meta.curve] == [128, 256]
     assert type(plain.policy).__module__.startswith("ploutos") == (network == "shared")
     with zipfile.ZipFile(first) as archive:
         assert b"ploutos" not in archive.read("data")  # but for the shared policy's class, nothing in it needs this library
@@ -334,15 +356,15 @@ def test_the_best_policy_so_far_is_kept_on_demand(job, tmp_path):
     run_job(job)
     best = load_policy(job.paths.folder / "best.zip")
     assert [path.name for path in job.paths.folder.iterdir()] == ["best.zip"]
-    assert 0 < best.meta["timesteps"] <= 128 * 60
-    assert PPO.load(job.paths.folder / "best.zip").num_timesteps == best.meta["timesteps"]
+    assert 0 < best.meta.timesteps <= 128 * 60
+    assert PPO.load(job.paths.folder / "best.zip").num_timesteps == best.meta.timesteps
 
 
 @pytest.mark.parametrize("every", [1, 7])
 def test_the_learning_curve_loses_no_rollout_and_no_episode(job, every):
     """60 rollouts; with 7 to a record, the last one holds four."""
     run_job(replace(job, training=job.training.model_copy(update={"log_every_rollouts": every})))
-    curve = load_policy(job.target).meta["curve"]
+    curve = load_policy(job.target).meta.curve
     assert len(curve) == -(-60 // every)
     assert curve[-1]["timesteps"] == 128 * 60
     assert sum(record["episodes"] for record in curve) > 100
@@ -357,7 +379,7 @@ def test_records_of_several_rollouts_are_means_of_their_parts(job, tmp_path):
     for every in (1, 3):
         one = replace(job, training=job.training.model_copy(update={"log_every_rollouts": every}), target=tmp_path / f"{every}.zip")
         run_job(one)
-        curves.append(load_policy(one.target).meta["curve"])
+        curves.append(load_policy(one.target).meta.curve)
     for i, record in enumerate(curves[1]):
         parts = curves[0][3 * i : 3 * i + 3]
         losses = [part["train/value_loss"] for part in parts if "train/value_loss" in part]  # a first update that imitates has none
@@ -373,7 +395,7 @@ def test_tensorboard_shows_the_learning_curve(job, tmp_path):
     run_job(replace(job, paths=TrainingPaths(tmp_path / "work", tensorboard=tmp_path / "board")))
     events = EventAccumulator(str(tmp_path / "board"))
     events.Reload()
-    curve = load_policy(job.target).meta["curve"]
+    curve = load_policy(job.target).meta.curve
     for name in ("train/value_loss", *(f"reward/{part}" for part in REWARD_PARTS)):
         shown = [(event.step, event.value) for event in events.Scalars(name)]
         assert shown == [(record["timesteps"], pytest.approx(record[name])) for record in curve if name in record]
@@ -452,7 +474,7 @@ def test_a_training_killed_at_ten_random_moments_ends_in_the_same_bytes(job, tmp
         parent.stdin.close()
     assert resumed >= 3
     assert job.target.read_bytes() == calm.target.read_bytes()
-    assert len(load_policy(job.target).meta["curve"]) == 48
+    assert len(load_policy(job.target).meta.curve) == 48
 
 
 def test_a_damaged_checkpoint_is_passed_over(job, tmp_path, caplog):

@@ -5,12 +5,12 @@ import os
 import signal
 import subprocess
 import sys
-import zipfile
 from datetime import date, timedelta
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from markets import write_policy_file
 
 from ploutos.config import PipelineConfig
 from ploutos.envs.spec import EnvSpec
@@ -20,7 +20,7 @@ from ploutos.evaluation.candidates import paths_of, sessions_tested
 from ploutos.registry.recording import record_run, record_search
 from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, counted, make_trial
 from ploutos.strategies.base import PrecomputedTargets, Role
-from ploutos.training.checkpoint import META
+from ploutos.training.policy_meta import Stopping
 from ploutos.walk_forward import Range
 
 SPAN = (date(2020, 1, 2), date(2020, 12, 31))
@@ -170,18 +170,12 @@ def test_a_lost_path_still_counts(tmp_path):
     assert (found.n_trials, found.independent(), len(found.keys)) == (3, 3, 1)
 
 
-def policy_file(path, **meta):
-    with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr(META, json.dumps(meta))
-    return path
-
-
 def test_a_run_records_its_paths_policies_looks_and_prompt_once(tmp_path, panel, panel_fold):
     env, hold = EnvSpec(), np.full((panel.n_bars, panel.n_symbols), 0.3)
     strategies = [PrecomputedTargets("own", hold), PrecomputedTargets("flat", hold * 0, Role.BASELINE)]
     backtests = run_backtests(panel, None, [Segment(panel_fold.test)], strategies, env)
-    held_out = {"start": 300, "stop": 400}
-    files = [policy_file(tmp_path / "a.zip", stopping={"validation": held_out, "looks": 9}), policy_file(tmp_path / "b.zip", seed=2)]
+    stopping = Stopping(validation=Range(start=300, stop=400), looks=9, chosen_timesteps=1, chosen_score=0.0, scores=())
+    files = [write_policy_file(tmp_path / "a.zip", stopping=stopping), write_policy_file(tmp_path / "b.zip", seed=2)]
     signals = SimpleNamespace(is_mock=False, model="m", digest="d", template="1", reveal=False)
     registry, config = TrialRegistry(tmp_path / "registry"), PipelineConfig()
 

@@ -73,7 +73,7 @@ def _newest_like(config: "PipelineConfig", fixed: Sequence[str], phase: int, roo
     from ploutos.config import load_config
     from ploutos.remote_store import open_store
     from ploutos.reporting.run_list import list_runs
-    from ploutos.run_refs import read_refs
+    from ploutos.run_manifest import read_refs
     from ploutos.settings import Settings
 
     store = open_store(Settings())

@@ -4,7 +4,6 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -36,8 +35,8 @@ from ploutos.strategies.oracles import oracle
 from ploutos.strategies.regression import Regression, regression_strategy
 from ploutos.training.callbacks import growth_per_bar
 from ploutos.training.checkpoint import Policy
+from ploutos.training.policy_meta import PolicyMeta
 from ploutos.training.ppo import learning_ranges
-from ploutos.training.spec import TrainingSpec
 from ploutos.types import Float32Array
 from ploutos.walk_forward import Fold, tested_decisions
 
@@ -212,26 +211,20 @@ def in_sample(
         strategy = EnsembleStrategy({member_id(m): slice(m, m + 1) for m in range(len(members))}, bars=bars, env=env)
         policies_of = tuple(members)
         meta = policies_of[0].meta
-        learnt, _ = learning_ranges(
-            Fold.model_validate({**fold.model_dump(), **meta["fold"]}), TrainingSpec.model_validate(meta["training"])
-        )
+        learnt, _ = learning_ranges(fold.model_copy(update=dict(meta.fold)), meta.training)
         train, validation = (_sharpes(bars, features, Segment(part, policies_of), strategy, env) for part in (learnt, fold.validation))
         rows.append(InSample(train=train, validation=validation, learning=tuple(learning_curve(policy.meta) for policy in policies_of)))
     return tuple(rows)
 
 
-def learning_curve(meta: Mapping[str, Any]) -> LearningCurve:
+def learning_curve(meta: PolicyMeta) -> LearningCurve:
     """A member's learning curve, from what its file says of its training."""
-    cash, curve, stopping = EnvSpec.model_validate(meta["env"]).cash, meta["curve"], meta.get("stopping")
-    held_out = {} if stopping is None else {"chosen": stopping["chosen_timesteps"]} | _looks(stopping["scores"])
-    return LearningCurve(
-        steps=tuple(int(point["timesteps"]) for point in curve), train=tuple(growth_per_bar(point, cash) for point in curve), **held_out
-    )
-
-
-def _looks(scores: Sequence[tuple[int, float]]) -> dict[str, tuple[float, ...]]:
-    steps, growth = zip(*scores, strict=True)
-    return {"looks": steps, "held_out": growth}
+    steps = tuple(int(point["timesteps"]) for point in meta.curve)
+    train = tuple(growth_per_bar(point, meta.env.cash) for point in meta.curve)
+    if meta.stopping is None:
+        return LearningCurve(steps=steps, train=train)
+    looks, held_out = zip(*meta.stopping.scores, strict=True)
+    return LearningCurve(steps=steps, train=train, chosen=meta.stopping.chosen_timesteps, looks=looks, held_out=held_out)
 
 
 def _sharpes(bars: Bars, features: FeatureSet, segment: Segment, strategy: EnsembleStrategy, env: EnvSpec) -> tuple[float, ...]:

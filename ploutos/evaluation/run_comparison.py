@@ -4,11 +4,10 @@ Returns go from session close to session close on each run's own path, and a pai
 before. So test ranges with holes never pair one session with two. What luck was tried in either run is its gates' question, not this one.
 """
 
-import json
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -20,6 +19,7 @@ from ploutos.evaluation.spec import BootstrapSpec
 from ploutos.evaluation.summary import Number, Part, RunSummary, read_summary
 from ploutos.market import calendar as calendars
 from ploutos.market.clock import parse_timeframe
+from ploutos.run_manifest import BarsFacts, RunManifest, read_manifest
 from ploutos.types import FloatArray, TimeArray
 from ploutos.wording import plural
 
@@ -41,7 +41,7 @@ class TestedAccount:
     run: str
     slug: str
     summary: RunSummary
-    bars: dict[str, Any]
+    bars: BarsFacts
     bars_digest: str
     days: TimeArray
     closes: FloatArray
@@ -114,7 +114,7 @@ def read_account(folder: Path, slug: str | None = None) -> TestedAccount:
     if (metrics := summary.strategies.get(slug)) is not None and metrics.ruined:
         raise DataError(f"{slug} of {folder.name} was ruined on {metrics.ruined}, so there is nothing to compare; choose another account")
     manifest, days, closes = _closes(folder, slug, tuple(summary.strategies))
-    return TestedAccount(folder.name, slug, summary, manifest["bars"], manifest["artifacts"]["bars"], days, closes)
+    return TestedAccount(folder.name, slug, summary, manifest.require_bars(), manifest.artifacts["bars"], days, closes)
 
 
 def read_closes(folder: Path, slug: str) -> tuple[TimeArray, FloatArray]:
@@ -127,18 +127,18 @@ def read_closes(folder: Path, slug: str) -> tuple[TimeArray, FloatArray]:
     return _closes(folder, slug)[1:]
 
 
-def _closes(folder: Path, slug: str, known: tuple[str, ...] = ()) -> tuple[dict[str, Any], TimeArray, FloatArray]:
+def _closes(folder: Path, slug: str, known: tuple[str, ...] = ()) -> tuple[RunManifest, TimeArray, FloatArray]:
     """The manifest too."""
+    manifest = read_manifest(folder)
     try:
-        manifest = json.loads((folder / "manifest.json").read_bytes())
         frame = pd.read_parquet(folder / "equity.parquet", columns=["strategy", "timestamp", "equity"])
     except (OSError, ValueError) as error:
         raise StoreError(f"{folder} is not the folder of a complete run: {error}; repeat the run") from error
     if slug not in (known := known or tuple(frame["strategy"].unique())):
         raise DataError(f"{folder.name} has no account {slug}; choose one of {', '.join(known)}")
-    path, bars = frame[frame["strategy"] == slug], manifest["bars"]
+    path, bars = frame[frame["strategy"] == slug], manifest.require_bars()
     stamps = path["timestamp"].dt.tz_localize(None).to_numpy().astype("datetime64[us]")
-    days = calendars.sessions(stamps, parse_timeframe(bars["timeframe"]), bars["calendar"])
+    days = calendars.sessions(stamps, parse_timeframe(bars.timeframe), bars.calendar)
     ends = session_closes(days)
     return manifest, days[ends], path["equity"].to_numpy(dtype=np.float64)[ends]
 
@@ -176,8 +176,8 @@ def compare_runs(one: TestedAccount, other: TestedAccount, bootstrap: BootstrapS
 
 
 def _require_comparable(one: TestedAccount, other: TestedAccount) -> None:
-    currencies = [{each["currency"] for each in side.bars["instruments"]} for side in (one, other)]
-    for what, values in (("calendar", [one.bars["calendar"], other.bars["calendar"]]), ("currency", [", ".join(c) for c in currencies])):
+    currencies = [{each.currency for each in side.bars.instruments} for side in (one, other)]
+    for what, values in (("calendar", [one.bars.calendar, other.bars.calendar]), ("currency", [", ".join(c) for c in currencies])):
         if values[0] != values[1]:
             raise DataError(f"{one.run} has the {what} {values[0]} and {other.run} {values[1]}; expected runs of the same {what}")
     if one.bars_digest != other.bars_digest and any(side.summary.source.startswith("synthetic") for side in (one, other)):

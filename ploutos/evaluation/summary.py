@@ -11,10 +11,11 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
 from ploutos.advisor.cutoff import Certificate, Tag
 from ploutos.errors import StoreError
+from ploutos.faults import first_fault
 from ploutos.fusion.calibration import FusionChoice
 from ploutos.store import Kind, write_json
 from ploutos.strategies.base import Role
@@ -979,14 +980,7 @@ def read_summary(path: Path) -> RunSummary:
             raise StoreError(f"{path} has {version}; expected {SCHEMA_VERSION}: repeat the run, or read it with the ploutos that wrote it")
         return RunSummary.model_validate(content)
     except (OSError, ValueError) as error:  # of the file, of its JSON, or of its fields
-        raise StoreError(f"{path} is not the summary of a run: {_first_line(error)}; repeat the run") from error
-
-
-def _first_line(error: Exception) -> str:
-    if isinstance(error, ValidationError):
-        first = error.errors()[0]
-        return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-    return str(error)
+        raise StoreError(f"{path} is not the summary of a run: {first_fault(error)}; repeat the run") from error
 
 
 SUMMARY = Kind("summary", ".json", write_summary, read_summary)

@@ -13,8 +13,8 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ploutos.errors import LLMError
 from ploutos.hardware.machine import Machine, read_machine
@@ -171,15 +171,15 @@ class GPUMemoryManager:
             _note_freed(record, before, self._machine())
         _LOG.info(
             "%s left the GPU in %.1f s, before %s; became free: %s", self._tag, record.unload_s, phase,
-            ", ".join(f"{n / _MIB:,.0f} MiB of {kind}" for kind, n in freed_of(asdict(record))) or "not measured",
+            ", ".join(f"{n / _MIB:,.0f} MiB of {kind}" for kind, n in freed_of(record)) or "not measured",
         )  # fmt: skip
         return record
 
 
-def freed_of(record: dict[str, Any]) -> list[tuple[str, int]]:
+def freed_of(record: UnloadRecord) -> list[tuple[str, int]]:
     """Which memory became free, and how many bytes of it, as far as that was measured."""
-    kinds = (("GPU memory", "freed_gpu_bytes"), ("memory", "freed_bytes"))
-    return [(kind, record[name]) for kind, name in kinds if record[name] is not None]
+    kinds = (("GPU memory", record.freed_gpu_bytes), ("memory", record.freed_bytes))
+    return [(kind, freed) for kind, freed in kinds if freed is not None]
 
 
 def _note_freed(record: UnloadRecord, before: Machine, after: Machine) -> None:

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from dataclasses import dataclass
 
 from ploutos.errors import LLMError, LLMStopped
 from ploutos.llm.backends.base import Reply
@@ -27,6 +27,20 @@ def price_of(prompt_tokens: int, tokens: int, limits: LLMLimits) -> float | None
     if limits.price_in is None or limits.price_out is None:
         return None
     return (prompt_tokens * limits.price_in + tokens * limits.price_out) / _MILLION
+
+
+@dataclass(frozen=True)
+class Spent:
+    """What a run asked of a model; `money` is None without prices, the rest is as in `Meter`."""
+
+    questions: int = 0
+    prompt_tokens: int = 0
+    tokens: int = 0
+    abstentions: int = 0
+    failures: int = 0
+    seconds: float = 0.0
+    load_seconds: float = 0.0
+    money: float | None = None
 
 
 class Meter:
@@ -98,10 +112,12 @@ class Meter:
         words = [plural(self.questions, "question"), plural(self.prompt_tokens + self.tokens, "token"), show_seconds(self.seconds)]
         return ", ".join(words + ([] if money is None else [f"cost {money:.4g}"]))
 
-    def summary(self, limits: LLMLimits) -> dict[str, Any]:
-        """The counts, JSON-able, for a run's manifest."""
-        counts = {name: getattr(self, name) for name in ("questions", "prompt_tokens", "tokens", "abstentions", "failures")}
-        return counts | {"seconds": self.seconds, "load_seconds": self.load_seconds, "money": self.money(limits)}
+    def spent(self, limits: LLMLimits) -> Spent:
+        """The counts as they stand."""
+        return Spent(
+            self.questions, self.prompt_tokens, self.tokens, self.abstentions, self.failures, self.seconds, self.load_seconds,
+            self.money(limits),
+        )  # fmt: skip
 
 
 _current: ContextVar[Meter | None] = ContextVar("meter", default=None)

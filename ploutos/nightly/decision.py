@@ -98,7 +98,7 @@ class Decision:
 
     Attributes:
         frame: one row per symbol: symbol, last_close, held (share of equity after the last close), target (nan for no order), action
-            (buy, hold or sell, before any veto), confidence (0..1), lean (the score for buying, on which occlusion is measured), features
+            (buy, hold or sell, before any veto), confidence (0..1), score (for buying; occlusion is measured on it), features
             (JSON, name to part of that score, the largest first), advice, advice_confidence, advice_reason, vetoed.
         session: whose close it was taken after.
         decided_after: when the last bar was known, UTC.
@@ -216,7 +216,7 @@ def _scored(
         return _of_regression(model, features, last)
     actions, confidences = (each[0] for each in ensemble_action(context.predictions))
     score = _buy_score(context.predictions)
-    columns = {"action": [_ACTIONS[int(each)] for each in actions], "confidence": confidences, "lean": score}
+    columns = {"action": [_ACTIONS[int(each)] for each in actions], "confidence": confidences, "score": score}
     if any(policy.recurrent for policy in members):
         return columns | {"features": ["{}"] * len(score)}
     parts = _occluded(list(members), inputs.bars, features, context.accounts.copy(), env)
@@ -254,7 +254,7 @@ def _of_regression(model: Regression, features: FeatureSet, last: int) -> dict[s
     act = np.where(ready & (score > model.band), BUY, np.where(ready & (score < -model.band), SELL, HOLD))
     sure = np.full(len(score), np.nan) if model.kind == "ridge" else 1 / (1 + np.exp(-np.abs(score)))
     named = _named(score[:, None] - parts, features.names)
-    return {"action": [_ACTIONS[int(each)] for each in act], "confidence": sure, "lean": score, "features": named}
+    return {"action": [_ACTIONS[int(each)] for each in act], "confidence": sure, "score": score, "features": named}
 
 
 def _named(parts: FloatArray, names: Sequence[str]) -> list[str]:

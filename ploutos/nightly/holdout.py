@@ -22,7 +22,7 @@ from ploutos.nightly.decision import DecisionInputs, observed, strategy_of
 from ploutos.nightly.night import decision_inputs
 from ploutos.registry.recording import market_of, settings_digest, span_of
 from ploutos.registry.trials import TrialKind, TrialRegistry, make_trial
-from ploutos.run_refs import read_refs
+from ploutos.run_manifest import read_refs
 from ploutos.settings import Settings
 from ploutos.specs import Spec
 from ploutos.store import Store

@@ -58,7 +58,7 @@ class NightRecord(Spec):
     """Digest of the source that decides and trains."""
     config: dict[str, Any]
     """The configuration."""
-    refs: dict[str, Any]
+    refs: RunRefs
     """References to everything the run stands on."""
     signals: Ref | None
     """Advice, that for the last bar included."""
@@ -66,10 +66,6 @@ class NightRecord(Spec):
     """What was decided."""
     stale: bool
     """The bars end before the session: the source was late or down, and yesterday's were used."""
-
-    @property
-    def run_refs(self) -> RunRefs:
-        return RunRefs.from_json(self.refs)
 
     @property
     def pipeline(self) -> PipelineConfig:
@@ -117,7 +113,7 @@ def inputs_of(store: Store, record: NightRecord) -> DecisionInputs:
     Raises:
         StoreError: an artifact is gone or damaged.
     """
-    return decision_inputs(store, record.run_refs, record.pipeline, record.subject, record.signals)
+    return decision_inputs(store, record.refs, record.pipeline, record.subject, record.signals)
 
 
 def decision_inputs(store: Store, refs: RunRefs, config: PipelineConfig, subject: str, signals: Ref | None) -> DecisionInputs:
@@ -154,7 +150,7 @@ def _deciding(refs: RunRefs, config: PipelineConfig, subject: str) -> tuple[tupl
 
 def facts_of(store: Store, record: NightRecord) -> NightFacts:
     """What distinguishes a night's inputs from another's."""
-    refs, config = record.run_refs, record.pipeline
+    refs, config = record.refs, record.pipeline
     members = tuple(tuple(ref.sha256 for ref in each) for each in _deciding(refs, config, record.subject))
     data = tuple(fold.data_sha256 for fold in store.load(refs.folds, FOLDS))
     return NightFacts(settings_of(config), record.code, members, data)

@@ -73,12 +73,12 @@ def night_changes(store: Store, before: NightRecord | None, today: NightRecord) 
     Raises:
         StoreError: an artifact is gone or damaged.
     """
-    refs = today.run_refs
+    refs = today.refs
     features, folds, bars = store.load(refs.features, FEATURES), store.load(refs.folds, FOLDS), store.load(refs.bars, BARS)
     drifted = tuple(drift(features, folds[-1].train, recent_range(bars)))
     if before is None:
         return NightChanges(session=today.session, before=None, drift=drifted)
-    revised = revisions(store.load(before.run_refs.bars, BARS), bars)
+    revised = revisions(store.load(before.refs.bars, BARS), bars)
     facts = facts_of(store, before), facts_of(store, today)
     kept, decided = store.load(before.decision, DECISION), store.load(today.decision, DECISION)
     rows = explain_changes(kept, inputs_of(store, before), inputs_of(store, today), facts, decided)

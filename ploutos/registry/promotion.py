@@ -6,7 +6,6 @@ returns to. *Demote* removes the champion. *Rollback* reinstates the previous ch
 it displaced runs on as its challenger: the same nightly test brings that one back (`reinstate`).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -24,6 +23,7 @@ from ploutos.evaluation.summary import GateName, Outcome, RunSummary, read_summa
 from ploutos.registry.models import Alias, Model, ModelStore, Move, find_model, make_model
 from ploutos.registry.recording import market_of, settings_digest
 from ploutos.registry.trials import TrialRegistry, counted
+from ploutos.run_manifest import read_manifest
 from ploutos.store import file_sha256
 from ploutos.types import FloatArray, TimeArray
 
@@ -38,29 +38,22 @@ def model_of(folder: Path) -> Model:
     Raises:
         StoreError: the folder is not that of a finished run, or a file is not what the manifest says.
     """
-    summary, manifest = read_summary(folder / "metrics.json"), _manifest(folder)
-    artifacts: dict[str, str] = manifest["artifacts"]
+    summary, manifest = read_summary(folder / "metrics.json"), read_manifest(folder)
+    artifacts = manifest.artifacts
     members = {name: sha256 for name, sha256 in artifacts.items() if name.startswith(_POLICIES)}
     for name, sha256 in members.items():
         _require_file(folder, name, sha256)
     return make_model(
         run=folder.resolve().name, subject=_subject(summary), symbols=summary.symbols, members=members,
         market=market_of(load_config("full", folder / "config.yaml").data), first=summary.first, last=summary.last,
-        artifacts={name: sha256 for name, sha256 in artifacts.items() if name not in members}, config=manifest["config_sha256"],
-        commit=manifest["commit"], code=manifest.get("code", ""), versions=manifest["versions"], seed=manifest["seed"],
+        artifacts={name: sha256 for name, sha256 in artifacts.items() if name not in members}, config=manifest.config_sha256,
+        commit=manifest.commit, code=manifest.code, versions=manifest.versions, seed=manifest.seed,
         reduced=summary.reduced, gates=summary.gates,
     )  # fmt: skip
 
 
 def _subject(summary: RunSummary) -> str:
     return summary.subject.slug if summary.gates is None else summary.gates.subject
-
-
-def _manifest(folder: Path) -> dict[str, Any]:
-    try:
-        return json.loads((folder / "manifest.json").read_bytes())
-    except (OSError, ValueError) as error:
-        raise StoreError(f"{folder} holds no manifest.json, so it is not a finished run; repeat the run") from error
 
 
 def _require_file(folder: Path, name: str, sha256: str) -> None:

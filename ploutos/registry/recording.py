@@ -89,10 +89,9 @@ def record_run(
 
 def _looks(trial: Any, bars: Bars, file: Path, sha256: str, facts: dict[str, Any]) -> Iterator[Trial]:
     """The looks by which a training stopped, on the bars that it held out."""
-    stopping = read_meta(file).get("stopping")
-    if stopping:
-        held_out = span_of(bars, Range.model_validate(stopping["validation"]))
-        yield trial(TrialKind.LOOKS, sha256, held_out, count=stopping["looks"], facts=facts)
+    stopping = read_meta(file).stopping
+    if stopping is not None:
+        yield trial(TrialKind.LOOKS, sha256, span_of(bars, stopping.validation), count=stopping.looks, facts=facts)
 
 
 def record_search(

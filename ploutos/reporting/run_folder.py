@@ -3,7 +3,6 @@
 import shlex
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from ploutos.evaluation.backtest import BACKTESTS
 from ploutos.evaluation.summary import SUMMARY, RunSummary
 from ploutos.evaluation.text_controls import TEXT_CONTROLS
 from ploutos.hardware.monitor import Usage, describe_usage
-from ploutos.llm.gpu_unload import freed_of
+from ploutos.llm.gpu_unload import UnloadRecord, freed_of
 from ploutos.market.bars import BARS, Bars
 from ploutos.market.clock import show_timeframe
 from ploutos.market.data_spec import substitutes
@@ -25,6 +24,7 @@ from ploutos.provenance import git_commit, library_versions, source_digest
 from ploutos.reporting.advisor_page import render_advisor_page
 from ploutos.reporting.report import RunFacts, render_markdown, render_report
 from ploutos.reporting.texts_page import render_run_texts, run_sentences
+from ploutos.run_manifest import Asked, BarsFacts, RunManifest, write_manifest
 from ploutos.run_refs import RunRefs
 from ploutos.store import Store, digest_of, write_json, write_text, writing
 from ploutos.walk_forward import FOLDS, Fold, fold_table
@@ -73,17 +73,12 @@ def _new_folder(config: PipelineConfig, runs_root: Path) -> Path:
     raise StoreError(f"cannot make a folder for the run: {folder} exists; choose another --out")
 
 
-def _facts_of(bars: Bars) -> dict[str, Any]:
-    """What the numbers assume about the bars, JSON-able."""
-    return {
-        "timeframe": show_timeframe(bars.timeframe),
-        "calendar": bars.calendar,
-        "sessions_per_year": bars.sessions_per_year,
-        "zone": bars.zone,
-        "label": bars.label,
-        "instruments": [spec.model_dump(mode="json") for spec in bars.instruments],
-        "notes": list(bars.notes),
-    }
+def facts_of(bars: Bars) -> BarsFacts:
+    """What the numbers assume about the bars."""
+    return BarsFacts(
+        timeframe=show_timeframe(bars.timeframe), calendar=bars.calendar, sessions_per_year=bars.sessions_per_year, zone=bars.zone,
+        label=bars.label, instruments=bars.instruments, notes=bars.notes,
+    )  # fmt: skip
 
 
 def _costs_assumed(instrument: InstrumentSpec, costs: CostSpec) -> str:
@@ -100,45 +95,45 @@ def _costs_assumed(instrument: InstrumentSpec, costs: CostSpec) -> str:
     return "; ".join(words)
 
 
-def _asked_in_words(asked: dict[str, Any] | None) -> list[tuple[str, str]]:
+def _asked_in_words(asked: Asked | None) -> list[tuple[str, str]]:
     """What a language model was asked in this run, and how it left memory and came back."""
     if asked is None:
         return []
-    words = [plural(asked["questions"], "question"), f"{plural(asked['prompt_tokens'], 'token')} read", f"{asked['tokens']:,} written"]
-    words += [f"{asked['seconds']:.1f} s", f"{asked['load_seconds']:.1f} s of it loading the model"]
-    words += [plural(asked[name], word) for name, word in (("abstentions", "abstention"), ("failures", "failed call")) if asked[name]]
-    words += [] if asked["money"] is None else [f"cost {asked['money']:.4g}"]
-    return [("asked of the model in this run", ", ".join(words)), *(_unload_in_words(each) for each in asked["unloads"])]
+    words = [plural(asked.questions, "question"), f"{plural(asked.prompt_tokens, 'token')} read", f"{asked.tokens:,} written"]
+    words += [f"{asked.seconds:.1f} s", f"{asked.load_seconds:.1f} s of it loading the model"]
+    words += [plural(n, word) for n, word in ((asked.abstentions, "abstention"), (asked.failures, "failed call")) if n]
+    words += [] if asked.money is None else [f"cost {asked.money:.4g}"]
+    return [("asked of the model in this run", ", ".join(words)), *(_unload_in_words(each) for each in asked.unloads)]
 
 
-def _unload_in_words(unload: dict[str, Any]) -> tuple[str, str]:
-    left = "it did not leave" if unload["unload_s"] is None else f"left in {unload['unload_s']:.1f} s"
+def _unload_in_words(unload: UnloadRecord) -> tuple[str, str]:
+    left = "it did not leave" if unload.unload_s is None else f"left in {unload.unload_s:.1f} s"
     freed = [f"{n / _MIB:,.0f} MiB of {kind} became free" for kind, n in freed_of(unload)]
-    back = [] if unload["reload_s"] is None else [f"back in {unload['reload_s']:.1f} s"]
-    return f"model unloaded for {unload['phase']}", ", ".join([left, *freed, f"{unload['block_s']:.1f} s without it", *back])
+    back = [] if unload.reload_s is None else [f"back in {unload.reload_s:.1f} s"]
+    return f"model unloaded for {unload.phase}", ", ".join([left, *freed, f"{unload.block_s:.1f} s without it", *back])
 
 
-def _provenance(manifest: dict[str, Any], bars: Bars, folds: Sequence[Fold], config: PipelineConfig) -> list[tuple[str, str]]:
+def _provenance(manifest: RunManifest, bars: Bars, folds: Sequence[Fold], config: PipelineConfig) -> list[tuple[str, str]]:
     assumed: dict[str, list[str]] = {}
     for instrument in bars.instruments:
         assumed.setdefault(_costs_assumed(instrument, config.env.costs), []).append(instrument.symbol)
-    facts = manifest["bars"]
+    zone = f"timestamps of the source: {bars.label}, zone {bars.zone}; ours name the start, in UTC"
     rows = [
-        ("bars", f"{facts['timeframe']}; timestamps of the source: {facts['label']}, zone {facts['zone']}; ours name the start, in UTC"),
-        ("calendar", f"{facts['calendar']}; the bars hold {facts['sessions_per_year']:.1f} sessions a year"),
+        ("bars", f"{show_timeframe(bars.timeframe)}; {zone}"),
+        ("calendar", f"{bars.calendar}; the bars hold {bars.sessions_per_year:.1f} sessions a year"),
         ("prices in", bars.instruments[0].currency),
-        *(("about the bars", note) for note in facts["notes"]),
+        *(("about the bars", note) for note in bars.notes),
     ]
     rows += [(f"costs of {', '.join(symbols)}", words) for words, symbols in assumed.items()]
     rows += [("initial cash", cash_in_words(config.env, bars, *(fold.test for fold in folds)))]
-    rows += [("written", manifest["written"]), ("commit", manifest["commit"]), ("configuration", manifest["config_sha256"])]
-    rows += [("seed", str(manifest["seed"])), *describe_usage(manifest["hardware"]), *_asked_in_words(manifest["llm"])]
+    rows += [("written", manifest.written), ("commit", manifest.commit), ("configuration", manifest.config_sha256)]
+    rows += [("seed", str(manifest.seed)), *describe_usage(manifest.hardware), *_asked_in_words(manifest.llm)]
     rows += [
         (f"artifact {name}", sha256)
-        for name, sha256 in manifest["artifacts"].items()
+        for name, sha256 in manifest.artifacts.items()
         if not name.startswith(("policy", "hybrid", "ablated", "regression"))
     ]
-    rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest["versions"].items()))]
+    rows += [("versions", ", ".join(f"{name} {found}" for name, found in manifest.versions.items()))]
     return rows
 
 
@@ -146,17 +141,7 @@ def write_phase(refs: RunRefs, config: PipelineConfig, runs_root: Path, stages: 
     """The folder of a run that ends after phase 1 or 2: its configuration, and a manifest from which the next phase starts."""
     folder = _new_folder(config, runs_root)
     write_text(folder / "config.yaml", dump_yaml(config))
-    manifest = {
-        "written": datetime.now(UTC).isoformat(timespec="seconds"),
-        "phase": phase,
-        "commit": git_commit(),
-        "code": source_digest(*_CODE),
-        "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
-        "seed": config.seed,
-        "refs": refs.as_json(),
-        "stages": stages,
-    }
-    write_json(folder / "manifest.json", manifest)
+    write_manifest(RunManifest(**_origin(config), refs=refs, stages=stages, phase=phase), folder)
     return folder
 
 
@@ -183,18 +168,14 @@ def _copy_models(store: Store, refs: RunRefs, config: PipelineConfig, folds: Seq
     return {name: ref.sha256 for name, (ref, _, _) in copied.items()}
 
 
-def _manifest(config: PipelineConfig, usage: Usage) -> dict[str, Any]:
-    """When and by what code a run was written, its settings and what it took."""
+def _origin(config: PipelineConfig) -> dict[str, Any]:
+    """When and by what code and settings a manifest's run was written."""
     return {
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": git_commit(),
         "code": source_digest(*_CODE),
         "config_sha256": digest_of(config.model_dump(mode="json", exclude={"out"})),
         "seed": config.seed,
-        "versions": library_versions(_LIBRARIES),
-        "substitutes": substitutes(config.data),
-        "hardware": usage.summary(),
-        "pauses": [asdict(pause) for pause in usage.pauses],
     }
 
 
@@ -205,7 +186,7 @@ def write_run(
     runs_root: Path,
     stages: dict[str, str],
     usage: Usage,
-    asked: dict[str, Any] | None = None,
+    asked: Asked | None = None,
 ) -> tuple[Path, RunSummary]:
     """Write config, folds, policies, metrics, tables, report, the page about the advisor and manifest.
 
@@ -236,8 +217,11 @@ def write_run(
         artifacts |= {name: refs.require(name).sha256 for name in ("readings", "texts")}
         copies += ["readings.parquet", "texts.json"]
         write_text(folder / "texts.html", render_run_texts(texts))
-    data = {"source": bars.source, "bars": _facts_of(bars), "data_quality": [asdict(warning) for warning in quality.warnings]}
-    manifest = _manifest(config, usage) | data | {"artifacts": artifacts, "refs": refs.as_json(), "stages": stages, "llm": asked}
+    manifest = RunManifest(
+        **_origin(config), refs=refs, stages=stages, source=bars.source, bars=facts_of(bars), artifacts=artifacts,
+        substitutes=substitutes(config.data), data_quality=quality.warnings, versions=library_versions(_LIBRARIES),
+        hardware=usage.summary(), pauses=usage.pauses, llm=asked,
+    )  # fmt: skip
     facts = RunFacts(
         fold_table(folds, bars.timestamps), _provenance(manifest, bars, folds, config), repeating_command(folder, config),
         () if texts is None else tuple(run_sentences(texts)),
@@ -258,5 +242,5 @@ def write_run(
     if summary.gates is not None:
         write_json(folder / "gates.json", summary.gates.model_dump(mode="json"))
     usage.save(folder / "hardware.csv")
-    write_json(folder / "manifest.json", manifest)
+    write_manifest(manifest, folder)
     return folder, summary

@@ -1,6 +1,5 @@
 """The runs of a home, and two of them beside each other, in words."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from ploutos.evaluation.summary import RunSummary, read_summary
 from ploutos.reporting.names import display_name
 from ploutos.reporting.page import show
 from ploutos.reporting.verdict import headline
+from ploutos.run_manifest import MANIFEST, read_manifest
 from ploutos.strategies.base import Role
 
 
@@ -31,11 +31,15 @@ class RunEntry:
 
 def list_runs(root: Path) -> tuple[RunEntry, ...]:
     """Every run under a folder, the newest first; folders without a manifest are not runs yet."""
-    manifests = [(json.loads(path.read_bytes()).get("written", ""), path.parent) for path in root.glob("*/manifest.json")]
-    return tuple(_entry(folder, written) for written, folder in sorted(manifests, reverse=True))
+    entries = [_entry(path.parent) for path in root.glob(f"*/{MANIFEST}")]
+    return tuple(sorted(entries, key=lambda each: (each.written, each.folder), reverse=True))
 
 
-def _entry(folder: Path, written: str) -> RunEntry:
+def _entry(folder: Path) -> RunEntry:
+    try:
+        written = read_manifest(folder).written
+    except StoreError as error:
+        return RunEntry(folder, "", None, str(error).removeprefix(f"{folder} "))
     if not (folder / "metrics.json").is_file():
         return RunEntry(folder, written, None, "ended before its evaluation")
     try:

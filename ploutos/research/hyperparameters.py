@@ -28,7 +28,7 @@ from ploutos.strategies.regression import fit_teacher
 from ploutos.strategies.spec import RegressionSpec
 from ploutos.training.checkpoint import Policy
 from ploutos.training.fast.precision import matmul_precision
-from ploutos.training.ppo import build_env, build_model, fit_range_scaler
+from ploutos.training.ppo import build_env, build_model, fit_range_scaler, meta_of
 from ploutos.training.spec import TrainingSpec
 from ploutos.training.teacher import Teacher
 from ploutos.walk_forward import Fold, Range, inner_split
@@ -158,13 +158,13 @@ def search(
         teacher = teachers[kind]
         observed = teacher if base.observe_forecast else None
         seen = features if observed is None else observed.observed(features)
-        told = {} if observed is None else {"forecast": observed.model}
+        forecast = None if observed is None else observed.model
         scaler = fit_range_scaler(seen, train)
         own_seed = seed_integer(seed, "search", trial.number)
         model = build_model(build_env(bars, seen, scaler, train, env, training, own_seed), training, own_seed, device)
         if teacher is not None:
             cast(Any, model).be_taught(teacher.over(Range(start=train.start, stop=train.stop)), training.teacher_weight, True)
-        policy = Policy(model, scaler, {"symbols": bars.symbols, "features": seen.names, "env": env.model_dump(mode="json"), **told})
+        policy = Policy(model, scaler, meta_of(bars, seen, inner, env, training, scaler, own_seed, forecast))
         rollouts = max(round(spec.timesteps / (training.n_envs * training.n_steps)), spec.reports)
         for report in range(1, spec.reports + 1):
             until = rollouts * report // spec.reports * training.n_envs * training.n_steps

@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -14,8 +15,7 @@ from stable_baselines3.common.on_policy_algorithm import OnPolicyAlgorithm
 from ploutos.envs.vector import MarketVecEnv
 from ploutos.errors import ConfigError
 from ploutos.training.checkpoint import CheckpointFolder, save_policy
-
-Record = dict[str, float]
+from ploutos.training.policy_meta import PolicyMeta, Record
 
 
 class HasState(Protocol):
@@ -159,6 +159,24 @@ class _BetweenRollouts(BaseCallback):
         return float(np.mean(episodes)) if episodes else None
 
 
+@dataclass(frozen=True)
+class MemberProgress:
+    """How far a training is.
+
+    Attributes:
+        steps, total: done and planned.
+        resumed_at: steps that an earlier process did.
+        steps_per_second: of this process.
+        mean_episode_reward: of the last episodes that ended; None where none did.
+    """
+
+    steps: int
+    total: int
+    resumed_at: int
+    steps_per_second: int
+    mean_episode_reward: float | None
+
+
 class ReportProgress(_BetweenRollouts):
     """Writes how many of the planned steps are done, for whoever waits."""
 
@@ -172,15 +190,11 @@ class ReportProgress(_BetweenRollouts):
 
     def _between(self) -> None:
         seconds, reward = time.perf_counter() - self.started, self._mean_reward()
-        progress = {
-            "steps": self.num_timesteps,
-            "total": self.total,
-            "resumed_at": self.first_step,
-            "steps_per_second": round((self.num_timesteps - self.first_step) / max(seconds, 1e-9)),
-            "mean_episode_reward": None if reward is None else round(reward, 3),
-        }
+        rate = round((self.num_timesteps - self.first_step) / max(seconds, 1e-9))
+        shown = None if reward is None else round(reward, 3)
+        progress = MemberProgress(self.num_timesteps, self.total, self.first_step, rate, shown)
         temporary = self.progress_file.with_suffix(".tmp")
-        temporary.write_text(json.dumps(progress), encoding="utf-8")
+        temporary.write_text(json.dumps(asdict(progress)), encoding="utf-8")
         temporary.replace(self.progress_file)
 
 
@@ -192,7 +206,7 @@ class KeepBest(_BetweenRollouts):
         meta: what goes into its file.
     """
 
-    def __init__(self, every_rollouts: int, path: Path, meta: dict[str, Any]) -> None:
+    def __init__(self, every_rollouts: int, path: Path, meta: PolicyMeta) -> None:
         super().__init__(every_rollouts)
         self.path, self.meta = path, meta
         self.reward: float | None = None
@@ -209,7 +223,8 @@ class KeepBest(_BetweenRollouts):
         reward = self._mean_reward()
         if reward is not None and (self.reward is None or reward > self.reward):
             self.reward = reward
-            save_policy(self.model, self.meta | {"timesteps": self.num_timesteps, "mean_episode_reward": reward}, self.path)
+            found = {"timesteps": self.num_timesteps, "mean_episode_reward": reward}
+            save_policy(self.model, self.meta.model_copy(update=found), self.path)
 
 
 class SaveCheckpoints(_BetweenRollouts):

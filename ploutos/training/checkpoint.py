@@ -34,6 +34,7 @@ from ploutos.errors import TrainingError
 from ploutos.features.scaling import Scaler
 from ploutos.store import Kind, writing
 from ploutos.training.networks import SymbolColumns
+from ploutos.training.policy_meta import PolicyMeta, parse_meta, write_meta
 from ploutos.training.teacher import FORECAST
 
 META = "ploutos.json"
@@ -60,7 +61,7 @@ def _without_addresses(data: bytes) -> bytes:
     return json.dumps(attributes, indent=1).encode()
 
 
-def save_policy(model: OnPolicyAlgorithm, meta: dict[str, Any], path: Path) -> None:
+def save_policy(model: OnPolicyAlgorithm, meta: PolicyMeta, path: Path) -> None:
     """Write a policy; the same parameters and meta give the same bytes."""
     at_start = model._num_timesteps_at_start
     model._num_timesteps_at_start = 0  # where this process came in is no part of the policy
@@ -71,7 +72,7 @@ def save_policy(model: OnPolicyAlgorithm, meta: dict[str, Any], path: Path) -> N
         for name in sorted(saved.namelist()):
             content = saved.read(name)
             _write_member(archive, name, _without_addresses(content) if name == "data" else content)
-        _write_member(archive, META, json.dumps(meta, sort_keys=True, indent=1).encode())
+        _write_member(archive, META, write_meta(meta))
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ class Policy:
 
     model: OnPolicyAlgorithm
     scaler: Scaler
-    meta: dict[str, Any]
+    meta: PolicyMeta
 
     @property
     def masked(self) -> bool:
@@ -95,17 +96,17 @@ class Policy:
     @property
     def observes_account(self) -> bool:
         """Whether its observations end with the account's features."""
-        return bool(self.meta["env"].get("observe_account", False))
+        return self.meta.env.observe_account
 
     @property
     def observes(self) -> list[str]:
         """Names of what its first layer reads: the columns of its observations, or of one symbol."""
-        return names_read(self.model, self.meta["symbols"], self.meta["features"], self.observes_account)
+        return names_read(self.model, self.meta.symbols, self.meta.features, self.observes_account)
 
     @property
     def forecast(self) -> dict[str, Any] | None:
         """The model whose forecast it observes beside its features; None where it observes none."""
-        return self.meta.get("forecast")
+        return self.meta.forecast
 
     @property
     def columns(self) -> SymbolColumns | None:
@@ -124,8 +125,8 @@ class Policy:
             TrainingError: other symbols or features, or another order.
         """
         observed = features if self.forecast is None else (*features, FORECAST)
-        for what, trained, given in (("symbols", self.meta["symbols"], symbols), ("features", self.meta["features"], observed)):
-            if tuple(trained) != given and (what == "features" or self.columns is None):
+        for what, trained, given in (("symbols", self.meta.symbols, symbols), ("features", self.meta.features, observed)):
+            if trained != given and (what == "features" or self.columns is None):
                 raise TrainingError(f"the policy was trained on {what} {', '.join(trained)}; found {', '.join(given)}")
 
 
@@ -140,17 +141,21 @@ def names_read(model: OnPolicyAlgorithm, symbols: Sequence[str], features: Seque
     return column_names(symbols, features, account) if columns is None else columns.names(features)
 
 
-def read_meta(path: Path) -> dict[str, Any]:
-    """What a policy's file says of it, without its networks."""
+def read_meta(path: Path) -> PolicyMeta:
+    """What a policy's file says of it, without its networks.
+
+    Raises:
+        StoreError: it says it in another form than this version's.
+    """
     with zipfile.ZipFile(path) as archive:
-        return json.loads(archive.read(META))
+        return parse_meta(archive.read(META), path)
 
 
 def load_policy(path: Path) -> Policy:
     """Read a policy that the store has verified."""
     meta = read_meta(path)
-    scaler = Scaler(np.array(meta["scaler"]["mean"]), np.array(meta["scaler"]["deviation"]))
-    return Policy(ALGORITHMS[meta["training"]["algorithm"]].load(path, device="cpu"), scaler, meta)
+    scaler = Scaler(np.array(meta.scaler.mean), np.array(meta.scaler.deviation))
+    return Policy(ALGORITHMS[meta.training.algorithm].load(path, device="cpu"), scaler, meta)
 
 
 POLICY: Kind[Policy] = Kind("policy", ".zip", lambda policy, path: save_policy(policy.model, policy.meta, path), load_policy)

@@ -4,11 +4,11 @@ import gc
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ploutos.envs.spec import EnvSpec
 from ploutos.features.build import FeatureSet, read_features
 from ploutos.market.bars import Bars, read_bars
+from ploutos.training.callbacks import MemberProgress
 from ploutos.training.ppo import train_member
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.training.teacher import load_teacher
@@ -43,9 +43,9 @@ def train_job(job: MemberJob, bars: Bars, features: FeatureSet, warm_start: Path
     gc.collect()  # a model and its environment know each other
 
 
-def read_progress(paths: TrainingPaths) -> dict[str, Any] | None:
+def read_progress(paths: TrainingPaths) -> MemberProgress | None:
     """Progress of a training run; None before its first rollout is done."""
     try:
-        return dict(json.loads(paths.progress_file.read_text(encoding="utf-8")))
+        return MemberProgress(**json.loads(paths.progress_file.read_text(encoding="utf-8")))
     except FileNotFoundError:
         return None

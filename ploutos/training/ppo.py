@@ -29,6 +29,7 @@ from ploutos.training.fast.agents import FastMaskablePPO, FastPPO, FastRecurrent
 from ploutos.training.fast.memory import keep_freed_memory
 from ploutos.training.fast.precision import matmul_precision
 from ploutos.training.networks import SharedMaskablePolicy, SharedPolicy, SharedRecurrentPolicy
+from ploutos.training.policy_meta import PolicyMeta, ScalerValues, TrainedOn
 from ploutos.training.spec import CheckpointSpec, TrainingPaths, TrainingSpec
 from ploutos.training.stopping import EarlyStopping, HeldOut
 from ploutos.training.teacher import Teacher
@@ -118,7 +119,7 @@ def train_member(
     path: Path,
     warm: Path | None = None,
     teacher: Teacher | None = None,
-) -> dict[str, Any]:
+) -> PolicyMeta:
     """Train one policy and write it to `path`.
 
     Args:
@@ -129,7 +130,7 @@ def train_member(
         teacher: whom the policy imitates at first, unless it starts from a policy, and is held to; None has none.
 
     Returns:
-        The policy's meta: fold, seed, steps, scaler, names, learning curve, which of its policies was kept and why, versions.
+        What the policy's file says of it: fold, seed, steps, scaler, names, learning curve, which of its policies was kept and why.
     """
     torch.set_num_threads(1)
     if paths.device == "cuda" and paths.gpu_share is not None:
@@ -138,11 +139,13 @@ def train_member(
         keep_freed_memory()
     paths.folder.mkdir(parents=True, exist_ok=True)
     learnt, held_out = learning_ranges(fold, spec)
-    features, told = _with_forecast(features, spec, teacher)
+    features, forecast = _with_forecast(features, spec, teacher)
     scaler = fit_range_scaler(features, learnt)
     env = build_env(bars, features, scaler, learnt, env_spec, spec, seed)
     model = build_model(env, spec, seed, paths.device)
-    meta = _meta(bars, features, fold, env_spec, spec, scaler, seed) | told | ({} if warm is None else {"warm_start": file_sha256(warm)})
+    meta = meta_of(bars, features, fold, env_spec, spec, scaler, seed, forecast)
+    if warm is not None:
+        meta = meta.model_copy(update={"warm_start": file_sha256(warm)})
     if teacher is not None:
         cast(Any, model).be_taught(teacher.over(Range(start=env.first_bar, stop=env.last_bar + 1)), spec.teacher_weight, warm is None)
     log = BatchedCallback(spec.log_every_rollouts, tensorboard_sink(paths.tensorboard) if paths.tensorboard else None)
@@ -166,34 +169,49 @@ def train_member(
             model.learn(total - model.num_timesteps, callbacks, silent, reset_num_timesteps=found is None)
     if stopping is not None:
         stopping.keep_best()
-        meta["stopping"] = stopping.meta()
-    meta |= {"timesteps": model.num_timesteps, "curve": log.records}
+        meta = meta.model_copy(update={"stopping": stopping.meta()})
+    meta = meta.model_copy(update={"timesteps": model.num_timesteps, "curve": tuple(log.records)})
     save_policy(model, meta, path)
     paths.progress_file.unlink(missing_ok=True)
     folder.clear()
     return meta
 
 
-def _with_forecast(features: FeatureSet, spec: TrainingSpec, teacher: Teacher | None) -> tuple[FeatureSet, dict[str, Any]]:
-    """What is observed, and what the policy's file says of a forecast among it."""
+def _with_forecast(features: FeatureSet, spec: TrainingSpec, teacher: Teacher | None) -> tuple[FeatureSet, dict[str, Any] | None]:
+    """What is observed, and the model of the forecast among it, if there is one."""
     if not spec.observe_forecast:
-        return features, {}
+        return features, None
     if teacher is None:
         raise TrainingError("training.observe_forecast needs a teacher's forecast, and no teacher was given; pass one")
-    return teacher.observed(features), {"forecast": teacher.model}
+    return teacher.observed(features), teacher.model
 
 
-def _meta(bars: Bars, features: FeatureSet, fold: Fold, env_spec: EnvSpec, spec: TrainingSpec, scaler: Scaler, seed: int) -> dict[str, Any]:
-    """What a policy's file says of how it is trained."""
-    return {
-        "fold": fold.model_dump(exclude={"index", "test"}),  # what it was trained on, and no more: nights share it
-        "seed": seed,
-        "planned_timesteps": spec.planned_timesteps,
-        "timesteps_reduction": spec.timesteps_reduction,
-        "symbols": list(bars.symbols),
-        "features": list(features.names),
-        "scaler": {"mean": scaler.mean.tolist(), "deviation": scaler.deviation.tolist()},
-        "env": env_spec.model_dump(mode="json"),
-        "training": spec.model_dump(mode="json", exclude={"members"}),  # their number is no part of what trains one
-        "versions": library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
-    }
+def meta_of(
+    bars: Bars,
+    features: FeatureSet,
+    fold: Fold,
+    env_spec: EnvSpec,
+    spec: TrainingSpec,
+    scaler: Scaler,
+    seed: int,
+    forecast: dict[str, Any] | None = None,
+) -> PolicyMeta:
+    """What is known of a policy before it is trained.
+
+    Args:
+        features: what it observes.
+        forecast: the model of the forecast among them, if there is one.
+    """
+    return PolicyMeta(
+        fold=TrainedOn(train=fold.train, validation=fold.validation, warmup_bars=fold.warmup_bars, data_sha256=fold.data_sha256),
+        seed=seed,
+        planned_timesteps=spec.planned_timesteps,
+        timesteps_reduction=spec.timesteps_reduction,
+        symbols=bars.symbols,
+        features=features.names,
+        scaler=ScalerValues(mean=tuple(scaler.mean.tolist()), deviation=tuple(scaler.deviation.tolist())),
+        env=env_spec,
+        training=spec,
+        versions=library_versions({"torch", "stable_baselines3", "sb3_contrib", "gymnasium", "numpy", "numba"}),
+        forecast=forecast,
+    )

@@ -21,6 +21,7 @@ from ploutos.envs.ledger import Accounts, MarketArrays, Stepper
 from ploutos.envs.observation import observation_size, observe
 from ploutos.envs.spec import EnvSpec
 from ploutos.training.callbacks import BatchedCallback
+from ploutos.training.policy_meta import Stopping
 from ploutos.training.spec import StoppingSpec
 from ploutos.types import Float32Array
 from ploutos.walk_forward import Range
@@ -137,10 +138,10 @@ class EarlyStopping(BaseCallback):
         self.model.policy.load_state_dict(self.best_weights)
         self.model.num_timesteps = self.scores[-1][0]  # not those of the step in which the stop was heard
 
-    def meta(self) -> dict[str, Any]:
+    def meta(self) -> Stopping:
         """What a policy's file says of the choice."""
         assert self.best is not None
-        return {
-            "validation": self.held_out.part.model_dump(), "looks": len(self.scores), "chosen_timesteps": self.best[0],
-            "chosen_score": self.best[1], "scores": self.scores,
-        }  # fmt: skip
+        steps, score = self.best
+        return Stopping(
+            validation=self.held_out.part, looks=len(self.scores), chosen_timesteps=steps, chosen_score=score, scores=tuple(self.scores)
+        )

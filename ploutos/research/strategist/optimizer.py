@@ -3,7 +3,7 @@
 import logging
 import tempfile
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from ploutos.research.strategist.conversation import MockStrategist
 from ploutos.research.strategist.executor import BacktestExecutor
 from ploutos.research.strategist.loop import AutonomousStrategist, Iteration, StrategistClient
 from ploutos.research.strategist.spec import StrategistSpec
-from ploutos.research.strategist.verdict import Judge, StrategistResult
+from ploutos.research.strategist.verdict import AskedModel, Judge, StrategistResult
 from ploutos.seeding import seed_integer
 from ploutos.settings import Settings
 from ploutos.strategies.rules import Rule, find_rule
@@ -122,8 +122,8 @@ class Optimizer:
             exchange = seed_integer(self.seed, "exchanged feedback")
             other = AutonomousStrategist(strategist.llm, spec, strategist.memory, exchange=exchange).optimize(self.executor)
         llm = strategist.llm
-        about = {"model": llm.name, "is_mock": llm.is_mock, "blind": not llm.config.reveal, "window_clean": self._window_clean()}
-        unloads = [asdict(each) for each in strategist.memory.unloads] if strategist.memory is not None else []
+        about = AskedModel(llm.name, llm.is_mock, blind=not llm.config.reveal, window_clean=self._window_clean())
+        unloads = () if strategist.memory is None else strategist.memory.unloads
         return Judge(self.executor, self.registry, self.market, self.seed).judge(search, other, about, unloads)
 
     def _window_clean(self) -> float:

@@ -7,7 +7,7 @@ as good a score. Whatever the model said of its find is not read here.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -18,6 +18,7 @@ from ploutos.evaluation.metrics import to_date
 from ploutos.evaluation.overfitting import chance_deviation, deflated_sharpe, sharpe_moments
 from ploutos.evaluation.significance import Estimate, Statistic, estimate, matched_volatility, mean
 from ploutos.evaluation.spec import BootstrapSpec
+from ploutos.llm.gpu_unload import UnloadRecord
 from ploutos.registry.trials import Trial, TrialKind, TrialRegistry, make_trial
 from ploutos.research.strategist.executor import BacktestExecutor, Evaluation, LastWindow
 from ploutos.research.strategist.loop import Iteration, Search, best_of, describe
@@ -192,7 +193,7 @@ class StrategistResult(Spec):
     """Of no lead, both sides."""
     controls: tuple[ControlRow, ...]
     """What the same budget finds otherwise."""
-    unloads: tuple[dict[str, Any], ...] = ()
+    unloads: tuple[UnloadRecord, ...] = ()
     """Every time that the model left the GPU."""
     promoted: bool
     """Whether the find is worth anything."""
@@ -202,6 +203,16 @@ class StrategistResult(Spec):
     """Why it is not, once `ploutos.reporting.strategist_verdict.in_words` has said so."""
     sentences: tuple[str, ...] = ()
     """The verdict, the finding first; from there, too."""
+
+
+@dataclass(frozen=True)
+class AskedModel:
+    """Who was asked, as in `StrategistResult`."""
+
+    model: str
+    is_mock: bool
+    blind: bool
+    window_clean: float
 
 
 @dataclass(frozen=True)
@@ -219,14 +230,12 @@ class Judge:
     market: str
     seed: int
 
-    def judge(
-        self, search: Search, other: Search | None, about: dict[str, Any], unloads: Sequence[dict[str, Any]] = ()
-    ) -> StrategistResult:
+    def judge(self, search: Search, other: Search | None, about: AskedModel, unloads: Sequence[UnloadRecord] = ()) -> StrategistResult:
         """Record the trials, run the controls, open the last window, and decide what came of it; `reporting` puts it in words.
 
         Args:
             other: the same search with exchanged feedback.
-            about: `model`, `is_mock`, `blind` and `window_clean` of the result.
+            about: who was asked.
         """
         executor, best = self.executor, search.best
         tried = self._trials(search)
@@ -241,7 +250,7 @@ class Judge:
         controls = self._controls(search, other, window)
         doubts = self._doubts(search, deflated, deflated_window, lead, about)
         return StrategistResult(
-            rule=executor.rule.name, **about, ended=search.ended, n_questions=search.n_questions, n_tokens=search.n_tokens,
+            rule=executor.rule.name, **asdict(about), ended=search.ended, n_questions=search.n_questions, n_tokens=search.n_tokens,
             seconds=round(search.seconds, 3), development=self._days(executor.tests[0].start, executor.tests[-1].stop),
             window=self._days(executor.last_window.start, executor.last_window.stop),
             iterations=tuple(iteration_row(each) for each in search.iterations), best=best.values if best else None, n_trials=n_trials,
@@ -369,7 +378,7 @@ class Judge:
     # --- the verdict
 
     def _doubts(
-        self, search: Search, deflated: float | None, deflated_window: float | None, lead: Estimate, about: dict[str, Any]
+        self, search: Search, deflated: float | None, deflated_window: float | None, lead: Estimate, about: AskedModel
     ) -> tuple[Doubt, ...]:  # fmt: skip
         """What stands against the find; empty where it is promoted."""
         needed = self.executor.spec.confidence
@@ -379,8 +388,8 @@ class Judge:
             DoubtKind.LUCK: not (deflated or 0.0) >= needed,
             DoubtKind.LUCK_IN_WINDOW: not (deflated_window or 0.0) >= needed,
             DoubtKind.MARKET: not (lead.value > 0 and lead.p <= 1 - needed),
-            DoubtKind.REVEALED: not about["blind"],
-            DoubtKind.REMEMBERED: about["window_clean"] < 1,
+            DoubtKind.REVEALED: not about.blind,
+            DoubtKind.REMEMBERED: about.window_clean < 1,
         }
         limits = [Doubt(DoubtKind.LIMIT, limit=limit) for limit in self.executor.faults(search.best)]
         return (*limits, *(Doubt(kind, needed) for kind, stands in found.items() if stands))
