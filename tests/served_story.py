@@ -142,12 +142,30 @@ def holding(folder: Path, words: dict[str, str]) -> dict[str, list[str]]:
     return found
 
 
+def errors(log: str) -> list[str]:
+    """Errors of a server's log, each with its traceback, but for those of a database that was busy, which its clients ask again."""
+    records = re.split(r"^(?=\d\d:\d\d:\d\d\.\d{3} \|)", log, flags=re.MULTILINE)
+    return [each for each in records if re.match(r"\S+ \| (ERROR|CRITICAL)", each) and "database is locked" not in each]
+
+
 def until(holds: Callable[[], object]) -> None:
     limit = time.monotonic() + 600
     while not holds():
         if time.monotonic() > limit:
             raise SystemExit("waited ten minutes in vain")
         time.sleep(0.25)
+
+
+def ask(client: httpx.Client, method: str, path: str, content: dict[str, Any] | None = None) -> httpx.Response:
+    """What the server answers once its database is free: until then it says 503, and its own clients ask again."""
+    said: list[httpx.Response] = []
+
+    def answered() -> bool:
+        said.append(client.request(method, path, json=content))
+        return said[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
+
+    until(answered)
+    return said[-1].raise_for_status()
 
 
 def story(home: Path) -> dict[str, Any]:
@@ -188,12 +206,12 @@ def _served(home: Path, served: "subprocess.Popen[bytes]", environment: dict[str
     heard: set[str] = set()
     user, _, secret = password.partition(":")
     with httpx.Client(base_url=f"{API}/api", auth=(user, secret), timeout=60) as client:
-        answers = unanswered(client.get("openapi.json").raise_for_status().json())
+        answers = unanswered(ask(client, "get", "openapi.json").json())
         scheduled = nights_ahead(client)
         while runs.poll() is None:
             heard.update(listening())
             time.sleep(0.25)
-        found = {name: client.post(f"{name}/filter", json={}).raise_for_status().json() for name in ("flow_runs", "artifacts", "logs")}
+        found = {name: ask(client, "post", f"{name}/filter", {}).json() for name in ("flow_runs", "artifacts", "logs")}
     served.terminate()
     served.wait(90)  # so that the database is whole
     return {
@@ -201,7 +219,7 @@ def _served(home: Path, served: "subprocess.Popen[bytes]", environment: dict[str
             each["parameters"]["config"].get("source", ""): (each["state_type"], each["state"]["message"]) for each in found["flow_runs"]
         },
         "scheduled": scheduled,
-        "errors": [line for line in (home / "serve" / "server.log").read_text().splitlines() if "| ERROR" in line],
+        "errors": errors((home / "serve" / "server.log").read_text()),
         "artifacts": sorted({each["key"] for each in found["artifacts"] if each["key"]}),
         "answers": answers,
         "listening": sorted(heard),
@@ -214,13 +232,13 @@ def nights_ahead(client: httpx.Client) -> list[str]:
     """When the server would start a flow after the close of the NYSE, of itself; it is gone then."""
     rule = after_close("NYSE", 60, date.today())
     schedule = {"active": True, "schedule": {"rrule": rule.rrule, "timezone": rule.timezone}}
-    flow = client.post("flows/", json={"name": "night"}).raise_for_status().json()["id"]
-    made = client.post("deployments/", json={"name": "night", "flow_id": flow, "schedules": [schedule]}).raise_for_status().json()["id"]
+    flow = ask(client, "post", "flows/", {"name": "night"}).json()["id"]
+    made = ask(client, "post", "deployments/", {"name": "night", "flow_id": flow, "schedules": [schedule]}).json()["id"]
     asked = {"deployments": {"id": {"any_": [made]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    until(lambda: client.post("flow_runs/filter", json=asked).raise_for_status().json())
-    ahead = [each["expected_start_time"] for each in client.post("flow_runs/filter", json=asked).raise_for_status().json()]
-    client.delete(f"deployments/{made}").raise_for_status()
-    client.delete(f"flows/{flow}").raise_for_status()
+    until(lambda: ask(client, "post", "flow_runs/filter", asked).json())
+    ahead = [each["expected_start_time"] for each in ask(client, "post", "flow_runs/filter", asked).json()]
+    ask(client, "delete", f"deployments/{made}")
+    ask(client, "delete", f"flows/{flow}")
     return ahead
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import served_story
-from served_story import SECRETS, WITHOUT_ANSWER
+from served_story import SECRETS, WITHOUT_ANSWER, errors
 
 OPEN = {"get /health", "get /ready"}
 """Routes that say that the server is up, and no more."""
@@ -52,6 +52,14 @@ def test_the_server_starts_the_night_by_itself_once_its_schedule_is_on(told):
     assert {(each.hour, each.minute) for each in ahead} == {(17, 0)}
     assert set(ahead.day_of_week) <= set(range(5))
     assert told["errors"] == []
+
+
+def test_an_error_of_the_server_counts_unless_its_database_was_busy():
+    died = "03:20:31.000 | ERROR   | prefect.scheduler - died\nTraceback (most recent call last):\nTypeError: no\n"
+    busy = "03:20:30.506 | ERROR   | prefect.workers - failed\nTraceback (most recent call last):\nOperationalError: database is locked\n"
+    fine = "03:20:30.000 | INFO    | prefect - the word | ERROR is no error\n"
+    assert errors(fine + busy + died + fine) == [died]
+    assert errors(died + busy) == [died]
 
 
 def test_no_route_answers_without_the_password_or_to_a_wrong_one(told):
