@@ -213,7 +213,7 @@ def _fail(pieces: deque[_Piece], how: str) -> None:
 def _goodbye() -> Iterator[None]:
     """A block that tells helpers to end; where the server does not answer, they end by themselves."""
     try:
-        with impatient():
+        with impatient(retries=2):
             yield
     except httpx.HTTPError as error:
         logger.warning(

@@ -14,9 +14,13 @@ logger = logging.getLogger("ploutos.server")
 
 
 @contextmanager
-def impatient() -> Iterator[None]:
-    """A block whose questions to a server that is away fail at once: what they are for can be done later."""
-    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}):
+def impatient(retries: int = 0) -> Iterator[None]:
+    """A block whose questions to a server that is away fail at once: what they are for can be done later.
+
+    Args:
+        retries: of each question, 2 s after the first answer and 4 s after the second, for a server that is only busy.
+    """
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
         yield
 
 

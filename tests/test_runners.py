@@ -7,7 +7,9 @@ from contextlib import nullcontext
 from contextvars import copy_context
 from itertools import count
 from threading import Event, Thread
+from types import SimpleNamespace
 
+import httpx
 import pytest
 import yaml
 from prefect import flow
@@ -163,9 +165,9 @@ def test_every_runner_ends_in_the_same_bytes_and_finds_again_what_it_made(traine
     again, ended = trained("workers")
     assert (again, set(ended.values())) == (expected, {"Cached"})
     assert workers.ended() == states  # nobody is asked again
-    assert {state for state, _ in states} == {"Completed"}
     assert sum(n_done for _, n_done in states) == 8  # two folds with a model, a teacher and two members each, and none of them twice
-    assert len(states) == 2
+    assert {state for state, n_done in states if n_done} == {"Completed"}
+    assert len(states) < 8  # how many there are depends on how soon they begin: one that is late is told that there is no work left
 
 
 def test_a_worker_with_other_code_or_another_store_computes_nothing(tmp_path, monkeypatch):
@@ -201,12 +203,14 @@ def test_a_worker_that_fails_or_keeps_nothing_is_one_sentence(trained, workers, 
 @pytest.mark.parametrize(("end", "said"), [(Crashed(message="it died"), "ended in Crashed: it died"), (Completed(), None)])
 def test_what_a_helper_that_ends_had_in_hand_fails_unless_it_heard_nothing_and_the_rest_goes_to_another(workers, end, said):
     def play(run):
-        helper = Played(run)
-        helper.tell(Running())
-        if run.id == workers.runs[0].id:
+        first, helper = Played(workers.runs[0]), Played(run)
+        if run.id == first.run.id:
+            helper.tell(Running())
             helper.wait(2)  # one that it does, and one ahead
             helper.tell(end)
         else:
+            first.wait(2)  # what it is sent hangs on who is seen first
+            helper.tell(Running())
             workers.threads[0].join()
             helper.obey()
 
@@ -232,6 +236,29 @@ def test_a_helper_that_hears_nothing_ends_and_one_that_is_not_needed_never_start
     monkeypatch.setattr(member_module, "do", lambda work, store: None)
     assert ask(9) == []
     assert workers.ended() == [("Completed", 0), ("Completed", 9), *[("Cancelled", 0)] * 4]  # however much there is to do, few wait
+
+
+def test_a_busy_server_is_asked_again_to_let_helpers_end(workers, monkeypatch, caplog):
+    """SQLite refuses who writes beside somebody else; the helper lived a minute longer then, and took a worker's place."""
+    send, dismiss, refused = httpx.Client.send, Helpers.dismiss, []
+
+    def busy(client, request, **kwargs):
+        if len(refused) < 2:
+            refused.append(request.url.path)
+            return httpx.Response(httpx.codes.SERVICE_UNAVAILABLE, request=request)
+        return send(client, request, **kwargs)
+
+    def dismissed(of):
+        monkeypatch.setattr("prefect.client.base.time", SimpleNamespace(sleep=lambda seconds: None, time=time.time))
+        monkeypatch.setattr(httpx.Client, "send", busy)
+        dismiss(of)
+
+    monkeypatch.setattr(Helpers, "dismiss", dismissed)
+    monkeypatch.setattr(member_module, "do", lambda work, store: None)
+    assert ask(1) == []
+    assert workers.ended() == [("Completed", 1)]
+    assert len(refused) == 2
+    assert "were not told" not in caplog.text
 
 
 @pytest.mark.parametrize("at_once", [False, True])
