@@ -15,10 +15,10 @@ logger = logging.getLogger("ploutos.server")
 
 @contextmanager
 def impatient(retries: int = 0) -> Iterator[None]:
-    """A block whose questions to a server that is away fail at once: what they are for can be done later.
+    """A block whose questions to a server that does not answer fail at once or soon: what they are for can be done later.
 
     Args:
-        retries: of each question, 2 s after the first answer and 4 s after the second, for a server that is only busy.
+        retries: how often each is asked again, for a server that is only busy: after some 2 s, then 4 s, then 8 s.
     """
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: retries}):
         yield

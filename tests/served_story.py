@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from prefect.client.base import PrefectHttpxSyncClient
 
 from deployments.schedules import after_close
 
@@ -156,18 +157,6 @@ def until(holds: Callable[[], object]) -> None:
         time.sleep(0.25)
 
 
-def ask(client: httpx.Client, method: str, path: str, content: dict[str, Any] | None = None) -> httpx.Response:
-    """What the server answers once its database is free: until then it says 503, and its own clients ask again."""
-    said: list[httpx.Response] = []
-
-    def answered() -> bool:
-        said.append(client.request(method, path, json=content))
-        return said[-1].status_code != httpx.codes.SERVICE_UNAVAILABLE
-
-    until(answered)
-    return said[-1].raise_for_status()
-
-
 def story(home: Path) -> dict[str, Any]:
     seen: set[str] = set()
     for command in (
@@ -205,13 +194,13 @@ def _served(home: Path, served: "subprocess.Popen[bytes]", environment: dict[str
     runs = start([_RUNS, json.dumps(DEMO), json.dumps(BARS)], own, home)
     heard: set[str] = set()
     user, _, secret = password.partition(":")
-    with httpx.Client(base_url=f"{API}/api", auth=(user, secret), timeout=60) as client:
-        answers = unanswered(ask(client, "get", "openapi.json").json())
+    with PrefectHttpxSyncClient(base_url=f"{API}/api", auth=(user, secret), timeout=60) as client:  # raises, and asks a busy server again
+        answers = unanswered(client.get("openapi.json").json())
         scheduled = nights_ahead(client)
         while runs.poll() is None:
             heard.update(listening())
             time.sleep(0.25)
-        found = {name: ask(client, "post", f"{name}/filter", {}).json() for name in ("flow_runs", "artifacts", "logs")}
+        found = {name: client.post(f"{name}/filter", json={}).json() for name in ("flow_runs", "artifacts", "logs")}
     served.terminate()
     served.wait(90)  # so that the database is whole
     return {
@@ -228,17 +217,17 @@ def _served(home: Path, served: "subprocess.Popen[bytes]", environment: dict[str
     }
 
 
-def nights_ahead(client: httpx.Client) -> list[str]:
+def nights_ahead(client: PrefectHttpxSyncClient) -> list[str]:
     """When the server would start a flow after the close of the NYSE, of itself; it is gone then."""
     rule = after_close("NYSE", 60, date.today())
     schedule = {"active": True, "schedule": {"rrule": rule.rrule, "timezone": rule.timezone}}
-    flow = ask(client, "post", "flows/", {"name": "night"}).json()["id"]
-    made = ask(client, "post", "deployments/", {"name": "night", "flow_id": flow, "schedules": [schedule]}).json()["id"]
+    flow = client.post("flows/", json={"name": "night"}).json()["id"]
+    made = client.post("deployments/", json={"name": "night", "flow_id": flow, "schedules": [schedule]}).json()["id"]
     asked = {"deployments": {"id": {"any_": [made]}}, "sort": "EXPECTED_START_TIME_ASC"}
-    until(lambda: ask(client, "post", "flow_runs/filter", asked).json())
-    ahead = [each["expected_start_time"] for each in ask(client, "post", "flow_runs/filter", asked).json()]
-    ask(client, "delete", f"deployments/{made}")
-    ask(client, "delete", f"flows/{flow}")
+    until(lambda: client.post("flow_runs/filter", json=asked).json())
+    ahead = [each["expected_start_time"] for each in client.post("flow_runs/filter", json=asked).json()]
+    client.delete(f"deployments/{made}")
+    client.delete(f"flows/{flow}")
     return ahead
 
 
